@@ -1,0 +1,28 @@
+# Two commands do everything: `make demo` and `make test`. Both may be run again at any time.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test venv lint types clean
+
+demo: venv          ## solar cells: prepare, train, measure, classify ten (about a quarter of an hour on two cores)
+	$(BIN)/alexnet demo
+
+test: lint types    ## lint, types and the tests
+	$(BIN)/pytest
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv
+	$(BIN)/mypy
+
+venv: .venv/.installed  ## .venv with the `alexnet` command in it
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build demo-out

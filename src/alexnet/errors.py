@@ -1,0 +1,13 @@
+"""The errors a person can mend: one clear line, and the exit code the shell gets."""
+
+
+class AlexNetError(Exception):
+    """The work failed: what was wrong, where, and what to do. Exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(AlexNetError):
+    """The words were wrong: an option, a name or a value that does not exist. Exit code 2."""
+
+    exit_code = 2

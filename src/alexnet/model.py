@@ -1,0 +1,497 @@
+"""AlexNet and its relatives: one table of layers a variant, one forward for all."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from alexnet.errors import UsageError
+from alexnet.normalization import local_response_norm, spatial_response_norm
+
+ACTIVATIONS = ("relu", "tanh")
+NORMALIZATIONS = ("lrn", "none", "batch")
+POOLINGS = ("overlapping", "non-overlapping")
+INITIALIZATIONS = ("paper", "released-2012", "he")
+
+T = TypeVar("T")
+
+
+# The rows of a variant's table.
+
+
+@dataclass(frozen=True)
+class Conv:
+    """`kernels` of `size`×`size`, each seeing one of `groups` equal parts of the maps below.
+
+    With `overhang` the last window may hang over the right and lower edge and read zeros there, so that
+    the output has 1 + ceil((input - size) / stride) rows, as the released code computes it.
+    """
+
+    name: str
+    kernels: int
+    size: int
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+    overhang: bool = False
+
+
+@dataclass(frozen=True)
+class Activation:
+    name: str
+
+
+@dataclass(frozen=True)
+class LocalNorm:
+    """Local response normalisation across maps (paper, section 3.3); `groups` towers normalise their own maps."""
+
+    name: str
+    groups: int = 1
+    k: float = 2.0
+    divide_by_n: bool = False
+    size: int = 5
+    alpha: float = 1e-4
+    beta: float = 0.75
+
+
+@dataclass(frozen=True)
+class SpatialNorm:
+    """Response normalisation over the neighbourhood in the same map (released configuration #145)."""
+
+    name: str
+    size: int = 5
+    alpha: float = 0.001
+    beta: float = 0.75
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Max pooling 3×3 with stride 2 (paper, section 3.4); `ceil`: windows may hang over the edge."""
+
+    name: str
+    ceil: bool = False
+
+
+@dataclass(frozen=True)
+class Dropout:
+    name: str
+
+
+@dataclass(frozen=True)
+class Full:
+    """A fully connected layer; `units` is None for the last one, which has one unit a class."""
+
+    name: str
+    units: int | None
+
+
+Layer = Conv | Activation | LocalNorm | SpatialNorm | Pool | Dropout | Full
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network as data: what it is, the side of its input in pixels, its initialisation and its layers."""
+
+    name: str
+    description: str
+    input_size: int
+    init: str
+    layers: tuple[Layer, ...]
+
+
+def _head() -> tuple[Layer, ...]:
+    """fc6, fc7 and the logits, with dropout on the *outputs* of fc6 and fc7 (paper, section 4.2)."""
+    return (
+        *(Full("fc6", 4096), Activation("relu6"), Dropout("drop6")),
+        *(Full("fc7", 4096), Activation("relu7"), Dropout("drop7")),
+        Full("logits", None),
+    )
+
+
+def _paper_like(
+    *, towers: int, norm_groups: int, k: float = 2.0, divide_by_n: bool = False, overhang: bool = True
+) -> tuple[Layer, ...]:
+    return (
+        *(Conv("conv1", 96, 11, stride=4, overhang=overhang), Activation("relu1")),
+        *(LocalNorm("norm1", norm_groups, k, divide_by_n), Pool("pool1")),
+        *(Conv("conv2", 256, 5, padding=2, groups=towers), Activation("relu2")),
+        *(LocalNorm("norm2", norm_groups, k, divide_by_n), Pool("pool2")),
+        *(Conv("conv3", 384, 3, padding=1), Activation("relu3")),
+        *(Conv("conv4", 384, 3, padding=1, groups=towers), Activation("relu4")),
+        *(Conv("conv5", 256, 3, padding=1, groups=towers), Activation("relu5"), Pool("pool5")),
+        *_head(),
+    )
+
+
+def _released(
+    *,
+    kernels: tuple[int, int, int, int, int] = (96, 256, 384, 384, 256),
+    towers: int = 2,
+    normalized: bool = True,
+    sixth: bool = False,
+) -> tuple[Layer, ...]:
+    """Configuration #145 of the released code and its relatives (layer order as there, not as in the paper)."""
+    norm1: tuple[Layer, ...] = (LocalNorm("norm1", towers, divide_by_n=True),)
+    norm2: tuple[Layer, ...] = (LocalNorm("norm2", towers, divide_by_n=True), SpatialNorm("spatial2"))
+    conv6: tuple[Layer, ...] = (Conv("conv6", 256, 3, padding=1), Activation("relu_conv6"))
+    n1, n2, n3, n4, n5 = kernels
+    return (
+        Conv("conv1", n1, 11, stride=4, overhang=True),
+        *(norm1 if normalized else ()),
+        *(Pool("pool1", ceil=True), Activation("relu1")),
+        *(Conv("conv2", n2, 5, padding=2, groups=towers), Activation("relu2")),
+        *(norm2 if normalized else ()),
+        Pool("pool2", ceil=True),
+        *(Conv("conv3", n3, 3, padding=1), Activation("relu3")),
+        *(Conv("conv4", n4, 3, padding=1, groups=towers), Activation("relu4")),
+        *(Conv("conv5", n5, 3, padding=1, groups=towers), Pool("pool5", ceil=True), Activation("relu5")),
+        *(conv6 if sixth else ()),
+        *_head(),
+    )
+
+
+_ONE_WEIRD_TRICK: tuple[Layer, ...] = (
+    *(Conv("conv1", 64, 11, stride=4, padding=2), Activation("relu1"), Pool("pool1")),
+    *(Conv("conv2", 192, 5, padding=2), Activation("relu2"), Pool("pool2")),
+    *(Conv("conv3", 384, 3, padding=1), Activation("relu3")),
+    *(Conv("conv4", 256, 3, padding=1), Activation("relu4")),
+    *(Conv("conv5", 256, 3, padding=1), Activation("relu5"), Pool("pool5")),
+    # torchvision drops the *inputs* of fc6 and fc7 (pytorch/vision issue 549); so does this layout.
+    *(Dropout("drop5"), Full("fc6", 4096), Activation("relu6")),
+    *(Dropout("drop6"), Full("fc7", 4096), Activation("relu7")),
+    Full("logits", None),
+)
+
+_VARIANTS = (
+    Variant(
+        "paper",
+        "The network of the paper: two towers, response normalisation as printed, overlapping pooling.",
+        *(227, "paper", _paper_like(towers=2, norm_groups=2)),
+    ),
+    Variant(
+        "one-tower",
+        "The paper's network without towers: every kernel sees all maps below.",
+        *(227, "paper", _paper_like(towers=1, norm_groups=1)),
+    ),
+    Variant(
+        "one-weird-trick",
+        "64-192-384-256-256 kernels, no normalisation (arXiv 1404.5997), laid out as torchvision's `alexnet`.",
+        *(224, "he", _ONE_WEIRD_TRICK),
+    ),
+    Variant(
+        "caffe",
+        "Caffe's bvlc_alexnet: grouped convolutions, normalisation across all maps with k = 1 and alpha / n.",
+        *(227, "paper", _paper_like(towers=2, norm_groups=1, k=1.0, divide_by_n=True, overhang=False)),
+    ),
+    Variant(
+        "released-2012",
+        "Configuration #145 of the released 2012 code, the network behind the paper's 40.7 / 18.2 and 37.5 / 17.0.",
+        *(224, "released-2012", _released()),
+    ),
+    Variant(
+        "released-2012-half",
+        "Configuration #145-half: the paper's one-GPU network of section 3.2, half the kernels in conv1 to conv4.",
+        *(224, "released-2012", _released(kernels=(48, 128, 192, 192, 256), towers=1)),
+    ),
+    Variant(
+        "released-2012-six-conv",
+        "Configuration #146: #145 with a sixth convolution over pool5, pre-trained on Fall 2011 in the paper.",
+        *(224, "released-2012", _released(sixth=True)),
+    ),
+    Variant(
+        "released-2012-no-norm",
+        "Configuration #148: #145 without any normalisation layer, the comparison of section 3.3.",
+        *(224, "released-2012", _released(normalized=False)),
+    ),
+)
+
+
+def variants() -> dict[str, Variant]:
+    """Every network by name, each a table of layers."""
+    return {variant.name: variant for variant in _VARIANTS}
+
+
+# The modules that PyTorch does not have.
+
+
+class OverhangConv2d(nn.Conv2d):
+    """A convolution whose last window may hang over the right and lower edge, reading zeros there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        (kernel, _), (stride, _) = self.kernel_size, self.stride
+        over = [(math.ceil((side - kernel) / stride) * stride + kernel - side) for side in x.shape[-2:]]
+        return super().forward(functional.pad(x, (0, over[1], 0, over[0])) if any(over) else x)
+
+
+class LocalResponseNorm(nn.Module):
+    """`alexnet.normalization.local_response_norm` as a module."""
+
+    def __init__(self, row: LocalNorm) -> None:
+        super().__init__()
+        self.row = row
+
+    def forward(self, x: Tensor) -> Tensor:
+        row = self.row
+        return local_response_norm(
+            x, row.size, row.alpha, row.beta, row.k, divide_by_n=row.divide_by_n, groups=row.groups
+        )
+
+    def extra_repr(self) -> str:
+        return str(self.row)
+
+
+class SpatialResponseNorm(nn.Module):
+    """`alexnet.normalization.spatial_response_norm` as a module."""
+
+    def __init__(self, row: SpatialNorm) -> None:
+        super().__init__()
+        self.row = row
+
+    def forward(self, x: Tensor) -> Tensor:
+        return spatial_response_norm(x, self.row.size, self.row.alpha, self.row.beta)
+
+    def extra_repr(self) -> str:
+        return str(self.row)
+
+
+class AlexNet(nn.Module):
+    """AlexNet (paper, section 3), any variant of it.
+
+    `variant` is a name of `variants()`. The switches change any variant for the paper's comparisons; None keeps
+    what the variant has:
+
+    - `activation`: "relu" or "tanh" (3.1);
+    - `normalization`: "lrn", "none", or "batch": batch normalisation between every convolution and what follows it;
+    - `pooling`: "overlapping" (3×3, stride 2) or "non-overlapping" (2×2, stride 2) (3.4);
+    - `dropout`: the probability of dropping a unit; 0 for none (4.2);
+    - `init`: "paper" (5), "released-2012", or "he", which trains at once on few pictures.
+
+    The initial weights are drawn from torch's global generator. Raises `UsageError` for an unknown name.
+    """
+
+    def __init__(
+        self,
+        variant: str = "paper",
+        num_classes: int = 1000,
+        *,
+        activation: str | None = None,
+        normalization: str | None = None,
+        pooling: str | None = None,
+        dropout: float | None = None,
+        init: str | None = None,
+    ) -> None:
+        super().__init__()
+        table = _named(variant, variants(), "variant")
+        if num_classes < 1:
+            raise UsageError(f"num_classes is {num_classes}; a network needs at least one class")
+        if dropout is not None and not 0 <= dropout < 1:
+            raise UsageError(f"dropout is {dropout}; it is a probability from 0 up to, not including, 1")
+        for value, known, what in (
+            (activation, ACTIVATIONS, "activation"),
+            (normalization, NORMALIZATIONS, "normalization"),
+            (pooling, POOLINGS, "pooling"),
+            (init, INITIALIZATIONS, "init"),
+        ):
+            if value is not None:
+                _named(value, dict.fromkeys(known), what)
+        self.variant = table
+        self.num_classes = num_classes
+        self.input_size = table.input_size
+        self.init = init or table.init
+        for name, module in _modules(table, num_classes, activation, normalization, pooling, dropout):
+            self.add_module(name, module)
+        self.initialize(self.init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pixels minus the mean, (N, 3, S, S) floating point RGB → logits (N, num_classes).
+
+        S is `input_size`, or 224 or 227 alike where conv1 hangs over the edge. For other sizes the maps of the
+        last pooling are averaged to the size that fc6 expects.
+        """
+        for module in self.children():
+            x = module(x)
+        return x
+
+    def layer_names(self) -> list[str]:
+        """The names that `features` takes, in the order that a picture passes them."""
+        return [name for name, _ in self.named_children() if name not in ("fit", "flatten")]
+
+    def features(self, x: Tensor, layer: str) -> Tensor:
+        """The activations of a named layer, (N, C, H, W) or (N, units), for input as `forward` takes it.
+
+        A convolution or fully connected layer is read after its non-linearity where that follows at once
+        (`conv1` … `conv5`, `fc6`, `fc7`), so `features(x, "fc7")` are the 4096 numbers of the paper's section 6.1.
+        Raises `UsageError` for a name that the variant does not have.
+        """
+        names = [name for name, _ in self.named_children()]
+        _named(layer, dict.fromkeys(self.layer_names()), "layer")
+        last = names.index(layer)
+        while last + 1 < len(names) and isinstance(self.get_submodule(names[last + 1]), nn.BatchNorm2d):
+            last += 1
+        following = self.get_submodule(names[last + 1]) if last + 1 < len(names) else None
+        if isinstance(self.get_submodule(layer), nn.Conv2d | nn.Linear) and isinstance(following, nn.ReLU | nn.Tanh):
+            last += 1
+        for name in names[: last + 1]:
+            x = self.get_submodule(name)(x)
+        return x
+
+    @torch.no_grad()
+    def initialize(self, scheme: str) -> None:
+        """Draw all weights anew (paper, section 5; paper.md sections 1 and 9 for the released code).
+
+        "paper": N(0, 0.01²), biases 1 in conv2, conv4, conv5, fc6, fc7 and 0 elsewhere. "released-2012": the same
+        with a standard deviation of 0.03 in conv3 and above. "he": variance 2 / fan-in (1 / fan-in for tanh), zero
+        biases, 0.01 in the last layer.
+        """
+        tanh = any(isinstance(module, nn.Tanh) for module in self.children())
+        for name, module in self.named_children():
+            if not isinstance(module, nn.Conv2d | nn.Linear):
+                continue
+            fan_in = module.weight[0].numel()
+            std = 0.01
+            if scheme == "released-2012" and name in ("conv3", "conv4", "conv5", "conv6"):
+                std = 0.03
+            elif scheme == "he" and name != "logits":
+                std = math.sqrt((1 if tanh else 2) / fan_in)
+            nn.init.normal_(module.weight, 0.0, std)
+            if module.bias is not None:
+                ones = scheme != "he" and name in ("conv2", "conv4", "conv5", "fc6", "fc7")
+                nn.init.constant_(module.bias, 1.0 if ones else 0.0)
+
+    def summary(self) -> str:
+        """The network as a table: output shape, kernels, parameters, multiply-adds and neurons of each layer."""
+        rows: list[tuple[str, ...]] = [
+            ("layer", "output", "kernels", "stride/pad", "groups", "parameters", "multiply-adds", "neurons")
+        ]
+        totals = [0, 0, 0]
+        size = self.input_size
+        rows.append(("input", f"3×{size}×{size}", "", "", "", "", "", ""))
+        for cost in self.costs():
+            totals = [a + b for a, b in zip(totals, (cost.parameters, cost.multiply_adds, cost.neurons), strict=True)]
+            numbers = (f"{n:,}" if n else "" for n in (cost.parameters, cost.multiply_adds, cost.neurons))
+            rows.append((cost.name, "×".join(map(str, cost.output)), *_shape_words(cost.module), *numbers))
+        rows.append(("total", "", "", "", "", *(f"{n:,}" for n in totals)))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = [
+            "  ".join(c.ljust(w) if i < 5 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+            for row in rows
+        ]
+        return "\n".join(line.rstrip() for line in lines)
+
+    def costs(self) -> list[LayerCost]:
+        """What each layer costs for one picture: output shape, parameters, multiply-adds, neurons."""
+        shadow = copy.deepcopy(self).to("meta").eval()
+        x = torch.empty(1, 3, self.input_size, self.input_size, device="meta")
+        result = []
+        for name, module in shadow.named_children():
+            x = module(x)
+            if name not in self.layer_names():
+                continue
+            parameters = sum(p.numel() for p in module.parameters())
+            multiply_adds = neurons = 0
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                positions = x[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
+                multiply_adds = module.weight.numel() * positions
+                neurons = x.numel()
+            result.append(LayerCost(name, tuple(x.shape[1:]), module, parameters, multiply_adds, neurons))
+        return result
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One row of `AlexNet.summary()`: for one picture, and without the biases' additions."""
+
+    name: str
+    output: tuple[int, ...]
+    module: nn.Module
+    parameters: int
+    multiply_adds: int
+    neurons: int
+
+
+def _modules(
+    variant: Variant,
+    num_classes: int,
+    activation: str | None,
+    normalization: str | None,
+    pooling: str | None,
+    dropout: float | None,
+) -> Iterator[tuple[str, nn.Module]]:
+    """The variant's table, with the switches applied, as named modules."""
+    layers = variant.layers
+    if normalization == "lrn" and not any(isinstance(row, LocalNorm) for row in layers):
+        layers = tuple(_with_lrn(layers))
+    maps, flat = 3, False
+    for row in layers:
+        match row:
+            case Conv(name, kernels, size, stride, padding, groups, overhang):
+                batch = normalization == "batch"
+                kind = OverhangConv2d if overhang else nn.Conv2d
+                yield name, kind(maps, kernels, size, stride, padding, groups=groups, bias=not batch)
+                maps = kernels
+                if batch:
+                    yield f"batch{name[-1]}", nn.BatchNorm2d(kernels)
+            case LocalNorm(name) if normalization in (None, "lrn"):
+                yield name, LocalResponseNorm(row)
+            case SpatialNorm(name) if normalization in (None, "lrn"):
+                yield name, SpatialResponseNorm(row)
+            case Activation(name):
+                yield name, nn.Tanh() if activation == "tanh" else nn.ReLU(inplace=True)
+            case Pool(name, ceil):
+                overlapping = pooling != "non-overlapping"
+                yield name, nn.MaxPool2d(3 if overlapping else 2, 2, ceil_mode=ceil and overlapping)
+            case Dropout(name):
+                probability = 0.5 if dropout is None else dropout
+                if probability:
+                    yield name, nn.Dropout(probability)
+            case Full(name, units):
+                if not flat:
+                    # The identity on the nominal input; lets every variant read other sizes.
+                    yield "fit", nn.AdaptiveAvgPool2d(6)
+                    yield "flatten", nn.Flatten()
+                    maps, flat = maps * 36, True
+                yield name, nn.Linear(maps, units or num_classes)
+                maps = units or num_classes
+
+
+def _with_lrn(layers: tuple[Layer, ...]) -> Iterator[Layer]:
+    """Response normalisation where the paper has it: after the first and second non-linearity (section 3.5)."""
+    for row in layers:
+        yield row
+        if isinstance(row, Activation) and row.name in ("relu1", "relu2"):
+            yield LocalNorm(f"norm{row.name[-1]}")
+
+
+def _shape_words(module: nn.Module) -> tuple[str, str, str]:
+    """Kernels, stride/pad and groups of a layer, as the table prints them."""
+    match module:
+        case nn.Conv2d():
+            kernels, maps, height, width = module.weight.shape
+            return (
+                f"{kernels} of {maps}×{height}×{width}",
+                f"{module.stride[0]}/{module.padding[0]}",
+                str(module.groups),
+            )
+        case nn.Linear():
+            return f"{module.in_features}→{module.out_features}", "", ""
+        case nn.MaxPool2d():
+            return f"max {module.kernel_size}×{module.kernel_size}", f"{module.stride}/{module.padding}", ""
+        case LocalResponseNorm():
+            return f"{module.row.size} maps", "", str(module.row.groups)
+        case SpatialResponseNorm():
+            return f"{module.row.size}×{module.row.size}", "", ""
+    return "", "", ""
+
+
+def _named(value: str, known: dict[str, T], what: str) -> T:
+    """`known[value]`, or a `UsageError` that lists what there is."""
+    if value not in known:
+        raise UsageError(f"no {what} {value!r}; there are: {', '.join(known)}")
+    return known[value]

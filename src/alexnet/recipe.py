@@ -1,0 +1,174 @@
+"""Every number of a training, as data: the recipes, and the choice between them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from alexnet.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Event:
+    """What is set by hand when an epoch (counted from 1) starts: a rate, of one layer or all; the colour noise."""
+
+    epoch: int
+    lr: float | None = None
+    layer: str | None = None
+    colour: float | None = None
+
+
+def _option(default: Any, text: str, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"help": text, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training, whole: the network, what is done to the pictures, and the rule that moves the weights."""
+
+    name: str
+    purpose: str
+
+    # The network (None: as the variant has it).
+    variant: str = _option("paper", "the network, a name of `alexnet variants`")
+    activation: str | None = _option(None, "the non-linearity", ("relu", "tanh"))
+    normalization: str | None = _option(None, "response normalisation or another", ("lrn", "none", "batch"))
+    pooling: str | None = _option(None, "3×3 or 2×2 windows, stride 2", ("overlapping", "non-overlapping"))
+    dropout: float | None = _option(None, "probability of dropping a unit; 0 for none")
+    init: str | None = _option(None, "the initial weights", ("paper", "released-2012", "he"))
+
+    # The pictures (paper, sections 2 and 4.1).
+    crop: int | None = _option(None, "side of the patch cut from a picture (default: the network's input)")
+    views: str = _option("random", "patches while training: anywhere, or the middle", ("random", "centre"))
+    symmetries: str = _option("mirror", "none, mirror images, or the eight of a square", ("none", "mirror", "square"))
+    draw_every: int = _option(1, "pictures that share one draw of patch and mirror image")
+    colour: float = _option(0.1, "standard deviation of the PCA colour shift; 0 for none")
+    colour_unit: str = _option(
+        "eigenvalues", "what the colour shift is a multiple of", ("eigenvalues", "deviations", "released-2012")
+    )
+    light: float = _option(0.0, "largest relative change of brightness and of contrast")
+    mean: str = _option("image", "what is subtracted: the mean image or the mean colour", ("image", "colour"))
+    pixel_unit: str = _option("raw", "pixels as they are, or divided by their standard deviation", ("raw", "deviation"))
+
+    # The rule (paper, section 5).
+    optimizer: str = _option("paper", "the paper's update rule, or AdamW", ("paper", "adamw"))
+    epochs: int = _option(90, "passes over the training pictures")
+    batch_size: int = _option(128, "pictures a step")
+    lr: float = _option(0.01, "learning rate at the start")
+    momentum: float = _option(0.9, "momentum of the paper's rule")
+    weight_decay: float = _option(0.0005, "weight decay")
+    bias_lr: float = _option(1.0, "learning rate of the biases, as a multiple of the weights'")
+    bias_decay: bool = _option(True, "whether biases decay too")
+    schedule: str = _option("plateau", "how the learning rate falls", ("plateau", "by-hand", "cosine"))
+    drops: int = _option(3, "plateau: how often the rate is divided by ten")
+    patience: int = _option(5, "plateau: epochs without a better validation error before a drop")
+    warmup: float = _option(0.0, "cosine: share of the run in which the rate rises from 0")
+    events: tuple[Event, ...] = ()
+    label_smoothing: float = _option(0.0, "probability taken from the right class and spread over all")
+    average: float = _option(0.0, "share of the run, at its end, whose weights are averaged; 0 for none")
+    keep: str = _option("best", "which weights become model.safetensors", ("best", "last"))
+
+    precision: str = _option("auto", "arithmetic of the forward and backward pass", ("auto", "float32", "bfloat16"))
+    seed: int = _option(0, "the number that everything random comes from")
+
+    def override(self, changes: Mapping[str, Any]) -> Recipe:
+        """The recipe with some values changed; `UsageError` for a name, a choice or a value that makes no sense."""
+        for name, value in changes.items():
+            known = {f.name: f for f in dataclasses.fields(self)}
+            if name not in known:
+                raise UsageError(f"no value {name!r} in a recipe; there are: {', '.join(known)}")
+            choices = known[name].metadata.get("choices", ())
+            if choices and value is not None and value not in choices:
+                raise UsageError(f"{name} is {value!r}; there are: {', '.join(choices)}")
+        recipe = dataclasses.replace(self, **changes)
+        for name in ("epochs", "batch_size", "draw_every"):
+            if getattr(recipe, name) < 1:
+                raise UsageError(f"{name} is {getattr(recipe, name)}; it must be at least 1")
+        if not recipe.lr > 0:
+            raise UsageError(f"lr is {recipe.lr}; it must be above 0")
+        for name in ("warmup", "average", "label_smoothing"):
+            if not 0 <= getattr(recipe, name) < 1:
+                raise UsageError(f"{name} is {getattr(recipe, name)}; it must be from 0 up to, not including, 1")
+        return recipe
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as JSON has it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """The reverse of `to_dict`."""
+        events = tuple(Event(**event) for event in values.get("events", ()))
+        return cls(**{**values, "events": events})
+
+
+_PAPER = Recipe(
+    name="paper",
+    purpose="ImageNet, as the paper trains it: momentum, the rate divided by ten when validation error stalls.",
+    crop=224,
+)
+
+_RELEASED = Recipe(
+    name="released-2012",
+    purpose="ImageNet, as configuration #145 was trained: the rates of each layer and the colour noise by hand.",
+    variant="released-2012",
+    draw_every=32,
+    colour_unit="released-2012",
+    epochs=91,
+    bias_lr=2.0,
+    bias_decay=False,
+    schedule="by-hand",
+    events=(
+        Event(25, lr=0.001),
+        Event(51, lr=0.0001),
+        Event(67, lr=0.00001, layer="conv1", colour=0.0),
+        Event(72, lr=0.0, layer="conv1"),
+        Event(79, lr=0.00001),
+        Event(79, lr=0.0, layer="conv1"),
+    ),
+    keep="last",
+)
+
+_SMALL = Recipe(
+    name="small",
+    purpose="A dozen to some thousands of pictures, balanced or not: learns from the first epoch.",
+    variant="paper",
+    normalization="none",
+    init="he",
+    pixel_unit="deviation",
+    mean="colour",
+    colour_unit="deviations",
+    optimizer="adamw",
+    epochs=30,
+    batch_size=32,
+    lr=2e-4,
+    weight_decay=0.05,
+    bias_decay=False,
+    schedule="cosine",
+    warmup=0.03,
+    keep="last",
+)
+
+SMALL_UP_TO = 20_000
+
+
+def recipes() -> dict[str, Recipe]:
+    """Every recipe by name."""
+    return {recipe.name: recipe for recipe in (_PAPER, _RELEASED, _SMALL)}
+
+
+def choose(name: str, training_pictures: int) -> tuple[Recipe, str]:
+    """The recipe of that name, "auto" for the one that fits the number of training pictures, and the reason in words.
+
+    Raises `UsageError` for a name that does not exist.
+    """
+    known = recipes()
+    if name in known:
+        return known[name], "as asked"
+    if name != "auto":
+        raise UsageError(f"no recipe {name!r}; there are: auto, {', '.join(known)}")
+    if training_pictures <= SMALL_UP_TO:
+        return known["small"], f"{training_pictures:,} training pictures are few (up to {SMALL_UP_TO:,})"
+    return known["paper"], f"{training_pictures:,} training pictures are enough for the paper's own"

@@ -1,0 +1,132 @@
+"""The run folder: what a training leaves behind, and how it is read again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from alexnet import __version__
+from alexnet.data.augment import Preprocess
+from alexnet.errors import AlexNetError
+from alexnet.model import AlexNet
+from alexnet.recipe import Recipe
+
+FORMAT_VERSION = 1
+MEAN = "preprocess.mean"
+
+
+@dataclass(frozen=True)
+class Config:
+    """`config.json`: the whole recipe, the classes, and what is done to a picture before the network reads it."""
+
+    recipe: Recipe
+    classes: list[str]
+    size: int
+    crop: int
+    scale: float
+    dataset: dict[str, Any]
+    alexnet: str = __version__
+    format_version: int = FORMAT_VERSION
+
+    def network(self) -> AlexNet:
+        """The recipe's network with fresh weights."""
+        recipe = self.recipe
+        return AlexNet(
+            recipe.variant,
+            len(self.classes),
+            activation=recipe.activation,
+            normalization=recipe.normalization,
+            pooling=recipe.pooling,
+            dropout=recipe.dropout,
+            init=recipe.init,
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder that was opened: its path and its config."""
+
+    path: Path
+    config: Config
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Run:
+        """Open a run folder. Raises `AlexNetError` when it is none, or one of another format."""
+        folder = Path(path)
+        try:
+            values = json.loads((folder / "config.json").read_text())
+        except (FileNotFoundError, NotADirectoryError):
+            raise AlexNetError(
+                f"{folder} is not a run folder: it has no config.json (`alexnet train` makes one)"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise AlexNetError(f"{folder / 'config.json'} can't be read: {error}") from error
+        if values.get("format_version") != FORMAT_VERSION:
+            raise AlexNetError(
+                f"{folder} has run format {values.get('format_version')}; this version reads {FORMAT_VERSION}"
+            )
+        return cls(folder, Config(**{**values, "recipe": Recipe.from_dict(values["recipe"])}))
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], config: Config) -> Run:
+        """Make the folder with `config.json` and `classes.json` in it."""
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "classes.json", json.dumps(config.classes, indent=1, ensure_ascii=False).encode())
+        write_whole(folder / "config.json", json.dumps(asdict(config), indent=1, ensure_ascii=False).encode())
+        return cls(folder, config)
+
+    def save_weights(self, state: Mapping[str, Tensor], mean: Tensor) -> None:
+        """Write `model.safetensors`: the weights, and the mean that belongs to them."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        write_whole(self.path / "model.safetensors", to_safetensors({**tensors, MEAN: mean.cpu().contiguous()}))
+
+    def load(self, device: str | torch.device = "cpu") -> tuple[AlexNet, Preprocess]:
+        """The trained network in evaluation mode, and what its pictures go through first.
+
+        Raises `AlexNetError` when the weights are missing, damaged, or not those of the network in `config.json`.
+        """
+        file = self.path / "model.safetensors"
+        try:
+            with safe_open(file, framework="pt") as stored:
+                state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
+        except FileNotFoundError:
+            raise AlexNetError(
+                f"{self.path} has no model.safetensors yet: the training has not finished an epoch"
+            ) from None
+        except (OSError, SafetensorError) as error:
+            raise AlexNetError(f"{file} can't be read: {error}") from error
+        mean = state.pop(MEAN, None)
+        with torch.device("meta"):
+            network = self.config.network()
+        try:
+            network.load_state_dict(state, assign=True)
+        except RuntimeError as error:
+            raise AlexNetError(f"{file} does not fit the network of config.json: {error}") from error
+        if mean is None or tuple(mean.shape) != (self.config.size, self.config.size, 3):
+            raise AlexNetError(f"{file} lacks the mean image of {self.config.size}×{self.config.size} pixels")
+        network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        return network, Preprocess(mean.to(device), self.config.crop, self.config.scale)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it appears only whole: beside, synced, renamed."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise AlexNetError(f"{path} can't be written: {error.strerror or error}") from error

@@ -1,0 +1,246 @@
+"""The prepared dataset: one `dataset.json` and Arrow shards, read at random by index without ever being loaded whole.
+
+A shard is an Arrow IPC file with the columns `image` (fixed_size_binary, size × size × 3 bytes of RGB, row by row),
+`label` (int32) and `path` (string), in one record batch of up to 256 rows. The image column of a shard is therefore one
+block of (rows, size, size, 3) bytes, and a picture is a slice of a memory map.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import ipc
+
+from alexnet.errors import AlexNetError
+
+FORMAT_VERSION = 1
+SHARD_ROWS = 256
+INDEX_NAME = "dataset.json"
+MEAN_NAME = "mean.npy"
+PLAN_NAME = "prepare.json"  # stands in a folder whose preparation has begun and not ended
+
+
+class PreparedDataset:
+    """A prepared dataset on disk, opened with `PreparedDataset.open(path)`.
+
+    classes: class names, sorted; a label is a position in this list. size: side of the square pictures in pixels.
+    mean_image: (size, size, 3) float32, 0 to 255, over the training split. mean_rgb: (3,) float64, its mean.
+    pca_eigenvalues: (3,) float64, descending, in squared pixel values; pca_eigenvectors: (3, 3) float64, one a column.
+    splits: names of the splits. left_out: what could not be read, as {"path", "reason"}. source: what it was made from.
+    descriptions: for each class what it is in words, where the source knows (ImageNet), else None.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], index: dict[str, Any]):
+        self.path = Path(path)
+        self._index = index
+        self.classes: list[str] = index["classes"]
+        self.descriptions: list[str] | None = index.get("descriptions")
+        self.size: int = index["size"]
+        self.mean_rgb = np.array(index["mean_rgb"], dtype=np.float64)
+        self.pca_eigenvalues = np.array(index["pca"]["eigenvalues"], dtype=np.float64)
+        self.pca_eigenvectors = np.array(index["pca"]["eigenvectors"], dtype=np.float64)
+        self.splits: list[str] = list(index["splits"])
+        self.left_out: list[dict[str, str]] = index["left_out"]
+        self.source: str = index["source"]
+        self.options: dict[str, Any] = index["options"]
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> PreparedDataset:
+        """Open the folder `path`. Raises AlexNetError when it is no dataset, of another version, or misses a file."""
+        folder = Path(path)
+        try:
+            index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
+            version = index["format_version"]
+        except (FileNotFoundError, NotADirectoryError):
+            raise AlexNetError(_why_not_prepared(folder)) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise AlexNetError(f"{folder / INDEX_NAME} can't be read ({error}): prepare the dataset again") from error
+        if version != FORMAT_VERSION:
+            raise AlexNetError(
+                f"{folder} has format version {version}, this alexnet reads {FORMAT_VERSION}: prepare the dataset again"
+            )
+        files = [index["mean_image"]]
+        files += [shard["file"] for split in index["splits"].values() for shard in split["shards"]]
+        missing = [name for name in files if not (folder / name).is_file()]
+        if missing:
+            raise AlexNetError(f"{folder} misses {len(missing)} of its files, {missing[0]} first: prepare it again")
+        return cls(folder, index)
+
+    @cached_property
+    def mean_image(self) -> np.ndarray:
+        return np.load(self.path / self._index["mean_image"], allow_pickle=False)
+
+    def split(self, name: str) -> Split:
+        """The split called `name`. Raises AlexNetError, naming the splits there are, when there is none."""
+        if name not in self._index["splits"]:
+            raise AlexNetError(f"{self.path} has no split {name!r}: it has {', '.join(self.splits)}")
+        return Split(self.path, name, self.size, self._index["splits"][name])
+
+    def checksums(self) -> dict[str, str]:
+        """File name → sha256 (hex) of the shards and the mean image, as recorded when they were written."""
+        recorded = {self._index["mean_image"]: self._index["mean_image_sha256"]}
+        for split in self._index["splits"].values():
+            recorded |= {shard["file"]: shard["sha256"] for shard in split["shards"]}
+        return recorded
+
+    def verify(self) -> None:
+        """Read every file and compare with its recorded checksum. Raises AlexNetError naming those that differ."""
+        differing = [name for name, recorded in self.checksums().items() if sha256_of(self.path / name) != recorded]
+        if differing:
+            raise AlexNetError(
+                f"{self.path}: {len(differing)} files are not what was written ({', '.join(differing[:5])}): "
+                "prepare the dataset again"
+            )
+
+
+class Split:
+    """One split of a prepared dataset: pictures by index, from 0 to `len(split) - 1`, in the order of the source.
+
+    class_counts: number of pictures of each class, in the order of `classes`.
+    Can be pickled: another process maps the shards itself.
+    """
+
+    def __init__(self, folder: Path, name: str, size: int, index: dict[str, Any]):
+        self.name = name
+        self.size = size
+        self.class_counts: list[int] = index["class_counts"]
+        self._files = [folder / shard["file"] for shard in index["shards"]]
+        self._starts = np.cumsum([0] + [shard["rows"] for shard in index["shards"]])
+        self._mapped: dict[int, tuple[np.ndarray, pa.RecordBatch]] = {}
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __repr__(self) -> str:
+        return f"Split({self.name!r}, {len(self)} pictures)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_mapped": {}}
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Picture (size, size, 3) uint8 RGB and label of `index`. The picture is a read-only view of the memory map."""
+        shard, row = self._locate(index)
+        return self._images(shard)[row], int(self.labels[index])
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Labels of all pictures, (len,) int64. Read once."""
+        columns = [self._batch(shard).column("label").to_numpy() for shard in range(len(self._files))]
+        return np.concatenate(columns, dtype=np.int64) if columns else np.empty(0, dtype=np.int64)
+
+    def paths(self, index: int) -> str:
+        """The name that the picture of `index` had in its source."""
+        shard, row = self._locate(index)
+        return self._batch(shard).column("path")[row].as_py()
+
+    def gather(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """The pictures of `indices` (n,) in that order, as (n, size, size, 3) uint8 RGB, in `out` where given.
+
+        Raises IndexError for an index outside 0 … len - 1.
+        """
+        indices = np.asarray(indices, dtype=np.int64)
+        if len(indices) and not (indices.min() >= 0 and indices.max() < len(self)):
+            raise IndexError(f"index outside 0 … {len(self) - 1} of split {self.name!r}")
+        if out is None:
+            out = np.empty((len(indices), self.size, self.size, 3), dtype=np.uint8)
+        shards = np.searchsorted(self._starts, indices, side="right") - 1
+        rows = indices - self._starts[shards]
+        for picture, shard, row in zip(out, shards.tolist(), rows.tolist(), strict=True):
+            np.copyto(picture, self._images(shard)[row])
+        return out
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} outside 0 … {len(self) - 1} of split {self.name!r}")
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return shard, int(index - self._starts[shard])
+
+    def _images(self, shard: int) -> np.ndarray:
+        self._batch(shard)
+        return self._mapped[shard][0]
+
+    def _batch(self, shard: int) -> pa.RecordBatch:
+        if shard not in self._mapped:
+            batch = read_shard(self._files[shard])
+            self._mapped[shard] = images_of(batch, self.size), batch
+        return self._mapped[shard][1]
+
+
+def read_shard(path: Path) -> pa.RecordBatch:
+    """The one record batch of a shard, memory-mapped. Raises AlexNetError when the file is no whole shard."""
+    try:
+        # Closing the file ends its descriptor, not the mapping, which lives as long as the batch:
+        # ImageNet has 5,000 shards, more than a process may hold open.
+        with pa.memory_map(str(path)) as file:
+            return ipc.open_file(file).get_batch(0)
+    except (OSError, pa.ArrowInvalid, IndexError) as error:
+        raise AlexNetError(f"{path} can't be read as a shard ({error}): prepare the dataset again") from error
+
+
+def images_of(batch: pa.RecordBatch, size: int) -> np.ndarray:
+    """The image column of a shard as (rows, size, size, 3) uint8, without a copy."""
+    pixels = np.frombuffer(batch.column("image").buffers()[1], dtype=np.uint8)
+    return pixels[: len(batch) * size * size * 3].reshape(len(batch), size, size, 3)
+
+
+def write_shard(path: Path, images: np.ndarray, labels: list[int], paths: list[str], classes: list[str]) -> str:
+    """Write `images` (rows, size, size, 3) uint8 with labels and paths as one shard at `path`, which appears whole.
+
+    Returns the sha256 (hex) of the file.
+    """
+    size = images.shape[1]
+    image = pa.Array.from_buffers(pa.binary(size * size * 3), len(images), [None, pa.py_buffer(images)])
+    schema = pa.schema(
+        [("image", pa.binary(size * size * 3)), ("label", pa.int32()), ("path", pa.string())],
+        metadata={"size": str(size), "classes": json.dumps(classes, ensure_ascii=False)},
+    )
+    batch = pa.record_batch([image, pa.array(labels, pa.int32()), pa.array(paths, pa.string())], schema=schema)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            with ipc.new_file(file, schema) as writer:
+                writer.write_batch(batch)
+            file.flush()
+            os.fsync(file.fileno())
+        checksum = sha256_of(beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return checksum
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is at `path` either whole or not at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 (hex) of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _why_not_prepared(folder: Path) -> str:
+    if not folder.exists():
+        return f"{folder} does not exist: make it with `alexnet prepare SOURCE {folder}`"
+    if (folder / PLAN_NAME).is_file():
+        return f"{folder} is not finished: run its `alexnet prepare` again, it goes on where it was"
+    return f"{folder} is not a prepared dataset (no {INDEX_NAME}): make one with `alexnet prepare {folder} DATA`"

@@ -113,7 +113,8 @@ class _Bar(Progress):
 def progress(total: int | None, what: str, start: int = 0) -> Iterator[Progress]:
     """Show how far the work is on stderr, with rate and time left, until the block ends.
 
-    `total` is None where it is not known; `start` were done before. A bar on a terminal; elsewhere a line every ten seconds and one at the end.
+    `total` is None where it is not known; `start` were done before. A bar on a terminal; elsewhere a line every ten
+    seconds and one at the end.
     """
     shown: Progress = (_Bar if sys.stderr.isatty() else _Lines)(total, what, start)
     try:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from alexnet import __version__
 from alexnet.errors import AlexNetError
@@ -24,6 +27,60 @@ def variants(options: argparse.Namespace) -> None:
         print(f"{name:<24}{variant.description}")
 
 
+def recipes(options: argparse.Namespace) -> None:
+    """List the recipes, or print every value of one."""
+    import json
+
+    from alexnet.recipe import choose
+    from alexnet.recipe import recipes as all_recipes
+
+    if options.recipe:
+        print(json.dumps(choose(options.recipe, 0)[0].to_dict(), indent=1, ensure_ascii=False))
+        return
+    for name, recipe in all_recipes().items():
+        print(f"{name:<16}{recipe.purpose}")
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train a network."""
+    # Read when torch first allocates: large pages for the large tensors of a step.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    from alexnet.training.loop import train as train_network
+
+    changes = {name: value for name, value in vars(options).items() if name in _recipe_fields() and value is not None}
+    train_network(
+        options.data,
+        options.out,
+        recipe=options.recipe,
+        resume=options.resume,
+        device=options.device,
+        checkpoint_seconds=options.checkpoint_seconds,
+        **changes,
+    )
+
+
+def _recipe_fields() -> dict[str, dataclasses.Field[Any]]:
+    """The values of a recipe that the command line can override."""
+    from alexnet.recipe import Recipe
+
+    return {field.name: field for field in dataclasses.fields(Recipe) if "help" in field.metadata}
+
+
+def _add_recipe_options(verb: argparse.ArgumentParser) -> None:
+    """An option for every value of a recipe, with what it is for from the recipe itself."""
+    group = verb.add_argument_group("values of the recipe", "each overrides what the recipe has")
+    for name, field in _recipe_fields().items():
+        kind = str(field.type).removesuffix(" | None")
+        how: dict[str, Any] = {"type": {"int": int, "float": float}.get(kind, str)}
+        if kind == "bool":
+            how = {"action": argparse.BooleanOptionalAction}
+        elif field.metadata["choices"]:
+            how["choices"] = field.metadata["choices"]
+        else:
+            how["metavar"] = {"int": "N", "float": "X"}.get(kind, "NAME")
+        group.add_argument(f"--{name.replace('_', '-')}", default=None, help=field.metadata["help"], **how)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="alexnet",
@@ -39,6 +96,27 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("variant", nargs="?", metavar="NAME", help="print this one layer by layer")
     verb.add_argument("--classes", type=int, default=1000, help="number of classes (default: 1000)")
     verb.set_defaults(run=variants)
+
+    verb = verbs.add_parser("recipes", help="the trainings there are, with what each is for")
+    verb.add_argument("recipe", nargs="?", metavar="NAME", help="print every value of this one")
+    verb.set_defaults(run=recipes)
+
+    verb = verbs.add_parser(
+        "train",
+        help="prepared pictures → a trained network",
+        description="Train a network on a prepared dataset. Ctrl-C stops cleanly; --resume goes on.",
+        epilog="example: alexnet train data --out run --epochs 20",
+    )
+    verb.add_argument("data", metavar="DATA", help="a folder that `alexnet prepare` made")
+    verb.add_argument("--out", required=True, metavar="RUN", help="the run folder to make")
+    verb.add_argument("--recipe", default="auto", metavar="NAME", help="a name of `alexnet recipes` (default: auto)")
+    verb.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    verb.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, … (default: the best there is)")
+    verb.add_argument(
+        "--checkpoint-seconds", type=float, default=120.0, metavar="S", help="how often to save (default: 120)"
+    )
+    _add_recipe_options(verb)
+    verb.set_defaults(run=train)
     return parser
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from alexnet import __version__
 from alexnet.data.augment import Preprocess
 from alexnet.errors import AlexNetError
+from alexnet.files import write_whole
 from alexnet.model import AlexNet
 from alexnet.recipe import Recipe
 
@@ -81,28 +82,36 @@ class Run:
         """Make the folder with `config.json` and `classes.json` in it."""
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "classes.json", json.dumps(config.classes, indent=1, ensure_ascii=False).encode())
-        write_whole(folder / "config.json", json.dumps(asdict(config), indent=1, ensure_ascii=False).encode())
+        _write(folder / "classes.json", json.dumps(config.classes, indent=1, ensure_ascii=False).encode())
+        _write(folder / "config.json", json.dumps(asdict(config), indent=1, ensure_ascii=False).encode())
         return cls(folder, config)
 
-    def save_weights(self, state: Mapping[str, Tensor], mean: Tensor) -> None:
-        """Write `model.safetensors`: the weights, and the mean that belongs to them."""
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        write_whole(self.path / "model.safetensors", to_safetensors({**tensors, MEAN: mean.cpu().contiguous()}))
+    def save_weights(self, which: str, state: Mapping[str, Tensor], mean: Tensor) -> None:
+        """Write the "best" or the "last" weights, with the mean that belongs to them.
 
-    def load(self, device: str | torch.device = "cpu") -> tuple[AlexNet, Preprocess]:
+        Those that the recipe keeps are `model.safetensors`, the others `best.safetensors` or `last.safetensors`.
+        """
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        _write(self.weights_file(which), to_safetensors({**tensors, MEAN: mean.cpu().contiguous()}))
+
+    def weights_file(self, which: str | None = None) -> Path:
+        """Where the "best" or the "last" weights are; None for those that the recipe keeps."""
+        kept = which in (None, self.config.recipe.keep)
+        return self.path / ("model.safetensors" if kept else f"{which}.safetensors")
+
+    def load(self, device: str | torch.device = "cpu", which: str | None = None) -> tuple[AlexNet, Preprocess]:
         """The trained network in evaluation mode, and what its pictures go through first.
+
+        `which` is "best" or "last"; None for the weights that the recipe keeps.
 
         Raises `AlexNetError` when the weights are missing, damaged, or not those of the network in `config.json`.
         """
-        file = self.path / "model.safetensors"
+        file = self.weights_file(which)
         try:
             with safe_open(file, framework="pt") as stored:
                 state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
         except FileNotFoundError:
-            raise AlexNetError(
-                f"{self.path} has no model.safetensors yet: the training has not finished an epoch"
-            ) from None
+            raise AlexNetError(f"{file} does not exist: the training has not come that far") from None
         except (OSError, SafetensorError) as error:
             raise AlexNetError(f"{file} can't be read: {error}") from error
         mean = state.pop(MEAN, None)
@@ -118,15 +127,8 @@ class Run:
         return network, Preprocess(mean.to(device), self.config.crop, self.config.scale)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it appears only whole: beside, synced, renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _write(path: Path, content: bytes) -> None:
     try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        write_whole(path, content)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise AlexNetError(f"{path} can't be written: {error.strerror or error}") from error

@@ -1,0 +1,55 @@
+"""Which arithmetic a forward and backward pass runs in, and on which device."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+
+import torch
+
+from alexnet.errors import UsageError
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device of that name, or the best there is. Raises `UsageError` for one that is not there."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"no device {name!r} here: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """float32 or bfloat16; for "auto" the faster of the two in a matrix product timed on this machine.
+
+    The master weights stay float32 in either. Raises `UsageError` for another name.
+    """
+    if name not in PRECISIONS:
+        raise UsageError(f"no precision {name!r}; there are: {', '.join(PRECISIONS)}")
+    if name != "auto":
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    if device.type != "cpu":
+        supported = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if supported else torch.float32
+    # Where a processor only emulates bfloat16 the product is many times slower, so a factor is a safe margin.
+    return torch.bfloat16 if 1.3 * _product_seconds(torch.bfloat16) < _product_seconds(torch.float32) else torch.float32
+
+
+def _product_seconds(dtype: torch.dtype, size: int = 768) -> float:
+    a = torch.ones(size, size, dtype=dtype)
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+    """The context in which a forward pass runs in `dtype`."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

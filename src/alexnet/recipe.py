@@ -53,11 +53,12 @@ class Recipe:
     pixel_unit: str = _option("raw", "pixels as they are, or divided by their standard deviation", ("raw", "deviation"))
 
     # The rule (paper, section 5).
-    optimizer: str = _option("paper", "the paper's update rule, or AdamW", ("paper", "adamw"))
+    optimizer: str = _option("paper", "the paper's update rule, AdamW, or Muon with it", ("paper", "adamw", "muon"))
     epochs: int = _option(90, "passes over the training pictures")
     batch_size: int = _option(128, "pictures a step")
     lr: float = _option(0.01, "learning rate at the start")
-    momentum: float = _option(0.9, "momentum of the paper's rule")
+    momentum: float = _option(0.9, "momentum of the paper's rule, and of Muon")
+    muon_lr: float = _option(20.0, "learning rate of Muon's convolutions, as a multiple of the others'")
     weight_decay: float = _option(0.0005, "weight decay")
     bias_lr: float = _option(1.0, "learning rate of the biases, as a multiple of the weights'")
     bias_decay: bool = _option(True, "whether biases decay too")

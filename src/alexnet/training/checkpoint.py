@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,15 @@ FILE = "checkpoint.pt"
 def save(
     folder: Path,
     network: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     average: dict[str, Tensor],
     state: dict[str, Any],
 ) -> None:
-    """Write `checkpoint.pt`: weights, optimizer, averaged weights, and `state`, which must be JSON-able."""
+    """Write `checkpoint.pt`: weights, optimizers, averaged weights, and `state`, which must be JSON-able."""
     content = {
         "format_version": FORMAT_VERSION,
         "network": network.state_dict(),
-        "optimizer": optimizer.state_dict()["state"],
+        "optimizers": [optimizer.state_dict()["state"] for optimizer in optimizers],
         "average": average,
         "state": json.dumps(state),
     }
@@ -39,7 +40,7 @@ def save(
 
 
 def load(
-    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    folder: Path, network: nn.Module, optimizers: Sequence[torch.optim.Optimizer], device: torch.device
 ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Put weights and optimizer back as `save` found them; the averaged weights and the state, None without a file.
 
@@ -54,7 +55,8 @@ def load(
             raise AlexNetError(f"{file} has format {content['format_version']}; this version reads {FORMAT_VERSION}")
         network.load_state_dict(content["network"])
         # The groups are the recipe's; only what the rule remembers of each parameter is taken from the file.
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": content["optimizer"]})
+        for optimizer, state in zip(optimizers, content["optimizers"], strict=True):
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         return content["average"], json.loads(content["state"])
     except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise AlexNetError(f"{file} can't be read ({error}); remove it to start the training anew") from error

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -30,11 +29,11 @@ from alexnet.errors import AlexNetError, UsageError
 from alexnet.model import AlexNet
 from alexnet.progress import Progress, progress
 from alexnet.recipe import Recipe, choose
-from alexnet.run import Config, Run
+from alexnet.run import Config, Run, is_free
 from alexnet.training import checkpoint
 from alexnet.training.allocator import keep_pages
 from alexnet.training.health import EpochValidation, Finding, Health, LayerUpdate, dead_units, overlap
-from alexnet.training.optimizer import make_optimizer
+from alexnet.training.optimizer import make_optimizers
 from alexnet.training.precision import autocast, choose_device, choose_precision
 from alexnet.training.schedule import Schedule
 
@@ -71,11 +70,12 @@ def train(
         if changes:
             raise UsageError(f"a resumed run keeps its own recipe; leave out {', '.join(changes)}")
         run = Run.open(out)
+        run.sweep()
         if run.config.dataset["checksum"] != _checksum(dataset):
             raise AlexNetError(f"{data} is not the dataset that {out} was trained on; resume it with that one")
         _say(f"resuming {out}: recipe {run.config.recipe.name}, seed {run.config.recipe.seed}")
     else:
-        if os.path.lexists(out) and (not Path(out).is_dir() or any(Path(out).iterdir())):
+        if not is_free(out):
             raise AlexNetError(f"{out} exists already; go on with it with --resume, or name another folder")
         run = Run.create(out, _configure(dataset, recipe, changes, chosen_device))
     Training(run, dataset, chosen_device, checkpoint_seconds).run_to_end()
@@ -162,7 +162,7 @@ class Training:
         torch.manual_seed(self.recipe.seed)
         self.network: AlexNet = self.run.config.network()
         self.network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = make_optimizer(self.network, self.recipe)
+        self.optimizers = make_optimizers(self.network, self.recipe)
         self.schedule = Schedule(self.recipe, self.steps_per_epoch)
         self.health = Health(self.classes, self.training.class_counts, self.recipe, self.steps_per_epoch)
         self.average: dict[str, Tensor] = {}
@@ -220,7 +220,8 @@ class Training:
         pictures, labels = batch.pictures.to(self.device), batch.labels.to(self.device)
         colour = self.schedule.colour(at.epoch)
         inputs = augment(pictures, self.preprocess, self.colour, recipe, generator, colour)
-        self.schedule.apply(self.optimizer, at.epoch, at.step)
+        for optimizer in self.optimizers:
+            self.schedule.apply(optimizer, at.epoch, at.step)
         self.network.train()
         with autocast(self.device, self.dtype):
             logits = self.network(inputs)
@@ -230,8 +231,9 @@ class Training:
             self.go_back(inputs)
             return False
         loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
         at.step += 1
         at.batch += 1
@@ -382,12 +384,12 @@ class Training:
             "health": self.health.state_dict(),
         }
         self.run.save_weights("last", self.result(), self.preprocess.mean)
-        checkpoint.save(self.run.path, self.network, self.optimizer, self.average, state)
+        checkpoint.save(self.run.path, self.network, self.optimizers, self.average, state)
         self.saved_at = time.monotonic()
 
     def load(self) -> None:
         """Stand where the checkpoint stands, if there is one."""
-        found = checkpoint.load(self.run.path, self.network, self.optimizer, self.device)
+        found = checkpoint.load(self.run.path, self.network, self.optimizers, self.device)
         if found is None:
             return
         self.average, state = found

@@ -1,12 +1,13 @@
-"""The rules that move the weights: the paper's, and AdamW."""
+"""The rules that move the weights: the paper's; Muon and AdamW for few pictures."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from alexnet.recipe import Recipe
 
@@ -54,25 +55,87 @@ class PaperSGD(torch.optim.Optimizer):
         return loss
 
 
-def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's rule over the network, one parameter group a layer's weights or biases.
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update of a matrix is replaced by the nearest orthogonal one (Jordan et al. 2024, "Muon").
+
+    A convolution's weights are one matrix a tower, a row a kernel. All directions of a matrix then move alike, so a few
+    hundred steps reach what takes thousands when the few strongest directions of the gradient decide. Weight decay is
+    decoupled, as in AdamW. For parameters of at least two dimensions.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 0.02,
+        momentum: float = 0.9,
+        weight_decay: float = 0.05,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "towers": 1})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            lr, momentum, towers = group["lr"], group["momentum"], group["towers"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if not self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+                average = self.state[p]["momentum"].mul_(momentum).add_(p.grad)
+                ahead = p.grad.add(average, alpha=momentum).flatten(1)
+                update = torch.cat([orthogonalized(matrix) for matrix in ahead.chunk(towers)])
+                rows, columns = ahead.shape[0] // towers, ahead.shape[1]
+                p.mul_(1 - lr * group["weight_decay"])
+                p.add_(update.view(p.shape), alpha=-lr * math.sqrt(max(1.0, rows / columns)))
+        return loss
+
+
+def orthogonalized(matrix: Tensor) -> Tensor:
+    """The orthogonal matrix nearest to a (rows, columns) one, roughly: its singular values brought to about 1.
+
+    Four steps of the Newton-Schulz iteration, with the coefficients of Jordan et al. 2024, in bfloat16.
+    """
+    x = matrix.bfloat16()
+    x = x / (x.norm() + 1e-7)
+    wide = x.shape[0] <= x.shape[1]
+    x = x if wide else x.T
+    for _ in range(4):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return (x if wide else x.T).to(matrix.dtype)
+
+
+def make_optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """The recipe's rules over the network, with one parameter group a layer's weights or biases.
 
     Each group has `layer` (its name in the table) and `lr_factor` (what the layer's learning rate is multiplied by)
-    beside what the rule needs; the gains and shifts of batch normalisation count as biases.
+    beside what the rule needs; the gains and shifts of batch normalisation count as biases. "muon" moves the weights of
+    the convolutions, and leaves everything else to AdamW.
     """
-    groups = []
+    groups: list[dict[str, Any]] = []
+    convolutions: list[dict[str, Any]] = []
     for layer, module in network.named_children():
         for name, parameter in module.named_parameters():
             bias = name == "bias" or isinstance(module, nn.BatchNorm2d)
-            groups.append(
-                {
-                    "params": [parameter],
-                    "layer": layer,
-                    "lr": recipe.lr,
-                    "lr_factor": recipe.bias_lr if bias else 1.0,
-                    "weight_decay": 0.0 if bias and not recipe.bias_decay else recipe.weight_decay,
-                }
-            )
+            group = {
+                "params": [parameter],
+                "layer": layer,
+                "lr": recipe.lr,
+                "lr_factor": recipe.bias_lr if bias else 1.0,
+                "weight_decay": 0.0 if bias and not recipe.bias_decay else recipe.weight_decay,
+            }
+            if recipe.optimizer == "muon" and isinstance(module, nn.Conv2d) and not bias:
+                convolutions.append({**group, "lr_factor": recipe.muon_lr, "towers": module.groups})
+            else:
+                groups.append(group)
     if recipe.optimizer == "paper":
-        return PaperSGD(groups, lr=recipe.lr, momentum=recipe.momentum)
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), fused=True)
+        return [PaperSGD(groups, lr=recipe.lr, momentum=recipe.momentum)]
+    rules: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.95), fused=True)]
+    if convolutions:
+        rules.append(Muon(convolutions, momentum=recipe.momentum))
+    return rules

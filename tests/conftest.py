@@ -1,0 +1,44 @@
+"""Pictures and datasets that several tests read."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet.data.prepare import prepare
+
+
+def striped_picture(rng: np.random.Generator, upright: bool, size: int) -> Image.Image:
+    """Noise with stripes that stand or lie, at a random phase, width, contrast and tint: easy, but not trivial."""
+    across = np.arange(size)
+    wave = np.sin(2 * np.pi * across / rng.uniform(8, 16) + rng.uniform(0, 2 * np.pi)) * rng.uniform(25, 60)
+    grey = 128 + (wave[None, :] if upright else wave[:, None]) + rng.normal(0, 25, (size, size))
+    return Image.fromarray((grey[..., None] * rng.uniform(0.7, 1.2, 3)).clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def striped_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that makes a folder of pictures of standing and lying stripes: (lying, standing, size, splits)."""
+
+    def make(lying: int, standing: int, size: int = 72, splits: tuple[str, ...] = ("train", "val")) -> Path:
+        folder = tmp_path_factory.mktemp("stripes")
+        rng = np.random.default_rng((lying, standing, size))
+        for split in splits:
+            for name, count in (("lying", lying), ("standing", standing)):
+                (folder / split / name).mkdir(parents=True)
+                for number in range(count):
+                    picture = striped_picture(rng, name == "standing", size)
+                    picture.save(folder / split / name / f"{number:04}.png")
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def striped_data(striped_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared dataset of 2 × 12 training and 2 × 12 validation pictures of 72 × 72."""
+    data = tmp_path_factory.mktemp("striped") / "data"
+    prepare(striped_folder(12, 12), data, size=72, progress=False)
+    return data

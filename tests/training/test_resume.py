@@ -1,0 +1,146 @@
+"""A training that was stopped, killed or thrown back ends as the one that was not. Real processes, real signals."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+RECIPE = (
+    *("--recipe", "paper", "--init", "he", "--pixel-unit", "deviation", "--crop", "64", "--epochs", "6"),
+    *("--batch-size", "6", "--lr", "0.001", "--patience", "2", "--seed", "3", "--precision", "float32"),
+)
+
+
+def train(data: Path, out: Path, *more: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "alexnet.cli", "train", str(data), "--out", str(out), *more]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def whole(data: Path, out: Path, *more: str) -> str:
+    process = train(data, out, *more)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    return said
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def learned(run: Path) -> list[tuple]:
+    """What the metrics say of the training, without the times."""
+    return [(r["event"], r["step"], r.get("loss"), r.get("train_loss"), r.get("validation_loss")) for r in metrics(run)]
+
+
+def assert_same_end(run: Path, undisturbed: Path) -> None:
+    for name in ("model.safetensors", "last.safetensors"):
+        ours, theirs = load_file(run / name), load_file(undisturbed / name)
+        assert ours.keys() == theirs.keys()
+        different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+        assert not different
+    assert learned(run) == learned(undisturbed)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(striped_data, tmp_path_factory):
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    whole(striped_data, run, *RECIPE)
+    return run
+
+
+def test_killed_at_ten_random_moments(striped_data, undisturbed, tmp_path):
+    out, moments = tmp_path / "run", random.Random(0)
+    every_step = ("--checkpoint-seconds", "0.2")
+    process = train(striped_data, out, *RECIPE, *every_step)
+    for _ in range(10):
+        while not (out / "metrics.jsonl").exists() and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(moments.uniform(0, 2.5))
+        process.kill()
+        process.communicate()
+        # Killed before it had a configuration, a run has nothing to resume: it starts again.
+        again = ("--resume",) if (out / "config.json").exists() else RECIPE
+        process = train(striped_data, out, *again, *every_step)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert_same_end(out, undisturbed)
+    assert not list(out.glob(".*tmp")), "a killed writer's leftovers"
+
+
+def test_interrupted_it_saves_says_how_to_go_on_and_goes_on(striped_data, undisturbed, tmp_path):
+    out = tmp_path / "run"
+    process = train(striped_data, out, *RECIPE)
+    while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert f"--out {out} --resume" in said
+    whole(striped_data, out, "--resume")
+    assert_same_end(out, undisturbed)
+
+
+def test_a_finished_run_resumed_stays_as_it_is(striped_data, undisturbed):
+    before = (undisturbed / "model.safetensors").read_bytes()
+    whole(striped_data, undisturbed, "--resume")
+    assert (undisturbed / "model.safetensors").read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_goes_back_once_then_ends_with_the_layer_named(striped_data, tmp_path):
+    wild = tuple("1e30" if value == "0.001" else value for value in RECIPE)
+    process = train(striped_data, tmp_path / "run", *wild)
+    _, said = process.communicate()
+    assert process.returncode == 1
+    assert "back to step 0, with a tenth of the learning rate" in said
+    assert said.count("first in the weights of conv1") + said.count("first in the activations of") == 2
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--recipe", "papre"), 2, "no recipe 'papre'; there are: auto, paper"),
+        (("--variant", "vgg"), 2, "no variant 'vgg'; there are: paper"),
+        (("--epochs", "0"), 2, "epochs is 0"),
+        (("--crop", "300"), 2, "300×300"),
+        (("--device", "cuda:77"), 2, "no device"),
+    ],
+)
+def test_wrong_words_end_in_one_line_and_leave_nothing(striped_data, tmp_path, arguments, code, words):
+    process = train(striped_data, tmp_path / "run", *arguments)
+    _, said = process.communicate()
+    assert process.returncode == code
+    assert words in said.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_no_dataset_or_no_run(striped_data, tmp_path, undisturbed):
+    for data, out, more, words in (
+        (tmp_path, tmp_path / "run", (), "is not a prepared dataset"),
+        (striped_data, undisturbed, (), "exists already"),
+        (striped_data, tmp_path / "none", ("--resume",), "is not a run folder"),
+        (striped_data, undisturbed, ("--resume", "--epochs", "9"), "keeps its own recipe"),
+    ):
+        process = train(data, out, *more)
+        _, said = process.communicate()
+        assert process.returncode in (1, 2)
+        assert words in said.splitlines()[-1]
+
+
+def test_a_damaged_checkpoint_is_named(striped_data, tmp_path):
+    out = tmp_path / "run"
+    whole(striped_data, out, *RECIPE, "--epochs", "1")
+    os.truncate(out / "checkpoint.pt", 100_000)
+    process = train(striped_data, out, "--resume")
+    _, said = process.communicate()
+    assert process.returncode == 1
+    assert "checkpoint.pt can't be read" in said.splitlines()[-1]

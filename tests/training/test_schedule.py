@@ -1,0 +1,60 @@
+"""When the learning rate and the colour noise change."""
+
+import json
+
+import pytest
+
+from alexnet.recipe import recipes
+from alexnet.training.schedule import Schedule
+
+
+def test_plateau_divides_by_ten_three_times_and_no_more():
+    recipe = recipes()["paper"].override({"patience": 2})
+    schedule = Schedule(recipe, steps_per_epoch=10)
+    errors = [0.9, 0.8, 0.8, 0.8, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7]
+    dropped, rates = [], []
+    for epoch, error in enumerate(errors, 1):
+        rates.append(schedule.rate(epoch, epoch * 10, "conv1"))
+        if schedule.after_epoch(error):
+            dropped.append(epoch)
+    assert dropped == [4, 7, 9]
+    assert rates == pytest.approx([0.01] * 4 + [0.001] * 3 + [0.0001] * 2 + [0.00001] * 4)
+
+
+def test_by_hand_follows_the_released_log():
+    schedule = Schedule(recipes()["released-2012"], steps_per_epoch=10)
+
+    def rates(epoch):
+        return schedule.rate(epoch, 0, "conv1"), schedule.rate(epoch, 0, "fc6"), schedule.colour(epoch)
+
+    assert rates(1) == rates(24) == (0.01, 0.01, 0.1)
+    assert rates(25) == rates(50) == (0.001, 0.001, 0.1)
+    assert rates(51) == rates(66) == (0.0001, 0.0001, 0.1)
+    assert rates(67) == rates(71) == (0.00001, 0.0001, 0.0)
+    assert rates(72) == rates(78) == (0.0, 0.0001, 0.0)
+    assert rates(79) == rates(91) == (0.0, 0.00001, 0.0)
+
+
+def test_cosine_rises_then_falls_to_nothing():
+    recipe = recipes()["small"].override({"epochs": 10, "warmup": 0.1, "lr": 1.0})
+    schedule = Schedule(recipe, steps_per_epoch=10)
+    rates = [schedule.rate(step // 10 + 1, step, "fc6") for step in range(100)]
+    assert rates[9] == max(rates) == pytest.approx(1.0)
+    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert rates[54] == pytest.approx(0.5)
+    assert rates[-1] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_schedule_goes_on_where_its_state_was_saved():
+    recipe = recipes()["paper"].override({"patience": 2})
+    errors = [0.9, 0.8, 0.8, 0.8, 0.7, 0.7, 0.7, 0.7]
+    undisturbed, first = Schedule(recipe, 10), Schedule(recipe, 10)
+    for error in errors:
+        undisturbed.after_epoch(error)
+    for error in errors[:6]:
+        first.after_epoch(error)
+    second = Schedule(recipe, 10)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    for error in errors[6:]:
+        second.after_epoch(error)
+    assert second.state_dict() == undisturbed.state_dict()

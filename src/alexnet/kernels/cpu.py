@@ -1,0 +1,119 @@
+"""The response normalisations on a CPU: a tensor cut into tiles, worked off by torch's own threads."""
+
+import ctypes
+import functools
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from alexnet.kernels import Norm
+from alexnet.kernels.simd import Job, Kernel, KernelShape, compile_kernel
+
+_SERIAL_BELOW = 32_768  # values; as torch does for its own elementwise operations
+_TILE = 2_048  # values of a tile of whole rows: its scratch memory stays in the first-level cache
+_STRIP = 128  # positions of a tile of a contiguous tensor: whole cache lines of each map
+_BLOCK = 32  # maps of a spatial tile of a channels-last tensor: a cache line of bfloat16
+
+_process = os.getpid()
+
+
+def forward(x: Tensor, norm: Norm) -> Tensor:
+    """The normalised ``x``: (N, C, H, W), float32 or bfloat16, any strides."""
+    return _run(x, None, norm)
+
+
+def backward(x: Tensor, grad: Tensor, norm: Norm) -> Tensor:
+    """The gradient with respect to ``x``, given the one with respect to what ``forward`` returned."""
+    return _run(x, grad, norm)
+
+
+def _run(x: Tensor, grad: Tensor | None, norm: Norm) -> Tensor:
+    # a tensor of one map or one position is both: its maps are then one row
+    channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    x = x.contiguous(memory_format=layout)
+    out = torch.empty_like(x, memory_format=layout)
+    if x.numel() == 0:
+        return out
+    shape, job = _tiles(x, channels_last, norm, backward=grad is not None)
+    job.k, job.alpha = norm.k, norm.alpha
+    job.x, job.out = x.data_ptr(), out.data_ptr()
+    if grad is not None:
+        grad = grad.to(x.dtype).contiguous(memory_format=layout)
+        job.grad = grad.data_ptr()
+    threads = 1 if x.numel() < _SERIAL_BELOW else torch.get_num_threads()
+    scratch = torch.zeros(threads * shape.scratch_bytes, dtype=torch.uint8)
+    job.scratch = scratch.data_ptr()
+    _launch(compile_kernel(shape), job, threads)
+    return out
+
+
+def _tiles(x: Tensor, channels_last: bool, norm: Norm, *, backward: bool) -> tuple[KernelShape, Job]:
+    """What kernel ``x`` needs, and how its tiles lie in memory."""
+    images, maps, height, width = x.shape
+    positions = height * width
+    neighbours: tuple[str, ...]
+    if norm.across == "space":
+        if channels_last:
+            block = min(maps, _BLOCK)
+            blocks = -(-maps // block)
+            rows, length, neighbours = (height, width), block, ("row", "line")
+            job = Job(tiles=images * blocks, inner=blocks, outer_stride=maps * positions, line_stride=width * maps)
+            job.inner_stride, job.inner_last, job.row_stride = block, maps - block, maps
+        else:
+            rows, length, neighbours = (1, height), width, ("element", "row")
+            job = Job(tiles=images * maps, inner=1, outer_stride=positions, row_stride=width)
+    else:
+        tower = maps // norm.groups
+        if channels_last:
+            towers = images * positions * norm.groups
+            count = min(towers, max(1, _TILE // tower))
+            rows, length, neighbours = (1, count), tower, ("element",)
+            tiles = -(-towers // count)
+            job = Job(tiles=tiles, inner=tiles, inner_stride=count * tower, row_stride=tower)
+            job.inner_last = (towers - count) * tower
+        else:
+            strips = -(-positions // _STRIP)
+            length = min(positions, -(-positions // strips // 16) * 16)
+            rows, neighbours = (1, tower), ("row",)
+            job = Job(tiles=images * norm.groups * strips, inner=strips, outer_stride=tower * positions)
+            job.inner_stride, job.inner_last, job.row_stride = length, positions - length, positions
+    bfloat16 = x.dtype == torch.bfloat16
+    return KernelShape(backward, norm.relu, bfloat16, norm.size, rows, length, neighbours), job
+
+
+def _launch(kernel: Kernel, job: Job, threads: int) -> None:
+    """Let ``threads`` threads, this one among them, work off the tiles of ``job``."""
+    work, argument = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(kernel.address), ctypes.addressof(job)
+    parallel = _openmp_parallel()
+    if threads == 1:
+        work(argument)
+    elif parallel is not None and os.getpid() == _process:  # OpenMP's threads do not survive a fork
+        parallel(ctypes.c_void_p(kernel.address), ctypes.c_void_p(argument), threads, 0)
+    else:
+        others = [threading.Thread(target=work, args=(argument,)) for _ in range(threads - 1)]
+        for thread in others:
+            thread.start()
+        work(argument)
+        for thread in others:
+            thread.join()
+
+
+@functools.cache
+def _openmp_parallel() -> Callable[..., None] | None:
+    """The entry to a parallel region in the OpenMP runtime torch is linked with; None where it has no such name.
+
+    Torch's workers spin for some milliseconds after each operation, waiting for the next. Threads of our own
+    would share the cores with them; running on the same workers finds them awake.
+    """
+    try:
+        parallel = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    parallel.restype = None
+    return parallel

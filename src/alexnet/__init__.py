@@ -1,3 +1,75 @@
-"""AlexNet, whole."""
+"""AlexNet, whole: from a folder of pictures to a trained, measured classifier.
+
+import alexnet
+
+alexnet.prepare("photographs", "data")
+run = alexnet.train("data", "run")
+print(alexnet.evaluate("run", "data").top1)
+for prediction in alexnet.Classifier.load("run").predict(["one.jpg", "two.jpg"]):
+    print(prediction.source, prediction.label, prediction.probability)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from alexnet.classifier import Classifier, Prediction
+    from alexnet.data.dataset import PreparedDataset
+    from alexnet.data.prepare import prepare
+    from alexnet.errors import AlexNetError, UsageError
+    from alexnet.evaluation.evaluate import Evaluation, evaluate
+    from alexnet.model import AlexNet, variants
+    from alexnet.recipe import Recipe, recipes
+    from alexnet.run import Run
+    from alexnet.training.loop import train
+
+# Loaded when first used: `import alexnet` and `alexnet --help` do not wait for torch.
+_HOMES = {
+    "AlexNet": "alexnet.model",
+    "AlexNetError": "alexnet.errors",
+    "Classifier": "alexnet.classifier",
+    "Evaluation": "alexnet.evaluation.evaluate",
+    "Prediction": "alexnet.classifier",
+    "PreparedDataset": "alexnet.data.dataset",
+    "Recipe": "alexnet.recipe",
+    "Run": "alexnet.run",
+    "UsageError": "alexnet.errors",
+    "evaluate": "alexnet.evaluation.evaluate",
+    "prepare": "alexnet.data.prepare",
+    "recipes": "alexnet.recipe",
+    "train": "alexnet.training.loop",
+    "variants": "alexnet.model",
+}
+
+__all__ = [
+    "AlexNet",
+    "AlexNetError",
+    "Classifier",
+    "Evaluation",
+    "Prediction",
+    "PreparedDataset",
+    "Recipe",
+    "Run",
+    "UsageError",
+    "evaluate",
+    "prepare",
+    "recipes",
+    "train",
+    "variants",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'alexnet' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

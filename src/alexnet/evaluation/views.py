@@ -1,0 +1,66 @@
+"""The patches of a picture that a trained network sees, and the average of what it says about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from alexnet.data.augment import Preprocess
+from alexnet.errors import AlexNetError, UsageError
+from alexnet.training.precision import autocast
+
+VIEWS = (1, 10)
+
+
+def offsets(size: int, crop: int, views: int) -> list[tuple[int, int]]:
+    """Top-left corners of the patches of side `crop` in a picture of side `size`: the centre, or corners and centre."""
+    last = size - crop
+    centre = last // 2
+    # Without a margin the five patches are one, and so is their average.
+    if views == 1 or last == 0:
+        return [(centre, centre)]
+    return [(0, 0), (0, last), (last, 0), (last, last), (centre, centre)]
+
+
+def patches(pictures: Tensor, preprocess: Preprocess, views: int) -> Iterator[Tensor]:
+    """The views of each picture, one view of the whole batch at a time (paper, section 4.1).
+
+    `pictures`: (N, size, size, 3) uint8. Yields (N, 3, crop, crop) float32 in channels-last memory, the mean of the
+    same position subtracted: with `views` 1 the centre, with 10 the four corners and the centre, each followed by
+    its mirror image. Raises `UsageError` for another number.
+    """
+    if views not in VIEWS:
+        raise UsageError(f"views is {views}; there are: 1 (the centre), 10 (corners, centre and mirror images)")
+    for top, left in offsets(preprocess.size, preprocess.crop, views):
+        patch = preprocess.patch(pictures, top, left)
+        yield patch
+        if views > 1:
+            yield patch.flip(3)
+
+
+@torch.inference_mode()
+def probabilities(
+    network: nn.Module,
+    preprocess: Preprocess,
+    pictures: Tensor,
+    views: int = 10,
+    precision: torch.dtype = torch.float32,
+) -> Tensor:
+    """Probability of each class, the softmax averaged over the views (paper, section 4.1).
+
+    `network`: in evaluation mode, on the device of `preprocess.mean`. `pictures`: (N, size, size, 3) uint8, on any
+    device. Returns (N, classes) float64 on the CPU. Memory is that of one view of the batch.
+    Raises `AlexNetError` when the network's outputs are not finite.
+    """
+    device = preprocess.mean.device
+    pictures = pictures.to(device, non_blocking=True)
+    # One context around all views: the weights are rounded to bfloat16 once a batch.
+    with autocast(device, precision):
+        logits = torch.stack([network(patch).float() for patch in patches(pictures, preprocess, views)])
+    logits = logits.cpu()
+    if not logits.isfinite().all():
+        raise AlexNetError("the network's outputs are not finite: its weights are not those of a sound training")
+    # In float64 a probability of 1e-300 is still one, and the log-loss of a very wrong network finite.
+    return logits.double().softmax(-1).mean(0)

@@ -1,0 +1,1 @@
+"""Weights that others trained: one module a foreign format."""

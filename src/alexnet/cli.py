@@ -59,6 +59,54 @@ def train(options: argparse.Namespace) -> None:
     )
 
 
+def evaluate(options: argparse.Namespace) -> None:
+    """Measure one run, or several averaged."""
+    from alexnet.evaluation.evaluate import check_can_write
+    from alexnet.evaluation.evaluate import evaluate as evaluate_runs
+
+    if options.predictions:
+        check_can_write(options.predictions)
+    result = evaluate_runs(
+        options.runs,
+        options.data,
+        split=options.split,
+        views=options.views,
+        batch_size=options.batch_size,
+        precision=options.precision,
+        recall=options.recall,
+        positive=options.positive,
+        search=options.search_coefficients,
+        device=options.device,
+    )
+    if options.predictions:
+        result.write_predictions(options.predictions)
+    if options.json:
+        import json
+
+        print(json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
+    else:
+        from alexnet.evaluation.tables import print_evaluation
+
+        print_evaluation(result)
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Sort pictures; exit code 1 when some could not be read."""
+    from alexnet.predict import predict as predict_pictures
+
+    form = "json" if options.json else "csv" if options.csv else "table"
+    unread = predict_pictures(
+        options.run_folder,
+        options.pictures,
+        top=options.top,
+        views=options.views,
+        form=form,
+        precision=options.precision,
+        device=options.device,
+    )
+    return 1 if unread else 0
+
+
 def _recipe_fields() -> dict[str, dataclasses.Field[Any]]:
     """The values of a recipe that the command line can override."""
     from alexnet.recipe import Recipe
@@ -117,7 +165,71 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_recipe_options(verb)
     verb.set_defaults(run=train)
+    _add_evaluate(verbs)
+    _add_predict(verbs)
     return parser
+
+
+def _add_evaluate(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "evaluate",
+        help="how good a trained network is",
+        description="Measure a run on prepared pictures, or several runs whose probabilities are averaged.",
+        epilog="example: alexnet evaluate run --data data --recall 0.95 --positive defective",
+    )
+    verb.add_argument("runs", nargs="+", metavar="RUN", help="a run folder; several are averaged")
+    verb.add_argument("--data", required=True, metavar="DATA", help="a folder that `alexnet prepare` made")
+    verb.add_argument("--split", metavar="NAME", help="the split to measure on (default: test, else val)")
+    _add_network_options(verb, views=10)
+    verb.add_argument("--batch-size", type=int, default=64, metavar="N", help="pictures at a time (default: 64)")
+    verb.add_argument("--json", action="store_true", help="everything, as JSON on stdout")
+    verb.add_argument("--predictions", metavar="FILE.csv", help="also write each picture's prediction")
+    verb.add_argument("--positive", metavar="CLASS", help="of two classes, the one to find (default: the rarer)")
+    verb.add_argument("--recall", type=float, metavar="R", help="the threshold that finds this share of it, 0 to 1")
+    verb.add_argument(
+        "--search-coefficients",
+        action="store_true",
+        help="weight the runs by what is best on val; where val is measured, on the other half of it",
+    )
+    verb.set_defaults(run=evaluate)
+
+
+def _add_predict(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "predict",
+        help="what is on these pictures",
+        description="Print the most probable classes of each picture. A file that can't be read is named on stderr, "
+        "the rest is done, and the exit code is 1.",
+        epilog="example: alexnet predict run photographs/ --csv > sorted.csv",
+    )
+    verb.add_argument("run_folder", metavar="RUN", help="a run folder")
+    verb.add_argument(
+        *("pictures",), nargs="+", metavar="PICTURE", help="a file, a folder (searched through), or - for one on stdin"
+    )
+    verb.add_argument("--top", type=int, default=5, metavar="K", help="how many classes (default: 5)")
+    _add_network_options(verb, views=1)
+    forms = verb.add_mutually_exclusive_group()
+    forms.add_argument("--json", action="store_true", help="a JSON list, one picture a line")
+    forms.add_argument("--csv", action="store_true", help="a CSV with a header")
+    verb.set_defaults(run=predict)
+
+
+def _add_network_options(verb: argparse.ArgumentParser, views: int) -> None:
+    """What every verb that runs a trained network takes."""
+    verb.add_argument(
+        "--views",
+        type=int,
+        choices=(1, 10),
+        default=views,
+        help=f"1: the centre; 10: corners, centre and mirror images, averaged (default: {views})",
+    )
+    verb.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "auto"),
+        default="float32",
+        help="bfloat16 is faster on many machines and moves probabilities a little (default: float32)",
+    )
+    verb.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, … (default: the best there is)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

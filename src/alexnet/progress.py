@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+SHOW_AFTER = 1.0
+"""Seconds: work that ends sooner shows nothing."""
 LINE_EVERY = 10.0
 """Seconds between two lines where there is no terminal."""
 
@@ -33,11 +35,11 @@ class Progress:
 
     def result(self, line: str) -> None:
         """A line of the result, on stdout."""
-        print(line)
+        print(line, flush=True)
 
     def line(self) -> str:
         """The state in words: count, share, rate, time left, fields."""
-        elapsed = time.monotonic() - self._start
+        elapsed = self._elapsed()
         rate = (self.done - self._first) / elapsed if elapsed > 0 else 0.0
         words = [f"{self.what}: {self.done:,}" if self.total is None else f"{self.what}: {self.done:,}/{self.total:,}"]
         words.append(rate_words(rate))
@@ -46,6 +48,9 @@ class Progress:
         else:
             words.append(time_words(elapsed))
         return " · ".join(words + [f"{name} {value}" for name, value in self.fields.items()])
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._start
 
     def _show(self) -> None:
         raise NotImplementedError
@@ -64,7 +69,7 @@ class _Lines(Progress):
             self._write()
 
     def _close(self) -> None:
-        if self._shown != self.done:
+        if self._shown != self.done and self._elapsed() >= SHOW_AFTER:
             self._write()
 
     def _write(self) -> None:
@@ -89,7 +94,7 @@ class _Bar(Progress):
             redirect_stderr=False,
         )
         self._task = self._rich.add_task(self.line(), total=total, completed=start)
-        self._rich.start()
+        self._shown = False
 
     def note(self, line: str) -> None:
         self._console.out(line, highlight=False)
@@ -103,10 +108,14 @@ class _Bar(Progress):
 
     def _show(self) -> None:
         self._rich.update(self._task, completed=self.done, description=self.line())
+        if not self._shown and self._elapsed() >= SHOW_AFTER:
+            self._rich.start()
+            self._shown = True
 
     def _close(self) -> None:
         self._show()
-        self._rich.stop()
+        if self._shown:
+            self._rich.stop()
 
 
 @contextmanager

@@ -140,7 +140,19 @@ class Evaluation:
             correct = int(p.ranked[i, 0] == p.labels[i])
             label = self.classes[p.labels[i]]
             out.writerow([self.split.paths(i), label, correct, f"{p.label_probability[i]:.6g}", *ranked])
-        write_whole(Path(file), text.getvalue().encode())
+        try:
+            write_whole(Path(file), text.getvalue().encode(errors="surrogateescape"))
+        except OSError as error:
+            raise AlexNetError(f"{file} can't be written: {error.strerror or error}") from error
+
+
+def check_can_write(file: str | os.PathLike[str]) -> None:
+    """Raise `AlexNetError` now rather than after a long evaluation when `file` can't be written."""
+    folder = Path(file).absolute().parent
+    if not folder.is_dir():
+        raise AlexNetError(f"{file} can't be written: there is no folder {folder}")
+    if Path(file).is_dir() or not os.access(folder, os.W_OK):
+        raise AlexNetError(f"{file} can't be written: it is a folder, or {folder} is not yours to write in")
 
 
 def evaluate(

@@ -344,11 +344,11 @@ class AlexNet(nn.Module):
 
     @torch.no_grad()
     def initialize(self, scheme: str) -> None:
-        """Draw all weights anew (paper, section 5; paper.md sections 1 and 9 for the released code).
+        """Draw all weights anew (paper, section 5; for the released code its configuration files).
 
         "paper": N(0, 0.01²), biases 1 in conv2, conv4, conv5, fc6, fc7 and 0 elsewhere. "released-2012": the same
         with a standard deviation of 0.03 in conv3 and above. "he": variance 2 / fan-in (1 / fan-in for tanh), zero
-        biases, 0.01 in the last layer.
+        biases, and zeros in the last layer, so that the loss starts at ln(classes) whatever the pictures.
         """
         tanh = any(isinstance(module, nn.Tanh) for module in self.children())
         for name, module in self.named_children():
@@ -358,8 +358,8 @@ class AlexNet(nn.Module):
             std = 0.01
             if scheme == "released-2012" and name in ("conv3", "conv4", "conv5", "conv6"):
                 std = 0.03
-            elif scheme == "he" and name != "logits":
-                std = math.sqrt((1 if tanh else 2) / fan_in)
+            elif scheme == "he":
+                std = 0.0 if name == "logits" else math.sqrt((1 if tanh else 2) / fan_in)
             nn.init.normal_(module.weight, 0.0, std)
             if module.bias is not None:
                 ones = scheme != "he" and name in ("conv2", "conv4", "conv5", "fc6", "fc7")

@@ -33,6 +33,7 @@ class Config:
     classes: list[str]
     size: int
     crop: int
+    side: int
     scale: float
     dataset: dict[str, Any]
     alexnet: str = __version__
@@ -86,6 +87,11 @@ class Run:
         _write(folder / "config.json", json.dumps(asdict(config), indent=1, ensure_ascii=False).encode())
         return cls(folder, config)
 
+    def sweep(self) -> None:
+        """Remove what a killed writer left half-written."""
+        for leftover in self.path.glob(".*.tmp"):
+            leftover.unlink()
+
     def save_weights(self, which: str, state: Mapping[str, Tensor], mean: Tensor) -> None:
         """Write the "best" or the "last" weights, with the mean that belongs to them.
 
@@ -124,7 +130,15 @@ class Run:
         if mean is None or tuple(mean.shape) != (self.config.size, self.config.size, 3):
             raise AlexNetError(f"{file} lacks the mean image of {self.config.size}×{self.config.size} pixels")
         network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        return network, Preprocess(mean.to(device), self.config.crop, self.config.scale)
+        return network, Preprocess(mean.to(device), self.config.crop, self.config.scale, self.config.side)
+
+
+def is_free(path: str | os.PathLike[str]) -> bool:
+    """Whether a run may be made there: nothing yet, or only what a run killed at its very start leaves behind."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return not os.path.lexists(folder)
+    return all(file.name == "classes.json" or file.match(".*.tmp") for file in folder.iterdir())
 
 
 def _write(path: Path, content: bytes) -> None:

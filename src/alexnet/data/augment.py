@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from alexnet.recipe import Recipe
 
@@ -16,12 +17,14 @@ class Preprocess:
     """What is done to every picture, in training and after: a patch of it, minus the mean, times a scale.
 
     `mean`: float32 (size, size, 3), RGB 0-255. `crop`: side of the patch. `scale`: 1 for the paper's raw pixels.
+    `side`: what the patch is resized to for the network; None for no resizing.
     The mean of a pixel is subtracted wherever the patch lies (released code; paper, section 2).
     """
 
     mean: Tensor
     crop: int
     scale: float
+    side: int | None = None
 
     @property
     def size(self) -> int:
@@ -29,13 +32,16 @@ class Preprocess:
         return self.mean.shape[0]
 
     def patch(self, pictures: Tensor, top: int, left: int) -> Tensor:
-        """The patch at (top, left) of each picture: (N, size, size, 3) uint8 → (N, 3, crop, crop) float32."""
+        """The patch at (top, left) of each picture: (N, size, size, 3) uint8 → (N, 3, S, S) float32, channels last.
+
+        S is `side`, or `crop` without one.
+        """
         window = slice(top, top + self.crop), slice(left, left + self.crop)
         patch = pictures[:, window[0], window[1]].float().sub_(self.mean[window].to(pictures.device))
-        return patch.mul_(self.scale).permute(0, 3, 1, 2)
+        return resized(patch.mul_(self.scale).permute(0, 3, 1, 2), self.side)
 
     def centre(self, pictures: Tensor) -> Tensor:
-        """The central patch of each picture: (N, size, size, 3) uint8 → (N, 3, crop, crop) float32, channels last."""
+        """The central patch of each picture, as `patch` gives it."""
         offset = (self.size - self.crop) // 2
         return self.patch(pictures, offset, offset)
 
@@ -73,8 +79,9 @@ def augment(
     recipe: Recipe,
     generator: torch.Generator,
     colour_std: float | None = None,
+    side: int | None = None,
 ) -> Tensor:
-    """A training batch: (N, size, size, 3) uint8 → (N, 3, crop, crop) float32 in channels-last memory.
+    """A training batch: (N, size, size, 3) uint8 → (N, 3, S, S) float32 in channels-last memory, S = `side` or `crop`.
 
     Patches and mirror images are drawn from `generator` (on the CPU) once per `recipe.draw_every` pictures, colour
     once a picture; `colour_std` replaces `recipe.colour` where a schedule has changed it. Paper, section 4.1.
@@ -104,7 +111,15 @@ def augment(
     if recipe.light:
         contrast, brightness = light.to(pictures.device)[:, :, None, None, None].unbind(1)
         batch.mul_(contrast).add_((brightness - 1) * 127.5)
-    return batch.mul_(preprocess.scale).permute(0, 3, 1, 2)
+    return resized(batch.mul_(preprocess.scale).permute(0, 3, 1, 2), side)
+
+
+def resized(batch: Tensor, side: int | None) -> Tensor:
+    """Pictures (N, 3, H, H) at another side, antialiased; as they are for None or their own side."""
+    if side in (None, batch.shape[-1]):
+        return batch
+    small = functional.interpolate(batch, size=(side, side), mode="bilinear", antialias=True)
+    return small.contiguous(memory_format=torch.channels_last)
 
 
 def _turned(patch: Tensor, flips: list[bool], symmetries: str) -> Tensor:

@@ -33,6 +33,7 @@ from alexnet.run import Config, Run, is_free
 from alexnet.training import checkpoint
 from alexnet.training.allocator import keep_pages
 from alexnet.training.health import EpochValidation, Finding, Health, LayerUpdate, dead_units, overlap
+from alexnet.training.initialization import whiten_first_convolution
 from alexnet.training.optimizer import make_optimizers
 from alexnet.training.precision import autocast, choose_device, choose_precision
 from alexnet.training.schedule import Schedule
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 METRICS = "metrics.jsonl"
+WHITENING = 2**40  # a step that no training reaches: what is drawn for the first weights is drawn for them alone
 SMALLER_RATE = 0.1  # what the learning rate is multiplied by after a loss that was not finite
 
 
@@ -109,6 +111,7 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
         classes=list(dataset.classes),
         size=dataset.size,
         crop=crop,
+        side=chosen.side or crop,
         scale=1 / deviation if chosen.pixel_unit == "deviation" else 1.0,
         dataset={
             "path": str(dataset.path),
@@ -151,7 +154,7 @@ class Training:
         mean = torch.from_numpy(dataset.mean_image.copy())
         if self.recipe.mean == "colour":
             mean = torch.from_numpy(dataset.mean_rgb.astype(np.float32)).expand(dataset.size, dataset.size, 3)
-        self.preprocess = Preprocess(mean.contiguous().to(device), run.config.crop, run.config.scale)
+        self.preprocess = Preprocess(mean.contiguous().to(device), run.config.crop, run.config.scale, run.config.side)
         self.bar: Progress
         self.board: SummaryWriter
         self.metrics: BinaryIO
@@ -167,6 +170,22 @@ class Training:
         self.health = Health(self.classes, self.training.class_counts, self.recipe, self.steps_per_epoch)
         self.average: dict[str, Tensor] = {}
         self.at = Position()
+        if self.recipe.whiten:
+            self.whiten()
+
+    def whiten(self) -> None:
+        """Let conv1 start as the principal components of the first training pictures, as the network will read them."""
+        pictures_seed, network_seed = step_seeds(self.recipe.seed, WHITENING)
+        batch = next(training_batches(self.training, 256, self.recipe.seed, epoch=1))
+        inputs = augment(
+            batch.pictures,
+            dataclasses.replace(self.preprocess, mean=self.preprocess.mean.cpu()),
+            self.colour,
+            self.recipe,
+            torch.Generator().manual_seed(pictures_seed),
+            side=self.schedule.side(0) or self.run.config.side,
+        )
+        whiten_first_convolution(self.network, inputs, torch.Generator().manual_seed(network_seed))
 
     def run_to_end(self) -> None:
         """Train until the last epoch is done; on Ctrl-C finish the step, save, and raise `KeyboardInterrupt`."""
@@ -219,7 +238,8 @@ class Training:
         torch.manual_seed(network_seed)
         pictures, labels = batch.pictures.to(self.device), batch.labels.to(self.device)
         colour = self.schedule.colour(at.epoch)
-        inputs = augment(pictures, self.preprocess, self.colour, recipe, generator, colour)
+        side = self.schedule.side(at.step) or self.run.config.side
+        inputs = augment(pictures, self.preprocess, self.colour, recipe, generator, colour, side)
         for optimizer in self.optimizers:
             self.schedule.apply(optimizer, at.epoch, at.step)
         self.network.train()

@@ -110,6 +110,11 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     return (x if wide else x.T).to(matrix.dtype)
 
 
+def _share(weight: Tensor, fan_in_lr: float | None) -> float:
+    """What a matrix's learning rate is multiplied by: a unit's sum moves by the steps of all its inputs."""
+    return min(1.0, fan_in_lr / weight[0].numel()) if fan_in_lr else 1.0
+
+
 def make_optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """The recipe's rules over the network, with one parameter group a layer's weights or biases.
 
@@ -126,7 +131,7 @@ def make_optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Opti
                 "params": [parameter],
                 "layer": layer,
                 "lr": recipe.lr,
-                "lr_factor": recipe.bias_lr if bias else 1.0,
+                "lr_factor": recipe.bias_lr if bias else _share(parameter, recipe.fan_in_lr),
                 "weight_decay": 0.0 if bias and not recipe.bias_decay else recipe.weight_decay,
             }
             if recipe.optimizer == "muon" and isinstance(module, nn.Conv2d) and not bias:

@@ -52,6 +52,11 @@ class Schedule:
                 std = event.colour
         return std
 
+    def side(self, step: int) -> int | None:
+        """The side of the pictures at a step (from 0), where the recipe has another for its first part."""
+        early = step < self.recipe.early_share * self.total_steps
+        return self.recipe.early_side if early else None
+
     def apply(self, optimizer: torch.optim.Optimizer, epoch: int, step: int) -> None:
         """Set the rates of the optimizer's groups for a step."""
         for group in optimizer.param_groups:

@@ -1,0 +1,106 @@
+"""The ten views against the ten crops taken by hand."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from alexnet.data.augment import Preprocess
+from alexnet.errors import AlexNetError, UsageError
+from alexnet.evaluation.views import offsets, patches, probabilities
+
+SIZE, CROP, COUNT, CLASSES = 31, 24, 5, 4
+
+
+@pytest.fixture
+def pictures() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (COUNT, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def mean() -> np.ndarray:
+    return np.random.default_rng(1).uniform(0, 255, (SIZE, SIZE, 3)).astype(np.float32)
+
+
+@pytest.fixture
+def preprocess(mean: np.ndarray) -> Preprocess:
+    return Preprocess(torch.from_numpy(mean), CROP, 1 / 64)
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * CROP * CROP, CLASSES)).eval()
+
+
+def crops_by_hand(pictures: np.ndarray, mean: np.ndarray) -> list[np.ndarray]:
+    """Four corners and the centre of every picture minus the mean, each with its mirror image (paper, section 4.1)."""
+    centred = (pictures.astype(np.float64) - mean) / 64
+    far, middle = SIZE - CROP, (SIZE - CROP) // 2
+    five = [
+        centred[:, :CROP, :CROP],
+        centred[:, :CROP, far:],
+        centred[:, far:, :CROP],
+        centred[:, far:, far:],
+        centred[:, middle : middle + CROP, middle : middle + CROP],
+    ]
+    return [view for crop in five for view in (crop, crop[:, :, ::-1])]
+
+
+def test_ten_views_are_the_ten_crops_taken_by_hand(pictures, mean, preprocess) -> None:
+    views = list(patches(torch.from_numpy(pictures), preprocess, 10))
+    assert len(views) == 10
+    for view, by_hand in zip(views, crops_by_hand(pictures, mean), strict=True):
+        np.testing.assert_allclose(view.numpy().transpose(0, 2, 3, 1), by_hand, atol=1e-5)
+
+
+def test_one_view_is_the_centre(pictures, mean, preprocess) -> None:
+    (view,) = patches(torch.from_numpy(pictures), preprocess, 1)
+    np.testing.assert_allclose(view.numpy().transpose(0, 2, 3, 1), crops_by_hand(pictures, mean)[8], atol=1e-5)
+
+
+@pytest.mark.parametrize(("views", "which"), [(10, slice(None)), (1, slice(8, 9))])
+def test_probabilities_are_the_mean_of_the_softmax_outputs(pictures, mean, preprocess, network, views, which) -> None:
+    weight, bias = (p.detach().double().numpy() for p in network[1].parameters())
+    shares = []
+    for crop in crops_by_hand(pictures, mean)[which]:
+        logits = crop.transpose(0, 3, 1, 2).reshape(COUNT, -1) @ weight.T + bias
+        powers = np.exp(logits - logits.max(1, keepdims=True))
+        shares.append(powers / powers.sum(1, keepdims=True))
+    result = probabilities(network, preprocess, torch.from_numpy(pictures), views)
+    assert result.dtype == torch.float64
+    np.testing.assert_allclose(result.numpy(), np.mean(shares, axis=0), atol=1e-6)
+
+
+def test_without_a_margin_the_crops_are_one_picture_and_its_mirror_image() -> None:
+    assert offsets(64, 64, 10) == [(0, 0)]
+    assert offsets(256, 224, 10) == [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
+    assert offsets(256, 227, 1) == [(14, 14)]
+
+
+def test_a_wrong_picture_has_a_finite_log_loss_however_sure_the_network(preprocess, pictures) -> None:
+    sure = nn.Sequential(nn.Flatten(), nn.Linear(3 * CROP * CROP, 2)).eval()
+    with torch.no_grad():
+        sure[1].weight.zero_()
+        sure[1].bias.copy_(torch.tensor([0.0, 600.0]))
+    result = probabilities(sure, preprocess, torch.from_numpy(pictures), 1)
+    np.testing.assert_allclose(np.log(result[:, 0].numpy()), -600)
+
+
+def test_bfloat16_is_near_float32(preprocess, pictures, network) -> None:
+    batch = torch.from_numpy(pictures)
+    exact = probabilities(network, preprocess, batch, 10)
+    rounded = probabilities(network, preprocess, batch, 10, torch.bfloat16)
+    assert 0 < float((exact - rounded).abs().max()) < 0.02
+
+
+def test_another_number_of_views_is_a_usage_error(preprocess, pictures) -> None:
+    with pytest.raises(UsageError, match=r"views is 5.*1 .*10"):
+        list(patches(torch.from_numpy(pictures), preprocess, 5))
+
+
+def test_a_broken_network_is_named_not_averaged(preprocess, pictures, network) -> None:
+    with torch.no_grad():
+        network[1].bias[0] = float("nan")
+    with pytest.raises(AlexNetError, match="not finite"):
+        probabilities(network, preprocess, torch.from_numpy(pictures), 1)

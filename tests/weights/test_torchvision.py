@@ -1,0 +1,66 @@
+"""torchvision's `alexnet`, rebuilt from its published layout, against `one-weird-trick`."""
+
+import pytest
+import torch
+from torch import nn
+
+from alexnet import AlexNet, AlexNetError
+from alexnet.weights.torchvision import from_torchvision
+
+
+class TorchvisionLayout(nn.Module):
+    """The layers in the order, and so under the names, that torchvision gives them."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *(nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+            *(nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+            *(nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2)),
+        )
+        self.avgpool = nn.AdaptiveAvgPool2d((6, 6))
+        self.classifier = nn.Sequential(
+            *(nn.Dropout(0.5), nn.Linear(256 * 6 * 6, 4096), nn.ReLU()),
+            *(nn.Dropout(0.5), nn.Linear(4096, 4096), nn.ReLU()),
+            nn.Linear(4096, num_classes),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
+
+
+@pytest.fixture(scope="module")
+def theirs() -> nn.Module:
+    torch.manual_seed(0)
+    return TorchvisionLayout(12).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [224, 256])
+def test_the_logits_are_those_of_torchvisions_layout(theirs: nn.Module, size: int) -> None:
+    with torch.device("meta"):
+        ours = AlexNet("one-weird-trick", 12).eval()
+    ours.load_state_dict(from_torchvision(theirs.state_dict()), assign=True)
+    x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-6, atol=1e-7)
+
+
+def test_dropout_falls_on_the_inputs_of_fc6_and_fc7_as_there() -> None:
+    with torch.device("meta"):
+        names = AlexNet("one-weird-trick").layer_names()
+    assert names[names.index("pool5") :] == ["pool5", "drop5", "fc6", "relu6", "drop6", "fc7", "relu7", "logits"]
+
+
+def test_missing_unknown_and_wrongly_shaped_arrays_are_named(theirs: nn.Module) -> None:
+    state = dict(theirs.state_dict())
+    state["features.3.weight"] = torch.zeros(256, 48, 5, 5)
+    state["features.1.running_mean"] = torch.zeros(64)
+    del state["classifier.4.bias"]
+    with pytest.raises(AlexNetError) as error:
+        from_torchvision(state)
+    message = str(error.value)
+    assert "classifier.4.bias is missing" in message
+    assert "features.1.running_mean is unknown" in message
+    assert "features.3.weight is 256×48×5×5, not 192×64×5×5" in message

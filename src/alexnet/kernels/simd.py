@@ -136,36 +136,43 @@ class Kernel(NamedTuple):
     engine: llvm.ExecutionEngine  # owns the code
 
 
-_compiling = threading.Lock()
+class Processor(NamedTuple):
+    """A processor, as LLVM names it."""
 
-
-def compile_kernel(shape: KernelShape) -> Kernel:
-    """The kernel for ``shape``, compiled on its first use in this process."""
-    with _compiling:
-        return _compile(shape)
+    name: str
+    features: frozenset[str]  # those it has
+    attributes: str  # the same, and those it lacks, as "+sse,-avx..."
 
 
 @functools.cache
-def _compile(shape: KernelShape) -> Kernel:
-    module = llvm.parse_assembly(str(_Builder(shape).module))
-    machine = _machine()
+def host() -> Processor:
+    """The processor this runs on."""
+    features = llvm.get_host_cpu_features()
+    present = frozenset(feature for feature, has in features.items() if has)
+    return Processor(llvm.get_host_cpu_name(), present, features.flatten())
+
+
+_compiling = threading.Lock()
+
+
+def compile_kernel(shape: KernelShape, processor: Processor | None = None) -> Kernel:
+    """The kernel for ``shape``, compiled on its first use in this process; for the host where no processor is given."""
+    with _compiling:
+        return _compile(shape, processor or host())
+
+
+@functools.cache
+def _compile(shape: KernelShape, processor: Processor) -> Kernel:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_default_triple().create_target_machine(
+        cpu=processor.name, features=processor.attributes, opt=3, jit=True
+    )
+    module = llvm.parse_assembly(str(_Builder(shape, processor).module))
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     return Kernel(engine.get_function_address("kernel"), shape, engine)
-
-
-def _machine() -> llvm.TargetMachine:
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3, jit=True
-    )
-
-
-@functools.cache
-def _host_has(feature: str) -> bool:
-    return bool(llvm.get_host_cpu_features().get(feature))
 
 
 def _round_up(count: int, multiple: int = _CACHE_LINE) -> int:
@@ -217,8 +224,11 @@ class _Place(NamedTuple):
 class _Builder:
     """Writes the IR of a kernel. Methods that yield write a loop around what the caller writes."""
 
-    def __init__(self, shape: KernelShape):
+    def __init__(self, shape: KernelShape, processor: Processor):
         self.shape = shape
+        # of several registers, so that several independent chains are in flight
+        self.widest = 64 if "avx512f" in processor.features else 16
+        self.converts = "avx512bf16" in processor.features
         self.module = ir.Module("response_norm")
         function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [_JOB.as_pointer()]), "kernel")
         self.job = function.args[0]
@@ -319,8 +329,7 @@ class _Builder:
 
     def _places(self) -> Iterator[_Place]:
         """Every value of the tile, as many at a time as pay."""
-        b, shape = self.b, self.shape
-        widest = _lanes()
+        b, shape, widest = self.b, self.shape, self.widest
         for line in self._loop(shape.rows[0]):
             for row in self._loop(shape.rows[1]):
                 memory = b.add(self.begin, b.mul(line, self.field["line_stride"]))
@@ -378,7 +387,7 @@ class _Builder:
     def _to_bfloat16(self, value: ir.Value, lanes: int) -> ir.Value:
         b = self.b
         halves, integers = ir.VectorType(ir.IntType(16), lanes), ir.VectorType(_I32, lanes)
-        if _host_has("avx512bf16"):
+        if self.converts:
             return b.bitcast(b.fptrunc(value, ir.VectorType(_BFloatType(), lanes)), halves)
         bits = b.bitcast(value, integers)
         sixteen, one, below_half = (ir.Constant(integers, [number] * lanes) for number in (16, 1, 0x7FFF))
@@ -415,9 +424,3 @@ class _Builder:
 
 def _int(number: int) -> ir.Constant:
     return ir.Constant(_I64, number)
-
-
-@functools.cache
-def _lanes() -> int:
-    """Lanes of a vector in the IR: of several registers, so that several independent chains are in flight."""
-    return 64 if _host_has("avx512f") else 16

@@ -31,7 +31,7 @@ def whiten_first_convolution(network: AlexNet, inputs: Tensor, generator: torch.
     variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
     half = (kernels + 1) // 2
     variances, directions = variances.flip(0)[:half].clamp_min(0), directions.flip(1)[:, :half]
-    floor = FLOOR * float(centred.square().mean())
+    floor = FLOOR * float(centred.square().mean()) or 1.0  # pictures of one colour have no components
     components = (directions / (variances + floor).sqrt()).T.float()
     both = torch.cat([components, -components])[:kernels][torch.randperm(kernels, generator=generator)]
     convolution.weight.copy_(both.view(kernels, depth, size, size))

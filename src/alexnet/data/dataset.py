@@ -12,13 +12,14 @@ import json
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
 from alexnet.errors import AlexNetError
+from alexnet.files import write_whole
 
 FORMAT_VERSION = 1
 SHARD_ROWS = 256
@@ -202,31 +203,30 @@ def write_shard(path: Path, images: np.ndarray, labels: list[int], paths: list[s
         metadata={"size": str(size), "classes": json.dumps(classes, ensure_ascii=False)},
     )
     batch = pa.record_batch([image, pa.array(labels, pa.int32()), pa.array(paths, pa.string())], schema=schema)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            with ipc.new_file(file, schema) as writer:
-                writer.write_batch(batch)
-            file.flush()
-            os.fsync(file.fileno())
-        checksum = sha256_of(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return checksum
+    digest = hashlib.sha256()
+
+    def write(file: IO[bytes]) -> None:
+        with ipc.new_file(_Digesting(file, digest), schema) as writer:
+            writer.write_batch(batch)
+
+    write_whole(path, write)
+    return digest.hexdigest()
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is at `path` either whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+class _Digesting:
+    """A file to write to that computes a checksum on the way."""
+
+    closed = False
+
+    def __init__(self, file: IO[bytes], digest: Any) -> None:
+        self._file, self._digest = file, digest
+
+    def write(self, data: Any) -> int:
+        self._digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def sha256_of(path: Path) -> str:

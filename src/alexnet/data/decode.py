@@ -1,40 +1,209 @@
-"""File bytes → one square RGB picture."""
+"""Any picture → upright RGB: the one way that a picture goes, when it is prepared and when it is classified.
+
+What becomes of what is not 8-bit RGB:
+
+- EXIF orientation is applied. Of an animation the first frame is taken.
+- Transparency is laid over white, the page that a cut-out was made for.
+- 16-bit grey: the whole range, 0 to 65535, becomes 0 to 255, the same for every picture.
+- Floating point: values within 0 to 1 are black to white, values within 0 to 255 are taken as they are. What exceeds
+  both, and 32-bit integers beyond 16 bits, have no agreed black and white: least to greatest becomes 0 to 255.
+- CMYK becomes RGB by complement (also as Adobe writes it, inverted); colour profiles are not applied.
+"""
 
 from __future__ import annotations
 
+import gzip
 import io
 import warnings
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from alexnet.data.resize import square
 from alexnet.errors import AlexNetError
+
+MAX_PIXELS = 178_956_970
+"""More is taken for a decompression bomb: where Pillow draws the line, half a gigabyte of RGB."""
+
+# Formats that a few first bytes identify; among Pillow's others are some that call programs or take any bytes at all.
+FORMATS = (
+    *("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "DIB", "JPEG2000", "PPM", "ICO", "ICNS", "DDS"),
+    *("QOI", "SGI", "PCX", "PSD"),
+)
+_OTHERS = {
+    b"%PDF": "a PDF document, not a picture",
+    b"<svg": "an SVG drawing, not a picture of pixels",
+    b"ftyphei": "a HEIC picture, which this alexnet can't decode: save it as JPEG or PNG",
+    b"ftypmif1": "a HEIF picture, which this alexnet can't decode: save it as JPEG or PNG",
+}
 
 
 class UnreadablePictureError(AlexNetError):
     """The bytes are no picture that can be read; the message is the reason."""
 
 
-def decode(data: bytes) -> Image.Image:
-    """Decode the bytes of a picture file to an upright RGB picture. Raises UnreadablePictureError."""
+def square_picture(data: bytes, size: int) -> np.ndarray:
+    """The bytes of a picture file → (size, size, 3) uint8 RGB: shorter side to `size`, centre cut (paper, section 2).
+
+    Raises UnreadablePictureError.
+    """
+    # A JPEG of more than twice the size is decoded at 1/2, 1/4 or 1/8, exact averages of its own frequencies.
+    return square(decode(data, at_least=2 * size), size)
+
+
+def decode(data: bytes, at_least: int | None = None) -> np.ndarray:
+    """The bytes of a picture file → (H, W, 3) uint8 RGB, upright.
+
+    at_least: pixels of the shorter side that are enough; a larger JPEG may then be decoded at 1/2, 1/4 or 1/8 of its
+    sides. Raises UnreadablePictureError with the reason: truncated, empty, not a picture, a decompression bomb, …
+    """
     if not data:
         raise UnreadablePictureError("empty file")
+    if data.startswith(b"\x1f\x8b"):  # some photographs of ILSVRC-2010 are gzipped, under the name of a JPEG
+        data = _gunzip(data)
+    if data.startswith(b"\x93NUMPY"):
+        return to_rgb(_load_array(data))
+    if data.startswith(b"\xff\xd8\xff"):
+        picture = _decode_jpeg(data, at_least)
+        if picture is not None:
+            return picture
+    return _decode_any(data, at_least)
+
+
+def to_rgb(picture: Image.Image | np.ndarray) -> np.ndarray:
+    """A PIL image or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) → (H, W, 3) uint8 RGB, upright.
+
+    An array is grey, RGB or RGBA of bool, uint8, or what the module says of 16 bits and floating point. Raises
+    UnreadablePictureError.
+    """
+    if isinstance(picture, np.ndarray):
+        return _array_to_rgb(picture)
+    with suppress(Exception):  # EXIF that can't be read turns nothing
+        picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith(("I", "F")):
+        return _array_to_rgb(np.asarray(picture))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        page = Image.new("RGBA", picture.size, "white")
+        page.alpha_composite(picture)
+        picture = page
+    return np.asarray(picture.convert("RGB"))
+
+
+def _decode_jpeg(data: bytes, at_least: int | None) -> np.ndarray | None:
+    """A sound JPEG of grey or colour, decoded by libjpeg-turbo; None where Pillow is to judge."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours not in ("YCbCr", "RGB", "Gray") or height * width > MAX_PIXELS:
+            return None
+        factor = _reduction(min(height, width), at_least)
+        picture = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=-(-height // factor), min_width=-(-width // factor), min_factor=factor
+        )
+    except ValueError:
+        return None
+    header = data[: 1 << 17]  # an APP1 segment has at most 64 KiB, and comes first or second
+    return _upright(picture, data) if b"Exif\0\0" in header else picture
+
+
+def _decode_any(data: bytes, at_least: int | None) -> np.ndarray:
+    Image.init()  # all formats; Pillow itself only loads them when the common ones fail
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data))
-            picture.load()
-        return ImageOps.exif_transpose(picture).convert("RGB")
-    except UnidentifiedImageError:
-        raise UnreadablePictureError("not a picture") from None
-    except Exception as error:
-        raise UnreadablePictureError(f"{type(error).__name__}: {error}") from error
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                width, height = picture.size
+                if width * height > MAX_PIXELS:
+                    raise UnreadablePictureError(f"a decompression bomb: {width:,} × {height:,} pixels")
+                factor = _reduction(min(width, height), at_least)
+                if factor > 1 and picture.format in ("JPEG", "MPO"):
+                    picture.draft(None, (width // factor, height // factor))
+                picture.load()
+                return to_rgb(picture)
+    except AlexNetError:
+        raise
+    except Exception as error:  # decoders of damaged files raise nearly everything
+        raise UnreadablePictureError(_reason(error, data)) from error
 
 
-def square(picture: Image.Image, size: int) -> np.ndarray:
-    """Scale the shorter side to `size` and cut the centre (paper, section 2). Returns (size, size, 3) uint8 RGB."""
-    width, height = picture.size
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, left + side, top + side)
-    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+def _reduction(side: int, at_least: int | None) -> int:
+    """How far a JPEG may be reduced while decoding: 1, 2, 4 or 8."""
+    return 1 if at_least is None else next((n for n in (8, 4, 2) if side // n >= at_least), 1)
+
+
+def _upright(picture: np.ndarray, data: bytes) -> np.ndarray:
+    with suppress(Exception), Image.open(io.BytesIO(data), formats=("JPEG",)) as header:
+        orientation = header.getexif().get(0x0112, 1)
+        if orientation in range(2, 9):
+            image = Image.fromarray(picture)
+            image.getexif()[0x0112] = orientation
+            return np.asarray(ImageOps.exif_transpose(image))
+    return picture
+
+
+def _array_to_rgb(array: np.ndarray) -> np.ndarray:
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
+        raise UnreadablePictureError(f"an array of shape {array.shape}: a picture is (H, W), (H, W, 3) or (H, W, 4)")
+    array = _to_8_bits(array)
+    if array.shape[2] == 4:
+        return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
+    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+
+
+def _to_8_bits(values: np.ndarray) -> np.ndarray:
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == bool:
+        return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype.kind not in "uif":
+        raise UnreadablePictureError(f"an array of {values.dtype}: a picture is made of numbers")
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise UnreadablePictureError("no finite value")
+    least, greatest = float(values[finite].min()), float(values[finite].max())
+    if values.dtype.kind in "ui" and least >= 0 and greatest <= 65535:
+        black, white = 0.0, 65535.0
+    elif values.dtype.kind == "f" and least >= 0 and greatest <= 1:
+        black, white = 0.0, 1.0
+    elif values.dtype.kind == "f" and least >= 0 and greatest <= 255:
+        black, white = 0.0, 255.0
+    else:
+        black, white = least, greatest
+    scaled = (np.where(finite, values, least).astype(np.float64) - black) * (255 / max(white - black, 1e-300))
+    return np.floor(scaled + 0.5).astype(np.uint8)
+
+
+def _load_array(data: bytes) -> np.ndarray:
+    try:
+        array: Any = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UnreadablePictureError(f"a damaged array: {error}") from error
+    return array
+
+
+def _gunzip(data: bytes) -> bytes:
+    try:
+        with gzip.open(io.BytesIO(data)) as file:
+            unpacked = file.read(MAX_PIXELS)
+    except (OSError, EOFError) as error:
+        raise UnreadablePictureError(f"a damaged gzip file: {error}") from error
+    return unpacked
+
+
+def _reason(error: Exception, data: bytes) -> str:
+    words = str(error).strip() or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        start = data[:256].lower()
+        return next((what for mark, what in _OTHERS.items() if mark.lower() in start), "not a picture")
+    if isinstance(error, Image.DecompressionBombError):
+        return "a decompression bomb: " + words.split("(")[-1].split(")")[0]
+    if isinstance(error, MemoryError):
+        return "too large for the memory"
+    if "truncated" in words.lower() or isinstance(error, EOFError):
+        return "truncated"
+    return f"damaged: {words}"

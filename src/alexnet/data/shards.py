@@ -8,120 +8,105 @@ all start a preparation; and when the parent dies, however hard, the pipe ends a
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from alexnet.data.dataset import write_shard, write_whole
-from alexnet.data.decode import UnreadablePictureError, decode, square
-from alexnet.data.sources import Item, read_item
+from alexnet.data.dataset import SHARD_ROWS, write_shard
+from alexnet.data.decode import UnreadablePictureError, square_picture
+from alexnet.data.items import Item, Reader
+from alexnet.data.statistics import pixel_sum, rgb_products
 from alexnet.errors import AlexNetError
+from alexnet.files import write_whole
 
-WORK_FOLDER = ".prepare"
-REPORT_EVERY = 16  # pictures
+WORK_FOLDER = ".prepare"  # in the folder of the dataset, until that is finished
 
-
-def result_path(folder: Path, shard: str) -> Path:
-    """Where the facts about a finished shard stand until the dataset is finished."""
-    return folder / WORK_FOLDER / f"{shard}.json"
+_REPORT_SECONDS = 0.2
 
 
-def sums_path(folder: Path, shard: str) -> Path:
-    """Where the sum of a shard's pictures, (size, size, 3) uint16, stands until the dataset is finished."""
-    return folder / WORK_FOLDER / f"{shard}.npy"
+class Job(NamedTuple):
+    """A shard to make: its file name and its items."""
+
+    shard: str
+    items: list[Item]
 
 
-def make_shard(
-    folder: Path, shard: str, items: list[Item], classes: list[str], size: int, advance: Callable[[int], None]
-) -> None:
-    """Read `items`, and write those that are pictures as `shard` in `folder`, then the facts about it."""
-    images = np.empty((len(items), size, size, 3), dtype=np.uint8)
-    kept: list[Item] = []
-    left_out: list[dict[str, str]] = []
-    for item in items:
-        try:
-            images[len(kept)] = square(decode(read_item(item)), size)
-            kept.append(item)
-        except UnreadablePictureError as error:
-            left_out.append({"path": item.name, "reason": str(error)})
-        advance(1)
-    images = images[: len(kept)]
-    label_of = {name: label for label, name in enumerate(classes)}
-    labels = [label_of[item.label] for item in kept]
-    checksum = write_shard(folder / shard, images, labels, [item.name for item in kept], classes)
-    # 256 pictures of at most 255: the sum fits uint16 exactly.
-    total = images.sum(axis=0, dtype=np.uint16)
-    with tempfile.SpooledTemporaryFile() as buffer:
-        np.save(buffer, total)
-        buffer.seek(0)
-        write_whole(sums_path(folder, shard), buffer.read())
-    result = {
-        "rows": len(kept),
-        "sha256": checksum,
-        "class_counts": np.bincount(labels, minlength=len(classes)).tolist(),
-        "rgb_products": rgb_products(images).tolist(),
-        "left_out": left_out,
-    }
-    write_whole(result_path(folder, shard), json.dumps(result).encode())
+class Result(NamedTuple):
+    """What is known of a shard that stands.
+
+    class_counts: pictures of each class. rgb_products: (3, 3), see `statistics`. left_out: position among the shard's
+    items and reason of each that could not be read.
+    """
+
+    rows: int
+    sha256: str
+    class_counts: list[int]
+    rgb_products: list[list[int]]
+    left_out: list[tuple[int, str]]
 
 
-def rgb_products(images: np.ndarray) -> np.ndarray:
-    """Sum over all pixels of the outer product of RGB, (3, 3) int64, exact, of images (n, size, size, 3) uint8."""
-    total = np.zeros((3, 3), dtype=np.int64)
-    for image in images:
-        pixels = image.reshape(-1, 3).astype(np.float64)
-        total += (pixels.T @ pixels).astype(np.int64)  # whole numbers below 2^53: exact
-    return total
+def read_result(folder: Path, shard: str) -> Result | None:
+    """What is known of a shard of the unfinished dataset in `folder`; None when it was not made yet."""
+    try:
+        return Result(**json.loads((folder / WORK_FOLDER / f"{shard}.json").read_bytes()))
+    except FileNotFoundError:
+        return None
+
+
+def forget_result(folder: Path, shard: str) -> None:
+    """Have a shard made anew."""
+    (folder / WORK_FOLDER / f"{shard}.json").unlink()
+
+
+def read_pixel_sum(folder: Path, shard: str) -> np.ndarray:
+    """The sum of the pictures of a shard, (size, size, 3) uint16."""
+    return np.load(folder / WORK_FOLDER / f"{shard}.npy", allow_pickle=False)
 
 
 def make_shards(
-    setup: dict[str, Any], jobs: Iterable[dict[str, Any]], workers: int, advance: Callable[[int], None]
+    folder: Path, classes: list[str], size: int, jobs: Iterable[Job], workers: int, advance: Callable[[int], None]
 ) -> None:
-    """Have `workers` processes make the shards of `jobs`. Raises AlexNetError when a worker fails or is killed."""
-    waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    for job in jobs:
-        waiting.put(job)
+    """Have `workers` processes make the shards of `jobs`.
+
+    `advance` is told how many more items were read, from any thread. Raises AlexNetError when a worker fails or dies.
+    """
+    waiting = _Shared(iter(jobs))
+    setup = {"folder": str(folder), "classes": classes, "size": size}
     processes: list[subprocess.Popen[str]] = []
     stop = threading.Event()
 
     def feed() -> None:
-        with tempfile.TemporaryFile("w+") as log:
-            process = _start_worker(log)
+        with tempfile.TemporaryFile("w+") as log, _start_worker(log) as process:
             processes.append(process)
             try:
                 _send(process, setup)
-                while not stop.is_set():
-                    try:
-                        job = waiting.get_nowait()
-                    except queue.Empty:
-                        break
-                    _send(process, job)
-                    _await_shard(process, job["shard"], advance)
+                while not stop.is_set() and (job := waiting.take()) is not None:
+                    _send(process, {"shard": job.shard, "items": job.items})
+                    _listen(process, advance, until="read")
+                _listen(process, advance, until="end")
             except (BrokenPipeError, EOFError):
                 if not stop.is_set():
-                    raise _worker_died(process, log) from None
-            finally:
-                _end(process)
+                    raise _death(process, log) from None
 
-    with ThreadPoolExecutor(workers) as threads:
+    with ThreadPoolExecutor(workers, thread_name_prefix="feeder") as threads:
+        feeding = [threads.submit(feed) for _ in range(workers)]
         try:
-            feeding = [threads.submit(feed) for _ in range(workers)]
             wait(feeding, return_when=FIRST_EXCEPTION)
         finally:
-            stop.set()
-            failed = any(future.done() and future.exception() for future in feeding)
-            if failed or sys.exc_info()[0]:
+            if not all(future.done() and not future.exception() for future in feeding):
+                stop.set()
                 for process in processes:
                     process.kill()
     for future in feeding:
@@ -129,32 +114,113 @@ def make_shards(
 
 
 def work() -> None:
-    """What a worker process runs: jobs from standard input until it ends."""
+    """What a worker process runs: jobs from standard input until it ends, answers on standard output.
+
+    One shard is written, synced and renamed while the next is read.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    jobs = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not come between the answers
-
-    def answer(message: dict[str, Any]) -> None:
-        print(json.dumps(message), file=answers, flush=True)
-
-    jobs = os.fdopen(0, encoding="utf-8")
     setup = json.loads(jobs.readline())
     folder, classes, size = Path(setup["folder"]), setup["classes"], setup["size"]
-    for line in jobs:
-        job = json.loads(line)
+
+    def answer(**message: Any) -> None:
+        print(json.dumps(message), file=answers, flush=True)
+
+    reader = Reader()
+    images, written = (np.empty((SHARD_ROWS, size, size, 3), dtype=np.uint8) for _ in range(2))
+    writing: Future[None] | None = None
+    try:
+        with ThreadPoolExecutor(1) as writer:
+            for line in jobs:
+                job = json.loads(line)
+                if "end" in job:
+                    break
+                items = [Item(*fields) for fields in job["items"]]
+                left_out = _read_pictures(items, reader, images, lambda n: answer(advance=n))
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(_write, folder, job["shard"], items, left_out, images, classes)
+                images, written = written, images
+                answer(reached="read")
+            if writing is not None:
+                writing.result()
+        answer(reached="end")
+    except BrokenPipeError:
+        os._exit(1)  # nobody listens any more
+    except AlexNetError as error:
+        answer(error=str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        answer(error=f"the disk of {folder} is full: free some space and run the same command again, it goes on")
+
+
+def _read_pictures(
+    items: list[Item], reader: Reader, images: np.ndarray, advance: Callable[[int], None]
+) -> list[tuple[int, str]]:
+    """Fill the first rows of `images` with the items that can be read; returns position and reason of the others."""
+    size = images.shape[1]
+    left_out: list[tuple[int, str]] = []
+    told, told_at = 0, time.monotonic()
+    for position, item in enumerate(items):
         try:
-            items = [Item(*fields) for fields in job["items"]]
-            make_shard(folder, job["shard"], items, classes, size, lambda n: answer({"advance": n}))
-            answer({"finished": job["shard"]})
-        except AlexNetError as error:
-            answer({"error": str(error)})
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            answer({"error": f"the disk of {folder} is full: free some space and run the same command again"})
+            images[position - len(left_out)] = square_picture(reader.read(item), size)
+        except UnreadablePictureError as error:
+            left_out.append((position, str(error)))
+        if time.monotonic() - told_at > _REPORT_SECONDS or position + 1 == len(items):
+            advance(position + 1 - told)
+            told, told_at = position + 1, time.monotonic()
+    return left_out
+
+
+def _write(
+    folder: Path,
+    shard: str,
+    items: list[Item],
+    left_out: list[tuple[int, str]],
+    images: np.ndarray,
+    classes: list[str],
+) -> None:
+    """Write the shard, then the sum of its pictures, and last what says that it stands."""
+    bad = {position for position, _ in left_out}
+    kept = [item for position, item in enumerate(items) if position not in bad]
+    images = images[: len(kept)]
+    label_of = {name: label for label, name in enumerate(classes)}
+    labels = [label_of[item.label] for item in kept]
+    sha256 = write_shard(folder / shard, images, labels, [item.name for item in kept], classes)
+    array = io.BytesIO()
+    np.save(array, pixel_sum(images))
+    write_whole(folder / WORK_FOLDER / f"{shard}.npy", array.getvalue())
+    counts = np.bincount(labels, minlength=len(classes)).tolist()
+    result = Result(len(kept), sha256, counts, rgb_products(images).tolist(), left_out)
+    write_whole(folder / WORK_FOLDER / f"{shard}.json", json.dumps(result._asdict()).encode())
+
+
+class _Shared:
+    """An iterator that several threads take from."""
+
+    def __init__(self, jobs: Any) -> None:
+        self._jobs, self._lock = jobs, threading.Lock()
+
+    def take(self) -> Job | None:
+        with self._lock:
+            return next(self._jobs, None)
 
 
 def _start_worker(log: IO[str]) -> subprocess.Popen[str]:
+    package_folder = str(Path(__file__).parents[2])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [package_folder, os.environ.get("PYTHONPATH")])),
+        # A picture's buffers are given back and taken again for the next one. By default glibc returns them to the
+        # kernel, which has to clear them anew: a tenth of the time of decoding a JPEG.
+        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+        "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
+        # Each worker has one core.
+        **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "ARROW_IO")},
+    }
     return subprocess.Popen(
         [sys.executable, "-c", "from alexnet.data.shards import work; work()"],
         stdin=subprocess.PIPE,
@@ -162,6 +228,7 @@ def _start_worker(log: IO[str]) -> subprocess.Popen[str]:
         stderr=log,
         text=True,
         encoding="utf-8",
+        env=environment,
         start_new_session=True,  # Ctrl-C is for the parent, which ends the workers itself
     )
 
@@ -172,29 +239,28 @@ def _send(process: subprocess.Popen[str], message: dict[str, Any]) -> None:
     process.stdin.flush()
 
 
-def _await_shard(process: subprocess.Popen[str], shard: str, advance: Callable[[int], None]) -> None:
+def _listen(process: subprocess.Popen[str], advance: Callable[[int], None], until: str) -> None:
+    """Hear a worker until it has reached what it is to do. Raises EOFError when it ends before that."""
     assert process.stdout is not None
+    if until == "end":
+        _send(process, {"end": True})
     for line in process.stdout:
         message = json.loads(line)
         if "error" in message:
             raise AlexNetError(message["error"])
-        if message.get("finished") == shard:
+        if message.get("reached") == until:
             return
-        advance(message["advance"])
+        advance(message.get("advance", 0))
     raise EOFError
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    try:
-        process.communicate()
-    except (BrokenPipeError, ValueError):
-        process.wait()
-
-
-def _worker_died(process: subprocess.Popen[str], log: IO[str]) -> AlexNetError:
+def _death(process: subprocess.Popen[str], log: IO[str]) -> AlexNetError:
     code = process.wait()
     log.seek(0)
-    last_words = log.read().strip().splitlines()[-1:]
-    if code == -signal.SIGKILL:
-        return AlexNetError("a worker was killed, most likely for want of memory: run again with fewer --workers")
-    return AlexNetError(f"a worker ended with code {code}: {' '.join(last_words) or 'no message'}")
+    last_words = " ".join(log.read().strip().splitlines()[-1:])
+    if code == -9:
+        return AlexNetError(
+            "a worker was killed, most likely for want of memory: run the same command again with fewer --workers, "
+            "it goes on where it was"
+        )
+    return AlexNetError(f"a worker died (code {code}): {last_words or 'it left no message'}")

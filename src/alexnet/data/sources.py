@@ -1,58 +1,102 @@
-"""Where pictures come from: every kind of source becomes one list of items, each a byte range of a file."""
+"""Where pictures come from: every kind of source becomes one list of items, each a range of bytes in a file.
+
+A folder, an archive, ImageNet's tar files, a CSV, parquet and Arrow files differ only in how they are listed. Nothing
+is unpacked: workers read a picture where it is, by file, offset and length. What has no such place (compressed tar
+files, pictures from Python) is first copied to a spool, once.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from alexnet.errors import AlexNetError
+import numpy as np
+from PIL import Image
 
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
+from alexnet.data.decode import to_rgb
+from alexnet.data.folders import classed_by_folder, folder_entries, is_junk, tar_entries, zip_entries
+from alexnet.data.ilsvrc import is_ilsvrc, open_ilsvrc
+from alexnet.data.items import Item, Source
+from alexnet.data.tables import open_csv, open_hub, open_tables, split_called
+from alexnet.errors import AlexNetError, UsageError
 
+KINDS = (
+    "a folder with one folder a class, a zip or tar of one, a folder of ImageNet's tar files, a CSV of path,label, "
+    "parquet or Arrow files of Hugging Face datasets, or hf:NAME"
+)
+"""What a source may be, in words."""
 
-class Item(NamedTuple):
-    """One picture: its name in the source, its class, its split (None: the source has none), where its bytes are."""
-
-    name: str
-    label: str
-    split: str | None
-    file: str
-    offset: int = 0
-    length: int = -1
-    packing: str = "plain"
-
-
-@dataclass(frozen=True)
-class Source:
-    """A set of pictures: the name the user gave it and its items, sorted by name."""
-
-    name: str
-    items: list[Item]
+_TAR_ENDINGS = (".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz")
 
 
-def open_source(source: str | os.PathLike[str]) -> Source:
-    """List the pictures of `source`. Raises AlexNetError when there is nothing to be made of it."""
+def open_source(source: Any, spool: Path) -> Source:
+    """List the pictures of `source`.
+
+    source: a path or "hf:NAME" as `KINDS` says, or an iterable of (picture, label) or (picture, label, split), picture
+    being a path, the bytes of a file, an array or a PIL image. spool: an existing folder for what has to be copied to
+    be read at random; it must last as long as the items. Raises AlexNetError when there is nothing to make of it.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return _from_python(source, spool)
+    if str(source).startswith("hf:"):
+        return open_hub(str(source)[3:])
     path = Path(source)
-    if not path.is_dir():
-        raise AlexNetError(f"{path} is not a folder of pictures")
-    return Source(str(source), list(_folder_items(path)))
+    if not path.exists():
+        raise AlexNetError(f"{path} does not exist")
+    return _open_folder(path, spool) if path.is_dir() else _open_file(path, spool)
 
 
-def read_item(item: Item) -> bytes:
-    """The bytes of a picture."""
-    return Path(item.file).read_bytes()
+def _open_folder(root: Path, spool: Path) -> Source:
+    if is_ilsvrc(root):
+        return open_ilsvrc(root, spool)
+    saved = any((root / name).exists() for name in ("dataset_info.json", "dataset_dict.json"))
+    tables = sorted(root.rglob("*.arrow" if saved else "*.parquet"))
+    tables = [path for path in tables if not is_junk(path.relative_to(root).parts)]
+    if saved or tables:
+        return open_tables(tables, root)
+    return classed_by_folder(root, folder_entries(root))
 
 
-def _folder_items(root: Path) -> Iterator[Item]:
-    for path in sorted(root.rglob("*")):
-        parts = path.relative_to(root).parts
-        if not path.is_file() or any(part.startswith(".") or part.lower() in JUNK for part in parts):
-            continue
-        split = SPLIT_NAMES.get(parts[0].lower())
-        folders = parts[1:-1] if split else parts[:-1]
-        if folders:
-            yield Item("/".join(parts), folders[0], split, str(path))
+def _open_file(path: Path, spool: Path) -> Source:
+    ending = path.suffix.lower()
+    if ending in (".csv", ".tsv"):
+        return open_csv(path)
+    if ending in (".parquet", ".arrow"):
+        return open_tables([path])
+    if ending == ".zip" or zipfile.is_zipfile(path):
+        return classed_by_folder(path, zip_entries(path))
+    if ending in _TAR_ENDINGS:
+        return classed_by_folder(path, tar_entries(path, spool))
+    raise AlexNetError(f"{path} is no source of pictures: give {KINDS}")
+
+
+def _from_python(pictures: Any, spool: Path) -> Source:
+    """(picture, label) or (picture, label, split): what is not a file goes to the spool, without loss."""
+    if not isinstance(pictures, Iterable) and not hasattr(pictures, "__getitem__"):
+        raise UsageError(f"a {type(pictures).__name__} is no source of pictures: give {KINDS}")
+    items: list[Item] = []
+    place = spool / "pictures"
+    with place.open("wb") as file:
+        for number, entry in enumerate(pictures):
+            where = f"picture {number} of the source"
+            if not isinstance(entry, tuple | list) or len(entry) not in (2, 3):
+                raise UsageError(f"{where} must be (picture, label) or (picture, label, split)")
+            picture, label, split = (*entry, None)[:3]
+            split = split_called(split, where)
+            if isinstance(picture, str | os.PathLike):
+                items.append(Item(os.fspath(picture), str(label), split, os.path.abspath(picture)))
+                continue
+            offset = file.tell()
+            if isinstance(picture, bytes | bytearray | memoryview):
+                file.write(picture)
+            elif isinstance(picture, np.ndarray | Image.Image):
+                np.save(file, picture if isinstance(picture, np.ndarray) else to_rgb(picture), allow_pickle=False)
+            else:
+                raise UsageError(f"{where} is a {type(picture).__name__}; it must be a path, bytes, array or PIL image")
+            items.append(Item(f"picture {number}", str(label), split, str(place), offset, file.tell() - offset))
+    if not items:
+        raise AlexNetError("no pictures: the source is empty")
+    return Source(items)

@@ -42,6 +42,22 @@ def recipes(options: argparse.Namespace) -> None:
         print(f"{name:<16}{recipe.purpose}")
 
 
+def prepare(options: argparse.Namespace) -> None:
+    """Make a prepared dataset of pictures."""
+    from alexnet.data.prepare import parse_share, parse_split
+    from alexnet.data.prepare import prepare as prepare_pictures
+
+    prepare_pictures(
+        options.source,
+        options.data,
+        size=options.size,
+        split=parse_split(options.split) if options.split is not None else None,
+        seed=options.seed,
+        max_bad=parse_share(options.max_bad),
+        workers=options.workers,
+    )
+
+
 def train(options: argparse.Namespace) -> None:
     """Train a network."""
     _use_large_pages()
@@ -175,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("recipe", nargs="?", metavar="NAME", help="print every value of this one")
     verb.set_defaults(run=recipes)
 
+    _add_prepare(verbs)
     verb = verbs.add_parser(
         "train",
         help="prepared pictures → a trained network",
@@ -195,6 +212,34 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(verbs)
     _add_demo(verbs)
     return parser
+
+
+def _add_prepare(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "prepare",
+        help="pictures → a prepared dataset",
+        description="Scale pictures to one size and keep them ready for training. Interrupted, the same command goes on.",
+        epilog="example: alexnet prepare photographs/ data --split val=0.1,test=0.1",
+    )
+    verb.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a folder with one folder a class (in train/, val/, test/ where it has them), a zip or tar of it, a folder of "
+        "ImageNet's tar files, a CSV of path,label[,split], Hugging Face parquet or Arrow files, or hf:NAME",
+    )
+    verb.add_argument("data", metavar="DATA", help="the folder to make")
+    verb.add_argument("--size", type=int, default=256, metavar="N", help="side of the pictures (default: 256)")
+    verb.add_argument(
+        "--split",
+        metavar="SHARES",
+        help="val=0.2,test=0.1: shares to keep from training, class by class (default: as the source is split, else val=0.2)",
+    )
+    verb.add_argument("--seed", type=int, default=0, metavar="N", help="what the split is drawn with (default: 0)")
+    verb.add_argument(
+        "--max-bad", default="1%", metavar="SHARE", help="pictures that may be unreadable (default: 1%%, or 0.01)"
+    )
+    verb.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    verb.set_defaults(run=prepare)
 
 
 def _add_demo(verbs: Any) -> None:
@@ -293,8 +338,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"alexnet: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("alexnet: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        print(f"alexnet: {interruption or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()

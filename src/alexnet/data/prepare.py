@@ -120,6 +120,14 @@ def parse_split(text: str) -> dict[str, float]:
     return shares
 
 
+def parse_share(text: str) -> float:
+    """Read a share such as "0.01" or "1%". Raises UsageError."""
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is not a share such as 0.01 or 1%") from None
+
+
 def stratified_split(labels: np.ndarray, classes: list[str], shares: Mapping[str, float], seed: int) -> np.ndarray:
     """Draw a split for each of `labels` (n,), class by class: positions in SPLITS, (n,) int8.
 

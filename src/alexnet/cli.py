@@ -218,21 +218,21 @@ def _add_prepare(verbs: Any) -> None:
     verb = verbs.add_parser(
         "prepare",
         help="pictures → a prepared dataset",
-        description="Scale pictures to one size and keep them ready for training. Interrupted, the same command goes on.",
+        description="Scale pictures to one size, ready for training. Interrupted, the same command goes on.",
         epilog="example: alexnet prepare photographs/ data --split val=0.1,test=0.1",
     )
     verb.add_argument(
         "source",
         metavar="SOURCE",
-        help="a folder with one folder a class (in train/, val/, test/ where it has them), a zip or tar of it, a folder of "
-        "ImageNet's tar files, a CSV of path,label[,split], Hugging Face parquet or Arrow files, or hf:NAME",
+        help="a folder with one folder a class (in train/, val/, test/ where it has them), a zip or tar of it, a "
+        "folder of ImageNet's tar files, a CSV of path,label[,split], Hugging Face parquet or Arrow files, or hf:NAME",
     )
     verb.add_argument("data", metavar="DATA", help="the folder to make")
     verb.add_argument("--size", type=int, default=256, metavar="N", help="side of the pictures (default: 256)")
     verb.add_argument(
         "--split",
         metavar="SHARES",
-        help="val=0.2,test=0.1: shares to keep from training, class by class (default: as the source is split, else val=0.2)",
+        help="val=0.2,test=0.1: shares to keep from training, class by class (default: the source's own, else val=0.2)",
     )
     verb.add_argument("--seed", type=int, default=0, metavar="N", help="what the split is drawn with (default: 0)")
     verb.add_argument(

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import struct
 import warnings
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -95,18 +96,37 @@ def to_rgb(picture: Image.Image | np.ndarray) -> np.ndarray:
 
 def _decode_jpeg(data: bytes, at_least: int | None) -> np.ndarray | None:
     """A sound JPEG of grey or colour, decoded by libjpeg-turbo; None where Pillow is to judge."""
+    header = _jpeg_header(data)
+    if header is None or header.components not in (1, 3) or header.height * header.width > MAX_PIXELS:
+        return None
+    factor = _reduction(min(header.height, header.width), at_least)
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours not in ("YCbCr", "RGB", "Gray") or height * width > MAX_PIXELS:
-            return None
-        factor = _reduction(min(height, width), at_least)
         picture = simplejpeg.decode_jpeg(
-            data, "RGB", min_height=-(-height // factor), min_width=-(-width // factor), min_factor=factor
+            data, "RGB", min_height=-(-header.height // factor), min_width=-(-header.width // factor), min_factor=factor
         )
     except ValueError:
         return None
-    header = data[: 1 << 17]  # an APP1 segment has at most 64 KiB, and comes first or second
-    return _upright(picture, data) if b"Exif\0\0" in header else picture
+    return _upright(picture, data) if header.exif else picture
+
+
+class _JpegHeader(NamedTuple):
+    height: int
+    width: int
+    components: int
+    exif: bool
+
+
+def _jpeg_header(data: bytes) -> _JpegHeader | None:
+    """What a JPEG says of itself before its first scan; None when that is not what the standard prescribes."""
+    position, exif = 2, False
+    while data[position : position + 1] == b"\xff" and position + 9 < len(data):
+        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width, components = struct.unpack_from(">HHB", data, position + 5)
+            return _JpegHeader(height, width, components, exif) if height and width else None
+        exif |= marker == 0xE1 and data.startswith(b"Exif\0\0", position + 4)
+        position += 2 + length
+    return None
 
 
 def _decode_any(data: bytes, at_least: int | None) -> np.ndarray:

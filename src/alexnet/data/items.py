@@ -167,7 +167,7 @@ class _ParquetColumn:
 
 
 def _whole_file(path: str) -> bytes:
-    with open(path, "rb") as file:
+    with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
             raise UnreadablePictureError(f"{size:,} bytes: too large for a picture")

@@ -34,15 +34,15 @@ def rgb_products(images: np.ndarray) -> np.ndarray:
 
     images: (n, size, size, 3) uint8.
     """
-    rr, rg, rb, gg, gb, bb = _products(images.reshape(-1, 3))
+    rr, rg, rb, gg, gb, bb = _products(images.reshape(-1))
     return np.array([[rr, rg, rb], [rg, gg, gb], [rb, gb, bb]], dtype=np.int64)
 
 
 @compiled
-def _products(pixels: np.ndarray) -> tuple[int, int, int, int, int, int]:
+def _products(values: np.ndarray) -> tuple[int, int, int, int, int, int]:
     rr = rg = rb = gg = gb = bb = 0
-    for i in range(len(pixels)):
-        r, g, b = np.int64(pixels[i, 0]), np.int64(pixels[i, 1]), np.int64(pixels[i, 2])
+    for i in range(len(values) // 3):
+        r, g, b = np.int64(values[3 * i]), np.int64(values[3 * i + 1]), np.int64(values[3 * i + 2])
         rr += r * r
         rg += r * g
         rb += r * b

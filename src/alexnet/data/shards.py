@@ -27,7 +27,8 @@ import numpy as np
 from alexnet.data.dataset import SHARD_ROWS, write_shard
 from alexnet.data.decode import UnreadablePictureError, square_picture
 from alexnet.data.items import Item, Reader
-from alexnet.data.statistics import pixel_sum, rgb_products
+from alexnet.data.pixels import rgb_products
+from alexnet.data.statistics import pixel_sum
 from alexnet.errors import AlexNetError
 from alexnet.files import write_whole
 

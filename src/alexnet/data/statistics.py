@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alexnet.data.resize import compiled
-
 
 class Statistics(NamedTuple):
     """mean_image (size, size, 3) float32 and mean_rgb (3,), of values 0 to 255; the RGB PCA (paper, section 4.1).
@@ -27,29 +25,6 @@ class Statistics(NamedTuple):
 def pixel_sum(images: np.ndarray) -> np.ndarray:
     """Sum of at most 257 pictures (n, size, size, 3) uint8: (size, size, 3) uint16, exact."""
     return images.sum(axis=0, dtype=np.uint16)
-
-
-def rgb_products(images: np.ndarray) -> np.ndarray:
-    """Sum over all pixels of the products of each two of R, G, B: (3, 3) int64, exact.
-
-    images: (n, size, size, 3) uint8.
-    """
-    rr, rg, rb, gg, gb, bb = _products(images.reshape(-1))
-    return np.array([[rr, rg, rb], [rg, gg, gb], [rb, gb, bb]], dtype=np.int64)
-
-
-@compiled
-def _products(values: np.ndarray) -> tuple[int, int, int, int, int, int]:
-    rr = rg = rb = gg = gb = bb = 0
-    for i in range(len(values) // 3):
-        r, g, b = np.int64(values[3 * i]), np.int64(values[3 * i + 1]), np.int64(values[3 * i + 2])
-        rr += r * r
-        rg += r * g
-        rb += r * b
-        gg += g * g
-        gb += g * b
-        bb += b * b
-    return rr, rg, rb, gg, gb, bb
 
 
 def statistics(pixel_sums: np.ndarray, products: np.ndarray, count: int) -> Statistics:

@@ -128,7 +128,7 @@ def demo(options: argparse.Namespace) -> None:
     _use_large_pages()
     from alexnet.demo import demo as show
 
-    show(options.out, seed=options.seed)
+    show(options.out, seed=options.seed, picture=options.picture)
 
 
 def reproduce(options: argparse.Namespace) -> None:
@@ -251,6 +251,7 @@ def _add_demo(verbs: Any) -> None:
     )
     verb.add_argument("--out", default="demo-out", metavar="FOLDER", help="where to (default: demo-out)")
     verb.add_argument("--seed", type=int, default=0, metavar="N", help="the number all that is random comes from")
+    verb.add_argument("--picture", metavar="FILE", help="draw the tables to this SVG file too")
     verb.set_defaults(run=demo)
 
     verb = verbs.add_parser(

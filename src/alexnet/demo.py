@@ -17,6 +17,7 @@ from alexnet.classifier import Classifier
 from alexnet.data.dataset import INDEX_NAME, PreparedDataset
 from alexnet.data.prepare import prepare
 from alexnet.evaluation.evaluate import Evaluation, evaluate
+from alexnet.files import write_whole
 from alexnet.run import is_free
 from alexnet.training.loop import train
 
@@ -24,12 +25,16 @@ CHANGES: dict[str, Any] = {"symmetries": "square"}
 """What the demo sets beside the recipe that `auto` picks: a cell looks as well upside down, or lying on its side."""
 
 CELLS_SHOWN = 10
+SVG_COLUMNS = 92
 
 
-def demo(out: str | os.PathLike[str] = "demo-out", seed: int = 0) -> Evaluation:
+def demo(
+    out: str | os.PathLike[str] = "demo-out", seed: int = 0, picture: str | os.PathLike[str] | None = None
+) -> Evaluation:
     """Prepare, train, measure and use, on the solar cells of `alexnet.solar`; everything it makes is under `out`.
 
-    Run again it goes on where it was stopped, and when all is done shows the result again.
+    Run again it goes on where it was stopped, and when all is done shows the result again. `picture` names an SVG file
+    to draw the tables to.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,8 +52,11 @@ def demo(out: str | os.PathLike[str] = "demo-out", seed: int = 0) -> Evaluation:
     say("\n[bold]3  measure[/], on cells the network has never seen")
     result = evaluate(run, dataset, split="test", views=10)
     say("\n[bold]4  use[/]")
-    _show_cells(run, dataset)
-    _show_table(result)
+    console = Console(record=True, width=SVG_COLUMNS if picture else None)
+    console.print(_cells_table(run, dataset))
+    console.print(_result_table(result))
+    if picture:
+        write_whole(Path(picture), console.export_svg(title="alexnet demo").encode())
     minutes = (time.monotonic() - start) / 60
     say(
         f"\n{minutes:.1f} minutes; everything is in {folder}: the run in {run}, the prepared pictures in {data}.\n"
@@ -82,7 +90,7 @@ def train_cells(data: Path, run: Path, seed: int) -> None:
         train(data, run, resume=True)
 
 
-def _show_cells(run: Path, dataset: PreparedDataset) -> None:
+def _cells_table(run: Path, dataset: PreparedDataset) -> Table:
     """Ten cells of the test, evenly spaced, with the network's answer."""
     split = dataset.split("test")
     chosen = np.linspace(0, len(split) - 1, CELLS_SHOWN).astype(int).tolist()
@@ -93,10 +101,10 @@ def _show_cells(run: Path, dataset: PreparedDataset) -> None:
         right = prediction.label == truth
         name = Path(split.paths(index)).name
         table.add_row(name, truth, prediction.label, f"{prediction.probability:.0%}", "" if right else "[red]wrong[/]")
-    Console().print(table)
+    return table
 
 
-def _show_table(result: Evaluation) -> None:
+def _result_table(result: Evaluation) -> Table:
     """The accuracy beside those that others published, best first."""
     majority = max(result.split.class_counts) / len(result.split)
     rows = {name: (percent, "published") for name, percent in solar.PUBLISHED.items()}
@@ -106,7 +114,7 @@ def _show_table(result: Evaluation) -> None:
     for name, (percent, how) in sorted(rows.items(), key=lambda row: -row[1][0]):
         style = "bold" if how == "measured now" else None
         table.add_row(name, f"{percent:.2f}%", how, style=style)
-    Console().print(table)
+    return table
 
 
 def _command() -> str:

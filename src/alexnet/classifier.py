@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
 from collections import deque
@@ -17,7 +16,8 @@ import torch
 from PIL import Image
 
 from alexnet.data.augment import Preprocess
-from alexnet.data.decode import UnreadablePictureError, decode, square
+from alexnet.data.decode import UnreadablePictureError, square_picture, to_rgb
+from alexnet.data.resize import square
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation.views import VIEWS, probabilities
 from alexnet.model import AlexNet
@@ -28,7 +28,7 @@ BATCH_SIZE = 64
 DECODERS = min(8, os.cpu_count() or 1)
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
-"""A file, the bytes of one, a PIL image, or an array (H, W) or (H, W, 3 or 4) uint8 of grey, RGB or RGBA."""
+"""A file, the bytes of one, a PIL image, or an array (H, W) or (H, W, 3 or 4) of grey, RGB or RGBA."""
 
 
 class Named(NamedTuple):
@@ -108,9 +108,9 @@ class Classifier:
     ) -> list[Prediction]:
         """The `top` most probable classes of each picture, in order; for one picture a list of one.
 
-        A picture is a path, the bytes of a file, a PIL image, or an array (H, W) or (H, W, 3 or 4) uint8; an array
-        (N, H, W, 3) is N pictures. They are decoded, scaled and cut as `alexnet prepare` does it. `views`: 1, the
-        centre, or 10, the paper's test (section 4.1).
+        A picture is a path, the bytes of a file, a PIL image, or an array (H, W) or (H, W, 3 or 4), uint8 or what
+        `alexnet.data.decode` says of others; an array (N, H, W, 3) is N pictures. They are decoded, scaled and cut as
+        `alexnet prepare` does it. `views`: 1, the centre, or 10, the paper's test (section 4.1).
 
         Raises `AlexNetError` naming the first picture that can't be read; `stream` goes on after one.
         """
@@ -163,38 +163,22 @@ class Classifier:
 def pixels_of(picture: Picture, size: int) -> np.ndarray:
     """Any picture as prepared datasets hold it, (size, size, 3) uint8 RGB. Raises `UnreadablePictureError`."""
     if isinstance(picture, bytes):
-        return square(decode(picture), size)
+        return square_picture(picture, size)
     if isinstance(picture, str | os.PathLike):
         try:
-            return square(decode(Path(picture).read_bytes()), size)
+            return square_picture(Path(picture).read_bytes(), size)
         except IsADirectoryError:
             raise UnreadablePictureError("is a folder, not a picture") from None
         except OSError as error:
             raise UnreadablePictureError(error.strerror or str(error)) from None
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (1,), (3,), (4,)):
-            raise UnreadablePictureError(
-                f"an array must be (H, W) or (H, W, 3 or 4) uint8, not {picture.shape} {picture.dtype}"
-            )
-        picture = Image.fromarray(picture[:, :, 0] if picture.shape[2:] == (1,) else picture)
-    if isinstance(picture, Image.Image):
-        return square(decode(_file_bytes(picture)), size)
+    if isinstance(picture, Image.Image | np.ndarray):
+        try:
+            return square(to_rgb(picture), size)
+        except OSError as error:  # a PIL image that was opened and not yet read
+            raise UnreadablePictureError(str(error)) from error
     raise UnreadablePictureError(
         f"a {type(picture).__name__} is no picture: give a path, bytes, a PIL image or an array"
     )
-
-
-def _file_bytes(picture: Image.Image) -> bytes:
-    """The picture as a file without loss, so that it takes the one way that all pictures take."""
-    file = io.BytesIO()
-    try:
-        if picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"):
-            picture.save(file, "PNG", compress_level=0, exif=picture.getexif())
-        else:
-            picture.save(file, "TIFF", exif=picture.getexif())
-    except (OSError, ValueError) as error:
-        raise UnreadablePictureError(str(error)) from error
-    return file.getvalue()
 
 
 def _each(pictures: Picture | Named | Iterable[Picture | Named]) -> Iterator[Picture | Named]:

@@ -38,6 +38,8 @@ def predict(
     classifier = Classifier.load(run, device=device, precision=precision)
     top = min(top, len(classifier.classes))
     write = {"table": _as_table, "json": _as_json, "csv": _as_csv}[form](classifier, files, top)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names come out as they are on disk, Unicode or not
     unread = 0
     with progress(len(files), "classify") as bar:
         for line in write.head:

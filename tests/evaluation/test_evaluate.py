@@ -1,0 +1,239 @@
+"""`alexnet evaluate` on real runs and datasets, against figures computed apart from it."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import sklearn.metrics
+import torch
+from PIL import Image
+from random_runs import make_run
+
+from alexnet import PreparedDataset, Run, UsageError, evaluate
+from alexnet.cli import main
+from alexnet.data.prepare import prepare
+from alexnet.errors import AlexNetError
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def alexnet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """The command line in this process: starting another one costs seconds."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words: object) -> Done:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        return Done(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes, 12 and 9 pictures in val, 11 and 8 in test, 72 × 72."""
+    folder, rng = tmp_path_factory.mktemp("two"), np.random.default_rng(0)
+    for split, counts in {"train": (4, 4), "val": (12, 9), "test": (11, 8)}.items():
+        for name, count, light in zip(("bright", "dark"), counts, (170, 90), strict=True):
+            (folder / "pictures" / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.normal(light, 60, (72, 72, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / "pictures" / split / name / f"{number}.png")
+    prepare(folder / "pictures", folder / "data", size=72, progress=False)
+    return folder / "data"
+
+
+@pytest.fixture(scope="module")
+def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
+    folder = tmp_path_factory.mktemp("runs")
+    runs = [make_run(folder / "first", data, seed=1), make_run(folder / "second", data, seed=2)]
+    yield runs
+    for run in runs:
+        (run / "model.safetensors").unlink()
+
+
+@torch.no_grad()
+def probabilities_by_hand(run: Path, data: Path, split: str, views: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """Ten crops of every picture one after the other in numpy, and the softmax outputs averaged."""
+    network, preprocess = Run.open(run).load()
+    pictures = PreparedDataset.open(data).split(split)
+    mean, crop, far = preprocess.mean.numpy(), preprocess.crop, 72 - preprocess.crop
+    corners = [(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)]
+    shares = []
+    for i in range(len(pictures)):
+        centred = (pictures[i][0].astype(np.float32) - mean) / 64
+        crops = [centred[y : y + crop, x : x + crop] for y, x in corners]
+        chosen = [view for c in crops for view in (c, c[:, ::-1])] if views == 10 else crops[-1:]
+        logits = network(torch.from_numpy(np.stack(chosen).transpose(0, 3, 1, 2).copy()))
+        shares.append(logits.double().softmax(1).mean(0).numpy())
+    return np.stack(shares), pictures.labels
+
+
+@pytest.fixture(scope="module")
+def by_hand(runs: list[Path], data: Path) -> dict[str, list[np.ndarray]]:
+    """Probabilities of both runs on val and test."""
+    return {split: [probabilities_by_hand(run, data, split)[0] for run in runs] for split in ("val", "test")}
+
+
+def test_json_has_the_figures_of_the_ten_crops_taken_by_hand(runs, data, by_hand) -> None:
+    words = ("evaluate", runs[0], "--data", data, "--json", "--batch-size", 5)
+    command = [sys.executable, "-m", "alexnet.cli", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    shares, labels = by_hand["test"][0], PreparedDataset.open(data).split("test").labels
+    assert (result["n"], result["views"], result["split"], result["runs"]) == (19, 10, "test", [str(runs[0])])
+    assert result["top1"] == pytest.approx(np.mean(shares.argmax(1) == labels))
+    assert result["top5"] == 1.0
+    assert result["log_loss"] == pytest.approx(sklearn.metrics.log_loss(labels, shares), rel=1e-4)
+    confusion = sklearn.metrics.confusion_matrix(labels, shares.argmax(1))
+    assert result["confusion"] == confusion.tolist()
+    assert list(result["classes"]) == ["bright", "dark"]
+    assert result["classes"]["bright"]["n"] == 11
+    assert result["classes"]["bright"]["accuracy"] == pytest.approx(confusion[0, 0] / 11)
+    assert result["positive"] == "dark"  # the rarer one
+    assert result["roc_auc"] == pytest.approx(sklearn.metrics.roc_auc_score(labels, shares[:, 1]))
+    assert len(result["thresholds"]) == 19
+    assert "wished" not in result
+
+
+def test_one_view_is_the_centre_alone(runs, data) -> None:
+    shares, labels = probabilities_by_hand(runs[0], data, "val", views=1)
+    result = evaluate(runs[0], data, split="val", views=1)
+    assert result.log_loss == pytest.approx(sklearn.metrics.log_loss(labels, shares), rel=1e-4)
+    assert result.to_dict()["views"] == 1
+
+
+def test_several_runs_are_averaged(runs, data, by_hand) -> None:
+    labels = PreparedDataset.open(data).split("test").labels
+    result = evaluate(runs, data)
+    assert result.log_loss == pytest.approx(sklearn.metrics.log_loss(labels, np.mean(by_hand["test"], 0)), rel=1e-4)
+
+
+def best_of_two(p: list[np.ndarray], labels: np.ndarray) -> float:
+    """The coefficient of the first of two runs, by trying ten thousand."""
+    rows = np.arange(len(labels))
+    grid = np.linspace(0, 1, 10_001)[:, None]
+    mixtures = grid * p[0][rows, labels] + (1 - grid) * p[1][rows, labels]
+    return float(grid[np.log(mixtures).mean(1).argmax(), 0])
+
+
+def test_coefficients_searched_on_val_are_applied_to_test(runs, data, by_hand) -> None:
+    dataset = PreparedDataset.open(data)
+    best = best_of_two(by_hand["val"], dataset.split("val").labels)
+    result = evaluate(runs, data, search=True).to_dict()
+    assert result["coefficients"]["searched_on"] == "val"
+    ((first, second),) = result["coefficients"]["values"]
+    assert (first, second) == pytest.approx((best, 1 - best), abs=0.01)
+    average = first * by_hand["test"][0] + second * by_hand["test"][1]
+    labels = dataset.split("test").labels
+    assert result["log_loss"] == pytest.approx(sklearn.metrics.log_loss(labels, average), rel=1e-3)
+
+
+def test_coefficients_for_val_itself_come_from_its_other_half(runs, data, by_hand) -> None:
+    labels = PreparedDataset.open(data).split("val").labels
+    result = evaluate(runs, data, split="val", search=True, batch_size=4).to_dict()
+    assert "halves of val" in result["coefficients"]["searched_on"]
+    average = np.empty_like(by_hand["val"][0])
+    for half, row in enumerate(result["coefficients"]["values"]):
+        other = [p[1 - half :: 2] for p in by_hand["val"]]
+        assert row[0] == pytest.approx(best_of_two(other, labels[1 - half :: 2]), abs=0.01)
+        average[half::2] = row[0] * by_hand["val"][0][half::2] + row[1] * by_hand["val"][1][half::2]
+    assert result["log_loss"] == pytest.approx(sklearn.metrics.log_loss(labels, average), rel=1e-3)
+
+
+def test_predictions_are_a_csv_with_one_line_a_picture(alexnet, runs, data, by_hand, tmp_path) -> None:
+    file = tmp_path / "predictions.csv"
+    done = alexnet("evaluate", runs[0], "--data", data, "--predictions", file)
+    assert done.returncode == 0, done.stderr
+    split = PreparedDataset.open(data).split("test")
+    rows = list(csv.DictReader(file.open()))
+    assert len(rows) == 19
+    for i, (row, shares) in enumerate(zip(rows, by_hand["test"][0], strict=True)):
+        label, prediction = ("bright", "dark")[split.labels[i]], ("bright", "dark")[shares.argmax()]
+        assert (row["path"], row["label"], row["prediction"]) == (split.paths(i), label, prediction)
+        assert row["correct"] == str(int(label == prediction))
+        assert float(row["probability"]) == pytest.approx(shares.max(), abs=1e-4)
+        assert float(row["label_probability"]) == pytest.approx(shares[split.labels[i]], abs=1e-4)
+        assert float(row["probability_2"]) == pytest.approx(shares.min(), abs=1e-4)
+    assert "19 pictures: test of" in done.stdout
+
+
+def test_a_wished_recall_gives_the_threshold_and_the_table_says_what_it_is_worth(alexnet, runs, data, by_hand) -> None:
+    words = ("evaluate", runs[0], "--data", data, "--recall", "0.7", "--positive", "bright")
+    wished = json.loads(alexnet(*words, "--json").stdout)["wished"]
+    found = by_hand["test"][0][:11, 0]  # bright comes first
+    assert wished["threshold"] == pytest.approx(np.sort(found)[-8], abs=1e-4)
+    assert wished["recall"] == pytest.approx(8 / 11)
+    table = alexnet(*words).stdout
+    assert "finding bright" in table
+    assert "chosen on these very pictures" in table
+    assert "10 views" in table
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "code"),
+    [
+        (["--split", "validation"], "no split 'validation': it has train, val, test", 1),
+        (["--recall", "1.5"], "recall is 1.5", 2),
+        (["--positive", "grey"], "no class 'grey'.*bright, dark", 2),
+        (["--search-coefficients"], "need several runs", 2),
+        (["--batch-size", "0"], "batch size is 0", 2),
+        (["--predictions", "nowhere/p.csv"], "nowhere/p.csv can't be written: there is no folder", 1),
+    ],
+)
+def test_wrong_words_are_one_clear_line(alexnet, runs, data, words, said, code, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = alexnet("evaluate", runs[0], "--data", data, *words)
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert re.search(said, done.stderr)
+
+
+def test_a_run_of_other_classes_or_another_size_does_not_fit(runs, data, striped_data, tmp_path) -> None:
+    with pytest.raises(AlexNetError, match=r"only .*first has 'bright', 'dark'.*can't be measured"):
+        evaluate(runs[0], striped_data)
+    stripes = make_run(tmp_path / "stripes", striped_data, seed=0)
+    with pytest.raises(AlexNetError, match="can't be averaged"):
+        evaluate([runs[0], stripes], data)
+    config = json.loads((stripes / "config.json").read_text())
+    (stripes / "config.json").write_text(json.dumps(config | {"classes": ["bright", "dark"], "size": 80}))
+    with pytest.raises(AlexNetError, match=r"mean image of 80|80 pixels"):
+        evaluate(stripes, data)
+    (stripes / "model.safetensors").unlink()
+
+
+def test_without_test_and_val_the_splits_are_named(runs, data) -> None:
+    dataset = PreparedDataset.open(data)
+    index = json.loads((data / "dataset.json").read_text())
+    index["splits"] = {"train": index["splits"]["train"]}
+    with pytest.raises(AlexNetError, match=r"neither a test nor a val split.*train"):
+        evaluate(runs[0], PreparedDataset(dataset.path, index))
+    assert evaluate(runs[0], PreparedDataset(dataset.path, index), split="train", views=1).split.name == "train"
+
+
+def test_a_wished_recall_needs_two_classes(runs, data) -> None:
+    index = json.loads((data / "dataset.json").read_text()) | {"classes": ["a", "b", "c"]}
+    with pytest.raises(UsageError, match="needs two classes"):
+        evaluate(runs[0], PreparedDataset(data, index), recall=0.9)
+
+
+def test_what_is_no_run_or_no_dataset_is_named(alexnet, runs, data, tmp_path) -> None:
+    for words in ((tmp_path, "--data", data), (runs[0], "--data", tmp_path)):
+        done = alexnet("evaluate", *words)
+        assert done.returncode == 1
+        assert str(tmp_path) in done.stderr
+        assert "Traceback" not in done.stderr

@@ -53,7 +53,10 @@ class Recipe:
         "eigenvalues", "what the colour shift is a multiple of", ("eigenvalues", "deviations", "released-2012")
     )
     light: float = _option(0.0, "largest relative change of brightness and of contrast")
-    mean: str = _option("image", "what is subtracted: the mean image or the mean colour", ("image", "colour"))
+    mean: str = _option(
+        *("image", "what is subtracted: the mean image where the patch lies, its centre always, or the mean colour"),
+        ("image", "centre", "colour"),
+    )
     pixel_unit: str = _option("raw", "pixels as they are, or divided by their standard deviation", ("raw", "deviation"))
 
     # The rule (paper, section 5).
@@ -121,6 +124,7 @@ _RELEASED = Recipe(
     purpose="ImageNet, as configuration #145 was trained: the rates of each layer and the colour noise by hand.",
     variant="released-2012",
     draw_every=32,
+    mean="centre",
     colour_unit="released-2012",
     epochs=91,
     bias_lr=2.0,

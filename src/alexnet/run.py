@@ -52,6 +52,10 @@ class Config:
             init=recipe.init,
         )
 
+    def preprocess(self, mean: Tensor) -> Preprocess:
+        """What a picture goes through before the network reads it; `mean`: (size, size, 3) float32."""
+        return Preprocess(mean, self.crop, self.scale, self.side, mean_of_centre=self.recipe.mean == "centre")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -130,7 +134,7 @@ class Run:
         if mean is None or tuple(mean.shape) != (self.config.size, self.config.size, 3):
             raise AlexNetError(f"{file} lacks the mean image of {self.config.size}×{self.config.size} pixels")
         network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        return network, Preprocess(mean.to(device), self.config.crop, self.config.scale, self.config.side)
+        return network, self.config.preprocess(mean.to(device))
 
 
 def is_free(path: str | os.PathLike[str]) -> bool:

@@ -108,6 +108,19 @@ def test_the_mean_of_each_pixel_is_subtracted_wherever_the_patch_lies() -> None:
     assert float(batch.abs().max()) <= 0.51
 
 
+def test_released_the_mean_of_the_centre_is_subtracted_from_every_patch_mirrored_or_not() -> None:
+    """`data -= data_mean_crop`, the released code's last step after cutting and mirroring."""
+    rng = np.random.default_rng(0)
+    mean = rng.uniform(0, 255, (SIZE, SIZE, 3)).astype(np.float32)
+    edge = (SIZE - CROP) // 2
+    middle = torch.from_numpy(mean[edge : edge + CROP, edge : edge + CROP].transpose(2, 0, 1).copy())
+    released = Preprocess(torch.from_numpy(mean), CROP, 1.0, mean_of_centre=True)
+    assert recipes()["released-2012"].mean == "centre"
+    batch = augment(maps(64), released, STILL, PLAIN, generator())
+    plain = augment(maps(64), no_mean(), STILL, PLAIN, generator())
+    torch.testing.assert_close(batch + middle, plain, atol=1e-4, rtol=0)
+
+
 def test_pixels_are_scaled() -> None:
     full = augment(maps(4), no_mean(), STILL, PLAIN, generator())
     small = augment(maps(4), no_mean(1 / 64), STILL, PLAIN, generator())

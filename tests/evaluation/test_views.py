@@ -54,6 +54,15 @@ def test_ten_views_are_the_ten_crops_taken_by_hand(pictures, mean, preprocess) -
         np.testing.assert_allclose(view.numpy().transpose(0, 2, 3, 1), by_hand, atol=1e-5)
 
 
+def test_released_views_are_minus_the_mean_of_the_centre(pictures, mean) -> None:
+    released = Preprocess(torch.from_numpy(mean), CROP, 1 / 64, mean_of_centre=True)
+    middle = (SIZE - CROP) // 2
+    centre = mean[middle : middle + CROP, middle : middle + CROP]
+    pixels = crops_by_hand(pictures, np.zeros_like(mean))
+    for view, by_hand in zip(patches(torch.from_numpy(pictures), released, 10), pixels, strict=True):
+        np.testing.assert_allclose(view.numpy().transpose(0, 2, 3, 1), by_hand - centre / 64, atol=1e-5)
+
+
 def test_one_view_is_the_centre(pictures, mean, preprocess) -> None:
     (view,) = patches(torch.from_numpy(pictures), preprocess, 1)
     np.testing.assert_allclose(view.numpy().transpose(0, 2, 3, 1), crops_by_hand(pictures, mean)[8], atol=1e-5)

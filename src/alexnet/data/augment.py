@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,28 +18,37 @@ class Preprocess:
     """What is done to every picture, in training and after: a patch of it, minus the mean, times a scale.
 
     `mean`: float32 (size, size, 3), RGB 0-255. `crop`: side of the patch. `scale`: 1 for the paper's raw pixels.
-    `side`: what the patch is resized to for the network; None for no resizing.
-    The mean of a pixel is subtracted wherever the patch lies (released code; paper, section 2).
+    `side`: what the patch is resized to for the network; None for no resizing. The mean of a pixel is subtracted
+    wherever the patch lies (paper, section 2); with `mean_of_centre` that of the central patch is subtracted from every
+    patch, mirrored or not, as the released code does.
     """
 
     mean: Tensor
     crop: int
     scale: float
     side: int | None = None
+    mean_of_centre: bool = False
 
     @property
     def size(self) -> int:
         """Side of the stored pictures in pixels."""
         return self.mean.shape[0]
 
-    def patch(self, pictures: Tensor, top: int, left: int) -> Tensor:
+    def patch(self, pictures: Tensor, top: int, left: int, mirrored: bool = False) -> Tensor:
         """The patch at (top, left) of each picture: (N, size, size, 3) uint8 → (N, 3, S, S) float32, channels last.
 
-        S is `side`, or `crop` without one.
+        S is `side`, or `crop` without one. `mirrored`: its mirror image.
         """
-        window = slice(top, top + self.crop), slice(left, left + self.crop)
-        patch = pictures[:, window[0], window[1]].float().sub_(self.mean[window].to(pictures.device))
+        patch = self.centred(pictures, top, left, (mirrored, False, False), "mirror")
         return resized(patch.mul_(self.scale).permute(0, 3, 1, 2), self.side)
+
+    def centred(self, pictures: Tensor, top: int, left: int, flips: Sequence[bool], symmetries: str) -> Tensor:
+        """A patch under one of its symmetries, minus the mean: (N, size, size, 3) uint8 → (N, crop, crop, 3) floats."""
+        middle = (self.size - self.crop) // 2
+        mean_top, mean_left = (middle, middle) if self.mean_of_centre else (top, left)
+        mean = self.mean[mean_top : mean_top + self.crop, mean_left : mean_left + self.crop].to(pictures.device)
+        patch = _turned(pictures[:, top : top + self.crop, left : left + self.crop], flips, symmetries)
+        return patch - (mean if self.mean_of_centre else _turned(mean[None], flips, symmetries)[0])
 
     def centre(self, pictures: Tensor) -> Tensor:
         """The central patch of each picture, as `patch` gives it."""
@@ -97,14 +107,12 @@ def augment(
     if recipe.views == "centre":
         offsets = torch.full_like(offsets, (size - crop) // 2)
 
-    mean = preprocess.mean.to(pictures.device)
     batch = torch.empty(count, crop, crop, 3, device=pictures.device)
     shifts = colour.shifts(amounts).to(pictures.device)
     for draw in range(draws):
         rows = slice(draw * recipe.draw_every, (draw + 1) * recipe.draw_every)
         top, left = offsets[draw].tolist()
-        patch = pictures[rows, top : top + crop, left : left + crop] - mean[top : top + crop, left : left + crop]
-        batch[rows] = _turned(patch, flips[draw].tolist(), recipe.symmetries)
+        batch[rows] = preprocess.centred(pictures[rows], top, left, flips[draw].tolist(), recipe.symmetries)
     if std:
         batch += shifts[:, None, None, :]
         batch /= colour.divisor(std)
@@ -116,13 +124,13 @@ def augment(
 
 def resized(batch: Tensor, side: int | None) -> Tensor:
     """Pictures (N, 3, H, H) at another side, antialiased; as they are for None or their own side."""
-    if side in (None, batch.shape[-1]):
+    if side is None or side == batch.shape[-1]:
         return batch
     small = functional.interpolate(batch, size=(side, side), mode="bilinear", antialias=True)
     return small.contiguous(memory_format=torch.channels_last)
 
 
-def _turned(patch: Tensor, flips: list[bool], symmetries: str) -> Tensor:
+def _turned(patch: Tensor, flips: Sequence[bool], symmetries: str) -> Tensor:
     """The patch (N, S, S, 3) mirrored, or under one of the eight symmetries of a square."""
     if symmetries == "none":
         return patch

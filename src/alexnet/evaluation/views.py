@@ -27,17 +27,15 @@ def offsets(size: int, crop: int, views: int) -> list[tuple[int, int]]:
 def patches(pictures: Tensor, preprocess: Preprocess, views: int) -> Iterator[Tensor]:
     """The views of each picture, one view of the whole batch at a time (paper, section 4.1).
 
-    `pictures`: (N, size, size, 3) uint8. Yields (N, 3, crop, crop) float32 in channels-last memory, the mean of the
-    same position subtracted: with `views` 1 the centre, with 10 the four corners and the centre, each followed by
-    its mirror image. Raises `UsageError` for another number.
+    `pictures`: (N, size, size, 3) uint8. Yields what `Preprocess.patch` gives: with `views` 1 the centre, with 10 the
+    four corners and the centre, each followed by its mirror image. Raises `UsageError` for another number.
     """
     if views not in VIEWS:
         raise UsageError(f"views is {views}; there are: 1 (the centre), 10 (corners, centre and mirror images)")
     for top, left in offsets(preprocess.size, preprocess.crop, views):
-        patch = preprocess.patch(pictures, top, left)
-        yield patch
+        yield preprocess.patch(pictures, top, left)
         if views > 1:
-            yield patch.flip(3)
+            yield preprocess.patch(pictures, top, left, mirrored=True)
 
 
 @torch.inference_mode()

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alexnet.data.augment import Colour, Preprocess, augment
+from alexnet.data.augment import Colour, augment
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.loader import Batch, evaluation_batches, step_seeds, steps_per_epoch, training_batches
 from alexnet.errors import AlexNetError, UsageError
@@ -154,7 +154,7 @@ class Training:
         mean = torch.from_numpy(dataset.mean_image.copy())
         if self.recipe.mean == "colour":
             mean = torch.from_numpy(dataset.mean_rgb.astype(np.float32)).expand(dataset.size, dataset.size, 3)
-        self.preprocess = Preprocess(mean.contiguous().to(device), run.config.crop, run.config.scale, run.config.side)
+        self.preprocess = run.config.preprocess(mean.contiguous().to(device))
         self.bar: Progress
         self.board: SummaryWriter
         self.metrics: BinaryIO

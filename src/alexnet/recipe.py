@@ -54,7 +54,8 @@ class Recipe:
     )
     light: float = _option(0.0, "largest relative change of brightness and of contrast")
     mean: str = _option(
-        *("image", "what is subtracted: the mean image where the patch lies, its centre always, or the mean colour"),
+        "image",
+        "what is subtracted: the mean image where the patch lies, its centre from every patch, or the mean colour",
         ("image", "centre", "colour"),
     )
     pixel_unit: str = _option("raw", "pixels as they are, or divided by their standard deviation", ("raw", "deviation"))

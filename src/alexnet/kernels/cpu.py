@@ -48,7 +48,7 @@ def _run(x: Tensor, grad: Tensor | None, norm: Norm) -> Tensor:
         job.grad = grad.data_ptr()
     threads = 1 if x.numel() < _SERIAL_BELOW else torch.get_num_threads()
     job.share = max(1, min(_SHARE, job.tiles // (4 * threads)))
-    scratch = torch.zeros(threads * shape.scratch_bytes, dtype=torch.uint8)
+    scratch = torch.empty(threads * shape.scratch_bytes, dtype=torch.uint8)
     job.scratch = scratch.data_ptr()
     _launch(compile_kernel(shape), job, threads)
     return out

@@ -81,17 +81,17 @@ class KernelShape(NamedTuple):
 
     @property
     def scratch_bytes(self) -> int:
-        """Scratch memory of one thread, which must arrive zeroed."""
+        """Scratch memory of one thread."""
         return 4 * self.buffer * self.buffers
 
     def distance(self, direction: str) -> int:
         return {"element": 1, "row": self.row, "line": self.line}[direction]
 
 
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_I1, _I32, _I64, _POINTER = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.IntType(8).as_pointer()
 _COUNT, _ADDRESS, _NUMBER = (
     (ctypes.c_int64, _I64),
-    (ctypes.c_void_p, ir.IntType(8).as_pointer()),
+    (ctypes.c_void_p, _POINTER),
     (ctypes.c_float, ir.FloatType()),
 )
 _FIELDS = {
@@ -234,17 +234,21 @@ class _Builder:
         self.module = ir.Module("response_norm")
         function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [_JOB.as_pointer()]), "kernel")
         self.job = function.args[0]
-        pointer = ir.IntType(8).as_pointer()
-        prefetch = ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32])
-        self.prefetch = ir.Function(self.module, prefetch, "llvm.prefetch.p0")
+        self.prefetch = self._intrinsic("llvm.prefetch.p0", [_POINTER, _I32, _I32, _I32])
+        self.fill = self._intrinsic("llvm.memset.p0.i64", [_POINTER, ir.IntType(8), _I64, _I1])
         self.b = ir.IRBuilder(function.append_basic_block())
         self._thread()
+
+    def _intrinsic(self, name: str, arguments: list[ir.Type]) -> ir.Function:
+        return ir.Function(self.module, ir.FunctionType(ir.VoidType(), arguments), name)
 
     def _thread(self) -> None:
         b = self.b
         scratch = b.gep(
             b.load(self._field("scratch")), [b.mul(self._take("next_thread"), _int(self.shape.scratch_bytes))]
         )
+        # only the values of tiles are ever written: what lies between them stays the zeros beyond an edge
+        b.call(self.fill, [scratch, ir.Constant(ir.IntType(8), 0), _int(self.shape.scratch_bytes), ir.Constant(_I1, 0)])
         self.scratch = b.bitcast(scratch, ir.FloatType().as_pointer())
         self.field = {name: b.load(self._field(name)) for name in _FIELDS}
         head, body, done = (b.append_basic_block() for _ in range(3))

@@ -392,7 +392,7 @@ device = "cuda" if torch.cuda.is_available() else "cpu"
 norms = [Norm("maps", 5, 0.3, 2.0, 2), Norm("maps", 3, 0.1, 1.0, 1, True), Norm("space", 3, 0.1, 1.0)]
 for layout in (torch.channels_last, torch.contiguous_format):
     for norm in norms:
-        for dtype, tolerance in ((torch.float32, 5e-6), (torch.bfloat16, 2**-8)):
+        for dtype, tolerance in ((torch.float32, 5e-6), (torch.bfloat16, 2**-7)):  # the interpreter truncates
             x, grad = (torch.randn(2, 6, 5, 4, device=device).to(dtype) for _ in range(2))
             x, grad = (tensor.contiguous(memory_format=layout) for tensor in (x, grad))
             true = x.double().requires_grad_()

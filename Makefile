@@ -25,4 +25,4 @@ venv: .venv/.installed  ## .venv with the `alexnet` command in it
 	touch $@
 
 clean:
-	rm -rf .venv build demo-out
+	rm -rf .venv build *-out

@@ -173,7 +173,7 @@ _SMALL = Recipe(
 )
 
 SMALL_UP_TO = 20_000
-SMALL_STEPS = 250  # the fewest steps of the recipe `small`: with a dozen pictures many epochs, each cheap
+SMALL_STEPS = 400  # the fewest steps of the recipe `small`: with a dozen pictures many epochs, each cheap
 
 
 def recipes() -> dict[str, Recipe]:

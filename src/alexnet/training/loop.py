@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -65,22 +65,47 @@ def train(
     Raises `UsageError` for values that make no sense, `AlexNetError` when the dataset or the run folder can't be used
     or the loss stops being finite a second time; `KeyboardInterrupt` after Ctrl-C, with everything saved.
     """
+    training = begin(
+        data, out, recipe=recipe, resume=resume, device=device, checkpoint_seconds=checkpoint_seconds, **changes
+    )
+    training.run_to_end()
+    return training.run
+
+
+def begin(
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    recipe: str | Recipe = "auto",
+    resume: bool = False,
+    device: str | None = None,
+    checkpoint_seconds: float = 120.0,
+    **changes: Any,
+) -> Training:
+    """What `train` runs: a training at its first step, or with `resume` where its last checkpoint stands."""
     dataset = PreparedDataset.open(data)
     chosen_device = choose_device(device)
     keep_pages()
     if resume:
-        if changes:
-            raise UsageError(f"a resumed run keeps its own recipe; leave out {', '.join(changes)}")
-        run = Run.open(out)
-        run.sweep()
-        if run.config.dataset["checksum"] != _checksum(dataset):
-            raise AlexNetError(f"{data} is not the dataset that {out} was trained on; resume it with that one")
-        _say(f"resuming {out}: recipe {run.config.recipe.name}, seed {run.config.recipe.seed}")
+        run = _reopen(out, dataset, changes)
     else:
         if not is_free(out):
             raise AlexNetError(f"{out} exists already; go on with it with --resume, or name another folder")
         run = Run.create(out, _configure(dataset, recipe, changes, chosen_device))
-    Training(run, dataset, chosen_device, checkpoint_seconds).run_to_end()
+    return Training(run, dataset, chosen_device, checkpoint_seconds)
+
+
+def _reopen(out: str | os.PathLike[str], dataset: PreparedDataset, changes: dict[str, Any]) -> Run:
+    """A run that goes on with its own recipe and dataset."""
+    run = Run.open(out)
+    values = run.config.recipe.to_dict()
+    other = [name for name, value in changes.items() if values.get(name) != value]
+    if other:
+        raise UsageError(f"a resumed run keeps its own recipe; leave out {', '.join(other)}")
+    if run.config.dataset["checksum"] != _checksum(dataset):
+        raise AlexNetError(f"{dataset.path} is not the dataset that {out} was trained on; resume it with that one")
+    run.sweep()
+    _say(f"resuming {out}: recipe {run.config.recipe.name}, seed {run.config.recipe.seed}")
     return run
 
 
@@ -158,7 +183,9 @@ class Training:
         self.bar: Progress
         self.board: SummaryWriter
         self.metrics: BinaryIO
+        self.stopping: Callable[[], bool]
         self.start_anew()
+        self.load()
 
     def start_anew(self) -> None:
         """Fresh weights from the seed, nothing learned yet."""
@@ -187,27 +214,31 @@ class Training:
         )
         whiten_first_convolution(self.network, inputs, torch.Generator().manual_seed(network_seed))
 
-    def run_to_end(self) -> None:
-        """Train until the last epoch is done; on Ctrl-C finish the step, save, and raise `KeyboardInterrupt`."""
-        self.load()
+    def run_to_end(self, last_step: int | None = None) -> None:
+        """Train until the last epoch, or step `last_step`, is done; on Ctrl-C save and raise `KeyboardInterrupt`."""
         self.saved_at = time.monotonic()
         total = self.recipe.epochs * len(self.training)
         done = (self.at.epoch - 1) * len(self.training) + self.at.seen
         with (
-            _stop_flag() as stop,
+            _stop_flag() as interrupted,
             self.open_metrics(),
             self.open_board(),
             progress(total, "training", done) as self.bar,
         ):
+            self.stopping = lambda: interrupted.is_set() or self.at.step == last_step
             if self.at.step == 0 and self.validation is not None:
                 self.report(overlap(self.training, self.validation))
-            while self.at.epoch <= self.recipe.epochs:
-                self.run_epoch(stop)
-            self.save()
-        self.finish()
+            while self.at.epoch <= self.recipe.epochs and not self.stopping():
+                self.run_epoch()
+            self.save_if_finite()
+        if self.at.epoch > self.recipe.epochs:
+            self.say_end()
+        elif interrupted.is_set():
+            self.say_how_to_go_on()
+            raise KeyboardInterrupt
 
-    def run_epoch(self, stop: threading.Event) -> None:
-        """The rest of the epoch that the training stands in."""
+    def run_epoch(self) -> None:
+        """The rest of the epoch that the training stands in, as far as it gets."""
         recipe, start, seen_before = self.recipe, time.monotonic(), self.at.seen
         batches = training_batches(self.training, recipe.batch_size, recipe.seed, self.at.epoch, self.at.batch)
         before: dict[str, Tensor] = {}
@@ -219,15 +250,17 @@ class Training:
                 return  # back at the last good state, which may lie in another epoch
             if last:
                 break
-            if stop.is_set():
-                self.interrupt()
-            if time.monotonic() - self.saved_at > self.checkpoint_seconds:
-                self.save()
+            if self.stopping():
+                return
+            if self.is_save_due() and not self.save_if_finite():
+                return
+        wild = _not_finite_weights(self.network)
+        if wild:
+            self.go_back(wild)
+            return
         rate = (self.at.seen - seen_before) / max(time.monotonic() - start, 1e-9)
         self.end_epoch(before, batch, rate, time.monotonic() - start)
-        if stop.is_set() and self.at.epoch <= recipe.epochs:
-            self.interrupt()
-        if time.monotonic() - self.saved_at > self.checkpoint_seconds:
+        if self.is_save_due():
             self.save()
 
     def step(self, batch: Batch) -> bool:
@@ -248,7 +281,7 @@ class Training:
         loss = functional.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
         value = loss.item()
         if not math.isfinite(value):
-            self.go_back(inputs)
+            self.go_back(_first_not_finite(self.network, inputs, self.device, self.dtype))
             return False
         loss.backward()
         for optimizer in self.optimizers:
@@ -370,13 +403,12 @@ class Training:
         """The weights that the training has to show so far."""
         return self.average or self.network.state_dict()
 
-    def go_back(self, inputs: Tensor) -> None:
-        """After a loss that was not finite: name the layer, go back to the last good state, once, more slowly."""
-        where = _first_not_finite(self.network, inputs, self.device, self.dtype)
+    def go_back(self, where: str) -> None:
+        """After numbers that are not finite, `where` first: to the last good state, once, and on more slowly."""
         step = self.at.step
         if self.schedule.scale != 1.0:
             raise AlexNetError(
-                f"the loss is not finite at step {step}, first in {where}, with a tenth of the learning rate too; "
+                f"numbers not finite at step {step}, first in {where}, with a tenth of the learning rate too: "
                 f"train with a smaller one, such as --lr {self.recipe.lr * 0.01:g}, or --init he"
             )
         # The file's state; without a file, the beginning.
@@ -385,13 +417,22 @@ class Training:
         self.schedule.scale = SMALLER_RATE
         self.at.rollbacks += 1
         self.bar.note(
-            f"the loss is not finite at step {step}, first in {where}: back to step {self.at.step}, "
+            f"numbers not finite at step {step}, first in {where}: back to step {self.at.step}, "
             "with a tenth of the learning rate"
         )
         self.metrics.truncate(self.at.metrics_bytes)
         self.metrics.seek(0, os.SEEK_END)
         self.bar.done = (self.at.epoch - 1) * len(self.training) + self.at.seen
         self.save()
+
+    def save_if_finite(self) -> bool:
+        """`save`; False when the weights are not finite and the training had to go back instead."""
+        wild = _not_finite_weights(self.network)
+        if wild:
+            self.go_back(wild)
+            return False
+        self.save()
+        return True
 
     def save(self) -> None:
         """The checkpoint, and the last weights where others than the run itself can read them."""
@@ -417,17 +458,18 @@ class Training:
         self.schedule.load_state_dict(state["schedule"])
         self.health.load_state_dict(state["health"])
 
-    def interrupt(self) -> None:
-        """Ctrl-C: save and say how to go on."""
-        self.save()
-        path = self.run.path
-        self.bar.note(
-            f"stopped after step {self.at.step} of {self.total_steps}; "
-            f"go on with: alexnet train {self.run.config.dataset['path']} --out {path} --resume"
-        )
-        raise KeyboardInterrupt
+    def is_save_due(self) -> bool:
+        """Whether the last checkpoint is old enough."""
+        return time.monotonic() - self.saved_at > self.checkpoint_seconds
 
-    def finish(self) -> None:
+    def say_how_to_go_on(self) -> None:
+        """After Ctrl-C."""
+        _say(
+            f"stopped after step {self.at.step} of {self.total_steps}; "
+            f"go on with: alexnet train {self.run.config.dataset['path']} --out {self.run.path} --resume"
+        )
+
+    def say_end(self) -> None:
         """The closing line."""
         path = self.run.path
         words = f"trained {self.recipe.epochs} epochs; best error {self.at.best_error:.2%}"
@@ -499,14 +541,24 @@ def _first_not_finite(network: AlexNet, inputs: Tensor, device: torch.device, dt
     if not inputs.isfinite().all():
         return "the input"
     x = inputs
+    wild = _not_finite_weights(network)
+    if wild:
+        return wild
     with autocast(device, dtype):
         for name, module in network.named_children():
-            if not all(parameter.isfinite().all() for parameter in module.parameters()):
-                return f"the weights of {name}"
             x = module(x)
             if not x.isfinite().all():
                 return f"the activations of {name}"
     return "the loss"
+
+
+@torch.no_grad()
+def _not_finite_weights(network: AlexNet) -> str | None:
+    """The first layer whose weights are not all finite, in words; None when all are."""
+    for name, module in network.named_children():
+        if not all(parameter.isfinite().all() for parameter in module.parameters()):
+            return f"the weights of {name}"
+    return None
 
 
 def _checksum(dataset: PreparedDataset) -> str:

@@ -1,0 +1,76 @@
+"""The recipe `small` on few pictures: does the training loss fall in the first tenth of a run, whatever the seed?"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alexnet import solar
+from alexnet.data.dataset import INDEX_NAME
+from alexnet.data.prepare import prepare
+from alexnet.files import write_whole
+from alexnet.provenance import provenance
+from alexnet.training.loop import METRICS, begin
+
+# (defective, functional) training cells; None: all 1,968 of the demo.
+SETS: dict[str, tuple[int, int] | None] = {"12": (6, 6), "200": (100, 100), "95:5": (10, 190), "2000": None}
+
+
+def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str) -> str:
+    """Begin a training for each set and seed under `work`, stop it after a tenth, and write `results`.
+
+    What was trained before, there, is not trained again. Returns a line that says what came out.
+    """
+    sets = {name: _measure(name, work / name.replace(":", "-"), seeds) for name in SETS}
+    report = {
+        "what": "mean training loss over the last quarter of the first tenth of a run; guessing has `guessing`",
+        "sets": sets,
+        **provenance(command),
+    }
+    results.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(results, json.dumps(report, indent=1).encode() + b"\n")
+    worst = {name: max(entry["losses"]) / entry["guessing"] for name, entry in sets.items()}
+    return "worst loss, as a share of guessing's: " + ", ".join(f"{name} {share:.0%}" for name, share in worst.items())
+
+
+def _measure(name: str, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    data = folder / "data"
+    if not (data / INDEX_NAME).exists():
+        prepare(_source(folder / "cells.csv", SETS[name]), data)
+    losses = []
+    for seed in seeds:
+        training = begin(data, folder / f"seed-{seed}", resume=(folder / f"seed-{seed}").exists(), seed=seed)
+        tenth = training.total_steps // 10
+        if training.at.step < tenth:
+            training.run_to_end(tenth)
+        records = [json.loads(line) for line in (training.run.path / METRICS).read_text().splitlines()]
+        steps = [r["loss"] for r in records if r["event"] == "step" and tenth * 3 // 4 < r["step"] <= tenth]
+        losses.append(statistics.mean(steps))
+    counts = training.training.class_counts
+    shares = [count / sum(counts) for count in counts]
+    return {
+        "class_counts": counts,
+        "steps": training.total_steps,
+        "measured_over_steps": [tenth * 3 // 4 + 1, tenth],
+        "guessing": -sum(share * math.log(share) for share in shares),
+        "seeds": list(seeds),
+        "losses": losses,
+    }
+
+
+def _source(path: Path, counts: tuple[int, int] | None) -> Path:
+    """The demo's training cells, or the first so many of each class."""
+    rows = list(csv.reader(solar.write_source(path).read_text().splitlines()))[1:]
+    training = [row for row in rows if row[2] == "train"]
+    if counts is not None:
+        wanted = zip(solar.CLASSES, counts, strict=True)
+        training = [row for label, count in wanted for row in [r for r in training if r[1] == label][:count]]
+    lines = ["path,label,split", *(",".join(row) for row in training)]
+    write_whole(path, ("\n".join(lines) + "\n").encode())
+    return path

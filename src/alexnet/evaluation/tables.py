@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -36,15 +37,15 @@ def table_of(result: Evaluation) -> RenderableType:
 def _whole(result: Evaluation, values: dict[str, Any]) -> Table:
     low, high = values["top1_interval"]
     counts = result.confusion.sum(axis=1)
-    table = Table(
-        title=f"{values['n']:,} pictures: {result.split.name} of {result.data}", title_justify="left", show_header=False
-    )
+    learned_from = ", which the network has learned from" if result.split.name == "train" else ""
+    title = f"{values['n']:,} pictures: {result.split.name} of {result.data}{learned_from}"
+    table = Table(title=title, title_justify="left", show_header=False)
     table.add_row("runs averaged" if len(result.runs) > 1 else "run", Text(", ".join(result.runs)))
     if result.coefficients is not None:
         rows = ("  ".join(f"{value:.3f}" for value in row) for row in result.coefficients.values)
         table.add_row("coefficients", f"{' | '.join(rows)}, searched on {result.coefficients.searched_on}")
     table.add_row("views", WORDS[result.views])
-    table.add_row("top-1 accuracy", f"[bold]{values['top1']:.2%}[/] (chance alone: {low:.1%} to {high:.1%}, 95%)")
+    table.add_row("top-1 accuracy", f"[bold]{values['top1']:.2%}[/] (95% interval: {low:.1%} to {high:.1%})")
     if len(result.classes) > 5:
         table.add_row("top-5 accuracy", f"{values['top5']:.2%}")
     table.add_row("mean over the classes", f"{values['balanced_accuracy']:.2%}")
@@ -102,9 +103,9 @@ def _two_classes(result: Evaluation, values: dict[str, Any], positive: int) -> R
 
 
 def _threshold_row(row: dict[str, Any]) -> tuple[str, str, str, str]:
-    shares = (_percent(row[name]) for name in ("recall", "precision", "false_positive_rate"))
-    recall, precision, alarms = shares
-    return f"{row['threshold']:.4f}", recall, precision, alarms
+    recall, precision, alarms = (_percent(row[name]) for name in ("recall", "precision", "false_positive_rate"))
+    # Rounded down: the threshold as printed still finds what it says.
+    return f"{math.floor(row['threshold'] * 1e6) / 1e6:.6f}", recall, precision, alarms
 
 
 def _percent(share: float | None) -> str:

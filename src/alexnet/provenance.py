@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "numpy", "numba", "pillow", "pyarrow", "scikit-learn")
+_PACKAGES = ("torch", "numpy", "llvmlite", "pillow", "pyarrow", "scikit-learn")
 
 
 def provenance(command: str) -> dict[str, Any]:

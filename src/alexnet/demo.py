@@ -50,7 +50,7 @@ def demo(
     say("\n[bold]2  train[/]")
     train_cells(data, run, seed)
     say("\n[bold]3  measure[/], on cells the network has never seen")
-    result = evaluate(run, dataset, split="test", views=10)
+    result = evaluate(run, dataset, split="test", views=10, precision="auto")
     say("\n[bold]4  use[/]")
     console = Console(record=True, width=SVG_COLUMNS if picture else None)
     console.print(_cells_table(run, dataset))

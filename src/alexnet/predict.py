@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from alexnet.classifier import Classifier, Named, Picture, Prediction, Unread, picture_files
 from alexnet.progress import progress
+from alexnet.training.allocator import keep_pages
 
 FORMS = ("table", "json", "csv")
 STDIN = "-"
@@ -35,6 +36,7 @@ def predict(
     files, others = picture_files(pictures)
     if others:
         print(f"{others:,} other files in the folders are no pictures and were left alone", file=sys.stderr)
+    keep_pages()
     classifier = Classifier.load(run, device=device, precision=precision)
     top = min(top, len(classifier.classes))
     write = {"table": _as_table, "json": _as_json, "csv": _as_csv}[form](classifier, files, top)

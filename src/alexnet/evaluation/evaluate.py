@@ -27,6 +27,7 @@ from alexnet.evaluation.metrics import Predictions
 from alexnet.evaluation.views import VIEWS
 from alexnet.files import write_whole
 from alexnet.progress import Progress, progress
+from alexnet.training.allocator import keep_pages
 from alexnet.training.precision import choose_device, choose_precision
 
 BATCH_SIZE = 64
@@ -186,6 +187,7 @@ def evaluate(
     measured = dataset.split(split or _default_split(dataset))
     if not len(measured):
         raise AlexNetError(f"split {measured.name!r} of {dataset.path} has no pictures")
+    keep_pages()
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     members = load_members(paths, where)

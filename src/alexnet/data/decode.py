@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import struct
-import warnings
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -132,18 +132,14 @@ def _jpeg_header(data: bytes) -> _JpegHeader | None:
 def _decode_any(data: bytes, at_least: int | None) -> np.ndarray:
     Image.init()  # all formats; Pillow itself only loads them when the common ones fail
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                width, height = picture.size
-                if width * height > MAX_PIXELS:
-                    raise UnreadablePictureError(f"a decompression bomb: {width:,} × {height:,} pixels")
-                factor = _reduction(min(width, height), at_least)
-                if factor > 1 and picture.format in ("JPEG", "MPO"):
-                    picture.draft(None, (width // factor, height // factor))
-                picture.load()
-                return to_rgb(picture)
-    except AlexNetError:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            width, height = picture.size
+            factor = _reduction(min(width, height), at_least)
+            if factor > 1 and picture.format in ("JPEG", "MPO"):
+                picture.draft(None, (width // factor, height // factor))
+            picture.load()
+            return to_rgb(picture)
+    except UnreadablePictureError:
         raise
     except Exception as error:  # decoders of damaged files raise nearly everything
         raise UnreadablePictureError(_reason(error, data)) from error
@@ -194,8 +190,8 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
         black, white = 0.0, 255.0
     else:
         black, white = least, greatest
-    scaled = (np.where(finite, values, least).astype(np.float64) - black) * (255 / max(white - black, 1e-300))
-    return np.floor(scaled + 0.5).astype(np.uint8)
+    shares = (np.where(finite, values, least).astype(np.float64) - black) / max(white - black, 1e-300)
+    return np.floor(shares * 255 + 0.5).astype(np.uint8)
 
 
 def _load_array(data: bytes) -> np.ndarray:
@@ -221,7 +217,7 @@ def _reason(error: Exception, data: bytes) -> str:
         start = data[:256].lower()
         return next((what for mark, what in _OTHERS.items() if mark.lower() in start), "not a picture")
     if isinstance(error, Image.DecompressionBombError):
-        return "a decompression bomb: " + words.split("(")[-1].split(")")[0]
+        return f"a decompression bomb: {int(re.findall('[0-9]+', words)[0]):,} pixels"
     if isinstance(error, MemoryError):
         return "too large for the memory"
     if "truncated" in words.lower() or isinstance(error, EOFError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ WEIGHT_BITS = 22
 """Weights are whole numbers, 1 << 22 for one: with the 8 bits of a pixel they stay below the sign of an int32."""
 
 _LANES = 16
+_UNROLLED = 8  # a reduction by up to 3.5 has no more taps; of those a loop would cost half as much again
 _SPAN = 1 << 20  # pixels in a row whose products fit an uint32 a lane
 _BYTE, _INT, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _BYTES, _INTS, _LONGS = _BYTE.as_pointer(), _INT.as_pointer(), _LONG.as_pointer()
@@ -49,11 +50,13 @@ def resample(
     row = np.empty(columns * 3 + 1, dtype=np.uint8)
     out = np.empty(len(y_first) * len(x_first) * 3 + 1, dtype=np.uint8)
     with _compiling:
-        function = _resampler(x_weights.shape[1], y_weights.shape[1])
+        function = _resampler(
+            *(taps if taps <= _UNROLLED else None for taps in (x_weights.shape[1], y_weights.shape[1]))
+        )
     function(
         *(picture.ctypes.data + left * 3, width * 3, columns * 3),
-        *(y_first.ctypes.data, y_weights.ctypes.data, len(y_first), row.ctypes.data),
-        *(begins.ctypes.data, x_weights.ctypes.data, len(x_first), out.ctypes.data),
+        *(y_first.ctypes.data, y_weights.ctypes.data, y_weights.shape[1], len(y_first), row.ctypes.data),
+        *(begins.ctypes.data, x_weights.ctypes.data, x_weights.shape[1], len(x_first), out.ctypes.data),
     )
     return out[:-1].reshape(len(y_first), len(x_first), 3)
 
@@ -79,36 +82,41 @@ def rgb_products(images: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _resampler(x_taps: int, y_taps: int) -> Any:
-    """rows, pitch, columns, y_first, y_weights, new rows, one row of scratch, begins, x_weights, new columns, out."""
-    code = _Code(_BYTES, _LONG, _LONG, _LONGS, _INTS, _LONG, _BYTES, _LONGS, _INTS, _LONG, _BYTES)
+def _resampler(x_unrolled: int | None, y_unrolled: int | None) -> Any:
+    """A picture's address, bytes a row, bytes needed of each; first rows, weights, taps and new rows; a row of scratch;
+    first bytes in it, weights, taps and new columns; out. For the numbers of taps given, or any.
+    """
+    code = _Code(_BYTES, _LONG, _LONG, _LONGS, _INTS, _LONG, _LONG, _BYTES, _LONGS, _INTS, _LONG, _LONG, _BYTES)
     b = code.builder
-    rows, pitch, columns, y_first, y_weights, height, row, begins, x_weights, width, out = code.arguments
+    rows, pitch, columns, y_first, y_weights, y_taps, height, row, *rest = code.arguments
+    begins, x_weights, x_taps, width, out = rest
 
-    def weigh(places: list[Any], weights: Any, lanes: int) -> Any:
-        """The sum of what lies at each place times its weight, `lanes` bytes."""
-        total: Any = code.spread(_INT(1 << (WEIGHT_BITS - 1)), lanes)
-        for tap, place in enumerate(places):
-            pixels = b.zext(code.load(place, lanes), ir.VectorType(_INT, lanes))
-            total = b.add(total, b.mul(pixels, code.spread(b.load(code.at(weights, tap)), lanes)))
+    def weigh(source: Any, distance: Any, weights: Any, taps: Any, lanes: int) -> Any:
+        """The sum of what lies `distance` apart from `source` on, each times its weight: `lanes` bytes."""
+
+        def add(total: Any, tap: Any) -> Any:
+            pixels = b.zext(code.load(code.at(source, b.mul(distance, tap)), lanes), ir.VectorType(_INT, lanes))
+            return b.add(total, b.mul(pixels, code.spread(b.load(code.at(weights, tap)), lanes)))
+
+        total = code.accumulate(code.spread(_INT(1 << (WEIGHT_BITS - 1)), lanes), taps, add)
         return b.trunc(b.lshr(total, code.spread(_INT(WEIGHT_BITS), lanes)), ir.VectorType(_BYTE, lanes))
 
     last = b.sub(columns, _LONG(_LANES))
     with code.loop(height) as y:
         source = code.at(rows, b.mul(b.load(code.at(y_first, y)), pitch))
-        weights = code.at(y_weights, b.mul(y, _LONG(y_taps)))
+        weights = code.at(y_weights, b.mul(y, y_taps))
         with code.loop(b.udiv(b.add(columns, _LONG(_LANES - 1)), _LONG(_LANES))) as step:
             # The last vector overlaps the one before it rather than reach beyond the row.
             column = b.mul(step, _LONG(_LANES))
             column = b.select(b.icmp_signed("<", column, last), column, last)
-            places = [code.at(source, b.add(b.mul(pitch, _LONG(tap)), column)) for tap in range(y_taps)]
-            code.store(weigh(places, weights, _LANES), code.at(row, column))
+            mixed = weigh(code.at(source, column), pitch, weights, y_unrolled or y_taps, _LANES)
+            code.store(mixed, code.at(row, column))
         target = code.at(out, b.mul(b.mul(y, width), _LONG(3)))
         with code.loop(width) as x:
             source = code.at(row, b.load(code.at(begins, x)))
-            weights = code.at(x_weights, b.mul(x, _LONG(x_taps)))
-            pixel = weigh([code.at(source, 3 * tap) for tap in range(x_taps)], weights, 4)
-            code.store(pixel, code.at(target, b.mul(x, _LONG(3))))
+            weights = code.at(x_weights, b.mul(x, x_taps))
+            mixed = weigh(source, _LONG(3), weights, x_unrolled or x_taps, 4)
+            code.store(mixed, code.at(target, b.mul(x, _LONG(3))))
     return code.compiled()
 
 
@@ -161,6 +169,20 @@ class _Code:
         one = self.builder.insert_element(ir.Constant(vector, ir.Undefined), value, _INT(0))
         zeros = ir.Constant(ir.VectorType(_INT, lanes), [0] * lanes)
         return self.builder.shuffle_vector(one, one, zeros)
+
+    def accumulate(self, total: Any, count: Any, add: Callable[[Any, Any], Any]) -> Any:
+        """`total` after `add(total, index)` for each index below `count`; unrolled where that is known by now."""
+        if isinstance(count, int):
+            for index in range(count):
+                total = add(total, _LONG(index))
+            return total
+        before = self.builder.block
+        with self.loop(count) as index:
+            running = self.builder.phi(total.type)
+            following = add(running, index)
+            running.add_incoming(total, before)
+            running.add_incoming(following, self.builder.block)
+        return following
 
     @contextmanager
     def loop(self, count: Any) -> Iterator[Any]:

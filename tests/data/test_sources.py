@@ -1,0 +1,470 @@
+"""Every kind of source becomes the same list of items."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from alexnet.data.decode import UnreadablePictureError, decode
+from alexnet.data.items import Item, ItemList, Reader, Source
+from alexnet.data.sources import open_source
+from alexnet.errors import AlexNetError, UsageError
+
+Files = dict[str, bytes]
+
+
+def png(value: int) -> bytes:
+    """A picture that can be told from others by its value."""
+    file = io.BytesIO()
+    Image.new("L", (4, 4), value).save(file, "PNG")
+    return file.getvalue()
+
+
+FLAT: Files = {"cats/a.png": png(1), "cats/b.png": png(2), "dogs/a.png": png(3)}
+SPLIT: Files = {
+    **{"train/cats/a.png": png(1), "train/dogs/a.png": png(2)},
+    **{"valid/cats/a.png": png(3), "valid/dogs/a.png": png(4), "test/cats/a.png": png(5)},
+}
+FLAT_ITEMS = {("cats", None, 1), ("cats", None, 2), ("dogs", None, 3)}
+SPLIT_ITEMS = {
+    *(("cats", "train", 1), ("dogs", "train", 2), ("cats", "val", 3), ("dogs", "val", 4), ("cats", "test", 5)),
+}
+
+
+def write_folder(root: Path, files: Files) -> Path:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def write_zip(path: Path, files: Files, method: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def write_tar(path: Path, files: Files, mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def tar_bytes(files: Files) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+@pytest.fixture
+def spool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("spool")
+
+
+def read(source: Source) -> set[tuple[str, str | None, int]]:
+    """Class, split and the value of every picture, read where the items say it is."""
+    reader = Reader()
+    return {(item.label, item.split, int(decode(reader.read(item))[0, 0, 0])) for item in source.items}
+
+
+MAKERS: dict[str, Callable[[Path, Files], Path]] = {
+    "folder": lambda folder, files: write_folder(folder / "pictures", files),
+    "zip": lambda folder, files: write_zip(folder / "pictures.zip", files),
+    "deflated zip": lambda folder, files: write_zip(folder / "pictures.zip", files, zipfile.ZIP_DEFLATED),
+    "tar": lambda folder, files: write_tar(folder / "pictures.tar", files),
+    "tar.gz": lambda folder, files: write_tar(folder / "pictures.tar.gz", files, "w:gz"),
+    "tgz": lambda folder, files: write_tar(folder / "pictures.tgz", files, "w:gz"),
+    "tar.bz2": lambda folder, files: write_tar(folder / "pictures.tar.bz2", files, "w:bz2"),
+    "tar.xz": lambda folder, files: write_tar(folder / "pictures.tar.xz", files, "w:xz"),
+}
+
+
+@pytest.fixture(params=MAKERS)
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Files], Path]:
+    return lambda files: MAKERS[request.param](tmp_path, files)
+
+
+def test_one_folder_a_class(make: Callable[[Files], Path], spool: Path) -> None:
+    source = open_source(make(FLAT), spool)
+    assert read(source) == FLAT_ITEMS
+    assert [item.name for item in source.items] == sorted(FLAT)
+
+
+def test_folders_of_splits(make: Callable[[Files], Path], spool: Path) -> None:
+    assert read(open_source(make(SPLIT), spool)) == SPLIT_ITEMS
+
+
+def test_a_folder_around_everything_is_looked_through(make: Callable[[Files], Path], spool: Path) -> None:
+    wrapped = {f"my set/pictures/{name}": content for name, content in SPLIT.items()}
+    assert read(open_source(make(wrapped), spool)) == SPLIT_ITEMS
+
+
+def test_what_systems_leave_behind_is_ignored(make: Callable[[Files], Path], spool: Path) -> None:
+    junk = (
+        "__MACOSX/cats/._a.png",
+        "cats/.DS_Store",
+        "cats/Thumbs.db",
+        ".git/config",
+        "dogs/.a.png.swp",
+        "desktop.ini",
+    )
+    source = open_source(make({**FLAT, **dict.fromkeys(junk, b"junk")}), spool)
+    assert read(source) == FLAT_ITEMS
+    assert source.notes == []
+
+
+def test_files_in_no_class_are_mentioned(make: Callable[[Files], Path], spool: Path) -> None:
+    source = open_source(make({**FLAT, "README.txt": b"words", "extra.png": png(9)}), spool)
+    assert read(source) == FLAT_ITEMS
+    assert source.notes == ["2 files lie in no class folder and are not used, README.txt first"]
+
+
+def test_folders_within_a_class_belong_to_it(make: Callable[[Files], Path], spool: Path) -> None:
+    files = {"train/cats/indoors/a.png": png(1), "train/dogs/images/more/b.png": png(2)}
+    assert read(open_source(make(files), spool)) == {("cats", "train", 1), ("dogs", "train", 2)}
+
+
+def test_classes_may_be_called_as_splits(spool: Path, tmp_path: Path) -> None:
+    files = {"train/a.png": png(1), "tram/a.png": png(2), "test/b.png": png(3)}
+    assert {label for label, _, _ in read(open_source(write_folder(tmp_path, files), spool))} == {
+        "train",
+        "tram",
+        "test",
+    }
+
+
+def test_pictures_in_no_folder(make: Callable[[Files], Path], spool: Path) -> None:
+    with pytest.raises(AlexNetError, match=r"no classes in .*a\.png lies in no class folder"):
+        open_source(make({"a.png": png(1), "b.png": png(2)}), spool)
+
+
+def test_nothing_in_it(make: Callable[[Files], Path], spool: Path, tmp_path: Path) -> None:
+    path = make({".hidden": b""})
+    with pytest.raises(AlexNetError, match="no pictures in"):
+        open_source(path, spool)
+
+
+def test_an_odd_name_on_disk(tmp_path: Path, spool: Path) -> None:
+    folder = write_folder(tmp_path / "pictures", {**FLAT, "caffè ☕/ä b.png": png(7)})
+    (folder / "dogs" / b"\xff\xfe.png".decode("utf-8", "surrogateescape")).write_bytes(png(8))
+    source = open_source(folder, spool)
+    ItemList.write(tmp_path / "items", source.items)
+    items = ItemList(tmp_path / "items").take(np.arange(len(source.items)))
+    assert read(Source(items)) == FLAT_ITEMS | {("caffè ☕", None, 7), ("dogs", None, 8)}
+    json.dumps([item.name for item in items]).encode("utf-8")
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz", "tar.xz"])
+def test_a_damaged_archive(ending: str, tmp_path: Path, spool: Path) -> None:
+    maker = {"zip": "deflated zip"}.get(ending, ending)
+    path = MAKERS[maker](tmp_path, {f"cats/{n}.png": np.random.default_rng(n).bytes(5000) for n in range(9)})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    with pytest.raises(AlexNetError, match=r"pictures.* is (a )?damaged"):
+        open_source(path, spool)
+
+
+def test_words_called_zip_or_tar(tmp_path: Path, spool: Path) -> None:
+    for name in ("words.zip", "words.tar", "words.tar.gz"):
+        (tmp_path / name).write_text("these are words, no archive\n" * 100)
+        with pytest.raises(AlexNetError, match="damaged"):
+            open_source(tmp_path / name, spool)
+
+
+def test_damage_within_a_zip_is_the_pictures_own(tmp_path: Path, spool: Path) -> None:
+    path = write_zip(tmp_path / "pictures.zip", {f"cats/{n}.png": png(n) * 20 for n in range(3)}, zipfile.ZIP_DEFLATED)
+    source = open_source(path, spool)
+    content = bytearray(path.read_bytes())
+    content[source.items[1].offset + 50 : source.items[1].offset + 70] = b"\xff" * 20
+    path.write_bytes(content)
+    reader = Reader()
+    reader.read(source.items[0])
+    with pytest.raises(UnreadablePictureError, match="damaged in the zip file"):
+        reader.read(source.items[1])
+    reader.read(source.items[2])
+
+
+def test_an_encrypted_zip(tmp_path: Path, spool: Path) -> None:
+    path = write_zip(tmp_path / "pictures.zip", FLAT)
+    content = bytearray(path.read_bytes())
+    for magic, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = -1
+        while (at := content.find(magic, at + 1)) >= 0:
+            content[at + flags] |= 1
+    path.write_bytes(content)
+    with pytest.raises(AlexNetError, match="is encrypted"):
+        open_source(path, spool)
+
+
+# ImageNet's own files, in small
+
+WNIDS = ("n02119789", "n01440764", "n03000000")
+WORDS = ("kit fox, Vulpes macrotis", "tench, Tinca tinca", "whole")
+
+
+def meta_mat(year: int) -> bytes:
+    """The synsets in the order of their ids, not of their names; the last is an inner node without pictures."""
+    kinds = [(f"ILSVRC{year}_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
+    synsets = np.empty((3, 1), dtype=kinds)
+    for number, (wnid, words) in enumerate(zip(WNIDS, WORDS, strict=True)):
+        synsets[number, 0] = (number + 1, wnid, words, 2 if number == 2 else 0)
+    file = io.BytesIO()
+    savemat(file, {"synsets": synsets})
+    return file.getvalue()
+
+
+TRAIN_TARS = {
+    "n01440764.tar": tar_bytes({"n01440764_10.JPEG": png(1), "n01440764_2.JPEG": png(2)}),
+    "n02119789.tar": tar_bytes({"n02119789_1.JPEG": png(3)}),
+}
+
+
+def test_ilsvrc_2012(tmp_path: Path, spool: Path) -> None:
+    write_tar(tmp_path / "ILSVRC2012_img_train.tar", TRAIN_TARS)
+    write_tar(tmp_path / "ILSVRC2012_img_val.tar", {f"ILSVRC2012_val_{n:08}.JPEG": png(10 + n) for n in (2, 1, 3)})
+    write_tar(tmp_path / "ILSVRC2012_img_test.tar", {"ILSVRC2012_test_00000001.JPEG": png(99)})
+    kit = "ILSVRC2012_devkit_t12/data"
+    truth = {f"{kit}/ILSVRC2012_validation_ground_truth.txt": b"2\n1\n1\n", f"{kit}/meta.mat": meta_mat(2012)}
+    write_tar(tmp_path / "ILSVRC2012_devkit_t12.tar.gz", truth, "w:gz")
+    source = open_source(tmp_path, spool)
+    assert read(source) == {
+        *(("n01440764", "train", 1), ("n01440764", "train", 2), ("n02119789", "train", 3)),
+        *(("n01440764", "val", 11), ("n02119789", "val", 12), ("n02119789", "val", 13)),
+    }
+    assert source.descriptions["n01440764"] == "tench, Tinca tinca"
+    assert [note.split(" is")[0] for note in source.notes] == ["ILSVRC2012_img_test.tar"]
+    assert [item.name for item in source.items][-3:] == [f"val/ILSVRC2012_val_{n:08}.JPEG" for n in (1, 2, 3)]
+
+
+def test_ilsvrc_2010(tmp_path: Path, spool: Path) -> None:
+    write_tar(tmp_path / "ILSVRC2010_images_train.tar", TRAIN_TARS)
+    write_tar(tmp_path / "ILSVRC2010_images_val.tar", {f"val/ILSVRC2010_val_{n:08}.JPEG": png(10 + n) for n in (1, 2)})
+    tested = {
+        "test/ILSVRC2010_test_00000001.JPEG": png(21),
+        "test/ILSVRC2010_test_00000002.JPEG": gzip.compress(png(22)),
+    }
+    write_tar(tmp_path / "ILSVRC2010_images_test.tar", tested)
+    write_tar(tmp_path / "patch_images.tar", {"patch_images/train/n02119789_1.JPEG": png(33)})
+    (tmp_path / "ILSVRC2010_test_ground_truth.txt").write_text("1\n2\n")
+    truth = {"ILSVRC2010_validation_ground_truth.txt": b"2\n1\n", "meta.mat": meta_mat(2010)}
+    kit = {f"devkit-1.0/data/{name}": content for name, content in truth.items()}
+    write_tar(tmp_path / "ILSVRC2010_devkit-1.0.tar.gz", kit, "w:gz")
+    assert read(open_source(tmp_path, spool)) == {
+        *(("n01440764", "train", 1), ("n01440764", "train", 2), ("n02119789", "train", 33)),
+        *(("n01440764", "val", 11), ("n02119789", "val", 12), ("n02119789", "test", 21), ("n01440764", "test", 22)),
+    }
+
+
+def test_ilsvrc_without_its_devkit(tmp_path: Path, spool: Path) -> None:
+    write_tar(tmp_path / "ILSVRC2012_img_train.tar", TRAIN_TARS)
+    with pytest.raises(AlexNetError, match="misses the devkit"):
+        open_source(tmp_path, spool)
+
+
+def test_a_tar_of_tars_is_a_folder_of_classes(tmp_path: Path, spool: Path) -> None:
+    path = write_tar(tmp_path / "train_pictures.tar", TRAIN_TARS)
+    assert read(open_source(path, spool)) == {("n01440764", None, 1), ("n01440764", None, 2), ("n02119789", None, 3)}
+
+
+# Tables
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv(delimiter: str, tmp_path: Path, spool: Path) -> None:
+    write_folder(tmp_path, SPLIT)
+    rows = [("Path", "Label", "Split"), *((name, name.split("/")[1], name.split("/")[0]) for name in SPLIT)]
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerows(rows)
+    (tmp_path / "pictures.csv").write_text("\ufeff" + text.getvalue(), encoding="utf-8")
+    source = open_source(tmp_path / "pictures.csv", spool)
+    assert read(source) == SPLIT_ITEMS
+    assert [item.name for item in source.items] == list(SPLIT)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "needs the columns path and label"),
+        ("a.png,cats\n", "needs the columns path and label; its first line is 'a.png,cats'"),
+        ("path,label\n", "no pictures"),
+        ("path,label\na.png,cats\nb.png,\n", "line 3: the label is missing"),
+        ("path,label\n,cats\n", "line 2: the path is missing"),
+        ("path,label\nb.png\n", "line 2: the label is missing"),
+        ("path,label,split\na.png,cats,holdout\n", "line 2: there is no split 'holdout', only train, val and test"),
+    ],
+)
+def test_a_csv_that_is_not_right(text: str, message: str, tmp_path: Path, spool: Path) -> None:
+    (tmp_path / "pictures.csv").write_text(text)
+    with pytest.raises(AlexNetError, match=message):
+        open_source(tmp_path / "pictures.csv", spool)
+
+
+def test_a_csv_in_another_encoding(tmp_path: Path, spool: Path) -> None:
+    (tmp_path / "pictures.csv").write_bytes("path,label\na.png,Käfer\n".encode("latin-1"))
+    with pytest.raises(AlexNetError, match="is not UTF-8"):
+        open_source(tmp_path / "pictures.csv", spool)
+
+
+def test_a_file_that_the_csv_names_is_missing(tmp_path: Path, spool: Path) -> None:
+    (tmp_path / "pictures.csv").write_text("path,label\nnothing.png,cats\n")
+    (item,) = open_source(tmp_path / "pictures.csv", spool).items
+    with pytest.raises(UnreadablePictureError, match="no such file"):
+        Reader().read(item)
+
+
+def hf_dataset(values: range, names: tuple[str, ...] = ("dogs", "cats")) -> Any:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names))})
+    rows = {"image": [{"bytes": png(v), "path": f"{v}.png"} for v in values], "label": [v % 2 for v in values]}
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+HF_ITEMS = {("cats" if v % 2 else "dogs", v) for v in range(30)}
+
+
+def test_hugging_face_dataset_saved_to_disk(tmp_path: Path, spool: Path) -> None:
+    hf_dataset(range(30)).save_to_disk(tmp_path / "saved", num_shards=3)
+    assert {(label, value) for label, _, value in read(open_source(tmp_path / "saved", spool))} == HF_ITEMS
+
+
+def test_hugging_face_dataset_dict_saved_to_disk(tmp_path: Path, spool: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    both = datasets.DatasetDict({"train": hf_dataset(range(20)), "validation": hf_dataset(range(20, 30))})
+    both.save_to_disk(tmp_path / "saved")
+    items = read(open_source(tmp_path / "saved", spool))
+    assert {(label, value) for label, _, value in items} == HF_ITEMS
+    assert {value for _, split, value in items if split == "val"} == set(range(20, 30))
+
+
+@pytest.mark.parametrize("rows_a_group", [4, 1000])
+def test_parquet_of_the_hub(rows_a_group: int, tmp_path: Path, spool: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name, values in (("train-00000-of-00001", range(20)), ("test-00000-of-00001", range(20, 30))):
+        table = hf_dataset(values).with_format("arrow")[:]
+        pq.write_table(table, tmp_path / "data" / f"{name}.parquet", row_group_size=rows_a_group)
+    source = open_source(tmp_path, spool)
+    items = read(source)
+    assert {(label, value) for label, _, value in items} == HF_ITEMS
+    assert {split for _, split, value in items if value >= 20} == {"test"}
+    reader = Reader()
+    for item in reversed(source.items):  # any order
+        assert decode(reader.read(item)).shape == (4, 4, 3)
+
+
+def test_plain_parquet_with_bytes_and_words(tmp_path: Path, spool: Path) -> None:
+    table = pa.table({"picture": [png(1), png(2), png(3)], "class": ["cats", "dogs", None]})
+    pq.write_table(table, tmp_path / "pictures.parquet")
+    source = open_source(tmp_path / "pictures.parquet", spool)
+    assert read(source) == {("cats", None, 1), ("dogs", None, 2)}
+    assert source.notes == ["1 pictures without a label are not used"]
+
+
+@pytest.mark.parametrize(("columns", "missing"), [({"image": [b""]}, "labels"), ({"label": [1]}, "pictures")])
+def test_a_table_without_a_column(columns: dict[str, list[Any]], missing: str, tmp_path: Path, spool: Path) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "pictures.parquet")
+    with pytest.raises(AlexNetError, match=f"has no column of {missing}"):
+        open_source(tmp_path / "pictures.parquet", spool)
+
+
+def test_words_called_parquet(tmp_path: Path, spool: Path) -> None:
+    (tmp_path / "words.parquet").write_text("words")
+    with pytest.raises(AlexNetError, match="can't be read as parquet"):
+        open_source(tmp_path / "words.parquet", spool)
+
+
+def test_a_dataset_by_name(tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` takes a folder where it takes a name of the hub, which the tests do not reach."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "repository").mkdir()
+    for name, values in (("train", range(20)), ("test", range(20, 30))):
+        hf_dataset(values).to_parquet(tmp_path / "repository" / f"{name}.parquet")
+    items = read(open_source(f"hf:{tmp_path / 'repository'}", spool))
+    assert {(label, value) for label, _, value in items} == HF_ITEMS
+    assert {split for _, split, value in items if value >= 20} == {"test"}
+
+
+def test_a_name_that_the_hub_does_not_have(spool: Path, tmp_path: Path) -> None:
+    with pytest.raises(AlexNetError, match="can't be had"):
+        open_source(f"hf:{tmp_path}/nothing", spool)
+
+
+# Python
+
+
+def test_a_python_iterator(tmp_path: Path, spool: Path) -> None:
+    write_folder(tmp_path, FLAT)
+
+    def pictures() -> Any:
+        yield tmp_path / "cats/a.png", "cats"
+        yield png(2), "cats", "train"
+        yield np.full((4, 4, 3), 3, np.uint8), "dogs", "validation"
+        yield Image.new("RGB", (4, 4), (4, 4, 4)), 7
+        yield np.full((4, 4), 5 * 257, np.uint16), "dogs", None
+
+    assert read(open_source(pictures(), spool)) == {
+        *(("cats", None, 1), ("cats", "train", 2), ("dogs", "val", 3), ("7", None, 4), ("dogs", None, 5))
+    }
+
+
+def test_a_torch_style_dataset(spool: Path) -> None:
+    class Pictures:
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            if index >= 3:
+                raise IndexError
+            return Image.new("L", (4, 4), index), index % 2
+
+    assert read(open_source(Pictures(), spool)) == {("0", None, 0), ("1", None, 1), ("0", None, 2)}
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        ([], AlexNetError, "the source is empty"),
+        ([b"x"], UsageError, "must be \\(picture, label\\)"),
+        ([(3, "cats")], UsageError, "is a int; it must be a path"),
+        ([(b"x", "cats", "holdout")], AlexNetError, "no split 'holdout'"),
+        (17, UsageError, "a int is no source of pictures"),
+    ],
+)
+def test_python_sources_that_are_not_right(source: Any, error: type, message: str, spool: Path) -> None:
+    with pytest.raises(error, match=message):
+        open_source(source, spool)
+
+
+def test_what_is_no_source(tmp_path: Path, spool: Path) -> None:
+    with pytest.raises(AlexNetError, match="does not exist"):
+        open_source(tmp_path / "nothing", spool)
+    (tmp_path / "picture.png").write_bytes(png(1))
+    with pytest.raises(AlexNetError, match="is no source of pictures: give a folder with one folder a class"):
+        open_source(tmp_path / "picture.png", spool)
+
+
+def test_a_file_of_gigabytes_is_not_read_as_a_picture(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    with path.open("wb") as file:
+        file.truncate(3 << 30)
+    for item in (Item("large", "a", None, str(path)), Item("large", "a", None, str(path), 0, 3 << 30)):
+        with pytest.raises(UnreadablePictureError, match="3,221,225,472 bytes: too large"):
+            Reader().read(item)

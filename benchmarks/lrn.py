@@ -1,6 +1,6 @@
 """Time the response normalisations, forward + backward, against copying the same bytes, PyTorch and other ways.
 
-    python benchmarks/lrn.py [--batch-size 64] [--rounds 7] [--clock wall] [--only NAME] [--out FILE]
+    python benchmarks/lrn.py [--batch-sizes 64 128] [--rounds 5] [--clock wall] [--only NAME] [--out FILE]
 
 Each round times every contestant once, in turn; a ratio is the median over the rounds of the ratios within a round,
 with the quartiles beside it. "Copying the same bytes" is 2.5 copies of the tensor: the forward reads one and writes
@@ -11,6 +11,7 @@ OMP_WAIT_POLICY=passive, so that waiting is not counted.
 """
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from alexnet.provenance import machine, provenance
 from alexnet.training.allocator import keep_pages
 
 SHAPES = {"conv1": (96, 55, 55), "conv2": (256, 27, 27)}
+LAYOUTS = {torch.channels_last: "channels-last", torch.contiguous_format: "contiguous"}
 ALPHA, TOWERS = 1e-4, 2
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 Contestant = Callable[[], object]
@@ -40,28 +43,36 @@ Contestant = Callable[[], object]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as `alexnet train` does
     keep_pages()
+    out = arguments.out or Path("docs/results") / f"lrn-{re.sub('[^a-z0-9]+', '-', machine().lower()).strip('-')}.json"
     rows = []
-    for name, prepare in cases(arguments.batch_size).items():
+    for name, prepare in cases(arguments.batch_sizes).items():
         if arguments.only in name:
             rows.append({"case": name} | measure(prepare(), arguments.rounds, CLOCKS[arguments.clock]))
             report(rows[-1])
-    out = arguments.out or Path("docs/results") / f"lrn-{re.sub('[^a-z0-9]+', '-', machine().lower()).strip('-')}.json"
-    waiting = os.environ.get("OMP_WAIT_POLICY", "default")
-    busy = {"load average": os.getloadavg()[0]} if hasattr(os, "getloadavg") else {}
-    result = provenance(" ".join(["python", *sys.argv])) | busy
-    result |= {"clock": arguments.clock, "OMP_WAIT_POLICY": waiting, "threads": torch.get_num_threads(), "rows": rows}
-    unfinished = out.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(unfinished, out)
+            write(out, arguments.clock, rows)
     print(f"written to {out}", file=sys.stderr)
+
+
+def write(out: Path, clock: str, rows: list[dict[str, Any]]) -> None:
+    result = provenance(" ".join(["python", *sys.argv]))
+    if hasattr(os, "getloadavg"):
+        result["load average"] = round(os.getloadavg()[2], 1)
+    waiting = os.environ.get("OMP_WAIT_POLICY", "default")
+    result |= {"clock": clock, "OMP_WAIT_POLICY": waiting, "threads": torch.get_num_threads(), "rows": rows}
+    unfinished = out.with_suffix(".tmp")
+    with unfinished.open("w") as file:
+        file.write(json.dumps(result, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, out)
 
 
 def measure(contestants: dict[str, Contestant], rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
@@ -92,16 +103,15 @@ def report(row: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def cases(batch_size: int) -> dict[str, Callable[[], dict[str, Contestant]]]:
+def cases(batch_sizes: list[int]) -> dict[str, Callable[[], dict[str, Contestant]]]:
     found: dict[str, Callable[[], dict[str, Contestant]]] = {}
-    for layer, shape in SHAPES.items():
-        size = (batch_size, *shape)
-        for dtype in (torch.bfloat16, torch.float32):
-            for layout in (torch.channels_last, torch.contiguous_format):
-                name = f"{layer} {str(dtype)[6:]} {'channels-last' if layout == torch.channels_last else 'contiguous'}"
-                found[name] = lambda size=size, dtype=dtype, layout=layout: against_copy(size, dtype, layout)
-        found[f"{layer} float32 against PyTorch"] = lambda size=size: against_pytorch(size)
-        found[f"{layer} bfloat16 other ways"] = lambda size=size: against_other_ways(size)
+    for batch_size, (layer, shape) in itertools.product(batch_sizes, SHAPES.items()):
+        where, size = f"{layer} of {batch_size}", (batch_size, *shape)
+        for dtype, (layout, words) in itertools.product((torch.bfloat16, torch.float32), LAYOUTS.items()):
+            found[f"{where} {str(dtype)[6:]} {words}"] = partial(against_copy, size, dtype, layout)
+        found[f"{where} float32 against PyTorch"] = partial(against_pytorch, size)
+        if batch_size == batch_sizes[0]:
+            found[f"{where} bfloat16 other ways"] = partial(against_other_ways, size)
     return found
 
 

@@ -134,7 +134,7 @@ class Kernel(NamedTuple):
     """Compiled code: ``address`` of a C function ``void (Job *)``, to be called by each thread that shall take part."""
 
     address: int
-    shape: KernelShape
+    scratch_bytes: int  # of memory that each of them needs
     engine: llvm.ExecutionEngine  # owns the code
 
 
@@ -174,7 +174,7 @@ def _compile(shape: KernelShape, processor: Processor) -> Kernel:
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
-    return Kernel(engine.get_function_address("kernel"), shape, engine)
+    return Kernel(engine.get_function_address("kernel"), shape.scratch_bytes, engine)
 
 
 def _round_up(count: int, multiple: int = _CACHE_LINE) -> int:

@@ -17,7 +17,7 @@ import time
 import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,7 @@ from alexnet.data.shards import (
     WORK_FOLDER,
     Job,
     Result,
+    digest,
     forget_result,
     make_shards,
     read_pixel_sum,
@@ -142,10 +143,11 @@ def stratified_split(labels: np.ndarray, classes: list[str], shares: Mapping[str
         start = 0
         for split in SPLITS[1:]:
             share = shares.get(split, 0.0)
-            count = max(math.floor(share * len(members) + 0.5), 1 if share > 0 else 0)
-            count = min(count, len(members) - 1 - start)
-            splits[drawn[start : start + count]] = SPLITS.index(split)
-            start += count
+            if share > 0 and (room := len(members) - 1 - start) > 0:
+                later = sum(shares.get(other, 0.0) > 0 for other in SPLITS[SPLITS.index(split) + 1 :])
+                count = max(min(math.floor(share * len(members) + 0.5), room - later), 1)
+                splits[drawn[start : start + count]] = SPLITS.index(split)
+                start += count
     return splits
 
 
@@ -210,7 +212,7 @@ def _claimed(folder: Path, source: str, options: dict[str, Any]) -> Iterator[Non
             try:
                 yield
             except BaseException:
-                if not any((folder / WORK_FOLDER).glob("*.arrow.json")):  # no shard stands
+                if not any(folder.glob("*.arrow")):  # nothing was made yet
                     _clean(folder, remove=not existed)
                 raise
     except OSError as error:
@@ -308,6 +310,8 @@ def _make(folder: Path, plan: _Plan, size: int, workers: int, progress: bool) ->
     left = sum(len(plan.shards[shard]) for shard in todo)
     _check_space(folder, left, size)
     jobs = (Job(shard, plan.items.take(plan.shards[shard])) for shard in todo)
+    if not todo:
+        return
     shown = show_progress(total, "pictures", total - left) if progress else nullcontext()
     try:
         with shown as bar:
@@ -317,20 +321,17 @@ def _make(folder: Path, plan: _Plan, size: int, workers: int, progress: bool) ->
 
 
 def _stands(folder: Path, plan: _Plan, shard: str) -> bool:
-    """Whether a shard was made, and none of the files that it misses was mended since."""
+    """Whether a shard was made of the same items, and none of the files that it misses was mended since."""
     result = read_result(folder, shard)
     if result is None or not (folder / shard).is_file():
         return False
+    items = plan.items.take(plan.shards[shard])
     made = (folder / shard).stat().st_mtime
-    if any(_changed_since(item.file, made) for item in _left_out_files(plan, shard, result)):
+    missed = [items[position] for position, _ in result.left_out] if result.items == digest(items) else None
+    if missed is None or any(item.length < 0 and _changed_since(item.file, made) for item in missed):
         forget_result(folder, shard)
         return False
     return True
-
-
-def _left_out_files(plan: _Plan, shard: str, result: Result) -> list[Any]:
-    items = plan.items.take(plan.shards[shard][[position for position, _ in result.left_out]])
-    return [item for item in items if item.length < 0]
 
 
 def _changed_since(file: str, moment: float) -> bool:
@@ -398,18 +399,14 @@ def _finish(folder: Path, plan: _Plan, source: str, options: dict[str, Any], max
 
 
 def _left_out(plan: _Plan, members: np.ndarray, result: Result) -> list[dict[str, str]]:
-    """What could not be read, less the files that were removed since."""
     items = plan.items.take(members[[position for position, _ in result.left_out]])
-    return [
-        {"path": item.name, "reason": reason}
-        for item, (_, reason) in zip(items, result.left_out, strict=True)
-        if reason == "no such file" or item.length >= 0 or os.path.lexists(item.file)
-    ]
+    return [{"path": item.name, "reason": reason} for item, (_, reason) in zip(items, result.left_out, strict=True)]
 
 
 def _check_left_out(folder: Path, left_out: list[dict[str, str]], total: int, max_bad: float) -> None:
     if len(left_out) <= max_bad * total:
         return
+    (folder / WORK_FOLDER / _LIST_NAME).unlink()  # bad files may be removed before it goes on: list the source anew
     lines = [f"  {entry['path']}: {entry['reason']}" for entry in left_out]
     if len(lines) > _LISTED:
         place = folder / WORK_FOLDER / _LEFT_OUT_NAME
@@ -417,7 +414,7 @@ def _check_left_out(folder: Path, left_out: list[dict[str, str]], total: int, ma
         lines[_LISTED:] = [f"  … and {len(lines) - _LISTED:,} more, all in {place}"]
     raise AlexNetError(
         f"{len(left_out):,} of {total:,} pictures can't be read, more than the {max_bad:.3g} that --max-bad allows; "
-        "mend or remove them, or allow more, and run the same command again, which reads no picture twice:\n"
+        "mend or remove them, or allow more, and run the same command again, it goes on where it was:\n"
         + "\n".join(lines)
     )
 
@@ -426,8 +423,11 @@ def _clean(folder: Path, remove: bool = False) -> None:
     """Remove what a preparation has for itself, and the folder with it when nothing else is left to be there."""
     (folder / PLAN_NAME).unlink(missing_ok=True)
     shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
     if remove:
-        folder.rmdir()
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _closing_line(dataset: PreparedDataset, seconds: float) -> str:

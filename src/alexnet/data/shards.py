@@ -8,6 +8,7 @@ all start a preparation; and when the parent dies, however hard, the pipe ends a
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -48,10 +49,11 @@ class Job(NamedTuple):
 class Result(NamedTuple):
     """What is known of a shard that stands.
 
-    class_counts: pictures of each class. rgb_products: (3, 3), see `statistics`. left_out: position among the shard's
-    items and reason of each that could not be read.
+    items: digest of the items it was made of. class_counts: pictures of each class. rgb_products: (3, 3), see
+    `statistics`. left_out: position among the shard's items and reason of each that could not be read.
     """
 
+    items: str
     rows: int
     sha256: str
     class_counts: list[int]
@@ -65,6 +67,11 @@ def read_result(folder: Path, shard: str) -> Result | None:
         return Result(**json.loads((folder / WORK_FOLDER / f"{shard}.json").read_bytes()))
     except FileNotFoundError:
         return None
+
+
+def digest(items: list[Item]) -> str:
+    """What tells one list of items from another."""
+    return hashlib.sha256(json.dumps(items).encode()).hexdigest()
 
 
 def forget_result(folder: Path, shard: str) -> None:
@@ -197,7 +204,7 @@ def _write(
     np.save(array, pixel_sum(images))
     write_whole(folder / WORK_FOLDER / f"{shard}.npy", array.getvalue())
     counts = np.bincount(labels, minlength=len(classes)).tolist()
-    result = Result(len(kept), sha256, counts, rgb_products(images).tolist(), left_out)
+    result = Result(digest(items), len(kept), sha256, counts, rgb_products(images).tolist(), left_out)
     write_whole(folder / WORK_FOLDER / f"{shard}.json", json.dumps(result._asdict()).encode())
 
 

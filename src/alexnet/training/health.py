@@ -328,7 +328,7 @@ class Health:
         self.total_steps = recipe.epochs * steps_per_epoch
         self.guess = guessing_loss(class_counts, recipe.label_smoothing)
         self.block_steps = _block_steps(steps_per_epoch, self.total_steps)
-        # N(0, 0.01²) leaves its plateau on ImageNet after one to two thousand steps.
+        # A twentieth of the run; up to 3,000 steps, for N(0, 0.01²) may take thousands to leave its plateau.
         self.fair_steps = min(max(150, self.total_steps // 20), 3000, self.total_steps // 2)
         self.memory = _Memory()
 
@@ -514,13 +514,15 @@ class Health:
     # What to do.
 
     def _way_off_the_plateau(self) -> str:
-        if not _starts_slowly(self.recipe):
-            if self.recipe.lr < 0.3 * self._usual_rate():
-                return f"start again with a greater learning rate, `--lr {self._higher()}`"
-            return f"start again with a smaller learning rate, `--lr {self._lower()}`"
-        unit = "" if self.recipe.pixel_unit == "deviation" else " --pixel-unit deviation"
-        way = "--recipe small" if self._is_small_elsewhere() else f"--init he{unit}"
-        return f"start again with `{way}`: weights of N(0, 0.01²) take thousands of steps to begin"
+        why = ": weights of N(0, 0.01²) take thousands of steps to begin" if _starts_slowly(self.recipe) else ""
+        if self._is_small_elsewhere():
+            return f"start again with `--recipe small`{why}"
+        if self.recipe.normalization != "batch":
+            # On raw pixels "he" alone ends in dead maps or a loss that is not finite.
+            return f"start again with `--init he --normalization batch`{why}"
+        if self.recipe.lr < 0.3 * self._usual_rate():
+            return f"start again with a greater learning rate, `--lr {self._higher()}`"
+        return f"start again with a smaller learning rate, `--lr {self._lower()}`"
 
     def _calmer(self) -> str:
         if self._is_small_elsewhere():

@@ -15,7 +15,7 @@ from alexnet.kernels.simd import Job, Kernel, KernelShape, compile_kernel
 
 _SERIAL_BELOW = 32_768  # values; as torch does for its own elementwise operations
 _TILE = 1_024  # values of a tile of whole rows: with its scratch memory and the next tile it fits the first-level cache
-_STRIP = 320  # positions of a tile of a contiguous tensor: long enough runs of memory in each map
+_STRIP = 384  # positions of a tile of a contiguous tensor: long enough runs of memory in each map
 _BLOCK = 32  # maps of a spatial tile of a channels-last tensor: a cache line of bfloat16
 _SHARE = 16  # tiles that a thread takes at a time: neighbours, so that one is fetched while another is worked on
 

@@ -22,7 +22,7 @@ milliseconds, and nothing needs a cache on disk.
 import ctypes
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import llvmlite.binding as llvm
@@ -223,8 +223,11 @@ class _Place(NamedTuple):
     lanes: int
 
 
+_Pass = Callable[[_Place], None]
+
+
 class _Builder:
-    """Writes the IR of a kernel. Methods that yield write a loop around what the caller writes."""
+    """Writes the IR of a kernel. A method that yields writes a loop around what the caller writes."""
 
     def __init__(self, shape: KernelShape, processor: Processor):
         self.shape = shape
@@ -276,47 +279,79 @@ class _Builder:
         self.begin = self._begin(tile)
         self.ahead = self.b.sub(self._begin(self.b.add(tile, _int(1))), self.begin)
 
-        energies = list(range(len(self.shape.neighbours)))  # the scratch buffers of the sums, one for each direction
-        for here in self._places():
-            x = self._x(here)
-            self._put(energies[0], here, x * x)
-        self._sum_all_but_last(energies)
-        if self.shape.backward:
-            self._backward(energies)
-        else:
-            self._forward(energies)
+        passes = self._passes()
+        outermost = self.shape.neighbours[-1]
+        if outermost == "element":
+            for _, work in passes:
+                for row in self._loop(self.shape.rows[1]):
+                    self._row(_int(0), row, work)
+            return
+        # Other tiles are too large for the first-level cache. So all passes go through one together, each as close
+        # behind the one before as its neighbours allow, and find there what that one left.
+        b, count = self.b, self.shape.rows[0 if outermost == "line" else 1]
+        for step in self._loop(count + passes[-1][0]):
+            for behind, work in passes:
+                index = b.sub(step, _int(behind))
+                with b.if_then(b.icmp_unsigned("<", index, _int(count))):  # unsigned: one before the first is large
+                    if outermost == "line":
+                        for row in self._loop(self.shape.rows[1]):
+                            self._row(index, row, work)
+                    else:
+                        self._row(_int(0), index, work)
 
-    def _forward(self, energies: list[int]) -> None:
-        for here in self._places():
+    def _passes(self) -> list[tuple[int, _Pass]]:
+        """What is done to each value in turn, and how many rows or lines behind the first: once its neighbours are."""
+        squares = 0
+        energies = squares + len(self.shape.neighbours) - 1
+        direct, crosses = energies + 1, energies + 2
+        last_crosses = crosses + len(self.shape.neighbours) - 1
+
+        def square(here: _Place) -> None:
+            x = self._x(here)
+            self._put(squares, here, x * x)
+
+        def normalise(here: _Place) -> None:
             self._fetch_ahead("x", here)
             self._fetch_ahead("out", here)
-            w = self._root(self._window(energies[-1], here))
+            w = self._root(self._window(energies, here))
             self._store(here, self._x(here) * (w * w * w))
 
-    def _backward(self, energies: list[int]) -> None:
-        """``grad · s^-0.75 − 1.5 · alpha · x · Σ grad · x · s^-1.75``, the sum over the same window."""
-        direct = energies[-1] + 1
-        crosses = [direct + 1 + index for index in energies]
-        for here in self._places():
+        # grad · s^-0.75 − 1.5 · alpha · x · Σ grad · x · s^-1.75, the sum over the same window
+        def weigh(here: _Place) -> None:
             self._fetch_ahead("x", here)
             self._fetch_ahead("grad", here)
-            w = self._root(self._window(energies[-1], here))
+            w = self._root(self._window(energies, here))
             w2 = w * w
             scaled = self._load("grad", here) * (w2 * w)
             self._put(direct, here, scaled)
-            self._put(crosses[0], here, scaled * self._x(here) * (w2 * w2))
-        self._sum_all_but_last(crosses)
-        factor = self.b.fmul(self.field["alpha"], ir.Constant(ir.FloatType(), 1.5))
-        for here in self._places():
+            self._put(crosses, here, scaled * self._x(here) * (w2 * w2))
+
+        def gather(here: _Place) -> None:
             self._fetch_ahead("out", here)
             x = self._x(here)
-            gradient = self._get(direct, here) - x * self._spread(factor, here.lanes) * self._window(crosses[-1], here)
+            factor = self.b.fmul(self.field["alpha"], ir.Constant(ir.FloatType(), 1.5))
+            gradient = self._get(direct, here) - x * self._spread(factor, here.lanes) * self._window(last_crosses, here)
             self._store(here, gradient.zero_where_not_positive(x) if self.shape.relu else gradient)
 
-    def _sum_all_but_last(self, buffers: list[int]) -> None:
-        for source, target, direction in zip(buffers, buffers[1:], self.shape.neighbours, strict=False):
-            for here in self._places():
-                self._put(target, here, self._sum(source, here, direction))
+        behind = self.shape.padding
+        if self.shape.backward:
+            return [
+                (0, square),
+                *((0, work) for work in self._partial_sums(squares)),
+                (behind, weigh),
+                *((behind, work) for work in self._partial_sums(crosses)),
+                (2 * behind, gather),
+            ]
+        return [(0, square), *((0, work) for work in self._partial_sums(squares)), (behind, normalise)]
+
+    def _partial_sums(self, buffer: int) -> Iterator[_Pass]:
+        """Sums along every direction but the last, from one buffer into the next."""
+        for source, direction in enumerate(self.shape.neighbours[:-1], buffer):
+
+            def add_up(here: _Place, source: int = source, direction: str = direction) -> None:
+                self._put(source + 1, here, self._sum(source, here, direction))
+
+            yield add_up
 
     def _window(self, buffer: int, here: _Place) -> _Lanes:
         return self._sum(buffer, here, self.shape.neighbours[-1])
@@ -349,24 +384,22 @@ class _Builder:
             w = w + w * (e * 0.25)
         return w
 
-    def _places(self) -> Iterator[_Place]:
-        """Every value of the tile, as many at a time as pay."""
+    def _row(self, line: ir.Value, row: ir.Value, work: _Pass) -> None:
+        """``work`` on a row of the tile, as many values at a time as pay."""
         b, shape, widest = self.b, self.shape, self.widest
-        for line in self._loop(shape.rows[0]):
-            for row in self._loop(shape.rows[1]):
-                memory = b.add(self.begin, b.mul(line, self.field["line_stride"]))
-                memory = b.add(memory, b.mul(row, self.field["row_stride"]))
-                scratch = b.add(_int(shape.origin), b.mul(line, _int(shape.line)))
-                scratch = b.add(scratch, b.mul(row, _int(shape.row)))
-                for step in self._loop(shape.length // widest):
-                    offset = b.mul(step, _int(widest))
-                    yield _Place(b.add(memory, offset), b.add(scratch, offset), widest)
-                done, lanes = shape.length // widest * widest, widest
-                while done < shape.length:
-                    lanes //= 2
-                    if done + lanes <= shape.length:
-                        yield _Place(b.add(memory, _int(done)), b.add(scratch, _int(done)), lanes)
-                        done += lanes
+        memory = b.add(self.begin, b.mul(line, self.field["line_stride"]))
+        memory = b.add(memory, b.mul(row, self.field["row_stride"]))
+        scratch = b.add(_int(shape.origin), b.mul(line, _int(shape.line)))
+        scratch = b.add(scratch, b.mul(row, _int(shape.row)))
+        for step in self._loop(shape.length // widest):
+            offset = b.mul(step, _int(widest))
+            work(_Place(b.add(memory, offset), b.add(scratch, offset), widest))
+        done, lanes = shape.length // widest * widest, widest
+        while done < shape.length:
+            lanes //= 2
+            if done + lanes <= shape.length:
+                work(_Place(b.add(memory, _int(done)), b.add(scratch, _int(done)), lanes))
+                done += lanes
 
     def _loop(self, count: "int | ir.Value") -> Iterator[ir.Value]:
         b = self.b

@@ -65,16 +65,13 @@ def folder(striped_folder, striped_data) -> Path:
 
 @torch.no_grad()
 def asked_directly(run: Path, pictures: list[np.ndarray]) -> np.ndarray:
-    """Softmax of the central crop, one picture at a time."""
+    """Softmax of the central crop of each picture."""
     network, preprocess = Run.open(run).load()
     crop, mean = preprocess.crop, preprocess.mean.numpy()
     edge = (72 - crop) // 2
     window = slice(edge, edge + crop)
-    shares = []
-    for picture in pictures:
-        patch = (picture.astype(np.float32) - mean)[window, window] / 64
-        shares.append(network(torch.from_numpy(patch.transpose(2, 0, 1)[None].copy())).double().softmax(1)[0].numpy())
-    return np.stack(shares)
+    patches = [(picture.astype(np.float32) - mean)[window, window].transpose(2, 0, 1) / 64 for picture in pictures]
+    return network(torch.from_numpy(np.stack(patches))).double().softmax(1).numpy()
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -245,12 +242,12 @@ def test_predict_csv_has_a_header_and_reports_bad_files_apart(command, run, fold
 def test_predict_reads_one_picture_from_standard_input(run, folder) -> None:
     path = files_of(folder)[5]
     done = process(run, "-", path, "-", "--json", stdin=path.read_bytes())
-    piped, named = json.loads(done.stdout)
-    assert piped["source"] == "-"
-    assert piped["top"] == named["top"]
     # Read to its end, standard input holds no second picture.
     assert done.returncode == 1
     assert b"-: empty" in done.stderr
+    piped, named = json.loads(done.stdout)
+    assert piped["source"] == "-"
+    assert piped["top"] == named["top"]
 
 
 def test_predict_without_pictures_or_run_is_one_clear_line(command, run, folder, tmp_path) -> None:

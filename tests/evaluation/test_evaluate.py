@@ -71,14 +71,14 @@ def probabilities_by_hand(run: Path, data: Path, split: str, views: int = 10) ->
     pictures = PreparedDataset.open(data).split(split)
     mean, crop, far = preprocess.mean.numpy(), preprocess.crop, 72 - preprocess.crop
     corners = [(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)]
-    shares = []
+    views_of_all = []
     for i in range(len(pictures)):
         centred = (pictures[i][0].astype(np.float32) - mean) / 64
         crops = [centred[y : y + crop, x : x + crop] for y, x in corners]
-        chosen = [view for c in crops for view in (c, c[:, ::-1])] if views == 10 else crops[-1:]
-        logits = network(torch.from_numpy(np.stack(chosen).transpose(0, 3, 1, 2).copy()))
-        shares.append(logits.double().softmax(1).mean(0).numpy())
-    return np.stack(shares), pictures.labels
+        views_of_all += [view for c in crops for view in (c, c[:, ::-1])] if views == 10 else crops[-1:]
+    logits = network(torch.from_numpy(np.stack(views_of_all).transpose(0, 3, 1, 2).copy()))
+    shares = logits.double().softmax(1).numpy().reshape(len(pictures), views, -1).mean(1)
+    return shares, pictures.labels
 
 
 @pytest.fixture(scope="module")

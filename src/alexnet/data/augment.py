@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from alexnet.kernels.patches import can_cut, cut
 from alexnet.recipe import Recipe
 
 
@@ -39,16 +39,57 @@ class Preprocess:
 
         S is `side`, or `crop` without one. `mirrored`: its mirror image.
         """
-        patch = self.centred(pictures, top, left, (mirrored, False, False), "mirror")
-        return resized(patch.mul_(self.scale).permute(0, 3, 1, 2), self.side)
+        count = len(pictures)
+        places = torch.tensor([[top, left]]).expand(count, 2)
+        flips = torch.tensor([[mirrored, False, False]]).expand(count, 3)
+        patches = self.patches(pictures, places, flips, torch.full((count,), self.scale), torch.zeros(count, 3))
+        return resized(patches, self.side)
 
-    def centred(self, pictures: Tensor, top: int, left: int, flips: Sequence[bool], symmetries: str) -> Tensor:
-        """A patch under one of its symmetries, minus the mean: (N, size, size, 3) uint8 → (N, crop, crop, 3) floats."""
+    def patches(
+        self,
+        pictures: Tensor,
+        places: Tensor,
+        flips: Tensor,
+        gain: Tensor,
+        shift: Tensor,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """A patch of each picture, minus the mean, times `gain`, plus `shift`: (N, 3, crop, crop), channels last.
+
+        pictures: (N, size, size, 3) uint8. The rest on the CPU: places (N, 2) int64, top and left; flips (N, 3) bool:
+        mirrored across, down, then transposed; gain (N,) and shift (N, 3) float32.
+        """
         middle = (self.size - self.crop) // 2
-        mean_top, mean_left = (middle, middle) if self.mean_of_centre else (top, left)
-        mean = self.mean[mean_top : mean_top + self.crop, mean_left : mean_left + self.crop].to(pictures.device)
-        patch = _turned(pictures[:, top : top + self.crop, left : left + self.crop], flips, symmetries)
-        return patch - (mean if self.mean_of_centre else _turned(mean[None], flips, symmetries)[0])
+        mean_places = torch.full_like(places, middle) if self.mean_of_centre else places
+        transposed = flips[:, 2]
+        if can_cut(pictures, self.crop) and not (self.mean_of_centre and transposed.any()):
+            values = cut(
+                *(pictures, self.mean, places, mean_places, flips[:, :2], gain, shift),
+                crop=self.crop,
+                turn_mean=not self.mean_of_centre,
+                dtype=dtype,
+            )
+            if transposed.any():
+                values[transposed] = values[transposed].transpose(1, 2)
+        else:
+            device = pictures.device
+            rows, columns = self._positions(places, flips, device)
+            patch = pictures[torch.arange(len(pictures), device=device)[:, None, None], rows, columns].float()
+            if self.mean_of_centre:
+                rows, columns = self._positions(mean_places[:1], torch.zeros_like(flips[:1]), device)
+            patch -= self.mean.to(device)[rows, columns]
+            values = patch.mul_(gain.to(device)[:, None, None, None]).add_(shift.to(device)[:, None, None]).to(dtype)
+        return values.permute(0, 3, 1, 2)
+
+    def _positions(self, places: Tensor, flips: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Row and column that each pixel of each patch is read from, each (N, crop, crop)."""
+        ahead = torch.arange(self.crop, device=device)
+        across, down, transposed = flips.to(device)[:, :, None].unbind(1)
+        top, left = places.to(device)[:, :, None].unbind(1)
+        rows = (top + torch.where(down, ahead.flip(0), ahead))[:, :, None].expand(-1, -1, self.crop)
+        columns = (left + torch.where(across, ahead.flip(0), ahead))[:, None, :].expand(-1, self.crop, -1)
+        exchanged = transposed[:, :, None]
+        return torch.where(exchanged, rows.mT, rows), torch.where(exchanged, columns.mT, columns)
 
     def centre(self, pictures: Tensor) -> Tensor:
         """The central patch of each picture, as `patch` gives it."""
@@ -90,8 +131,9 @@ def augment(
     generator: torch.Generator,
     colour_std: float | None = None,
     side: int | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """A training batch: (N, size, size, 3) uint8 → (N, 3, S, S) float32 in channels-last memory, S = `side` or `crop`.
+    """A training batch: (N, size, size, 3) uint8 → (N, 3, S, S) `dtype` in channels-last memory, S = `side` or `crop`.
 
     Patches and mirror images are drawn from `generator` (on the CPU) once per `recipe.draw_every` pictures, colour
     once a picture; `colour_std` replaces `recipe.colour` where a schedule has changed it. Paper, section 4.1.
@@ -103,23 +145,23 @@ def augment(
     offsets = torch.randint(spread, (draws, 2), generator=generator)
     flips = torch.randint(2, (draws, 3), generator=generator).bool()
     amounts = torch.randn(count, 3, generator=generator) * std
-    light = 1 + (torch.rand(count, 2, generator=generator) * 2 - 1) * recipe.light
+    light = (torch.rand(count, 2, generator=generator) * 2 - 1) * recipe.light
     if recipe.views == "centre":
         offsets = torch.full_like(offsets, (size - crop) // 2)
+    flips &= torch.tensor(_FLIPS[recipe.symmetries])
 
-    batch = torch.empty(count, crop, crop, 3, device=pictures.device)
-    shifts = colour.shifts(amounts).to(pictures.device)
-    for draw in range(draws):
-        rows = slice(draw * recipe.draw_every, (draw + 1) * recipe.draw_every)
-        top, left = offsets[draw].tolist()
-        batch[rows] = preprocess.centred(pictures[rows], top, left, flips[draw].tolist(), recipe.symmetries)
-    if std:
-        batch += shifts[:, None, None, :]
-        batch /= colour.divisor(std)
-    if recipe.light:
-        contrast, brightness = light.to(pictures.device)[:, :, None, None, None].unbind(1)
-        batch.mul_(contrast).add_((brightness - 1) * 127.5)
-    return resized(batch.mul_(preprocess.scale).permute(0, 3, 1, 2), side)
+    of_picture = torch.arange(count) // recipe.draw_every
+    contrast, brightness = (1 + light[:, 0]) / colour.divisor(std), light[:, 1] * 127.5
+    shift = colour.shifts(amounts) * contrast[:, None] + brightness[:, None]
+    gain, shift = contrast * preprocess.scale, shift * preprocess.scale
+    resizes = side is not None and side != crop
+    whole = torch.float32 if resizes else dtype
+    batch = preprocess.patches(pictures, offsets[of_picture], flips[of_picture], gain, shift, whole)
+    return resized(batch, side).to(dtype)
+
+
+# Which of mirrored across, mirrored down and transposed a kind of symmetry draws.
+_FLIPS = {"none": (False, False, False), "mirror": (True, False, False), "square": (True, True, True)}
 
 
 def resized(batch: Tensor, side: int | None) -> Tensor:
@@ -128,18 +170,3 @@ def resized(batch: Tensor, side: int | None) -> Tensor:
         return batch
     small = functional.interpolate(batch, size=(side, side), mode="bilinear", antialias=True)
     return small.contiguous(memory_format=torch.channels_last)
-
-
-def _turned(patch: Tensor, flips: Sequence[bool], symmetries: str) -> Tensor:
-    """The patch (N, S, S, 3) mirrored, or under one of the eight symmetries of a square."""
-    if symmetries == "none":
-        return patch
-    across, down, transposed = flips
-    if across:
-        patch = patch.flip(2)
-    if symmetries == "square":
-        if down:
-            patch = patch.flip(1)
-        if transposed:
-            patch = patch.transpose(1, 2)
-    return patch

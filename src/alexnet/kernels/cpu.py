@@ -1,25 +1,19 @@
 """The response normalisations on a CPU: a tensor cut into tiles, worked off by torch's own threads."""
 
 import ctypes
-import functools
-import os
-import threading
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from alexnet.kernels import Norm
-from alexnet.kernels.simd import Job, Kernel, KernelShape, compile_kernel
+from alexnet.kernels.code import run
+from alexnet.kernels.simd import Job, KernelShape, compile_kernel
 
 _SERIAL_BELOW = 32_768  # values; as torch does for its own elementwise operations
 _TILE = 1_024  # values of a tile of whole rows: with its scratch memory and the next tile it fits the first-level cache
 _STRIP = 384  # positions of a tile of a contiguous tensor: long enough runs of memory in each map
 _BLOCK = 32  # maps of a spatial tile of a channels-last tensor: a cache line of bfloat16
 _SHARE = 16  # tiles that a thread takes at a time: neighbours, so that one is fetched while another is worked on
-
-_process = os.getpid()
 
 
 def forward(x: Tensor, norm: Norm) -> Tensor:
@@ -51,7 +45,7 @@ def _run(x: Tensor, grad: Tensor | None, norm: Norm) -> Tensor:
     kernel = compile_kernel(shape)
     scratch = torch.empty(threads * kernel.scratch_bytes, dtype=torch.uint8)
     job.scratch = scratch.data_ptr()
-    _launch(kernel, job, threads)
+    run(kernel.address, ctypes.addressof(job), threads)
     return out
 
 
@@ -87,36 +81,3 @@ def _tiles(x: Tensor, channels_last: bool, norm: Norm, *, backward: bool) -> tup
             job.inner_stride, job.inner_last, job.row_stride = length, positions - length, positions
     bfloat16 = x.dtype == torch.bfloat16
     return KernelShape(backward, norm.relu, bfloat16, norm.size, rows, length, neighbours), job
-
-
-def _launch(kernel: Kernel, job: Job, threads: int) -> None:
-    """Let ``threads`` threads, this one among them, work off the tiles of ``job``."""
-    work, argument = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(kernel.address), ctypes.addressof(job)
-    parallel = _openmp_parallel()
-    if threads == 1:
-        work(argument)
-    elif parallel is not None and os.getpid() == _process:  # OpenMP's threads do not survive a fork
-        parallel(ctypes.c_void_p(kernel.address), ctypes.c_void_p(argument), threads, 0)
-    else:
-        others = [threading.Thread(target=work, args=(argument,)) for _ in range(threads - 1)]
-        for thread in others:
-            thread.start()
-        work(argument)
-        for thread in others:
-            thread.join()
-
-
-@functools.cache
-def _openmp_parallel() -> Callable[..., None] | None:
-    """The entry to a parallel region in the OpenMP runtime torch is linked with; None where it has no such name.
-
-    Torch's workers spin for some milliseconds after each operation, waiting for the next. Threads of our own
-    would share the cores with them; running on the same workers finds them awake.
-    """
-    try:
-        parallel = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).GOMP_parallel
-    except (OSError, AttributeError):
-        return None
-    parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
-    parallel.restype = None
-    return parallel

@@ -28,6 +28,8 @@ from typing import NamedTuple
 import llvmlite.binding as llvm
 from llvmlite import ir
 
+from alexnet.kernels.code import Processor, compile_module, host, rounded, widened
+
 # s ** (-1/4) without a division or a square root: a guess w from the bits of s, for which e = 1 - s·w⁴ is within 0.1243
 # of zero, then this minimax polynomial of (1 - e) ** (-1/4) on that interval. The relative error left, 2.9e-6, is a
 # thousandth of the spacing of bfloat16; one Newton step more takes float32 to its last bits.
@@ -125,33 +127,12 @@ class Job(ctypes.Structure):
 _JOB = ir.LiteralStructType([ir_type for _, ir_type in _FIELDS.values()])
 
 
-class _BFloatType(ir.types.Type):
-    def _to_string(self) -> str:
-        return "bfloat"
-
-
 class Kernel(NamedTuple):
     """Compiled code: ``address`` of a C function ``void (Job *)``, to be called by each thread that shall take part."""
 
     address: int
     scratch_bytes: int  # of memory that each of them needs
     engine: llvm.ExecutionEngine  # owns the code
-
-
-class Processor(NamedTuple):
-    """A processor, as LLVM names it."""
-
-    name: str
-    features: frozenset[str]  # those it has
-    attributes: str  # the same, and those it lacks, as "+sse,-avx..."
-
-
-@functools.cache
-def host() -> Processor:
-    """The processor this runs on."""
-    features = llvm.get_host_cpu_features()
-    present = frozenset(feature for feature, has in features.items() if has)
-    return Processor(llvm.get_host_cpu_name(), present, features.flatten())
 
 
 _compiling = threading.Lock()
@@ -165,15 +146,7 @@ def compile_kernel(shape: KernelShape, processor: Processor | None = None) -> Ke
 
 @functools.cache
 def _compile(shape: KernelShape, processor: Processor) -> Kernel:
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=processor.name, features=processor.attributes, opt=3, jit=True
-    )
-    module = llvm.parse_assembly(str(_Builder(shape, processor).module))
-    module.triple, module.data_layout = machine.triple, str(machine.target_data)
-    engine = llvm.create_mcjit_compiler(module, machine)
-    engine.finalize_object()
+    engine = compile_module(_Builder(shape, processor).module, processor)
     return Kernel(engine.get_function_address("kernel"), shape.scratch_bytes, engine)
 
 
@@ -233,7 +206,7 @@ class _Builder:
         self.shape = shape
         # of several registers, so that several independent chains are in flight
         self.widest = 64 if "avx512f" in processor.features else 16
-        self.converts = "avx512bf16" in processor.features
+        self.processor = processor
         self.module = ir.Module("response_norm")
         function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [_JOB.as_pointer()]), "kernel")
         self.job = function.args[0]
@@ -426,26 +399,15 @@ class _Builder:
         if not self.shape.bfloat16:
             return _Lanes(b, b.load(self._at(self.field[tensor], ir.FloatType(), here), align=4))
         halves = b.load(self._at(self.field[tensor], ir.IntType(16), here), align=2)
-        integers = ir.VectorType(_I32, here.lanes)
-        bits = b.shl(b.zext(halves, integers), ir.Constant(integers, [16] * here.lanes))
-        return _Lanes(b, b.bitcast(bits, ir.VectorType(ir.FloatType(), here.lanes)))
+        return _Lanes(b, widened(b, halves))
 
     def _store(self, here: _Place, lanes: _Lanes) -> None:
         b = self.b
         if not self.shape.bfloat16:
             b.store(lanes.value, self._at(self.field["out"], ir.FloatType(), here), align=4)
             return
-        b.store(self._to_bfloat16(lanes.value, here.lanes), self._at(self.field["out"], ir.IntType(16), here), align=2)
-
-    def _to_bfloat16(self, value: ir.Value, lanes: int) -> ir.Value:
-        b = self.b
-        halves, integers = ir.VectorType(ir.IntType(16), lanes), ir.VectorType(_I32, lanes)
-        if self.converts:
-            return b.bitcast(b.fptrunc(value, ir.VectorType(_BFloatType(), lanes)), halves)
-        bits = b.bitcast(value, integers)
-        sixteen, one, below_half = (ir.Constant(integers, [number] * lanes) for number in (16, 1, 0x7FFF))
-        to_even = b.add(b.and_(b.lshr(bits, sixteen), one), below_half)
-        return b.trunc(b.lshr(b.add(bits, to_even), sixteen), halves)
+        halves = rounded(b, lanes.value, self.processor)
+        b.store(halves, self._at(self.field["out"], ir.IntType(16), here), align=2)
 
     def _fetch_ahead(self, tensor: str, here: _Place) -> None:
         """Ask for the next tile's part of ``tensor`` into the cache; an address past the end does no harm."""

@@ -34,9 +34,10 @@ from alexnet.training import checkpoint
 from alexnet.training.allocator import keep_pages
 from alexnet.training.health import EpochValidation, Finding, Health, LayerUpdate, dead_units, overlap
 from alexnet.training.initialization import whiten_first_convolution
-from alexnet.training.optimizer import make_optimizers
+from alexnet.training.optimizer import make_optimizers, update_all
 from alexnet.training.precision import autocast, choose_device, choose_precision
 from alexnet.training.schedule import Schedule
+from alexnet.working import WorkingNetwork
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -187,8 +188,13 @@ class Training:
         self.board: SummaryWriter
         self.metrics: BinaryIO
         self.stopping: Callable[[], bool]
+        self.stand()
+
+    def stand(self) -> None:
+        """Where the run folder says, or at the beginning."""
         self.start_anew()
         self.load()
+        self.working = WorkingNetwork(self.network, self.dtype)
 
     def start_anew(self) -> None:
         """Fresh weights from the seed, nothing learned yet."""
@@ -282,21 +288,18 @@ class Training:
         pictures, labels = batch.pictures.to(self.device), batch.labels.to(self.device)
         colour = self.schedule.colour(at.epoch)
         side = self.schedule.side(at.step) or self.run.config.side
-        inputs = augment(pictures, self.preprocess, self.colour, recipe, generator, colour, side)
+        inputs = augment(pictures, self.preprocess, self.colour, recipe, generator, colour, side, self.dtype)
         for optimizer in self.optimizers:
             self.schedule.apply(optimizer, at.epoch, at.step)
         self.network.train()
-        with autocast(self.device, self.dtype):
-            logits = self.network(inputs)
+        logits = self.working(inputs)
         loss = functional.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
         value = loss.item()
         if not math.isfinite(value):
             self.go_back(_first_not_finite(self.network, inputs, self.device, self.dtype))
             return False
         loss.backward()
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        update_all(self.optimizers, self.working.copies)
 
         at.step += 1
         at.batch += 1
@@ -376,17 +379,17 @@ class Training:
         """Loss and error of the central view over the validation split, with the weights that would be kept now."""
         if self.validation is None:
             return None
-        network = self.network
+        self.network.eval()
+        working = self.working
         if self.average:
             network = copy.deepcopy(self.network)
             network.load_state_dict(self.result())
-        network.eval()
+            working = WorkingNetwork(network, self.dtype)
         loss, wrong = 0.0, 0
         predicted = torch.zeros(len(self.classes), dtype=torch.int64)
         for batch in evaluation_batches(self.validation, self.recipe.batch_size):
             labels = batch.labels.to(self.device)
-            with autocast(self.device, self.dtype):
-                logits = network(self.preprocess.centre(batch.pictures.to(self.device))).float()
+            logits = working(self.preprocess.centre(batch.pictures.to(self.device))).float()
             loss += functional.cross_entropy(logits, labels, reduction="sum").item()
             answers = logits.argmax(1)
             wrong += int((answers != labels).sum())
@@ -421,9 +424,7 @@ class Training:
                 f"numbers not finite at step {step}, first in {where}, with a tenth of the learning rate too: "
                 f"train with a smaller one, such as --lr {self.recipe.lr * 0.01:g}, or with --recipe small"
             )
-        # The file's state; without a file, the beginning.
-        self.start_anew()
-        self.load()
+        self.stand()
         self.schedule.scale = SMALLER_RATE
         self.at.rollbacks += 1
         self.bar.note(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from alexnet.kernels.update import can_update, update
 from alexnet.recipe import Recipe
 
 
@@ -37,22 +38,30 @@ class PaperSGD(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.update({})
+        return loss
+
+    @torch.no_grad()
+    def update(self, copies: Mapping[nn.Parameter, nn.Parameter]) -> None:
+        """One update; where a parameter has a working copy, that has its gradient and is given the new weight."""
         for group in self.param_groups:
-            weights = [p for p in group["params"] if p.grad is not None]
-            if not weights:
-                continue
-            gradients = [p.grad for p in weights]
-            velocities = []
-            for p in weights:
+            lr, momentum = group["lr"], group["momentum"]
+            decay = group["weight_decay"] * lr
+            for p in group["params"]:
+                copy = copies.get(p)
+                gradient = p.grad if copy is None else copy.grad
+                if gradient is None:
+                    continue
                 if not self.state[p]:
                     self.state[p]["velocity"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-                velocities.append(self.state[p]["velocity"])
-            torch._foreach_mul_(velocities, group["momentum"])
-            if group["weight_decay"]:
-                torch._foreach_add_(velocities, weights, alpha=-group["weight_decay"] * group["lr"])
-            torch._foreach_add_(velocities, gradients, alpha=-group["lr"])
-            torch._foreach_add_(weights, velocities)
-        return loss
+                velocity = self.state[p]["velocity"]
+                if can_update(p, velocity, gradient, copy):
+                    update(p, velocity, gradient, copy, momentum=momentum, decay=decay, lr=lr)
+                    continue
+                velocity.mul_(momentum).add_(p, alpha=-decay).add_(gradient, alpha=-lr)
+                p.add_(velocity)
+                if copy is not None:
+                    copy.copy_(p)
 
 
 class Muon(torch.optim.Optimizer):
@@ -144,3 +153,25 @@ def make_optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Opti
     if convolutions:
         rules.append(Muon(convolutions, momentum=recipe.momentum))
     return rules
+
+
+@torch.no_grad()
+def update_all(optimizers: Sequence[torch.optim.Optimizer], copies: Mapping[nn.Parameter, nn.Parameter]) -> None:
+    """One update by each rule, after which no parameter has a gradient.
+
+    `copies`: for some parameters their working copies, which have the gradients and are given the new weights.
+    """
+    for optimizer in optimizers:
+        if isinstance(optimizer, PaperSGD):
+            optimizer.update(copies)
+            continue
+        twins = [(p, copies[p]) for group in optimizer.param_groups for p in group["params"] if p in copies]
+        for p, copy in twins:
+            p.grad = None if copy.grad is None else copy.grad.to(p.dtype)
+        optimizer.step()
+        if twins:
+            torch._foreach_copy_([copy for _, copy in twins], [p for p, _ in twins])
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    for copy in copies.values():
+        copy.grad = None

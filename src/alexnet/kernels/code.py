@@ -1,0 +1,246 @@
+"""Machine code for the loops over memory that bound this project, written for the processor at hand when first needed.
+
+A loop is said as LLVM IR on explicit vectors. That takes some milliseconds to compile, where numba would take a second,
+asks no compiler of the user, and gives what an auto-vectoriser can't be asked for: full-width registers, bfloat16
+conversions in one instruction, memory asked for ahead of its use.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+
+BYTE, INT, LONG, FLOAT = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
+BYTES, INTS, LONGS = BYTE.as_pointer(), INT.as_pointer(), LONG.as_pointer()
+_SHORT = ir.IntType(16)
+_process = os.getpid()
+
+
+class Processor(NamedTuple):
+    """A processor, as LLVM names it."""
+
+    name: str
+    features: frozenset[str]  # those it has
+    attributes: str  # the same, and those it lacks, as "+sse,-avx..."
+
+
+@functools.cache
+def host() -> Processor:
+    """The processor this runs on."""
+    features = llvm.get_host_cpu_features()
+    present = frozenset(feature for feature, has in features.items() if has)
+    return Processor(llvm.get_host_cpu_name(), present, features.flatten())
+
+
+def compile_module(module: ir.Module, processor: Processor) -> llvm.ExecutionEngine:
+    """Machine code for a module; it lives as long as what is returned. What is written is what is wanted: the IR is not
+    optimised, only its instructions are chosen."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = llvm.Target.from_default_triple().create_target_machine(
+        cpu=processor.name, features=processor.attributes, opt=3, jit=True
+    )
+    parsed = llvm.parse_assembly(str(module))
+    parsed.triple, parsed.data_layout = machine.triple, str(machine.target_data)
+    engine = llvm.create_mcjit_compiler(parsed, machine)
+    engine.finalize_object()
+    return engine
+
+
+def run(address: int, argument: int, threads: int) -> None:
+    """Let `threads` threads, this one among them, call the C function `void (void *)` at `address`."""
+    work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+    parallel = _openmp_parallel()
+    if threads == 1:
+        work(argument)
+    elif parallel is not None and os.getpid() == _process:  # OpenMP's threads do not survive a fork
+        parallel(ctypes.c_void_p(address), ctypes.c_void_p(argument), threads, 0)
+    else:
+        others = [threading.Thread(target=work, args=(argument,)) for _ in range(threads - 1)]
+        for thread in others:
+            thread.start()
+        work(argument)
+        for thread in others:
+            thread.join()
+
+
+@functools.cache
+def _openmp_parallel() -> Callable[..., None] | None:
+    """The entry to a parallel region in the OpenMP runtime torch is linked with; None where it has no such name.
+
+    Torch's workers spin for some milliseconds after each operation, waiting for the next. Threads of our own
+    would share the cores with them; running on the same workers finds them awake.
+    """
+    try:
+        import torch
+
+        parallel = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    parallel.restype = None
+    return parallel
+
+
+class BFloatType(ir.types.Type):
+    """bfloat16, which llvmlite has no name for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+
+class Code:
+    """The IR of a function without a result, and what is said over and over in it."""
+
+    def __init__(self, *arguments: ir.Type) -> None:
+        self.processor = host()
+        self.module = ir.Module()
+        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), arguments), "function")
+        self.arguments: Any = function.args
+        self.builder = ir.IRBuilder(function.append_basic_block())
+
+    def at(self, pointer: Any, index: Any) -> Any:
+        return self.builder.gep(pointer, [LONG(index) if isinstance(index, int) else index])
+
+    def load(self, place: Any, lanes: int, element: ir.Type = BYTE) -> Any:
+        vector = ir.VectorType(element, lanes)
+        return self.builder.load(self.builder.bitcast(place, vector.as_pointer()), align=1)
+
+    def store(self, value: Any, place: Any) -> None:
+        self.builder.store(value, self.builder.bitcast(place, value.type.as_pointer()), align=1)
+
+    def load_floats(self, place: Any, lanes: int, bfloat16: bool) -> Any:
+        """A vector of float32, read as such or as bfloat16."""
+        if not bfloat16:
+            return self.load(place, lanes, FLOAT)
+        return widened(self.builder, self.load(place, lanes, _SHORT))
+
+    def store_floats(self, value: Any, place: Any, bfloat16: bool) -> None:
+        """Write a vector of float32 as such, or rounded to bfloat16."""
+        self.store(rounded(self.builder, value, self.processor) if bfloat16 else value, place)
+
+    def spread(self, value: Any, lanes: int) -> Any:
+        """A vector of the same number in every lane."""
+        vector = ir.VectorType(value.type, lanes)
+        if isinstance(value, ir.Constant):
+            return ir.Constant(vector, [value.constant] * lanes)
+        one = self.builder.insert_element(ir.Constant(vector, ir.Undefined), value, INT(0))
+        zeros = ir.Constant(ir.VectorType(INT, lanes), [0] * lanes)
+        return self.builder.shuffle_vector(one, one, zeros)
+
+    def smaller(self, one: Any, other: Any) -> Any:
+        """The smaller of two signed numbers."""
+        return self.builder.select(self.builder.icmp_signed("<", one, other), one, other)
+
+    def accumulate(self, total: Any, count: Any, add: Callable[[Any, Any], Any]) -> Any:
+        """`total` after `add(total, index)` for each index below `count`; unrolled where that is known by now."""
+        if isinstance(count, int):
+            for index in range(count):
+                total = add(total, LONG(index))
+            return total
+        before = self.builder.block
+        with self.loop(count) as index:
+            running = self.builder.phi(total.type)
+            following = add(running, index)
+            running.add_incoming(total, before)
+            running.add_incoming(following, self.builder.block)
+        return following
+
+    @contextmanager
+    def loop(self, count: Any) -> Iterator[Any]:
+        """What is built within is done `count` times, at least once."""
+        b = self.builder
+        before, body, after = b.block, b.append_basic_block(), b.append_basic_block()
+        b.branch(body)
+        b.position_at_end(body)
+        index = b.phi(LONG)
+        yield index
+        following = b.add(index, LONG(1))
+        index.add_incoming(LONG(0), before)
+        index.add_incoming(following, b.block)
+        b.cbranch(b.icmp_signed("<", following, LONG(count) if isinstance(count, int) else count), body, after)
+        b.position_at_end(after)
+
+    def compiled(self) -> Any:
+        """The function, to be called with addresses and numbers; other threads run meanwhile."""
+        self.builder.ret_void()
+        engine = compile_module(self.module, self.processor)
+        kinds = [ctypes.c_void_p if kind.type.is_pointer else ctypes.c_int64 for kind in self.arguments]
+        function: Any = ctypes.CFUNCTYPE(None, *kinds)(engine.get_function_address("function"))
+        function.engine = engine  # owns the code
+        return function
+
+
+class ParallelCode(Code):
+    """A function that several threads call at once, each taking the next few of many equal pieces of work.
+
+    Compiled, it is called as `function(pieces, threads, *arguments)` with addresses and numbers for the arguments.
+    """
+
+    _SHARES = 8  # a thread's pieces are taken in so many goes, so that one that is held up does not hold up all
+
+    def __init__(self, *arguments: ir.Type) -> None:
+        kinds = (LONG, LONG, LONG, *arguments)  # the next piece, how many there are, how many are taken at a time
+        super().__init__(ir.LiteralStructType(kinds).as_pointer())
+        (job,) = self.arguments
+        self._kinds = kinds
+        fields = [self.builder.gep(job, [LONG(0), INT(number)]) for number in range(len(kinds))]
+        self._next = fields[0]
+        self._pieces, self._share, *self.arguments = (self.builder.load(field) for field in fields[1:])
+
+    @contextmanager
+    def pieces(self) -> Iterator[Any]:
+        """What is built within is done for every piece of work; yields its number."""
+        b = self.builder
+        head, body, done = (b.append_basic_block() for _ in range(3))
+        b.branch(head)
+        b.position_at_end(head)
+        first = b.atomic_rmw("add", self._next, self._share, "monotonic")
+        b.cbranch(b.icmp_signed("<", first, self._pieces), body, done)
+        b.position_at_end(body)
+        with self.loop(self.smaller(self._share, b.sub(self._pieces, first))) as index:
+            yield b.add(first, index)
+        b.branch(head)
+        b.position_at_end(done)
+
+    def compiled(self) -> Any:
+        self.builder.ret_void()
+        engine = compile_module(self.module, self.processor)
+        address = engine.get_function_address("function")
+        c_types = {LONG: ctypes.c_int64, FLOAT: ctypes.c_float}
+        fields = [(f"f{number}", c_types.get(kind, ctypes.c_void_p)) for number, kind in enumerate(self._kinds)]
+        structure = type("Job", (ctypes.Structure,), {"_fields_": fields})
+
+        def function(pieces: int, threads: int, *arguments: Any, engine: Any = engine) -> None:
+            job = structure(0, pieces, max(1, pieces // (threads * self._SHARES)), *arguments)
+            run(address, ctypes.addressof(job), threads)
+
+        return function
+
+
+def widened(builder: ir.IRBuilder, halves: Any) -> Any:
+    """A vector of bfloat16's bits as float32."""
+    integers = ir.VectorType(INT, halves.type.count)
+    bits = builder.shl(builder.zext(halves, integers), ir.Constant(integers, [16] * halves.type.count))
+    return builder.bitcast(bits, ir.VectorType(FLOAT, halves.type.count))
+
+
+def rounded(builder: ir.IRBuilder, value: Any, processor: Processor) -> Any:
+    """A vector of float32 as the bits of bfloat16, to the nearest, of two as near to the even one."""
+    b, lanes = builder, value.type.count
+    halves, integers = ir.VectorType(_SHORT, lanes), ir.VectorType(INT, lanes)
+    if "avx512bf16" in processor.features:
+        return b.bitcast(b.fptrunc(value, ir.VectorType(BFloatType(), lanes)), halves)
+    bits = b.bitcast(value, integers)
+    sixteen, one, below_half = (ir.Constant(integers, [number] * lanes) for number in (16, 1, 0x7FFF))
+    to_even = b.add(b.and_(b.lshr(bits, sixteen), one), below_half)
+    return b.trunc(b.lshr(b.add(bits, to_even), sixteen), halves)

@@ -1,0 +1,108 @@
+"""Patches of pictures as floating point, mirrored, minus the mean, scaled: one pass over memory, on a CPU."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import Any
+
+import torch
+from llvmlite import ir
+from torch import Tensor
+
+from alexnet.kernels.code import BYTE, BYTES, FLOAT, INT, LONG, LONGS, ParallelCode
+
+_PIXELS = 16  # at a time: 48 bytes become three full registers of float32
+_LANES = 3 * _PIXELS
+_compiling = threading.Lock()
+
+
+def can_cut(pictures: Tensor, crop: int) -> bool:
+    """Whether `cut` can take these pictures."""
+    return pictures.device.type == "cpu" and pictures.is_contiguous() and crop >= _PIXELS
+
+
+def cut(
+    pictures: Tensor,
+    mean: Tensor,
+    places: Tensor,
+    mean_places: Tensor,
+    mirrored: Tensor,
+    gain: Tensor,
+    shift: Tensor,
+    *,
+    crop: int,
+    turn_mean: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    """A patch of each picture: (N, S, S, 3) uint8 → (N, crop, crop, 3) `dtype`, `gain · (patch − mean) + shift`.
+
+    mean: (S, S, 3) float32. places, mean_places: (N, 2) int64, top and left of the patches cut from the pictures and
+    the mean. mirrored: (N, 2) bool, across and down; with `turn_mean` the mean's patch is mirrored like the picture's.
+    gain: (N,), shift: (N, 3) float32. dtype: float32 or bfloat16.
+    """
+    count, size = pictures.shape[:2]
+    where = torch.cat([places, mean_places, mirrored.long()], 1).contiguous()
+    numbers = torch.cat([gain[:, None].expand(-1, _LANES), shift.repeat(1, _PIXELS)], 1).float().contiguous()
+    mean = mean.float().contiguous()
+    out = torch.empty(count, crop, crop, 3, dtype=dtype)
+    with _compiling:
+        function = _cutter(turn_mean, dtype == torch.bfloat16)
+    addresses = (tensor.data_ptr() for tensor in (pictures, mean, out, where, numbers))
+    function(count * crop, torch.get_num_threads(), *addresses, size, crop)
+    return out
+
+
+@functools.cache
+def _cutter(turn_mean: bool, half: bool) -> Any:
+    """pictures, mean, out, where, numbers; side of the pictures, of the patches. A piece is a row of a patch."""
+    code = ParallelCode(BYTES, BYTES, BYTES, LONGS, BYTES, LONG, LONG)
+    b = code.builder
+    pictures, mean, out, where, numbers, size, crop = code.arguments
+    reverse = ir.Constant(
+        ir.VectorType(INT, _LANES), [3 * (_PIXELS - 1 - lane // 3) + lane % 3 for lane in range(_LANES)]
+    )
+    floats = ir.VectorType(FLOAT, _LANES)
+
+    def mirror(vector: Any) -> Any:
+        return b.shuffle_vector(vector, vector, reverse)
+
+    with code.pieces() as piece:
+        image, row = b.sdiv(piece, crop), b.srem(piece, crop)
+        top, left, mean_top, mean_left, across, down = (
+            b.load(code.at(where, b.add(b.mul(image, LONG(6)), LONG(field)))) for field in range(6)
+        )
+        last_row = b.sub(b.sub(crop, LONG(1)), row)
+        turned_row = b.select(b.icmp_signed("!=", down, LONG(0)), last_row, row)
+        number = b.mul(image, LONG(4 * 2 * _LANES))
+        gain = code.load(code.at(numbers, number), _LANES, FLOAT)
+        shift = code.load(code.at(numbers, b.add(number, LONG(4 * _LANES))), _LANES, FLOAT)
+        line = b.mul(b.add(b.mul(image, size), b.add(top, turned_row)), size)
+        mean_line = b.mul(b.add(mean_top, turned_row if turn_mean else row), size)
+        last = b.sub(crop, LONG(_PIXELS))
+
+        def pixels(line: Any, left: Any, column: Any) -> Any:
+            return b.mul(b.add(b.add(line, left), column), LONG(3))
+
+        def write(is_mirrored: bool) -> None:
+            with code.loop(b.udiv(b.add(crop, LONG(_PIXELS - 1)), LONG(_PIXELS))) as step:
+                # The last vector overlaps the one before it rather than reach beyond the patch.
+                column = code.smaller(b.mul(step, LONG(_PIXELS)), last)
+                source = b.sub(last, column) if is_mirrored else column
+                picture = code.load(code.at(pictures, pixels(line, left, source)), _LANES, BYTE)
+                mean_column = source if turn_mean else column
+                at = b.mul(pixels(mean_line, mean_left, mean_column), LONG(4))
+                expected = code.load(code.at(mean, at), _LANES, FLOAT)
+                if is_mirrored:
+                    picture, expected = mirror(picture), mirror(expected) if turn_mean else expected
+                value = b.fsub(b.uitofp(picture, floats), expected)
+                value = b.fadd(b.fmul(value, gain, flags=["contract"]), shift, flags=["contract"])
+                target = b.add(b.mul(piece, b.mul(crop, LONG(3))), b.mul(column, LONG(3)))
+                code.store_floats(value, code.at(out, b.mul(target, LONG(2 if half else 4))), half)
+
+        with b.if_else(b.icmp_signed("!=", across, LONG(0))) as (then, otherwise):
+            with then:
+                write(True)
+            with otherwise:
+                write(False)
+    return code.compiled()

@@ -1,0 +1,170 @@
+"""Max pooling 3×3 with stride 2 (paper, section 3.4) on a CPU, for channels-last maps, with ReLU in the same pass.
+
+Torch's remembers where each maximum was in eight bytes, and its backward pass clears a gradient before it adds to it
+place by place. Here a maximum's place is one byte, and each gradient is gathered from the windows that read its place
+and written once.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import Any
+
+import torch
+from llvmlite import ir
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from alexnet.kernels.code import BYTE, BYTES, FLOAT, LONG, ParallelCode
+
+_NOWHERE = 255  # the place of a maximum that ReLU made zero: no gradient goes there
+_compiling = threading.Lock()
+
+
+def can_pool(x: Tensor) -> bool:
+    """Whether `max_pool` can take these maps."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and x.dim() == 4
+        and x.shape[1] % 16 == 0
+        and min(x.shape[2:]) >= 3
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and not x.is_contiguous()
+    )
+
+
+def max_pool(x: Tensor, *, relu: bool = False, ceil: bool = False) -> Tensor:
+    """`max_pool2d(relu(x), 3, 2, ceil_mode=ceil)`: (N, C, H, W) → (N, C, h, w), for what `can_pool` says.
+
+    Of equal values in a window the first gets the gradient, in rows from the left; not-a-number stays what it is.
+    """
+    result: Tensor = _MaxPool.apply(x, relu, ceil)
+    return result
+
+
+class _MaxPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, relu: bool, ceil: bool) -> Tensor:  # type: ignore[no-untyped-def]
+        images, maps, height, width = x.shape
+        rows, columns = (_windows(side, ceil) for side in (height, width))
+        shape = (images, maps, rows, columns)
+        out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+        places = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
+        with _compiling:
+            function = _forward(maps, x.dtype == torch.bfloat16, relu)
+        addresses = (x.data_ptr(), out.data_ptr(), places.data_ptr())
+        function(images * rows, torch.get_num_threads(), *addresses, height, width, rows, columns)
+        ctx.save_for_backward(places)
+        ctx.shape = x.shape
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
+        (places,) = ctx.saved_tensors
+        images, maps, height, width = ctx.shape
+        rows, columns = places.shape[2:]
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        out = torch.empty(ctx.shape, dtype=grad.dtype, memory_format=torch.channels_last)
+        with _compiling:
+            function = _backward(maps, grad.dtype == torch.bfloat16)
+        addresses = (grad.data_ptr(), places.data_ptr(), out.data_ptr())
+        function(images * height, torch.get_num_threads(), *addresses, height, width, rows, columns)
+        return out, None, None
+
+
+def _windows(side: int, ceil: bool) -> int:
+    """How many windows a side has; with `ceil` the last may hang over the edge, but begins inside."""
+    return (side - 3 + (1 if ceil else 0)) // 2 + 1
+
+
+def _lanes(maps: int) -> int:
+    return next(lanes for lanes in (64, 32, 16) if maps % lanes == 0)
+
+
+@functools.cache
+def _forward(maps: int, half: bool, relu: bool) -> Any:
+    """x, out, places; height and width of x, rows and columns of out. A piece is a row of windows."""
+    code = ParallelCode(BYTES, BYTES, BYTES, LONG, LONG, LONG, LONG)
+    b, lanes, size = code.builder, _lanes(maps), 2 if half else 4
+    x, out, places, height, width, rows, columns = code.arguments
+    last_row, last_column = b.sub(height, LONG(1)), b.sub(width, LONG(1))
+    bytes_of = functools.partial(ir.VectorType, count=lanes)
+    with code.pieces() as piece:
+        image, row = b.sdiv(piece, rows), b.srem(piece, rows)
+        # A window that hangs over the edge reads the last row or column again, which changes no maximum.
+        lines = [
+            b.mul(b.add(b.mul(image, height), code.smaller(b.add(b.mul(row, LONG(2)), LONG(dy)), last_row)), width)
+            for dy in range(3)
+        ]
+        with code.loop(columns) as column:
+            across = [code.smaller(b.add(b.mul(column, LONG(2)), LONG(dx)), last_column) for dx in range(3)]
+            target = b.mul(b.add(b.mul(piece, columns), column), LONG(maps))
+            with code.loop(maps // lanes) as block:
+                first = b.mul(block, LONG(lanes))
+                best = place = None
+                for number in range(9):
+                    position = b.mul(b.add(lines[number // 3], across[number % 3]), LONG(maps))
+                    at = code.at(x, b.mul(b.add(position, first), LONG(size)))
+                    value, here = code.load_floats(at, lanes, half), ir.Constant(bytes_of(BYTE), [number] * lanes)
+                    if best is None:
+                        best, place = value, here
+                        continue
+                    greater = b.or_(b.fcmp_ordered(">", value, best), b.fcmp_unordered("uno", value, value))
+                    best, place = b.select(greater, value, best), b.select(greater, here, place)
+                if relu:
+                    zero = ir.Constant(bytes_of(FLOAT), [0.0] * lanes)
+                    negative = b.fcmp_ordered("<=", best, zero)
+                    best = b.select(negative, zero, best)
+                    place = b.select(negative, ir.Constant(bytes_of(BYTE), [_NOWHERE] * lanes), place)
+                at = b.add(target, first)
+                code.store_floats(best, code.at(out, b.mul(at, LONG(size))), half)
+                code.store(place, code.at(places, at))
+    return code.compiled()
+
+
+@functools.cache
+def _backward(maps: int, half: bool) -> Any:
+    """grad, places, out; height and width of out, rows and columns of grad. A piece is a row of out."""
+    code = ParallelCode(BYTES, BYTES, BYTES, LONG, LONG, LONG, LONG)
+    b, lanes, size = code.builder, _lanes(maps), 2 if half else 4
+    grad, places, out, height, width, rows, columns = code.arguments
+    zero = ir.Constant(ir.VectorType(FLOAT, lanes), [0.0] * lanes)
+
+    def windows(position: Any, count: Any) -> list[tuple[Any, Any, Any]]:
+        """The two windows that may read a position: which, the position in it, and whether there is one."""
+        half_way, odd = b.ashr(position, LONG(1)), b.and_(position, LONG(1))
+        before = b.sub(half_way, LONG(1))
+        even = b.icmp_signed("==", odd, LONG(0))
+        first = (before, LONG(2), b.and_(even, b.icmp_signed(">=", before, LONG(0))))
+        second = (half_way, odd, b.icmp_signed("<", half_way, count))
+        return [first, second]
+
+    with code.pieces() as piece:
+        image, row = b.sdiv(piece, height), b.srem(piece, height)
+        down = windows(row, rows)
+        with code.loop(width) as column:
+            across = windows(column, columns)
+            sources = []
+            for window_row, dy, there_down in down:
+                for window_column, dx, there_across in across:
+                    inside = b.add(b.mul(dy, LONG(3)), dx)
+                    there = b.and_(there_down, there_across)
+                    # No place is called 254.
+                    wanted = b.trunc(b.select(there, inside, LONG(254)), BYTE)
+                    line = b.add(b.mul(image, rows), b.select(there, window_row, LONG(0)))
+                    position = b.add(b.mul(line, columns), b.select(there, window_column, LONG(0)))
+                    sources.append((b.mul(position, LONG(maps)), code.spread(wanted, lanes)))
+            target = b.mul(b.add(b.mul(piece, width), column), LONG(maps))
+            with code.loop(maps // lanes) as block:
+                first = b.mul(block, LONG(lanes))
+                total = zero
+                for source, wanted in sources:
+                    at = b.add(source, first)
+                    value = code.load_floats(code.at(grad, b.mul(at, LONG(size))), lanes, half)
+                    chosen = b.icmp_signed("==", code.load(code.at(places, at), lanes), wanted)
+                    total = b.fadd(total, b.select(chosen, value, zero))
+                code.store_floats(total, code.at(out, b.mul(b.add(target, first), LONG(size))), half)
+    return code.compiled()

@@ -1,0 +1,89 @@
+"""The paper's update rule (section 5) in one pass over the parameters, on a CPU."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alexnet.kernels.code import BYTES, FLOAT, LONG, ParallelCode
+
+_PIECE = 4096  # values that a thread takes at a time at least
+_LANES = 64
+_compiling = threading.Lock()
+
+
+def can_update(weight: Tensor, velocity: Tensor, gradient: Tensor, copy: Tensor | None) -> bool:
+    """Whether `update` can take these: float32 on a CPU without gaps, gradient and copy float32 or bfloat16 alike."""
+    tensors = [weight, velocity, gradient, *([] if copy is None else [copy])]
+    return (
+        all(tensor.device.type == "cpu" and tensor.stride() == weight.stride() for tensor in tensors)
+        and weight.dtype == velocity.dtype == torch.float32
+        and gradient.dtype in (torch.float32, torch.bfloat16)
+        and (copy is None or copy.dtype == torch.bfloat16)
+        and (weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last))
+    )
+
+
+def update(
+    weight: Tensor,
+    velocity: Tensor,
+    gradient: Tensor,
+    copy: Tensor | None,
+    *,
+    momentum: float,
+    decay: float,
+    lr: float,
+) -> None:
+    """`velocity = momentum·velocity − decay·weight − lr·gradient; weight += velocity`, and `copy` the new weight.
+
+    In place; `can_update` says for what. Reads and writes each value once: 20 bytes of memory traffic a parameter
+    with a bfloat16 gradient and copy.
+    """
+    count = weight.numel()
+    pieces = count // _PIECE
+    with _compiling:
+        function = _updater(gradient.dtype == torch.bfloat16, copy is not None)
+    if pieces:
+        copy_address = 0 if copy is None else copy.data_ptr()
+        threads = 1 if pieces < 8 else torch.get_num_threads()
+        addresses = (weight.data_ptr(), velocity.data_ptr(), gradient.data_ptr(), copy_address)
+        function(pieces, threads, *addresses, momentum, -decay, -lr)
+    rest = [_values(tensor)[pieces * _PIECE :] for tensor in (weight, velocity, gradient)]
+    if len(rest[0]):
+        w, v, g = rest
+        v.mul_(momentum).add_(w, alpha=-decay).add_(g.float(), alpha=-lr)
+        w.add_(v)
+        if copy is not None:
+            _values(copy)[pieces * _PIECE :].copy_(w)
+
+
+def _values(tensor: Tensor) -> Tensor:
+    """All values in the order that they have in memory."""
+    return tensor.as_strided((tensor.numel(),), (1,))
+
+
+@functools.cache
+def _updater(half_gradient: bool, copies: bool) -> Any:
+    code = ParallelCode(BYTES, BYTES, BYTES, BYTES, FLOAT, FLOAT, FLOAT)
+    b = code.builder
+    weights, velocities, gradients, copied, *numbers = code.arguments
+    momentum, minus_decay, minus_lr = (code.spread(number, _LANES) for number in numbers)
+    with code.pieces() as piece, code.loop(_PIECE // _LANES) as step:
+        first = b.add(b.mul(piece, LONG(_PIECE)), b.mul(step, LONG(_LANES)))
+        word, half = (b.mul(first, LONG(size)) for size in (4, 2))
+        w = code.load_floats(code.at(weights, word), _LANES, False)
+        v = code.load_floats(code.at(velocities, word), _LANES, False)
+        g = code.load_floats(code.at(gradients, half if half_gradient else word), _LANES, half_gradient)
+        v = b.fmul(v, momentum)
+        for factor, value in ((minus_decay, w), (minus_lr, g)):
+            v = b.fadd(v, b.fmul(value, factor, flags=["contract"]), flags=["contract"])
+        w = b.fadd(w, v)
+        code.store(v, code.at(velocities, word))
+        code.store(w, code.at(weights, word))
+        if copies:
+            code.store_floats(w, code.at(copied, half), True)
+    return code.compiled()

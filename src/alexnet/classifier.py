@@ -23,6 +23,7 @@ from alexnet.evaluation.views import VIEWS, probabilities
 from alexnet.model import AlexNet
 from alexnet.run import Config, Run
 from alexnet.training.precision import choose_device, choose_precision
+from alexnet.working import WorkingNetwork
 
 BATCH_SIZE = 64
 DECODERS = min(8, os.cpu_count() or 1)
@@ -81,7 +82,8 @@ class Classifier:
     def __init__(
         self, network: AlexNet, preprocess: Preprocess, config: Config, precision: torch.dtype = torch.float32
     ) -> None:
-        self.network, self.preprocess, self.config, self.precision = network, preprocess, config, precision
+        self.network, self.preprocess, self.config = network, preprocess, config
+        self._working = WorkingNetwork(network, precision)
 
     @classmethod
     def load(cls, run: str | os.PathLike[str], *, device: str | None = None, precision: str = "float32") -> Classifier:
@@ -143,7 +145,7 @@ class Classifier:
     def probabilities(self, pictures: np.ndarray, views: int = 1) -> np.ndarray:
         """Probability of every class: prepared pictures (N, size, size, 3) uint8 RGB → (N, classes) float64."""
         tensor = torch.from_numpy(np.ascontiguousarray(pictures))
-        return probabilities(self.network, self.preprocess, tensor, views, self.precision).numpy()
+        return probabilities(self._working, self.preprocess, tensor, views).numpy()
 
     def _stream(
         self, pictures: Iterator[Picture | Named], top: int, views: int, batch_size: int

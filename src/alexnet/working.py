@@ -33,14 +33,30 @@ class WorkingNetwork(nn.Module):
         self.copies: dict[nn.Parameter, nn.Parameter] = {}
         self.layers = nn.ModuleList(self._copied(module) for module in network.children())
         self._steps = list(_fused(list(self.layers)))
+        pools = (number for number, step in enumerate(self._steps) if isinstance(step, _Pool))
+        self._first_pool = next(pools, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, S, S) pixels minus the mean, any floating point → logits (N, num_classes) in the precision chosen."""
+        return self.above(self.pool(self.first_maps(x)))
+
+    def first_maps(self, x: Tensor) -> Tensor:
+        """What the first pooling reads: input as `forward` takes it, of any height and width → (N, C, H, W)."""
         if not isinstance(self._steps[0], _BlockConvolution):
             x = x.to(self.dtype)
-        for step in self._steps:
+        for step in self._steps[: self._first_pool]:
             x = step(x)
         return x
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """The first pooling of what `first_maps` returns."""
+        return self._steps[self._first_pool](maps)
+
+    def above(self, pooled: Tensor) -> Tensor:
+        """From what `pool` returns to the logits (N, num_classes)."""
+        for step in self._steps[self._first_pool + 1 :]:
+            pooled = step(pooled)
+        return pooled
 
     def _copied(self, module: nn.Module) -> nn.Module:
         if self.dtype == torch.float32 or not isinstance(module, nn.Conv2d | nn.Linear):

@@ -7,7 +7,10 @@ from torch import nn
 
 from alexnet.data.augment import Preprocess
 from alexnet.errors import AlexNetError, UsageError
+from alexnet.evaluation.sharing import can_share, shared_logits
 from alexnet.evaluation.views import offsets, patches, probabilities
+from alexnet.model import AlexNet
+from alexnet.working import WorkingNetwork
 
 SIZE, CROP, COUNT, CLASSES = 31, 24, 5, 4
 
@@ -96,10 +99,42 @@ def test_a_wrong_picture_has_a_finite_log_loss_however_sure_the_network(preproce
     np.testing.assert_allclose(np.log(result[:, 0].numpy()), -600)
 
 
-def test_bfloat16_is_near_float32(preprocess, pictures, network) -> None:
-    batch = torch.from_numpy(pictures)
-    exact = probabilities(network, preprocess, batch, 10)
-    rounded = probabilities(network, preprocess, batch, 10, torch.bfloat16)
+@pytest.mark.parametrize(
+    ("variant", "size", "crop"), [("paper", 256, 224), ("caffe", 256, 224), ("paper", 163, 131), ("paper", 160, 144)]
+)
+def test_views_that_share_their_first_maps_say_what_ten_separate_views_say(variant, size, crop) -> None:
+    pictures = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8))
+    mean = torch.from_numpy(np.random.default_rng(1).uniform(0, 255, (size, size, 3)).astype(np.float32))
+    torch.manual_seed(0)
+    network = AlexNet(variant, CLASSES, init="he").to(memory_format=torch.channels_last).eval()
+    torch.nn.init.normal_(network.logits.weight, 0, 0.05)
+    preprocess = Preprocess(mean, crop, 1 / 64)
+    working = WorkingNetwork(network)
+    assert can_share(working, preprocess)
+    with torch.inference_mode():
+        separate = torch.stack([network(patch) for patch in patches(pictures, preprocess, 10)])
+        shared = torch.stack(list(shared_logits(working, preprocess, pictures, offsets(size, crop, 10))))
+    assert separate.std() > 0.1
+    torch.testing.assert_close(shared, separate, rtol=1e-4, atol=1e-4)
+    assert torch.equal(probabilities(working, preprocess, pictures, 10), shared.double().softmax(-1).mean(0))
+
+
+@pytest.mark.parametrize(
+    ("variant", "crop", "side"), [("paper", 227, None), ("paper", 224, 195), ("one-weird-trick", 224, None)]
+)
+def test_views_that_do_not_share_their_first_maps_are_run_apart(variant, crop, side) -> None:
+    preprocess = Preprocess(torch.zeros(256, 256, 3), crop, 1.0, side)
+    assert not can_share(WorkingNetwork(AlexNet(variant, 2)), preprocess)
+
+
+def test_bfloat16_is_near_float32() -> None:
+    torch.manual_seed(0)
+    network = AlexNet("paper", CLASSES, init="he").to(memory_format=torch.channels_last).eval()
+    torch.nn.init.normal_(network.logits.weight, 0, 0.01)
+    pictures = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 163, 163, 3), dtype=np.uint8))
+    preprocess = Preprocess(torch.full((163, 163, 3), 128.0), 131, 1 / 64)
+    exact = probabilities(WorkingNetwork(network), preprocess, pictures)
+    rounded = probabilities(WorkingNetwork(network, torch.bfloat16), preprocess, pictures)
     assert 0 < float((exact - rounded).abs().max()) < 0.02
 
 

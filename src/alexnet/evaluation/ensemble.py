@@ -13,8 +13,8 @@ from torch import Tensor
 from alexnet.data.augment import Preprocess
 from alexnet.errors import AlexNetError
 from alexnet.evaluation.views import probabilities
-from alexnet.model import AlexNet
 from alexnet.run import Run
+from alexnet.working import WorkingNetwork
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,17 @@ class Member:
     """One trained network with what its pictures go through first."""
 
     run: Run
-    network: AlexNet
+    network: WorkingNetwork
     preprocess: Preprocess
 
 
-def load_members(runs: Sequence[str | os.PathLike[str]], device: torch.device) -> list[Member]:
-    """Open the run folders. Raises `AlexNetError` when one can't be read, or they do not have the same classes."""
+def load_members(
+    runs: Sequence[str | os.PathLike[str]], device: torch.device, dtype: torch.dtype = torch.float32
+) -> list[Member]:
+    """Open the run folders, their networks to run in `dtype`.
+
+    Raises `AlexNetError` when one can't be read, or they do not have the same classes.
+    """
     opened = [Run.open(path) for path in runs]
     first = opened[0]
     for other in opened[1:]:
@@ -39,7 +44,11 @@ def load_members(runs: Sequence[str | os.PathLike[str]], device: torch.device) -
                 f"{first.path} reads pictures of {first.config.size} pixels, {other.path} of {other.config.size}: "
                 "they can't be averaged on one dataset"
             )
-    return [Member(run, *run.load(device)) for run in opened]
+    members = []
+    for run in opened:
+        network, preprocess = run.load(device)
+        members.append(Member(run, WorkingNetwork(network, dtype), preprocess))
+    return members
 
 
 def require_same_classes(one: list[str], name: str, other: list[str], other_name: str, so: str) -> None:
@@ -54,12 +63,12 @@ def require_same_classes(one: list[str], name: str, other: list[str], other_name
     raise AlexNetError(f"{name} and {other_name} have different classes ({difference}): {so}")
 
 
-def member_probabilities(members: Sequence[Member], pictures: Tensor, views: int, precision: torch.dtype) -> np.ndarray:
+def member_probabilities(members: Sequence[Member], pictures: Tensor, views: int) -> np.ndarray:
     """What each member says of `pictures` (N, size, size, 3) uint8: (members, N, classes) float64."""
     results = []
     for member in members:
         try:
-            results.append(probabilities(member.network, member.preprocess, pictures, views, precision).numpy())
+            results.append(probabilities(member.network, member.preprocess, pictures, views).numpy())
         except AlexNetError as error:
             raise AlexNetError(f"{member.run.path}: {error}") from error
     return np.stack(results)

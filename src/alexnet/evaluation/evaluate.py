@@ -190,13 +190,13 @@ def evaluate(
     keep_pages()
     where = choose_device(device)
     dtype = choose_precision(precision, where)
-    members = load_members(paths, where)
+    members = load_members(paths, where, dtype)
     _check_fit(members[0], dataset)
 
     with_val = search and "val" in dataset.splits and measured.name != "val" and len(dataset.split("val")) > 0
     searched = dataset.split("val") if with_val else measured
     with progress(len(measured) + (len(searched) if search else 0), "evaluate") as bar:
-        said = _Said(members, views, dtype, batch_size, bar)
+        said = _Said(members, views, batch_size, bar)
         coefficients = None
         if search:
             coefficients = _search(said, searched, halves=not with_val)
@@ -223,7 +223,6 @@ class _Said:
 
     members: list[Member]
     views: int
-    dtype: Any
     batch_size: int
     bar: Progress
 
@@ -231,7 +230,7 @@ class _Said:
         """Yields index of the first picture, probabilities (members, N, classes) and labels (N,)."""
         first = 0
         for batch in evaluation_batches(split, self.batch_size):
-            shares = member_probabilities(self.members, batch.pictures, self.views, self.dtype)
+            shares = member_probabilities(self.members, batch.pictures, self.views)
             yield first, shares, batch.labels.numpy()
             first += len(batch.labels)
             self.bar.advance(len(batch.labels))

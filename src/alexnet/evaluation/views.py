@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from alexnet.data.augment import Preprocess
 from alexnet.errors import AlexNetError, UsageError
-from alexnet.training.precision import autocast
+from alexnet.evaluation.sharing import can_share, shared_logits
+from alexnet.working import WorkingNetwork
 
 VIEWS = (1, 10)
 
@@ -39,25 +40,20 @@ def patches(pictures: Tensor, preprocess: Preprocess, views: int) -> Iterator[Te
 
 
 @torch.inference_mode()
-def probabilities(
-    network: nn.Module,
-    preprocess: Preprocess,
-    pictures: Tensor,
-    views: int = 10,
-    precision: torch.dtype = torch.float32,
-) -> Tensor:
+def probabilities(network: nn.Module, preprocess: Preprocess, pictures: Tensor, views: int = 10) -> Tensor:
     """Probability of each class, the softmax averaged over the views (paper, section 4.1).
 
-    `network`: in evaluation mode, on the device of `preprocess.mean`. `pictures`: (N, size, size, 3) uint8, on any
-    device. Returns (N, classes) float64 on the CPU. Memory is that of one view of the batch.
-    Raises `AlexNetError` when the network's outputs are not finite.
+    `network`: in evaluation mode, on the device of `preprocess.mean`; of a `WorkingNetwork` the views share what they
+    can. `pictures`: (N, size, size, 3) uint8, on any device. Returns (N, classes) float64 on the CPU. Memory is that of
+    two views of the batch. Raises `AlexNetError` when the network's outputs are not finite.
     """
-    device = preprocess.mean.device
-    pictures = pictures.to(device, non_blocking=True)
-    # One context around all views: the weights are rounded to bfloat16 once a batch.
-    with autocast(device, precision):
-        logits = torch.stack([network(patch).float() for patch in patches(pictures, preprocess, views)])
-    logits = logits.cpu()
+    pictures = pictures.to(preprocess.mean.device, non_blocking=True)
+    if views > 1 and isinstance(network, WorkingNetwork) and can_share(network, preprocess):
+        corners = offsets(preprocess.size, preprocess.crop, views)
+        each = shared_logits(network, preprocess, pictures, corners)
+    else:
+        each = (network(patch) for patch in patches(pictures, preprocess, views))
+    logits = torch.stack([view.float() for view in each]).cpu()
     if not logits.isfinite().all():
         raise AlexNetError("the network's outputs are not finite: its weights are not those of a sound training")
     # In float64 a probability of 1e-300 is still one, and the log-loss of a very wrong network finite.

@@ -107,12 +107,11 @@ def _add_preprocess(graph: _Graph, preprocess: Preprocess, pictures: str) -> str
     value = graph.add("Sub", "centre.less_mean", [value, graph.constant("preprocess.mean", mean)])
     value = graph.add("Mul", "centre.scaled", [value, graph.constant("preprocess.scale", preprocess.scale)])
     value = graph.add("Transpose", "centre.planes", [value], perm=[0, 3, 1, 2])
-    if preprocess.side in (None, crop):
+    side = preprocess.side or crop
+    if side == crop:
         return value
     # Antialiased resizing is linear along each side: what it makes of the unit vectors is its matrix.
-    rows = functional.interpolate(
-        torch.eye(crop)[None, None], size=(preprocess.side, crop), mode="bilinear", antialias=True
-    )[0, 0]
+    rows = functional.interpolate(torch.eye(crop)[None, None], size=(side, crop), mode="bilinear", antialias=True)[0, 0]
     return _both_sides(graph, "resized", rows, value)
 
 
@@ -123,7 +122,7 @@ def _both_sides(graph: _Graph, name: str, rows: Tensor, value: str) -> str:
     return graph.add("MatMul", name, [graph.add("MatMul", f"{name}.down", [down, value]), across])
 
 
-def _add(graph: _Graph, name: str, module: nn.Module, shape: torch.Size, value: str) -> str:
+def _add(graph: _Graph, name: str, module: nn.Module, shape: torch.Size, value: str) -> str:  # noqa: PLR0911, PLR0912
     """The nodes of one module that reads `value`, a tensor of `shape`; returns the name of what it gives."""
     match module:
         case nn.Conv2d():
@@ -151,8 +150,7 @@ def _add(graph: _Graph, name: str, module: nn.Module, shape: torch.Size, value: 
         case nn.Tanh():
             return graph.add("Tanh", name, [value])
         case nn.MaxPool2d():
-            window = [int(module.kernel_size)] * 2
-            strides = [int(module.stride)] * 2
+            window, strides = [module.kernel_size] * 2, [module.stride] * 2
             ceil = int(module.ceil_mode)
             return graph.add("MaxPool", name, [value], kernel_shape=window, strides=strides, ceil_mode=ceil)
         case nn.AdaptiveAvgPool2d():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -225,9 +225,13 @@ class OverhangConv2d(nn.Conv2d):
     """A convolution whose last window may hang over the right and lower edge, reading zeros there."""
 
     def forward(self, x: Tensor) -> Tensor:
-        (kernel, _), (stride, _) = self.kernel_size, self.stride
-        over = [(math.ceil((side - kernel) / stride) * stride + kernel - side) for side in x.shape[-2:]]
+        over = self.overhang(x.shape[-2:])
         return super().forward(functional.pad(x, (0, over[1], 0, over[0])) if any(over) else x)
+
+    def overhang(self, sides: Sequence[int]) -> list[int]:
+        """The rows below and columns to the right that windows over a map of these sides read beyond it."""
+        (kernel, _), (stride, _) = self.kernel_size, self.stride
+        return [math.ceil((side - kernel) / stride) * stride + kernel - side for side in sides]
 
 
 class LocalResponseNorm(nn.Module):

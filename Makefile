@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test venv lint types clean
+.PHONY: demo test bench venv lint types clean
 
 demo: venv          ## solar cells: prepare, train, measure, classify ten (about a quarter of an hour on two cores)
 	$(BIN)/alexnet demo
 
 test: lint types    ## lint, types and the tests
 	$(BIN)/pytest
+
+bench: venv         ## every ratio against its peer, written to docs/results/ (about ten minutes)
+	$(BIN)/alexnet bench --results docs/results
 
 lint: venv
 	$(BIN)/ruff check .

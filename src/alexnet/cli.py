@@ -146,6 +146,30 @@ def reproduce(options: argparse.Namespace) -> None:
     print(f"all of it in {results}", file=sys.stderr)
 
 
+def bench(options: argparse.Namespace) -> None:
+    """Time what bounds the work on this machine."""
+    _use_large_pages()
+    from pathlib import Path
+
+    from alexnet.bench.run import bench as measure
+
+    words = ["alexnet", "bench", *(word for name in options.only for word in ("--only", name))]
+    words += ["--pictures", "PICTURES"] * (options.pictures is not None)
+    words += ["--batch-size", str(options.batch_size)] * (options.batch_size is not None)
+    report = measure(
+        options.only,
+        batch_size=options.batch_size,
+        rounds=options.rounds,
+        pictures=Path(options.pictures) if options.pictures else None,
+        results=Path(options.results) if options.results else None,
+        command=" ".join([*words, "--rounds", str(options.rounds)]),
+    )
+    if options.json:
+        import json
+
+        print(json.dumps(report, indent=1))
+
+
 def _use_large_pages() -> None:
     """Large pages for the large tensors of a step; read when torch first allocates."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -213,6 +237,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(verbs)
     _add_predict(verbs)
     _add_demo(verbs)
+    _add_bench(verbs)
     return parser
 
 
@@ -268,6 +293,29 @@ def _add_demo(verbs: Any) -> None:
     verb.add_argument("--out", metavar="FOLDER", help="where the runs go (default: EXPERIMENT-out)")
     verb.add_argument("--results", metavar="FILE", help="the JSON to write (default: docs/results/EXPERIMENT.json)")
     verb.set_defaults(run=reproduce)
+
+
+def _add_bench(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "bench",
+        help="how fast this machine does it, and against whom",
+        description="Time training, normalisation, loading, preparing and inference in turn with named peers. "
+        "All of it takes some ten minutes; comparisons go to stderr as they are known.",
+        epilog="example: alexnet bench --only train-step --batch-size 64 --json",
+    )
+    verb.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="train-step, fed, memory, lrn, loader, prepare, views, inference or startup (may be given again)",
+    )
+    verb.add_argument("--batch-size", type=int, metavar="N", help="instead of each bench's own (128 for training)")
+    verb.add_argument("--rounds", type=int, default=3, metavar="N", help="how often each side is timed (default: 3)")
+    verb.add_argument("--pictures", metavar="FOLDER", help="JPEG photographs to prepare and load (default: made ones)")
+    verb.add_argument("--results", metavar="FOLDER", help="also write bench-<machine>.json there")
+    verb.add_argument("--json", action="store_true", help="everything, as JSON on stdout")
+    verb.set_defaults(run=bench)
 
 
 def _add_evaluate(verbs: Any) -> None:

@@ -1,0 +1,1 @@
+"""What is timed on this machine, and against whom: `alexnet bench`."""

@@ -1,0 +1,148 @@
+"""A trained network at work: ten views, ONNX Runtime on the same weights, and how soon the first words come."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from alexnet.bench.peers import photographs
+from alexnet.bench.timing import Comparison, compared, in_turn
+from alexnet.data.augment import Preprocess
+from alexnet.errors import AlexNetError
+from alexnet.evaluation.views import patches, probabilities
+from alexnet.model import AlexNet
+from alexnet.recipe import recipes
+from alexnet.run import Config, Run
+from alexnet.training.precision import autocast, choose_device, choose_precision
+from alexnet.working import WorkingNetwork
+
+
+def ten_views(batch_size: int | None, rounds: int) -> list[Comparison]:
+    """The paper's test of a batch of prepared pictures against ten forward passes of the plain network."""
+    device = choose_device()
+    count = batch_size or 64
+    network = AlexNet("paper").to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    pictures = torch.randint(256, (count, 256, 256, 3), dtype=torch.uint8, device=device)
+    preprocess = Preprocess(torch.full((256, 256, 3), 120.0, device=device), 224, 1.0)
+    rows = []
+    for dtype in dict.fromkeys((torch.float32, choose_precision("auto", device))):
+        working = WorkingNetwork(network, dtype)
+
+        @torch.inference_mode()
+        def apart(dtype: torch.dtype = dtype) -> None:
+            with autocast(device, dtype):
+                torch.stack([network(patch).float().softmax(-1) for patch in patches(pictures, preprocess, 10)]).mean(0)
+
+        @torch.inference_mode()
+        def apart_and_fast(working: WorkingNetwork = working) -> None:
+            torch.stack([working(patch).float() for patch in patches(pictures, preprocess, 10)])
+
+        def ours(working: WorkingNetwork = working) -> None:
+            probabilities(working, preprocess, pictures, 10)
+
+        seconds = in_turn({"ours": ours, "apart": apart, "fast": apart_and_fast}, rounds)
+        gain = statistics.median(b / a for a, b in zip(seconds["ours"], seconds["fast"], strict=True))
+        rows.append(
+            compared(
+                f"ten-view evaluation, {str(dtype).removeprefix('torch.')}, batch {count}",
+                "ten plain forward passes",
+                *(seconds["ours"], seconds["apart"], 1.15),
+                pictures_per_second=count / statistics.median(seconds["ours"]),
+                against_ten_of_our_fast_passes=gain,
+            )
+        )
+    return rows
+
+
+def against_onnx_runtime(rounds: int) -> list[Comparison]:
+    """One picture and 64 against ONNX Runtime: the same weights, float32, the same number of threads."""
+    try:
+        import onnxruntime
+
+        from alexnet.weights.onnx import to_onnx
+    except ImportError:
+        raise AlexNetError("the bench `inference` needs ONNX Runtime: pip install 'alexnet[onnx]'") from None
+    network = AlexNet("paper").to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "alexnet.onnx"
+        file.write_bytes(to_onnx(network).SerializeToString())
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    rows = []
+    for dtype in dict.fromkeys((torch.float32, choose_precision("auto", torch.device("cpu")))):
+        working = WorkingNetwork(network, dtype)
+        for count, repeats in ((1, 20), (64, 1)):
+            pictures = torch.randn(count, 3, 227, 227) * 50
+            last = pictures.contiguous(memory_format=torch.channels_last)
+            values = pictures.numpy()
+
+            @torch.inference_mode()
+            def ours(working: WorkingNetwork = working, last: torch.Tensor = last) -> torch.Tensor:
+                return working(last).float()
+
+            def theirs(values=values):  # type: ignore[no-untyped-def]
+                return session.run(None, {name: values})[0]
+
+            if dtype == torch.float32:
+                difference = (ours() - torch.from_numpy(theirs())).abs().max()
+                assert difference <= 1e-3 * ours().abs().max() + 1e-5, f"not the same network: {difference}"
+            seconds = in_turn({"ours": ours, "theirs": theirs}, 2 * rounds, repeats)
+            rows.append(
+                compared(
+                    f"inference, batch {count}, {str(dtype).removeprefix('torch.')}",
+                    "ONNX Runtime, float32, the same weights and threads",
+                    *(seconds["ours"], seconds["theirs"], 1.0 if dtype == torch.float32 else None),
+                    milliseconds=1e3 * statistics.median(seconds["ours"]),
+                    onnx_runtime_milliseconds=1e3 * statistics.median(seconds["theirs"]),
+                )
+            )
+    return rows
+
+
+def startup(folder: Path, rounds: int) -> list[Comparison]:
+    """`alexnet --help` against a Python that does nothing, and one picture from a cold start to its answer."""
+    network = AlexNet("paper")
+    recipe = recipes()["paper"]
+    run = Run.create(
+        folder / "run",
+        Config(recipe, [f"class {i}" for i in range(1000)], size=256, crop=224, side=224, scale=1.0, dataset={}),
+    )
+    run.save_weights("best", network.state_dict(), torch.full((256, 256, 3), 120.0))
+    (picture,) = photographs(folder / "picture", 1)
+    ours = "import sys; from alexnet.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = {
+        "help": ["-c", ours, "--help"],
+        "pass": ["-c", "pass"],
+        "predict": ["-c", ours, "predict", str(run.path), str(picture)],
+        "torch": ["-c", "import torch"],
+    }
+
+    def runner(arguments: list[str]):  # type: ignore[no-untyped-def]
+        return lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+
+    seconds = in_turn({name: runner(arguments) for name, arguments in words.items()}, 3 * rounds)
+    extra = [max(a - b, 1e-6) for a, b in zip(seconds["help"], seconds["pass"], strict=True)]
+    return [
+        compared(
+            "what `alexnet --help` takes beyond starting Python",
+            "150 ms",
+            *(extra, [0.15] * len(extra), 1.0),
+            milliseconds=1e3 * statistics.median(extra),
+            python_milliseconds=1e3 * statistics.median(seconds["pass"]),
+        ),
+        compared(
+            "`alexnet predict` of one picture, from a cold start",
+            "import torch",
+            *(seconds["predict"], seconds["torch"], None),
+            milliseconds=1e3 * statistics.median(seconds["predict"]),
+            import_torch_milliseconds=1e3 * statistics.median(seconds["torch"]),
+        ),
+    ]

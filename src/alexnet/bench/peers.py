@@ -1,0 +1,105 @@
+"""Whom we are measured against, written as it is commonly written."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from alexnet.training.precision import choose_device
+
+
+def textbook_alexnet(classes: int = 1000) -> nn.Module:
+    """AlexNet as textbooks have it: no towers, `nn.LocalResponseNorm`."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 96, 11, 4), nn.ReLU(True), nn.LocalResponseNorm(5, 1e-4, 0.75, 2), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(96, 256, 5, 1, 2), nn.ReLU(True), nn.LocalResponseNorm(5, 1e-4, 0.75, 2), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(256, 384, 3, 1, 1), nn.ReLU(True)),
+        *(nn.Conv2d(384, 384, 3, 1, 1), nn.ReLU(True)),
+        *(nn.Conv2d(384, 256, 3, 1, 1), nn.ReLU(True), nn.MaxPool2d(3, 2)),
+        nn.Flatten(),
+        *(nn.Linear(9216, 4096), nn.ReLU(True), nn.Dropout()),
+        *(nn.Linear(4096, 4096), nn.ReLU(True), nn.Dropout()),
+        nn.Linear(4096, classes),
+    )
+
+
+class TextbookTraining:
+    """The textbook's training step: float32, eager, torch's SGD."""
+
+    def __init__(self, batch_size: int, side: int = 227) -> None:
+        self.device = choose_device()
+        self.network = textbook_alexnet().to(self.device)
+        self.optimizer = torch.optim.SGD(self.network.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
+        self.pictures = torch.randn(batch_size, 3, side, side, device=self.device)
+        self.labels = torch.randint(1000, (batch_size,), device=self.device)
+
+    def step(self) -> None:
+        self.optimizer.zero_grad()
+        nn.functional.cross_entropy(self.network(self.pictures), self.labels).backward()
+        self.optimizer.step()
+        wait_for(self.device)
+
+
+def wait_for(device: torch.device) -> None:
+    """Until what was asked of a device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class CommonDataset(Dataset):
+    """Files, opened one by one with Pillow: shorter side to 256, a random 224×224 of it, mirrored or not."""
+
+    def __init__(self, files: list[Path], side: int = 256, crop: int = 224) -> None:
+        self.files, self.side, self.crop = files, side, crop
+        self.mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+        self.deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        with Image.open(self.files[index]) as opened:
+            picture = opened.convert("RGB")
+        scale = self.side / min(picture.size)
+        width, height = (max(self.side, round(length * scale)) for length in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        left, top = (int(torch.randint(length - self.crop + 1, ())) for length in (width, height))
+        picture = picture.crop((left, top, left + self.crop, top + self.crop))
+        if torch.rand(()) < 0.5:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        values = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div(255)
+        return (values - self.mean) / self.deviation, index % 10
+
+
+def common_loader(files: list[Path], batch_size: int, workers: int) -> DataLoader:
+    """The common recipe: a worker process a core, each picture decoded and cut when its turn comes."""
+    return DataLoader(
+        CommonDataset(files), batch_size, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=True
+    )
+
+
+def photographs(folder: Path, count: int, width: int = 500, height: int = 375) -> list[Path]:
+    """Write `count` JPEG files like photographs in size and detail: noise whose power falls as in natural pictures."""
+    rng = np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = 1 / width
+    falloff = (frequency**-1.2)[..., None]
+    files = []
+    for number in range(count):
+        spectrum = falloff * (rng.normal(size=(*frequency.shape, 3)) + 1j * rng.normal(size=(*frequency.shape, 3)))
+        mix = np.array([[1.0, 0.15, 0.05], [1.0, -0.1, 0.1], [1.0, -0.1, -0.15]])
+        colours = np.fft.irfft2(spectrum, s=(height, width), axes=(0, 1)) @ mix.T
+        pixels = np.clip(colours / colours.std() * 55 + 118, 0, 255).astype(np.uint8)
+        data = io.BytesIO()
+        Image.fromarray(pixels).save(data, "JPEG", quality=92)
+        path = folder / "ab"[number % 2] / f"{number:05}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.getvalue())
+        files.append(path)
+    return files

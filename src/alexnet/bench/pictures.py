@@ -1,0 +1,117 @@
+"""Pictures on their way in: preparing against decoding alone, loading against the common recipe."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import simplejpeg
+import torch
+
+from alexnet.bench.peers import common_loader, photographs
+from alexnet.bench.timing import Comparison, compared, in_turn
+from alexnet.data.augment import Colour, Preprocess, augment
+from alexnet.data.loader import training_batches
+from alexnet.data.prepare import prepare
+from alexnet.recipe import recipes
+
+BATCH_SIZE = 128
+
+
+def preparing(folder: Path, rounds: int, pictures: Path | None) -> list[Comparison]:
+    """`alexnet prepare` on photographs against libjpeg-turbo decoding the same files, a thread a core."""
+    files = _files(folder, pictures, 2048)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    source = folder / "listed.csv"
+    source.write_text("path,label\n" + "".join(f"{file.resolve()},{'ab'[i % 2]}\n" for i, file in enumerate(files)))
+
+    def decode(file: Path) -> None:
+        simplejpeg.decode_jpeg(file.read_bytes(), "RGB")
+
+    def decode_all() -> None:
+        with ThreadPoolExecutor(cores) as threads:
+            list(threads.map(decode, files, chunksize=64))
+
+    def prepare_all() -> None:
+        shutil.rmtree(folder / "out", ignore_errors=True)
+        prepare(source, folder / "out", progress=False)
+
+    seconds = in_turn({"ours": prepare_all, "decode": decode_all}, rounds)
+    return [
+        compared(
+            f"prepare, {len(files):,} photographs of {_words(files)}",
+            "libjpeg-turbo decoding them, nothing else",
+            *(seconds["ours"], seconds["decode"], 0.8),
+            pictures_per_second=len(files) / statistics.median(seconds["ours"]),
+            decoded_per_second=len(files) / statistics.median(seconds["decode"]),
+        )
+    ]
+
+
+def loading(folder: Path, rounds: int, pictures: Path | None, batch_size: int | None) -> list[Comparison]:
+    """Batches of the paper's patches, float32, from prepared pictures, against a `DataLoader` over the files."""
+    count = batch_size or BATCH_SIZE
+    files = _files(folder, pictures, 1024)
+    while len(files) < 4 * count:
+        files = files + files
+    source = folder / "loaded.csv"
+    source.write_text("path,label\n" + "".join(f"{file.resolve()},{'ab'[i % 2]}\n" for i, file in enumerate(files)))
+    dataset = prepare(source, folder / "loaded", split={"val": 0.0}, progress=False)
+    recipe = recipes()["paper"]
+    preprocess = Preprocess(torch.from_numpy(dataset.mean_image.copy()), 224, 1.0)
+    colour = Colour(dataset.pca_eigenvectors, dataset.pca_eigenvalues, recipe.colour_unit)
+    generator = torch.Generator().manual_seed(0)
+
+    def ours() -> Iterator[Any]:
+        for epoch in itertools.count(1):
+            for batch in training_batches(dataset.split("train"), count, 0, epoch):
+                yield augment(batch.pictures, preprocess, colour, recipe, generator)
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    loader = common_loader(files, count, cores)
+
+    def theirs() -> Iterator[Any]:
+        while True:
+            yield from loader
+
+    streams = {"ours": ours(), "theirs": theirs()}
+    per_round = {"ours": 16, "theirs": 4}
+    seconds: dict[str, list[float]] = {name: [] for name in streams}
+    for number in range(rounds + 1):
+        for name, stream in streams.items():
+            start = time.perf_counter()
+            for _ in range(per_round[name]):
+                next(stream)
+            if number:  # the first fills what is read ahead
+                seconds[name].append((time.perf_counter() - start) / per_round[name])
+    return [
+        compared(
+            "loader, 256×256 prepared pictures, patches and colour",
+            f"Image.open, resize, crop, flip in a DataLoader of {cores} workers, from {_words(files)}",
+            *(seconds["ours"], seconds["theirs"], 10.0),
+            pictures_per_second=count / statistics.median(seconds["ours"]),
+            common_pictures_per_second=count / statistics.median(seconds["theirs"]),
+        )
+    ]
+
+
+def _files(folder: Path, pictures: Path | None, count: int) -> list[Path]:
+    """JPEG files: those of the folder given, over and over, or made ones."""
+    if pictures is None:
+        return photographs(folder / "made", count)
+    found = sorted(path for path in pictures.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    return list(itertools.islice(itertools.cycle(found), count)) if found else photographs(folder / "made", count)
+
+
+def _words(files: list[Path]) -> str:
+    heads = [simplejpeg.decode_jpeg_header(file.read_bytes()) for file in files[:50]]
+    height, width = (round(statistics.median(head[i] for head in heads)) for i in (0, 1))
+    size = statistics.mean(file.stat().st_size for file in files)
+    return f"{width}×{height} pixels and {size / 1e3:.0f} kB"

@@ -1,0 +1,104 @@
+"""Everything that is timed, by name; the table and the JSON of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from alexnet.bench.timing import Comparison
+from alexnet.errors import AlexNetError, UsageError
+from alexnet.files import write_whole
+from alexnet.provenance import machine, provenance
+
+NAMES = ("train-step", "fed", "memory", "lrn", "loader", "prepare", "views", "inference", "startup")
+
+
+def bench(
+    only: Sequence[str] = (),
+    *,
+    batch_size: int | None = None,
+    rounds: int = 3,
+    pictures: Path | None = None,
+    results: Path | None = None,
+    command: str = "alexnet bench",
+) -> dict[str, Any]:
+    """Time what `only` names, or everything, in turn with its peers, and print each comparison as it is known.
+
+    batch_size: instead of each bench's own. pictures: a folder of JPEG photographs for `prepare` and `loader`, instead
+    of made ones. results: a folder to write `bench-<machine>.json` into. Returns what that file has. Raises
+    `UsageError` for a name that does not exist, `AlexNetError` when a peer is not installed.
+    """
+    unknown = [name for name in only if name not in NAMES]
+    if unknown:
+        raise UsageError(f"no bench {unknown[0]!r}; there are: {', '.join(NAMES)}")
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"batch size is {batch_size}; it must be at least 1")
+    if pictures is not None and not pictures.is_dir():
+        raise UsageError(f"{pictures} is not a folder of photographs")
+    found: dict[str, Any] = {}
+    for name in only or NAMES:
+        try:
+            with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
+                rows = _benches(Path(folder), batch_size, rounds, pictures)[name]()
+        except AlexNetError as error:
+            if only:
+                raise
+            print(f"{name}: left out: {error}", file=sys.stderr)
+            continue
+        for row in rows:
+            print(_line(row), file=sys.stderr, flush=True)
+        found[name] = _entry(rows)
+    report = {**found, **provenance(command), "rounds": rounds}
+    if results is not None:
+        results.mkdir(parents=True, exist_ok=True)
+        file = results / f"bench-{re.sub('[^a-z0-9]+', '-', machine().lower()).strip('-')}.json"
+        write_whole(file, json.dumps(report, indent=1).encode() + b"\n")
+        print(f"all of it in {file}", file=sys.stderr)
+    return report
+
+
+def _benches(
+    folder: Path, batch_size: int | None, rounds: int, pictures: Path | None
+) -> dict[str, Callable[[], list[Comparison]]]:
+    from alexnet.bench import inference, normalization, training
+    from alexnet.bench import pictures as of_pictures
+    from alexnet.training.allocator import keep_pages
+
+    keep_pages()
+    return {
+        "train-step": lambda: training.train_step(batch_size, rounds),
+        "fed": lambda: training.fed(folder, 3 * rounds, batch_size),
+        "memory": lambda: training.memory(batch_size),
+        "lrn": lambda: normalization.normalization(batch_size, rounds),
+        "loader": lambda: of_pictures.loading(folder, rounds, pictures, batch_size),
+        "prepare": lambda: of_pictures.preparing(folder, rounds, pictures),
+        "views": lambda: inference.ten_views(batch_size, rounds),
+        "inference": lambda: inference.against_onnx_runtime(rounds),
+        "startup": lambda: inference.startup(folder, rounds),
+    }
+
+
+def _entry(rows: list[Comparison]) -> dict[str, Any]:
+    """One bench as JSON has it: the first comparison's figures at hand, and all comparisons."""
+    return {**rows[0].figures, "comparisons": [row.to_dict() for row in rows]}
+
+
+def _line(row: Comparison) -> str:
+    low, high = row.spread
+    spread = f" ({low:.3g} to {high:.3g})" if low != high else ""
+    aim = (
+        ""
+        if row.at_least is None
+        else f"  [{'reached' if row.ratio >= row.at_least else 'missed'}: {row.at_least:.3g}]"
+    )
+    figures = "".join(f"\n    {name.replace('_', ' ')}: {_words(value)}" for name, value in row.figures.items())
+    return f"{row.what}\n  {row.ratio:.3g}×{spread} of: {row.against}{aim}{figures}"
+
+
+def _words(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) and value < 1e4 else f"{value:,.0f}"

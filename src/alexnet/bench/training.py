@@ -1,0 +1,166 @@
+"""A training step: against the textbook's, against the machine's matrix product, and fed from data."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from alexnet.bench.peers import TextbookTraining, photographs, wait_for
+from alexnet.bench.timing import Comparison, compared, in_turn
+from alexnet.data.augment import Colour, Preprocess, augment
+from alexnet.data.dataset import PreparedDataset
+from alexnet.data.loader import training_batches
+from alexnet.data.prepare import prepare
+from alexnet.errors import AlexNetError
+from alexnet.model import AlexNet
+from alexnet.recipe import recipes
+from alexnet.training.optimizer import make_optimizers, update_all
+from alexnet.training.precision import choose_device, choose_precision
+from alexnet.working import WorkingNetwork
+
+BATCH_SIZE = 128
+SIDE = 227
+
+
+class OurTraining:
+    """The step of `alexnet train --recipe paper`, on a batch that is there already or one that is given."""
+
+    def __init__(self, batch_size: int, side: int = SIDE, dtype: torch.dtype | None = None) -> None:
+        recipe = recipes()["paper"].override({"lr": 1e-4})
+        self.device = choose_device()
+        self.dtype = dtype or choose_precision("auto", self.device)
+        self.network = AlexNet("paper").to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.working = WorkingNetwork(self.network, self.dtype)
+        self.optimizers = make_optimizers(self.network, recipe)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr
+        pictures = torch.randn(batch_size, 3, side, side, device=self.device, dtype=self.dtype)
+        self.pictures = pictures.contiguous(memory_format=torch.channels_last)
+        self.labels = torch.randint(1000, (batch_size,), device=self.device)
+
+    def step(self, pictures: Tensor | None = None, labels: Tensor | None = None) -> None:
+        logits = self.working(self.pictures if pictures is None else pictures)
+        loss = functional.cross_entropy(logits.float(), self.labels if labels is None else labels)
+        loss.backward()
+        update_all(self.optimizers, self.working.copies)
+        wait_for(self.device)
+
+    def operations(self) -> int:
+        """Floating-point operations that a picture's step can't do without: three products a layer, two for conv1,
+        whose input needs no gradient."""
+        costs = [cost for cost in self.network.costs() if isinstance(cost.module, nn.Conv2d | nn.Linear)]
+        return 2 * (3 * sum(cost.multiply_adds for cost in costs) - costs[0].multiply_adds)
+
+
+def train_step(batch_size: int | None, rounds: int) -> list[Comparison]:
+    """The step against the textbook's, and the rate of its operations against a matrix product's."""
+    count = batch_size or BATCH_SIZE
+    ours, theirs = OurTraining(count), TextbookTraining(count)
+    size = 4096 if ours.device.type == "cpu" else 8192
+    factor = torch.randn(size, size, device=ours.device, dtype=ours.dtype)
+    product = torch.empty_like(factor)
+
+    def multiply() -> None:
+        torch.mm(factor, factor, out=product)
+        wait_for(ours.device)
+
+    seconds = in_turn({"ours": ours.step, "theirs": theirs.step, "product": multiply}, rounds)
+    rate = ours.operations() * count / statistics.median(seconds["ours"])
+    product_rate = 2 * size**3 / statistics.median(seconds["product"])
+    needed = [ours.operations() * count / (2 * size**3) * value for value in seconds["product"]]
+    words = str(ours.dtype).removeprefix("torch.")
+    return [
+        compared(
+            f"training step, paper with LRN, batch {count}, {words}",
+            "textbook AlexNet, float32, eager",
+            *(seconds["ours"], seconds["theirs"], 7.0),
+            images_per_second=count / statistics.median(seconds["ours"]),
+            textbook_images_per_second=count / statistics.median(seconds["theirs"]),
+        ),
+        compared(
+            "training step, floating-point rate",
+            f"{words} matrix product of {size}×{size}",
+            *(seconds["ours"], needed, 0.7),
+            gflops_per_second=rate / 1e9,
+            product_gflops_per_second=product_rate / 1e9,
+        ),
+    ]
+
+
+def fed(folder: Path, rounds: int, batch_size: int | None) -> list[Comparison]:
+    """Training on data, shuffled, cut, mirrored and coloured, against training on one batch again and again."""
+    count = batch_size or BATCH_SIZE
+    files = photographs(folder / "photographs", max(512, 2 * count))
+    dataset = prepare(files[0].parents[1], folder / "data", split={"val": 0.0}, progress=False)
+    ours = OurTraining(count, side=224)
+    batches = _batches(dataset, count, ours)
+
+    def on_data() -> None:
+        ours.step(*next(batches))
+
+    seconds = in_turn({"data": on_data, "repeated": ours.step}, rounds)
+    return [
+        compared(
+            f"training on data, batch {count}",
+            "training on one repeated batch",
+            *(seconds["data"], seconds["repeated"], 0.97),
+            images_per_second=count / statistics.median(seconds["data"]),
+        )
+    ]
+
+
+def _batches(dataset: PreparedDataset, count: int, ours: OurTraining) -> Iterator[tuple[Tensor, Tensor]]:
+    recipe = recipes()["paper"]
+    preprocess = Preprocess(torch.from_numpy(dataset.mean_image.copy()).to(ours.device), 224, 1.0)
+    colour = Colour(dataset.pca_eigenvectors, dataset.pca_eigenvalues, recipe.colour_unit)
+    generator = torch.Generator().manual_seed(0)
+    split = dataset.split("train")
+    for epoch in itertools.count(1):
+        for batch in training_batches(split, count, 0, epoch):
+            pictures, labels = batch.pictures.to(ours.device), batch.labels.to(ours.device)
+            yield augment(pictures, preprocess, colour, recipe, generator, dtype=ours.dtype), labels
+
+
+def memory(batch_size: int | None) -> list[Comparison]:
+    """The most memory that a process needs for two steps, ours against the textbook's."""
+    if choose_device().type != "cpu":
+        raise AlexNetError("memory is compared on a CPU")
+    count = batch_size or BATCH_SIZE
+    ours, theirs = (_peak(kind, count) for kind in ("OurTraining", "TextbookTraining"))
+    return [
+        compared(
+            f"peak memory of training, batch {count}",
+            "textbook AlexNet, float32, eager",
+            *([ours], [theirs], 1 / 0.7),
+            bytes=ours,
+            textbook_bytes=theirs,
+        )
+    ]
+
+
+def _peak(kind: str, batch_size: int) -> float:
+    """Bytes."""
+    module = "training" if kind == "OurTraining" else "peers"
+    program = f"""
+import os, resource, sys
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+import torch
+from alexnet.training.allocator import keep_pages
+from alexnet.bench.{module} import {kind}
+keep_pages() if {kind!r} == "OurTraining" else None
+training = {kind}({batch_size})
+for _ in range(2):
+    training.step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    return float(done.stdout)

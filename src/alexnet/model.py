@@ -356,8 +356,8 @@ class AlexNet(nn.Module):
         """
         tanh = any(isinstance(module, nn.Tanh) for module in self.children())
         for name, module in self.named_children():
-            if not isinstance(module, nn.Conv2d | nn.Linear):
-                continue
+            if not isinstance(module, nn.Conv2d | nn.Linear) or module.weight.is_meta:
+                continue  # nothing to draw where there is no memory; torch would import its compiler for it
             fan_in = module.weight[0].numel()
             std = 0.01
             if scheme == "released-2012" and name in ("conv3", "conv4", "conv5", "conv6"):

@@ -27,7 +27,7 @@ BATCH_SIZE = 128
 
 def preparing(folder: Path, rounds: int, pictures: Path | None) -> list[Comparison]:
     """`alexnet prepare` on photographs against libjpeg-turbo decoding the same files, a thread a core."""
-    files = _files(folder, pictures, 2048)
+    files = _files(folder, pictures, 8192)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     source = folder / "listed.csv"
     source.write_text("path,label\n" + "".join(f"{file.resolve()},{'ab'[i % 2]}\n" for i, file in enumerate(files)))

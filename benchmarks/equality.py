@@ -1,0 +1,88 @@
+"""Is the fast step the plain step? 200 updates of the paper's rule in float32, both ways, and plainly in float64.
+
+    python benchmarks/equality.py [--steps 200] [--batch-size 8] [--side 99] [--out FILE]
+
+All three start from the same weights and see the same pictures: dropout is off, its coins are drawn differently. Where
+a window's two greatest values agree but for rounding, either may be the maximum, so even two sound float32 trainings
+drift apart; the float64 one says how far rounding alone takes them. The fast one should be no farther from the float64
+training than the plain float32 one is, up to a small factor.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from alexnet.files import write_whole
+from alexnet.model import AlexNet
+from alexnet.progress import progress
+from alexnet.provenance import provenance
+from alexnet.training.allocator import keep_pages
+from alexnet.training.optimizer import PaperSGD, update_all
+from alexnet.working import WorkingNetwork
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--side", type=int, default=99)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/equality.json"))
+    arguments = parser.parse_args()
+    keep_pages()
+
+    networks = {}
+    for name, dtype in (("plain float64", torch.float64), ("plain float32", torch.float32), ("fast", torch.float32)):
+        torch.manual_seed(0)
+        networks[name] = AlexNet("paper", 10, init="he", dropout=0.0).to(dtype).to(memory_format=torch.channels_last)
+    forms = {**networks, "fast": WorkingNetwork(networks["fast"])}
+    rules = {name: PaperSGD(network.parameters(), lr=1e-3) for name, network in networks.items()}
+    start = [p.detach().double().clone() for p in networks["fast"].parameters()]
+
+    generator = torch.Generator().manual_seed(1)
+    losses: dict[str, list[float]] = {name: [] for name in networks}
+    with progress(arguments.steps, "steps") as bar:
+        for _ in range(arguments.steps):
+            shape = (arguments.batch_size, 3, arguments.side, arguments.side)
+            labels = torch.randint(10, (arguments.batch_size,), generator=generator)
+            pictures = torch.randn(shape, generator=generator) + 0.3 * labels[:, None, None, None]
+            pictures = pictures.contiguous(memory_format=torch.channels_last)
+            for name, form in forms.items():
+                dtype = next(networks[name].parameters()).dtype
+                loss = functional.cross_entropy(form(pictures.to(dtype)), labels)
+                loss.backward()
+                update_all([rules[name]], {})
+                losses[name].append(loss.item())
+            bar.advance(loss=f"{loss.item():.3f}")
+
+    def distance(one: str, other: list[torch.Tensor]) -> float:
+        """Of all weights, relative to the way they came since the start."""
+        weights = [p.detach().double() for p in networks[one].parameters()]
+        apart = sum(float((a - b).square().sum()) for a, b in zip(weights, other, strict=True))
+        way = sum(float((a - b).square().sum()) for a, b in zip(weights, start, strict=True))
+        return (apart / way) ** 0.5
+
+    exact = [p.detach() for p in networks["plain float64"].parameters()]
+    report = {
+        "what": "distance of all weights from the float64 training, relative to the way from the start",
+        "plain float32 from float64": distance("plain float32", exact),
+        "fast from float64": distance("fast", exact),
+        "fast from plain float32": distance(
+            "fast", [p.detach().double() for p in networks["plain float32"].parameters()]
+        ),
+        "last losses": {name: values[-1] for name, values in losses.items()},
+        "greatest difference of a loss": max(
+            abs(a - b) for a, b in zip(losses["fast"], losses["plain float64"], strict=True)
+        ),
+        **provenance(" ".join(["python", *sys.argv])),
+    }
+    print(json.dumps(report, indent=1))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(arguments.out, json.dumps(report, indent=1).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

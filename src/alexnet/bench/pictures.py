@@ -20,6 +20,7 @@ from alexnet.bench.timing import Comparison, compared, in_turn
 from alexnet.data.augment import Colour, Preprocess, augment
 from alexnet.data.loader import training_batches
 from alexnet.data.prepare import prepare
+from alexnet.errors import UsageError
 from alexnet.recipe import recipes
 
 BATCH_SIZE = 128
@@ -58,9 +59,7 @@ def preparing(folder: Path, rounds: int, pictures: Path | None) -> list[Comparis
 def loading(folder: Path, rounds: int, pictures: Path | None, batch_size: int | None) -> list[Comparison]:
     """Batches of the paper's patches, float32, from prepared pictures, against a `DataLoader` over the files."""
     count = batch_size or BATCH_SIZE
-    files = _files(folder, pictures, 1024)
-    while len(files) < 4 * count:
-        files = files + files
+    files = _files(folder, pictures, max(1024, 4 * count))
     source = folder / "loaded.csv"
     source.write_text("path,label\n" + "".join(f"{file.resolve()},{'ab'[i % 2]}\n" for i, file in enumerate(files)))
     dataset = prepare(source, folder / "loaded", split={"val": 0.0}, progress=False)
@@ -103,11 +102,11 @@ def loading(folder: Path, rounds: int, pictures: Path | None, batch_size: int | 
 
 
 def _files(folder: Path, pictures: Path | None, count: int) -> list[Path]:
-    """JPEG files: those of the folder given, over and over, or made ones."""
-    if pictures is None:
-        return photographs(folder / "made", count)
-    found = sorted(path for path in pictures.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    return list(itertools.islice(itertools.cycle(found), count)) if found else photographs(folder / "made", count)
+    """So many JPEG files, some of them more than once: those of the folder given, or made ones."""
+    found = sorted(path for path in pictures.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg")) if pictures else []
+    if pictures and not found:
+        raise UsageError(f"no JPEG files in {pictures}")
+    return list(itertools.islice(itertools.cycle(found or photographs(folder / "made", 256)), count))
 
 
 def _words(files: list[Path]) -> str:

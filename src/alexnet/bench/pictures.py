@@ -6,9 +6,10 @@ import itertools
 import os
 import shutil
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import simplejpeg
 import torch
 
 from alexnet.bench.peers import common_loader, photographs
-from alexnet.bench.timing import Comparison, compared, in_turn
+from alexnet.bench.timing import Comparison, compared
 from alexnet.data.augment import Colour, Preprocess, augment
 from alexnet.data.loader import training_batches
 from alexnet.data.prepare import prepare
@@ -27,24 +28,25 @@ BATCH_SIZE = 128
 
 
 def preparing(folder: Path, rounds: int, pictures: Path | None) -> list[Comparison]:
-    """`alexnet prepare` on photographs against libjpeg-turbo decoding the same files, a thread a core."""
+    """`alexnet prepare` on photographs against libjpeg-turbo decoding the same files, a process a core."""
     files = _files(folder, pictures, 8192)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     source = folder / "listed.csv"
     source.write_text("path,label\n" + "".join(f"{file.resolve()},{'ab'[i % 2]}\n" for i, file in enumerate(files)))
 
-    def decode(file: Path) -> None:
-        simplejpeg.decode_jpeg(file.read_bytes(), "RGB")
-
-    def decode_all() -> None:
-        with ThreadPoolExecutor(cores) as threads:
-            list(threads.map(decode, files, chunksize=64))
-
     def prepare_all() -> None:
         shutil.rmtree(folder / "out", ignore_errors=True)
         prepare(source, folder / "out", progress=False)
 
-    seconds = in_turn({"ours": prepare_all, "decode": decode_all}, rounds)
+    seconds: dict[str, list[float]] = {"ours": [], "decode": []}
+    for number in range(rounds + 1):
+        start = time.perf_counter()
+        prepare_all()
+        ours = time.perf_counter() - start
+        decoding = _decode_all(source, cores)
+        if number:  # the first reads the files into memory
+            seconds["ours"].append(ours)
+            seconds["decode"].append(decoding)
     return [
         compared(
             f"prepare, {len(files):,} photographs of {_words(files)}",
@@ -54,6 +56,26 @@ def preparing(folder: Path, rounds: int, pictures: Path | None) -> list[Comparis
             decoded_per_second=len(files) / statistics.median(seconds["decode"]),
         )
     ]
+
+
+def _decode_all(listed: Path, cores: int) -> float:
+    """Seconds that the slowest of `cores` processes needs to read and decode its share, without starting up."""
+    program = """
+import sys, time, simplejpeg
+lines = open(sys.argv[1]).read().splitlines()[1:]
+files = [line.rsplit(",", 1)[0] for line in lines][int(sys.argv[2]) :: int(sys.argv[3])]
+start = time.perf_counter()
+for file in files:
+    with open(file, "rb") as opened:
+        simplejpeg.decode_jpeg(opened.read(), "RGB")
+print(time.perf_counter() - start)
+"""
+    words = [sys.executable, "-c", program, str(listed)]
+    workers = [
+        subprocess.Popen([*words, str(number), str(cores)], stdout=subprocess.PIPE, text=True)
+        for number in range(cores)
+    ]
+    return max(float(worker.communicate()[0]) for worker in workers)
 
 
 def loading(folder: Path, rounds: int, pictures: Path | None, batch_size: int | None) -> list[Comparison]:

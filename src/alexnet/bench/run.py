@@ -101,4 +101,6 @@ def _line(row: Comparison) -> str:
 
 
 def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number:,.4g}" for name, number in value.items())
     return f"{value:,.4g}" if isinstance(value, float) and value < 1e4 else f"{value:,.0f}"

@@ -6,14 +6,12 @@ or Pillow make of the same loops.
 
 from __future__ import annotations
 
-import functools
-import threading
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 
-from alexnet.kernels.code import BYTE, BYTES, INT, INTS, LONG, LONGS, Code
+from alexnet.kernels.code import BYTE, BYTES, INT, INTS, LONG, LONGS, Code, compiled_once
 
 WEIGHT_BITS = 22
 """Weights are whole numbers, 1 << 22 for one: with the 8 bits of a pixel they stay below the sign of an int32."""
@@ -21,7 +19,6 @@ WEIGHT_BITS = 22
 _LANES = 16
 _UNROLLED = 8  # a reduction by up to 3.5 has no more taps; of those a loop would cost half as much again
 _SPAN = 1 << 20  # pixels in a row whose products fit an uint32 a lane
-_compiling = threading.Lock()
 
 
 def resample(
@@ -44,10 +41,7 @@ def resample(
     # Four bytes are read and written for the three of a pixel.
     row = np.empty(columns * 3 + 1, dtype=np.uint8)
     out = np.empty(len(y_first) * len(x_first) * 3 + 1, dtype=np.uint8)
-    with _compiling:
-        function = _resampler(
-            *(taps if taps <= _UNROLLED else None for taps in (x_weights.shape[1], y_weights.shape[1]))
-        )
+    function = _resampler(*(taps if taps <= _UNROLLED else None for taps in (x_weights.shape[1], y_weights.shape[1])))
     function(
         *(picture.ctypes.data + left * 3, width * 3, columns * 3),
         *(y_first.ctypes.data, y_weights.ctypes.data, y_weights.shape[1], len(y_first), row.ctypes.data),
@@ -65,8 +59,7 @@ def rgb_products(images: np.ndarray) -> np.ndarray:
     whole = len(pixels) // _LANES * _LANES
     rest = pixels[whole:].astype(np.int64)
     total = rest.T @ rest
-    with _compiling:
-        function = _multiplier()
+    function = _multiplier()
     sums = np.empty((6, _LANES), dtype=np.uint32)
     for start in range(0, whole, _SPAN):
         span = pixels[start : min(start + _SPAN, whole)]
@@ -76,7 +69,7 @@ def rgb_products(images: np.ndarray) -> np.ndarray:
     return total
 
 
-@functools.cache
+@compiled_once
 def _resampler(x_unrolled: int | None, y_unrolled: int | None) -> Any:
     """A picture's address, bytes a row, bytes needed of each; first rows, weights, taps and new rows; a row of scratch;
     first bytes in it, weights, taps and new columns; out. For the numbers of taps given, or any.
@@ -115,7 +108,7 @@ def _resampler(x_unrolled: int | None, y_unrolled: int | None) -> Any:
     return code.compiled()
 
 
-@functools.cache
+@compiled_once
 def _multiplier() -> Any:
     """pixels, number of vectors of 16 pixels, out: six sums of 16 lanes."""
     code = Code(BYTES, LONG, INTS)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import threading
 from typing import Any
 
 import torch
 from llvmlite import ir
 from torch import Tensor
 
-from alexnet.kernels.code import BYTES, FLOAT, LONG, ParallelCode
-
-_compiling = threading.Lock()
+from alexnet.kernels.code import BYTES, FLOAT, LONG, ParallelCode, compiled_once
 
 
 def can_block(x: Tensor) -> bool:
@@ -33,8 +29,7 @@ def blocks(x: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
     """
     images, _, height, width = x.shape
     out = torch.empty(images, 48, rows, columns, dtype=dtype, memory_format=torch.channels_last)
-    with _compiling:
-        function = _regrouper(x.dtype == torch.bfloat16, dtype == torch.bfloat16)
+    function = _regrouper(x.dtype == torch.bfloat16, dtype == torch.bfloat16)
     whole = min(width // 4, columns)
     addresses = (x.data_ptr(), out.data_ptr())
     rest = min(width, 4 * columns) - 4 * whole
@@ -42,7 +37,7 @@ def blocks(x: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
     return out
 
 
-@functools.cache
+@compiled_once
 def _regrouper(from_half: bool, to_half: bool) -> Any:
     """x, out; height and width of x; rows and columns of blocks, columns that are whole, pixels of the next one.
     A piece is a row of pixels."""

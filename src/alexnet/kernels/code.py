@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -22,7 +22,9 @@ from llvmlite import ir
 BYTE, INT, LONG, FLOAT = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 BYTES, INTS, LONGS = BYTE.as_pointer(), INT.as_pointer(), LONG.as_pointer()
 _SHORT = ir.IntType(16)
+T = TypeVar("T")
 _process = os.getpid()
+_compiling = threading.RLock()
 
 
 class Processor(NamedTuple):
@@ -39,6 +41,19 @@ def host() -> Processor:
     features = llvm.get_host_cpu_features()
     present = frozenset(feature for feature, has in features.items() if has)
     return Processor(llvm.get_host_cpu_name(), present, features.flatten())
+
+
+def compiled_once(build: Callable[..., T]) -> Callable[..., T]:
+    """A function that compiles something for its arguments, made to do so once for each, and in one thread at a time,
+    as LLVM wants it."""
+    cached = functools.cache(build)
+
+    @functools.wraps(build)
+    def get(*arguments: Any) -> T:
+        with _compiling:
+            return cached(*arguments)
+
+    return get
 
 
 def compile_module(module: ir.Module, processor: Processor) -> llvm.ExecutionEngine:

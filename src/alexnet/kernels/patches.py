@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import threading
 from typing import Any
 
 import torch
 from llvmlite import ir
 from torch import Tensor
 
-from alexnet.kernels.code import BYTE, BYTES, FLOAT, INT, LONG, LONGS, ParallelCode
+from alexnet.kernels.code import BYTE, BYTES, FLOAT, INT, LONG, LONGS, ParallelCode, compiled_once
 
 _PIXELS = 16  # at a time: 48 bytes become three full registers of float32
 _LANES = 3 * _PIXELS
-_compiling = threading.Lock()
 
 
 def can_cut(pictures: Tensor, crop: int) -> bool:
@@ -46,14 +43,13 @@ def cut(
     numbers = torch.cat([gain[:, None].expand(-1, _LANES), shift.repeat(1, _PIXELS)], 1).float().contiguous()
     mean = mean.float().contiguous()
     out = torch.empty(count, crop, crop, 3, dtype=dtype)
-    with _compiling:
-        function = _cutter(turn_mean, dtype == torch.bfloat16)
+    function = _cutter(turn_mean, dtype == torch.bfloat16)
     addresses = (tensor.data_ptr() for tensor in (pictures, mean, out, where, numbers))
     function(count * crop, torch.get_num_threads(), *addresses, size, crop)
     return out
 
 
-@functools.cache
+@compiled_once
 def _cutter(turn_mean: bool, half: bool) -> Any:
     """pictures, mean, out, where, numbers; side of the pictures, of the patches. A piece is a row of a patch."""
     code = ParallelCode(BYTES, BYTES, BYTES, LONGS, BYTES, LONG, LONG)

@@ -8,7 +8,6 @@ and written once.
 from __future__ import annotations
 
 import functools
-import threading
 from typing import Any
 
 import torch
@@ -16,10 +15,9 @@ from llvmlite import ir
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from alexnet.kernels.code import BYTE, BYTES, FLOAT, LONG, ParallelCode
+from alexnet.kernels.code import BYTE, BYTES, FLOAT, LONG, ParallelCode, compiled_once
 
 _NOWHERE = 255  # the place of a maximum that ReLU made zero: no gradient goes there
-_compiling = threading.Lock()
 
 
 def can_pool(x: Tensor) -> bool:
@@ -52,8 +50,7 @@ class _MaxPool(torch.autograd.Function):
         shape = (images, maps, rows, columns)
         out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
         places = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
-        with _compiling:
-            function = _forward(maps, x.dtype == torch.bfloat16, relu)
+        function = _forward(maps, x.dtype == torch.bfloat16, relu)
         addresses = (x.data_ptr(), out.data_ptr(), places.data_ptr())
         function(images * rows, torch.get_num_threads(), *addresses, height, width, rows, columns)
         ctx.save_for_backward(places)
@@ -68,8 +65,7 @@ class _MaxPool(torch.autograd.Function):
         rows, columns = places.shape[2:]
         grad = grad.contiguous(memory_format=torch.channels_last)
         out = torch.empty(ctx.shape, dtype=grad.dtype, memory_format=torch.channels_last)
-        with _compiling:
-            function = _backward(maps, grad.dtype == torch.bfloat16)
+        function = _backward(maps, grad.dtype == torch.bfloat16)
         addresses = (grad.data_ptr(), places.data_ptr(), out.data_ptr())
         function(images * height, torch.get_num_threads(), *addresses, height, width, rows, columns)
         return out, None, None
@@ -84,7 +80,7 @@ def _lanes(maps: int) -> int:
     return next(lanes for lanes in (64, 32, 16) if maps % lanes == 0)
 
 
-@functools.cache
+@compiled_once
 def _forward(maps: int, half: bool, relu: bool) -> Any:
     """x, out, places; height and width of x, rows and columns of out. A piece is a row of windows."""
     code = ParallelCode(BYTES, BYTES, BYTES, LONG, LONG, LONG, LONG)
@@ -125,7 +121,7 @@ def _forward(maps: int, half: bool, relu: bool) -> Any:
     return code.compiled()
 
 
-@functools.cache
+@compiled_once
 def _backward(maps: int, half: bool) -> Any:
     """grad, places, out; height and width of out, rows and columns of grad. A piece is a row of out."""
     code = ParallelCode(BYTES, BYTES, BYTES, LONG, LONG, LONG, LONG)

@@ -20,15 +20,13 @@ milliseconds, and nothing needs a cache on disk.
 """
 
 import ctypes
-import functools
-import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-from alexnet.kernels.code import Processor, compile_module, host, rounded, widened
+from alexnet.kernels.code import Processor, compile_module, compiled_once, host, rounded, widened
 
 # s ** (-1/4) without a division or a square root: a guess w from the bits of s, for which e = 1 - s·w⁴ is within 0.1243
 # of zero, then this minimax polynomial of (1 - e) ** (-1/4) on that interval. The relative error left, 2.9e-6, is a
@@ -135,16 +133,12 @@ class Kernel(NamedTuple):
     engine: llvm.ExecutionEngine  # owns the code
 
 
-_compiling = threading.Lock()
-
-
 def compile_kernel(shape: KernelShape, processor: Processor | None = None) -> Kernel:
     """The kernel for ``shape``, compiled on its first use in this process; for the host where no processor is given."""
-    with _compiling:
-        return _compile(shape, processor or host())
+    return _compile(shape, processor or host())
 
 
-@functools.cache
+@compiled_once
 def _compile(shape: KernelShape, processor: Processor) -> Kernel:
     engine = compile_module(_Builder(shape, processor).module, processor)
     return Kernel(engine.get_function_address("kernel"), shape.scratch_bytes, engine)

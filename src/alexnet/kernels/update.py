@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import threading
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from alexnet.kernels.code import BYTES, FLOAT, LONG, ParallelCode
+from alexnet.kernels.code import BYTES, FLOAT, LONG, ParallelCode, compiled_once
 
 _PIECE = 4096  # values that a thread takes at a time at least
 _LANES = 64
-_compiling = threading.Lock()
 
 
 def can_update(weight: Tensor, velocity: Tensor, gradient: Tensor, copy: Tensor | None) -> bool:
@@ -45,8 +42,7 @@ def update(
     """
     count = weight.numel()
     pieces = count // _PIECE
-    with _compiling:
-        function = _updater(gradient.dtype == torch.bfloat16, copy is not None)
+    function = _updater(gradient.dtype == torch.bfloat16, copy is not None)
     if pieces:
         copy_address = 0 if copy is None else copy.data_ptr()
         threads = 1 if pieces < 8 else torch.get_num_threads()
@@ -66,7 +62,7 @@ def _values(tensor: Tensor) -> Tensor:
     return tensor.as_strided((tensor.numel(),), (1,))
 
 
-@functools.cache
+@compiled_once
 def _updater(half_gradient: bool, copies: bool) -> Any:
     code = ParallelCode(BYTES, BYTES, BYTES, BYTES, FLOAT, FLOAT, FLOAT)
     b = code.builder

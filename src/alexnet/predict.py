@@ -71,7 +71,7 @@ class _Form:
 
 def _as_table(classifier: Classifier, files: list[str], top: int) -> _Form:
     width = max(map(len, files))
-    label_width = max(map(len, classifier.classes))
+    label_width = max(map(len, classifier.labels))
 
     def line(result: Prediction) -> str:
         cells = (f"{probability:6.1%} {label:<{label_width}}" for label, probability in result.top)

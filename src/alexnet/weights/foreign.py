@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alexnet.errors import AlexNetError
-from alexnet.model import AlexNet
+from alexnet.model import AlexNet, variants
 from alexnet.run import FORMAT_VERSION, Config
 
 SIZE = 256  # side of the stored pictures that every published AlexNet cuts its patches from
@@ -117,6 +117,8 @@ def config_of(text: str | bytes, where: str) -> Config:
         if min(config.crop, config.side) < 1 or not config.crop <= config.size <= 4096 or not config.classes:
             raise ValueError("sizes that make no sense, or no classes")
         config.recipe.override({})
+        if config.recipe.variant not in variants():
+            raise ValueError(f"no variant {config.recipe.variant!r}")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise AlexNetError(f"{where} is no config.json of a run: {error}") from None
     return config

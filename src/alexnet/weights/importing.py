@@ -68,7 +68,7 @@ def import_weights(
         path = _from_hub(name.removeprefix(HUB), Path(download)) if name.startswith(HUB) else Path(source)
         found = read_foreign(path, Path(mean) if mean else None, variant)
         if classes is not None:
-            found = dataclasses.replace(found, classes=_class_names(Path(classes)), descriptions=None, config=None)
+            found = _renamed(found, _class_names(Path(classes)))
         config, image = _config(found, name)
         require_arrays(
             {key: array.shape for key, array in found.weights.items()},
@@ -220,6 +220,11 @@ def _config(found: Foreign, source: str) -> tuple[Config, Tensor]:
         descriptions=descriptions,
     )
     return config, found.mean
+
+
+def _renamed(found: Foreign, classes: list[str]) -> Foreign:
+    config = found.config and dataclasses.replace(found.config, classes=classes, descriptions=None)
+    return dataclasses.replace(found, classes=classes, descriptions=None, config=config)
 
 
 def _without_training(recipe: Recipe) -> Recipe:

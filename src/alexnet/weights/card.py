@@ -62,7 +62,7 @@ def model_card(
         *("# license: yours to choose, after that of the pictures it was trained on", "---"),
     ]
     labels = config.labels
-    listed = ", ".join(labels[:20]) + (f", … ({len(labels):,} in classes.json)" if len(labels) > 20 else "")
+    listed = "; ".join(labels[:20]) + (f"; … ({len(labels):,} in classes.json)" if len(labels) > 20 else "")
     parts = [
         "\n".join(head),
         f"# AlexNet, {recipe.variant}\n\n{variants()[recipe.variant].description}",
@@ -106,7 +106,10 @@ def _data(config: Config) -> str:
 
 
 def _recipe(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None and name != "purpose"}
+    """What is known: of weights that others trained, the network and not the training."""
+    network = ("variant", "activation", "normalization", "pooling", "mean")
+    known = network if values["name"] == "imported" else tuple(values)
+    return {name: values[name] for name in known if values[name] is not None and name != "purpose"}
 
 
 def _accuracy(run: Run) -> str:
@@ -134,8 +137,10 @@ def _accuracy(run: Run) -> str:
 
 
 def _tried(file: str, difference: float | None, int8: Precision | None) -> str:
-    words = "" if difference is None else f"\n\n{file} was run after writing: no probability was more than "
-    words += "" if difference is None else f"{difference:.1g} from those of the run it came from."
+    words = ""
+    if difference is not None:
+        size = f"by no more than {difference:.1g}" if difference else "in nothing"
+        words = f"\n\n{file} was run after writing: its probabilities differ {size} from those of the run it came from."
     return words + (f"\n\n{int8.words()}." if int8 else "")
 
 

@@ -1,4 +1,4 @@
-"""A run → weights for other tools: ONNX, safetensors, torch.export, a folder for the Hugging Face hub; with its card."""
+"""A run → weights for other tools: ONNX, safetensors, torch.export, a folder for the Hugging Face hub; and its card."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,7 @@ def export(
             write_whole(beside / "mean.npy", array.getvalue())
         difference = _difference(to, file, network, preprocess, inside, pictures)
         if difference is not None and not int8 and difference > TOLERANCE:
-            raise AlexNetError(
-                f"{to} gives probabilities that differ by {difference:.2g} from the run's own: not written"
-            )
+            raise AlexNetError(f"not written: {to} gives probabilities that differ by {difference:.2g} from the run's")
         cost = _cost_of_int8(file, network, preprocess, opened.config, inside, data) if int8 else None
         card = model_card(opened, to, FILES[to], preprocessing, difference, cost)
         write_whole(beside / "README.md", card.encode())
@@ -125,6 +124,7 @@ class Deployed(nn.Module):
     def __init__(self, network: AlexNet, preprocess: Preprocess) -> None:
         super().__init__()
         self.network = network
+        self.mean: Tensor
         self.register_buffer("mean", preprocess.mean)
         self.first = (preprocess.size - preprocess.crop) // 2
         self.crop, self.side, self.scale = preprocess.crop, preprocess.side, preprocess.scale
@@ -177,7 +177,9 @@ def _torch_export(network: AlexNet, preprocess: Preprocess, inside: bool) -> byt
         example = torch.zeros(2, preprocess.size, preprocess.size, 3, dtype=torch.uint8)
     program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("pictures")},))
     content = io.BytesIO()
-    torch.export.save(program, content)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No complete tensor found")  # of torch's own making, and of no consequence
+        torch.export.save(program, content)
     return content.getvalue()
 
 
@@ -296,7 +298,7 @@ def _say(target: Path, to: str, difference: float | None, cost: Precision | None
     if difference is None:
         words += "; not tried, since onnxruntime is not installed"
     else:
-        words += f"; no probability is more than {difference:.1g} from the run's own"
+        words += f"; its probabilities are those of the run to {difference:.1g}" if difference else "; exact"
     print(words, file=sys.stderr)
     if cost is not None:
         print(cost.words(), file=sys.stderr)

@@ -48,9 +48,10 @@ def arrays(seed: int, classes: int) -> dict[str, list[np.ndarray]]:
         **{"conv4": (384, 192, 3, 3), "conv5": (256, 192, 3, 3)},
         **{"fc6": (4096, 9216), "fc7": (4096, 4096), "fc8": (classes, 4096)},
     }
+    block = rng.standard_normal(99_991, dtype=np.float32)  # repeated: the tests are not about chance
     result = {}
     for name, shape in shapes.items():
-        weight = rng.standard_normal(shape, dtype=np.float32)
+        weight = np.resize(block, shape)
         weight *= np.float32(np.sqrt(2 / np.prod(shape[1:])))
         result[name] = [weight, rng.standard_normal(shape[0], dtype=np.float32) / 10]
     return result

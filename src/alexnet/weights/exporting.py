@@ -64,7 +64,8 @@ def export(
     """
     _check_words(to, preprocessing, int8, repo)
     opened = Run.open(run)
-    target = Path(out) if out is not None else opened.path.with_name(f"{opened.path.resolve().name}-{to}")
+    named = opened.path if opened.path.name else opened.path.resolve()  # "." has no name of its own
+    target = Path(out) if out is not None else named.with_name(f"{named.resolve().name}-{to}")
     if os.path.lexists(target):
         raise AlexNetError(f"{target} is there already: choose another folder with --out, or remove it")
     network, preprocess = opened.load("cpu")

@@ -75,13 +75,13 @@ def require_arrays(
     `found` and `expected`: shapes by our names. `claim`: what is refuted. `names`: ours → what the file calls them.
     """
     problems = [
-        *(f"{names.get(name, name)} is missing" for name in expected if name not in found),
-        *(f"{names.get(name, name)} is unknown" for name in found if name not in expected),
         *(
             f"{names.get(name, name)} is {shape_words(found[name])}, not {shape_words(shape)}"
             for name, shape in expected.items()
             if name in found and tuple(found[name]) != tuple(shape)
         ),
+        *(f"{names.get(name, name)} is unknown" for name in found if name not in expected),
+        *(f"{names.get(name, name)} is missing" for name in expected if name not in found),
     ]
     if problems:
         more = f"; and {len(problems) - 6} more" if len(problems) > 6 else ""

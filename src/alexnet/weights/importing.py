@@ -67,6 +67,10 @@ def import_weights(
         name = os.fspath(source)
         path = _from_hub(name.removeprefix(HUB), Path(download)) if name.startswith(HUB) else Path(source)
         found = read_foreign(path, Path(mean) if mean else None, variant)
+        if mean is not None and (found.config is not None or "torchvision" in found.format):
+            raise UsageError(
+                f"{name} ({found.format}) has its own mean: --mean is for Caffe's and cuda-convnet's weights"
+            )
         if classes is not None:
             found = _renamed(found, _class_names(Path(classes)))
         config, image = _config(found, name)

@@ -97,8 +97,8 @@ class _Graph:
         return output
 
     def constant(self, name: str, value: Tensor | np.ndarray | float) -> str:
-        array = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else np.asarray(value, np.float32)
-        self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        array = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else value
+        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(array, np.float32, order="C"), name))
         return name
 
     def weight(self, name: str, values: Tensor) -> str:
@@ -277,7 +277,7 @@ def from_onnx(content: bytes, file: str | Path = "the model", mean: Path | None 
     if variant in ("caffe", "caffenet"):
         network = Foreign("ONNX, of Caffe", variant, weights, caffe_mean(mean), side, switches=switches)
         return network.reading_bgr()
-    if variant == "one-weird-trick" and mean is None:
+    if variant == "one-weird-trick":
         image = colour_mean(TORCHVISION_MEAN)
         network = Foreign("ONNX, of torchvision", variant, weights, image, side, switches=switches)
         return network.reading_deviations(TORCHVISION_DEVIATION)
@@ -464,16 +464,16 @@ class _Read:
 
     def _spatial(self, value: str, square: Any) -> tuple[str, Row]:
         """x · (1 + alpha · average of x²) ^ -beta."""
-        nodes, numbers = [square], []
+        nodes = [square]
+        numbers: list[float | None] = []
         for wanted in ("AveragePool", "Mul", "Add", "Pow", "Mul"):
             following = [node for node in self.nodes if nodes[-1].output[0] in node.input]
             if len(following) != 1 or following[0].op_type != wanted:
                 raise AlexNetError(f"{self.file}: the operators from {square.name or 'Mul'} on are no normalisation")
             nodes.append(following[0])
-            number = (
-                self.array(nodes[-1].input[1]) if wanted != "AveragePool" and value not in nodes[-1].input else None
-            )
-            numbers += [] if number is None else [_rounded(float(number))]
+            if wanted != "AveragePool" and value not in nodes[-1].input:
+                number = self.array(nodes[-1].input[1])
+                numbers.append(_rounded(number.item()) if number is not None and number.size == 1 else None)
         given = self.attributes(nodes[1])
         pads = [given.get("kernel_shape", [0])[0] // 2] * 4
         if list(square.input) != [value] * 2 or value not in nodes[-1].input or given.get("pads") != pads:
@@ -530,8 +530,8 @@ def _named_like(
     """
     combinations = [
         {"normalization": n, "activation": a, "pooling": p}
-        for n in (None, "batch", "none", "lrn")
-        for a in (None, "tanh")
+        for n in (("batch",) if any(row[0] == "batch" for row in rows) else (None, "none", "lrn"))
+        for a in (("tanh",) if ("tanh",) in rows else (None,))
         for p in (None, "non-overlapping")
     ]
     candidates = [(name, {key: v for key, v in c.items() if v}) for c in combinations for name in variants()]

@@ -76,7 +76,10 @@ def caffe_mean(file: Path | None) -> Tensor:
         except ValueError as error:
             raise AlexNetError(f"{file} is no mean: {error}") from None
     else:
-        array = _array(memoryview(content), file)
+        try:
+            array = _array(memoryview(content), file)
+        except (IndexError, ValueError, TypeError) as error:
+            raise AlexNetError(f"{file} is no mean: {error or 'a number without an end'}") from None
     array = array.reshape(array.shape[1:]) if array.ndim == 4 and array.shape[0] == 1 else array
     if array.shape == (3,):
         return colour_mean([float(value) for value in array[::-1]])
@@ -87,11 +90,13 @@ def caffe_mean(file: Path | None) -> Tensor:
 
 def read_layers(file: Path) -> list[Layer]:
     """The layers of a `.caffemodel`, in order. Raises `AlexNetError` when the file is damaged or no such file."""
-    view = memoryview(_content(file))
     layers = []
-    for number, kind, value in _fields(view, file):
-        if number in (2, 100) and kind == _BYTES:
-            layers.append(_layer(value, file, old=number == 2))
+    try:
+        for number, kind, value in _fields(memoryview(_content(file)), file):
+            if number in (2, 100) and kind == _BYTES:
+                layers.append(_layer(value, file, old=number == 2))
+    except (IndexError, ValueError, TypeError, struct.error) as error:  # a field of another kind than its number's
+        raise AlexNetError(f"{file} is damaged or not Caffe's: {error or 'a number without an end'}") from None
     if not layers:
         raise AlexNetError(f"{file} holds no layers: it is no .caffemodel")
     return layers

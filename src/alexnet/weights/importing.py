@@ -206,6 +206,8 @@ def _config(found: Foreign, source: str) -> tuple[Config, Tensor]:
         raise AlexNetError(f"{source} has {count:,} classes without names: give a text file of them with --classes")
     if count and len(classes) != count:
         raise AlexNetError(f"{source} has {count:,} classes, {len(classes):,} are named")
+    if found.crop > found.mean.shape[0]:
+        raise AlexNetError(f"{source} reads patches of {found.crop} pixels, more than pictures of {SIZE} have")
     recipe = recipes()["paper"].override({"variant": found.variant, "crop": found.crop, **found.switches})
     recipe = dataclasses.replace(
         recipe,

@@ -261,9 +261,12 @@ def from_onnx(content: bytes, file: str | Path = "the model", mean: Path | None 
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's own exceptions, which differ between its versions
         raise AlexNetError(f"{file} can't be read, it is damaged or no ONNX file: {error}") from None
-    graph = _Read(onnx, model, file)
-    side, value = graph.entry()
-    rows, arrays = graph.chain(value, side)
+    try:
+        graph = _Read(onnx, model, file)
+        side, value = graph.entry()
+        rows, arrays = graph.chain(value, side)
+    except (IndexError, KeyError, AttributeError, TypeError, ValueError) as error:  # no attribute is sure to be there
+        raise AlexNetError(f"{file} is damaged, its graph can't be followed: {error}") from None
     own = {entry.key: entry.value for entry in model.metadata_props}.get(CONFIG)
     config = None if own is None else config_of(own, f"{file}: its description")
     variant, switches, names = _named_like(rows, side, file, config)
@@ -385,7 +388,10 @@ class _Read:
         rows: list[Row] = []
         arrays: list[dict[str, np.ndarray]] = []
         flat = False
-        while readers := [node for node in self.nodes if value in node.input]:
+        for _ in self.nodes:  # a graph that runs in a circle comes to an end, too
+            readers = [node for node in self.nodes if value in node.input]
+            if not readers:
+                break
             node, after = readers[0], readers[0].output[0]
             given = self.attributes(node)
             match node.op_type:

@@ -49,7 +49,7 @@ def _dictionary(file: Path) -> dict[Any, Any]:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(stream)
-    except (ValueError, KeyError, SyntaxError, EOFError) as error:
+    except Exception as error:  # a damaged header fails in numpy and in Python's tokenizer
         raise AlexNetError(f"{file} is a damaged .npy: {error}") from None
     if shape != () or dtype.kind != "O":
         raise AlexNetError(f"{file} is an array {shape} of {dtype}, not a dictionary of layers")

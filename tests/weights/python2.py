@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,50 +18,59 @@ class Named:
 
 def dumps(value: Any) -> bytes:
     """Protocol 2, which cPickle calls its highest."""
-    return b"\x80\x02" + _write(value) + b"."
+    return b"".join([b"\x80\x02", *_pieces(value), b"."])
 
 
-def _write(value: Any) -> bytes:  # noqa: PLR0911
+def _pieces(value: Any) -> Iterator[bytes]:
     match value:
         case None:
-            return b"N"
+            yield b"N"
         case bool():
-            return b"\x88" if value else b"\x89"
+            yield b"\x88" if value else b"\x89"
         case int():
-            return b"J" + struct.pack("<i", value)
+            yield b"J" + struct.pack("<i", value)
         case float():
-            return b"G" + struct.pack(">d", value)
+            yield b"G" + struct.pack(">d", value)
         case str() | bytes():
             raw = value.encode("latin1") if isinstance(value, str) else value
-            return b"T" + struct.pack("<i", len(raw)) + raw
-        case list():
-            return b"](" + b"".join(map(_write, value)) + b"e"
-        case tuple():
-            return b"(" + b"".join(map(_write, value)) + b"t"
+            yield b"T" + struct.pack("<i", len(raw))
+            yield raw
+        case list() | tuple():
+            yield b"](" if isinstance(value, list) else b"("
+            for part in value:
+                yield from _pieces(part)
+            yield b"e" if isinstance(value, list) else b"t"
         case dict():
-            return b"}(" + b"".join(_write(part) for pair in value.items() for part in pair) + b"u"
+            yield b"}("
+            for key, part in value.items():
+                yield from (*_pieces(key), *_pieces(part))
+            yield b"u"
         case np.ndarray():
-            return _array(value)
+            yield from _array(value)
         case Named():
-            new = b"(" + _name("copy_reg", "_reconstructor")[0:0] + _name(value.module, value.name)
-            new = _name("copy_reg", "_reconstructor") + new + _name("__builtin__", "object") + b"Nt" + b"R"
-            return new + _write(value.state) + b"b"
-    raise TypeError(type(value))
+            yield _name("copy_reg", "_reconstructor") + b"(" + _name(value.module, value.name)
+            yield _name("__builtin__", "object") + b"NtR"
+            yield from _pieces(value.state)
+            yield b"b"
+        case _:
+            raise TypeError(type(value))
 
 
 def _name(module: str, name: str) -> bytes:
     return f"c{module}\n{name}\n".encode()
 
 
-def _array(array: np.ndarray) -> bytes:
+def _array(array: np.ndarray) -> Iterator[bytes]:
     """ndarray.__reduce__ of numpy 1.6: an empty array, then version, shape, type, order and bytes."""
+    objects = array.dtype == object
     fortran = array.ndim > 1 and array.flags.f_contiguous
-    raw = array.tobytes(order="F" if fortran else "C") if array.dtype != object else list(array.ravel())
-    kind = "O8" if array.dtype == object else array.dtype.str[1:]
-    order = "|" if array.dtype == object else "<"
-    dtype = _name("numpy", "dtype") + _write((kind, 0, 1)) + b"R"
-    dtype += _write((3, order, None, None, None, -1, -1, 63 if array.dtype == object else 0)) + b"b"
-    empty = _name("numpy.core.multiarray", "_reconstruct")
-    empty += b"(" + _name("numpy", "ndarray") + _write((0,)) + _write("b") + b"tR"
-    state = b"(" + _write(1) + _write(tuple(array.shape)) + dtype + _write(bool(fortran)) + _write(raw) + b"t"
-    return empty + state + b"b"
+    yield _name("numpy.core.multiarray", "_reconstruct") + b"(" + _name("numpy", "ndarray")
+    yield from (*_pieces((0,)), *_pieces("b"), b"tR", b"(", *_pieces(1), *_pieces(tuple(array.shape)))
+    yield _name("numpy", "dtype")
+    yield from _pieces(("O8" if objects else array.dtype.str[1:], 0, 1))
+    yield b"R"
+    yield from _pieces((3, "|" if objects else "<", None, None, None, -1, -1, 63 if objects else 0))
+    yield b"b"
+    yield from _pieces(fortran)
+    yield from _pieces(list(array.ravel()) if objects else array.tobytes(order="F" if fortran else "C"))
+    yield b"tb"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_torchvision import TorchvisionLayout
 from torch import Tensor
 
 from alexnet import AlexNet, AlexNetError, variants
@@ -202,12 +203,32 @@ def test_its_structure_with_random_weights_gives_what_onnx_runtime_does() -> Non
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore")
+def test_what_torch_itself_exports_of_torchvisions_layout_comes_in(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs = TorchvisionLayout(CLASSES).eval()
+    theirs.classifier[1] = torch.nn.Linear(9216, 24)
+    theirs.classifier[4] = torch.nn.Linear(24, 24)
+    theirs.classifier[6] = torch.nn.Linear(24, CLASSES)
+    x = torch.randn(2, 3, 224, 224)
+    torch.onnx.export(theirs, x, tmp_path / "x.onnx", dynamo=False)
+    found = from_onnx((tmp_path / "x.onnx").read_bytes())
+    assert (found.variant, found.crop) == ("one-weird-trick", 224)
+    network = narrow("one-weird-trick")
+    network.load_state_dict(found.weights)
+    deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None] * 255
+    torch.testing.assert_close(network(x * deviation * found.scale), theirs(x), rtol=1e-4, atol=1e-5)
+
+
 def test_files_that_are_no_alexnet_say_where_they_differ() -> None:
-    with pytest.raises(AlexNetError, match=r"layer 1 is .* not"):
-        from_onnx((LIGHT / "light_zfnet512.onnx").read_bytes(), "zfnet.onnx")
     with pytest.raises(AlexNetError, match=r"squeezenet\.onnx"):
         from_onnx((LIGHT / "light_squeezenet.onnx").read_bytes(), "squeezenet.onnx")
-    content = to_onnx(narrow("paper")).SerializeToString()
+    model = to_onnx(narrow("paper"))
+    content = model.SerializeToString()
+    next(a for a in model.graph.node[0].attribute if a.name == "strides").ints[:] = [5, 5]
+    with pytest.raises(AlexNetError, match=r"layer 1 is .*'conv', 96, 11, 5.* not .*'conv', 96, 11, 4"):
+        from_onnx(model.SerializeToString(), "other.onnx")
     with pytest.raises(AlexNetError, match=r"truncated\.onnx"):
         from_onnx(content[: len(content) // 2], "truncated.onnx")
     with pytest.raises(AlexNetError, match="does not say what it reads"):

@@ -70,22 +70,21 @@ def expected_shapes(variant: str, num_classes: int, switches: Mapping[str, str] 
 def require_arrays(
     found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]], claim: str, names: Mapping[str, str]
 ) -> None:
-    """Raise an `AlexNetError` that names every array that is missing, unknown or of the wrong shape.
+    """Raise an `AlexNetError` that names the arrays of the wrong shape, unknown and missing, up to three of each.
 
     `found` and `expected`: shapes by our names. `claim`: what is refuted. `names`: ours → what the file calls them.
     """
-    problems = [
-        *(
-            f"{names.get(name, name)} is {shape_words(found[name])}, not {shape_words(shape)}"
-            for name, shape in expected.items()
-            if name in found and tuple(found[name]) != tuple(shape)
-        ),
-        *(f"{names.get(name, name)} is unknown" for name in found if name not in expected),
-        *(f"{names.get(name, name)} is missing" for name in expected if name not in found),
+    other = [
+        f"{names.get(name, name)} is {shape_words(found[name])}, not {shape_words(shape)}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name]) != tuple(shape)
     ]
+    unknown = [f"{names.get(name, name)} is unknown" for name in found if name not in expected]
+    missing = [f"{names.get(name, name)} is missing" for name in expected if name not in found]
+    problems = [*other[:3], *unknown[:3], *missing[:3]]
+    more = len(other) + len(unknown) + len(missing) - len(problems)
     if problems:
-        more = f"; and {len(problems) - 6} more" if len(problems) > 6 else ""
-        raise AlexNetError(f"{claim}: {'; '.join(problems[:6])}{more}")
+        raise AlexNetError(f"{claim}: {'; '.join(problems)}{f'; and {more} more' if more else ''}")
 
 
 def require_finite(weights: Mapping[str, Tensor], file: str | Path) -> None:

@@ -550,7 +550,8 @@ def _named_like(
         wanted, names = _rows(network.eval(), side)
         if _shapes_alike(wanted, rows):
             return variant, switches, names
-        nearest = max(nearest, wanted, key=lambda ours: _agreeing(ours, rows))
+        if not nearest or _agreeing(wanted, rows) > _agreeing(nearest, rows):
+            nearest = wanted
     number = _agreeing(nearest, rows)
     here = rows[number] if number < len(rows) else "nothing more"
     there = nearest[number] if number < len(nearest) else "nothing more"

@@ -39,6 +39,7 @@ PARAMETERS = {
     "one-tower": 62_378_344,
     "one-weird-trick": 61_100_840,
     "caffe": 60_965_224,
+    "caffenet": 60_965_224,
     "released-2012": 60_965_224,
     "released-2012-half": HALF,
     "released-2012-six-conv": 60_965_224 + 256 * 256 * 9 + 256,
@@ -144,6 +145,19 @@ def ref_caffe(x: Tensor, p: dict[str, Tensor], seen: dict[str, Tensor]) -> Tenso
     return ref_paper(x, p, seen, caffe=True)
 
 
+def ref_caffenet(x: Tensor, p: dict[str, Tensor], seen: dict[str, Tensor]) -> Tensor:
+    """bvlc_reference_caffenet: pooled, then normalised."""
+    norm = {"towers": 1, "k": 1.0, "alpha": 1e-4 / 5}
+    seen["conv1"] = ref_conv(x, p, "conv1", stride=4).clamp(min=0)
+    seen["norm1"] = ref_lrn(ref_pool(seen["conv1"]), **norm)
+    seen["conv2"] = ref_conv(seen["norm1"], p, "conv2", pad=2, towers=2).clamp(min=0)
+    x = ref_lrn(ref_pool(seen["conv2"]), **norm)
+    for name, towers in (("conv3", 1), ("conv4", 2), ("conv5", 2)):
+        x = seen[name] = ref_conv(x, p, name, pad=1, towers=towers).clamp(min=0)
+    seen["pool5"] = ref_pool(x)
+    return ref_head(seen["pool5"], p, seen)
+
+
 def ref_released(x: Tensor, p: dict[str, Tensor], towers: int = 2, norm: bool = True, sixth: bool = False) -> Tensor:
     """Section 9 of the facts, layer by layer; x is 224×224, conv1's last window hangs over the edge."""
     x = ref_conv(F.pad(x, (0, 3, 0, 3)), p, "conv1", stride=4)
@@ -206,7 +220,9 @@ def test_summary_prints_the_published_totals() -> None:
 # Arithmetic.
 
 
-@pytest.mark.parametrize(("variant", "reference"), [("paper", ref_paper), ("caffe", ref_caffe)])
+@pytest.mark.parametrize(
+    ("variant", "reference"), [("paper", ref_paper), ("caffe", ref_caffe), ("caffenet", ref_caffenet)]
+)
 def test_forward_and_backward_equal_the_printed_formulas(variant, reference) -> None:
     network, x = sharp_network(variant), pixels(1, 227)
     weights = dict(network.named_parameters())

@@ -31,6 +31,7 @@ def pictures(side: int, count: int = 2) -> torch.Tensor:
         ("paper", {"pooling": "non-overlapping"}),
         ("one-weird-trick", {}),
         ("caffe", {}),
+        ("caffenet", {}),
         ("released-2012", {}),
         ("released-2012-no-norm", {}),
     ],

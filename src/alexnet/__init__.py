@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from alexnet.recipe import Recipe, recipes
     from alexnet.run import Run
     from alexnet.training.loop import train
+    from alexnet.weights.exporting import export
+    from alexnet.weights.importing import import_weights
 
 # Loaded when first used: `import alexnet` and `alexnet --help` do not wait for torch.
 _HOMES = {
@@ -39,6 +41,8 @@ _HOMES = {
     "Run": "alexnet.run",
     "UsageError": "alexnet.errors",
     "evaluate": "alexnet.evaluation.evaluate",
+    "export": "alexnet.weights.exporting",
+    "import_weights": "alexnet.weights.importing",
     "prepare": "alexnet.data.prepare",
     "recipes": "alexnet.recipe",
     "train": "alexnet.training.loop",
@@ -56,6 +60,8 @@ __all__ = [
     "Run",
     "UsageError",
     "evaluate",
+    "export",
+    "import_weights",
     "prepare",
     "recipes",
     "train",

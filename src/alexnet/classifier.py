@@ -101,6 +101,11 @@ class Classifier:
         """Class names, in the order of the network's outputs."""
         return self.config.classes
 
+    @property
+    def labels(self) -> list[str]:
+        """What predictions call the classes: in words where the names are identifiers (ImageNet), else the names."""
+        return self.config.labels
+
     def predict(
         self,
         pictures: Picture | Named | Iterable[Picture | Named],
@@ -159,7 +164,7 @@ class Classifier:
 
     def _prediction(self, source: str, shares: np.ndarray, top: int) -> Prediction:
         best = np.argsort(-shares, kind="stable")[:top]
-        return Prediction(source, [(self.classes[i], float(shares[i])) for i in best])
+        return Prediction(source, [(self.labels[i], float(shares[i])) for i in best])
 
 
 def pixels_of(picture: Picture, size: int) -> np.ndarray:

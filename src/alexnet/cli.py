@@ -123,6 +123,29 @@ def predict(options: argparse.Namespace) -> int:
     return 1 if unread else 0
 
 
+def import_weights(options: argparse.Namespace) -> None:
+    """Weights that others trained."""
+    from alexnet.weights.importing import import_weights as import_into_run
+
+    import_into_run(options.file, options.out, mean=options.mean, classes=options.classes, variant=options.variant)
+
+
+def export(options: argparse.Namespace) -> None:
+    """A run's weights for other tools."""
+    from alexnet.weights.exporting import export as export_run
+
+    folder = export_run(
+        options.run_folder,
+        options.to,
+        options.out,
+        preprocessing=options.preprocessing,
+        int8=options.int8,
+        data=options.data,
+        repo=options.repo,
+    )
+    print(folder)
+
+
 def demo(options: argparse.Namespace) -> None:
     """The whole way on the solar cells."""
     _use_large_pages()
@@ -236,6 +259,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=train)
     _add_evaluate(verbs)
     _add_predict(verbs)
+    _add_import(verbs)
+    _add_export(verbs)
     _add_demo(verbs)
     _add_bench(verbs)
     return parser
@@ -360,6 +385,58 @@ def _add_predict(verbs: Any) -> None:
     forms.add_argument("--json", action="store_true", help="a JSON list, one picture a line")
     forms.add_argument("--csv", action="store_true", help="a CSV with a header")
     verb.set_defaults(run=predict)
+
+
+def _add_import(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "import",
+        help="weights that others trained → a run folder",
+        description="Read a trained AlexNet of torchvision (.pth), Caffe (bvlc_alexnet, bvlc_reference_caffenet), "
+        "Toronto (bvlc_alexnet.npy), ONNX, cuda-convnet's checkpoints of 2012, or our own; `alexnet predict` takes "
+        "the run at once, with the preprocessing that belongs to the weights. No code in a file runs.",
+        epilog="example: alexnet import bvlc_alexnet.caffemodel --mean imagenet_mean.binaryproto --out run",
+    )
+    verb.add_argument("file", metavar="FILE", help="a file, a folder that `alexnet export` wrote, or hf:OWNER/NAME")
+    verb.add_argument("--out", required=True, metavar="RUN", help="the run folder to make")
+    verb.add_argument(
+        "--mean",
+        metavar="FILE",
+        help="Caffe's mean (.binaryproto or .npy) or cuda-convnet's batches.meta (default: ImageNet's mean colour)",
+    )
+    verb.add_argument(
+        "--classes", metavar="FILE", help="a class a line, in the order of the outputs (default: ImageNet's for 1000)"
+    )
+    verb.add_argument("--variant", metavar="NAME", help="which network a .safetensors is that does not say")
+    verb.set_defaults(run=import_weights)
+
+
+def _add_export(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "export",
+        help="a run's weights for other tools",
+        description="Write a new folder with the weights, their model card and how to read them, and print its name.",
+        epilog="example: alexnet export run --to onnx --int8",
+    )
+    verb.add_argument("run_folder", metavar="RUN", help="a run folder")
+    verb.add_argument(
+        "--to",
+        required=True,
+        choices=["onnx", "safetensors", "torch-export", "hub"],
+        help="ONNX; our layout in one file; torch.export's .pt2; or a folder for the Hugging Face hub",
+    )
+    verb.add_argument("--out", metavar="FOLDER", help="the folder to make (default: RUN-FORMAT)")
+    verb.add_argument(
+        "--preprocessing",
+        choices=["inside", "beside"],
+        default="inside",
+        help="onnx, torch-export: read stored pictures of 8 bits, or what the network reads (default: inside)",
+    )
+    verb.add_argument("--int8", action="store_true", help="onnx: weights of 8 bits, a quarter of the size")
+    verb.add_argument(
+        "--data", metavar="DATA", help="int8: prepared pictures to measure its cost on (default: the training's)"
+    )
+    verb.add_argument("--repo", metavar="OWNER/NAME", help="hub: upload it there too")
+    verb.set_defaults(run=export)
 
 
 def _add_network_options(verb: argparse.ArgumentParser, views: int) -> None:

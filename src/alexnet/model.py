@@ -115,17 +115,33 @@ def _head() -> tuple[Layer, ...]:
     )
 
 
-def _paper_like(
-    *, towers: int, norm_groups: int, k: float = 2.0, divide_by_n: bool = False, overhang: bool = True
-) -> tuple[Layer, ...]:
+def _paper_like(*, towers: int, norm_groups: int) -> tuple[Layer, ...]:
     return (
-        *(Conv("conv1", 96, 11, stride=4, overhang=overhang), Activation("relu1")),
-        *(LocalNorm("norm1", norm_groups, k, divide_by_n), Pool("pool1")),
+        *(Conv("conv1", 96, 11, stride=4, overhang=True), Activation("relu1")),
+        *(LocalNorm("norm1", norm_groups), Pool("pool1")),
         *(Conv("conv2", 256, 5, padding=2, groups=towers), Activation("relu2")),
-        *(LocalNorm("norm2", norm_groups, k, divide_by_n), Pool("pool2")),
+        *(LocalNorm("norm2", norm_groups), Pool("pool2")),
         *(Conv("conv3", 384, 3, padding=1), Activation("relu3")),
         *(Conv("conv4", 384, 3, padding=1, groups=towers), Activation("relu4")),
         *(Conv("conv5", 256, 3, padding=1, groups=towers), Activation("relu5"), Pool("pool5")),
+        *_head(),
+    )
+
+
+def _caffe(*, pool_first: bool) -> tuple[Layer, ...]:
+    """Caffe's two networks, which differ in what comes first: pooling or normalisation."""
+
+    def reduced(number: int) -> tuple[Layer, ...]:
+        norm, pool = LocalNorm(f"norm{number}", k=1.0, divide_by_n=True), Pool(f"pool{number}")
+        return (pool, norm) if pool_first else (norm, pool)
+
+    return (
+        *(Conv("conv1", 96, 11, stride=4), Activation("relu1"), *reduced(1)),
+        *(Conv("conv2", 256, 5, padding=2, groups=2), Activation("relu2"), *reduced(2)),
+        *(Conv("conv3", 384, 3, padding=1), Activation("relu3")),
+        *(Conv("conv4", 384, 3, padding=1, groups=2), Activation("relu4")),
+        # At 227 pixels no window hangs over. At 224 the last does here and only here, as in ONNX's `bvlcalexnet`.
+        *(Conv("conv5", 256, 3, padding=1, groups=2), Activation("relu5"), Pool("pool5", ceil=True)),
         *_head(),
     )
 
@@ -188,7 +204,12 @@ _VARIANTS = (
     Variant(
         "caffe",
         "Caffe's bvlc_alexnet: grouped convolutions, normalisation across all maps with k = 1 and alpha / n.",
-        *(227, "paper", _paper_like(towers=2, norm_groups=1, k=1.0, divide_by_n=True, overhang=False)),
+        *(227, "paper", _caffe(pool_first=False)),
+    ),
+    Variant(
+        "caffenet",
+        "Caffe's bvlc_reference_caffenet: as `caffe`, pooled before it is normalised.",
+        *(227, "paper", _caffe(pool_first=True)),
     ),
     Variant(
         "released-2012",

@@ -71,10 +71,12 @@ class _Form:
 
 def _as_table(classifier: Classifier, files: list[str], top: int) -> _Form:
     width = max(map(len, files))
-    label_width = max(map(len, classifier.classes))
+    # Of ImageNet's descriptions, which are lists of synonyms, a table has room for the first.
+    shown = {label: label.partition(",")[0] if classifier.config.descriptions else label for label in classifier.labels}
+    label_width = max(map(len, shown.values()))
 
     def line(result: Prediction) -> str:
-        cells = (f"{probability:6.1%} {label:<{label_width}}" for label, probability in result.top)
+        cells = (f"{probability:6.1%} {shown[label]:<{label_width}}" for label, probability in result.top)
         return f"{result.source:<{width}}  {'  '.join(cells)}".rstrip()
 
     return _Form(line)

@@ -27,7 +27,10 @@ MEAN = "preprocess.mean"
 
 @dataclass(frozen=True)
 class Config:
-    """`config.json`: the whole recipe, the classes, and what is done to a picture before the network reads it."""
+    """`config.json`: the whole recipe, the classes, and what is done to a picture before the network reads it.
+
+    `descriptions`: for each class what it is in words, where the names are identifiers (ImageNet), else None.
+    """
 
     recipe: Recipe
     classes: list[str]
@@ -36,8 +39,25 @@ class Config:
     side: int
     scale: float
     dataset: dict[str, Any]
+    descriptions: list[str] | None = None
     alexnet: str = __version__
     format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """The reverse of `dataclasses.asdict`."""
+        return cls(**{**values, "recipe": Recipe.from_dict(values["recipe"])})
+
+    @property
+    def switches(self) -> dict[str, str]:
+        """What of the recipe's network is other than its variant has it, of what changes its layers."""
+        names = ("activation", "normalization", "pooling")
+        return {name: value for name in names if (value := getattr(self.recipe, name)) is not None}
+
+    @property
+    def labels(self) -> list[str]:
+        """What a person calls the classes: their descriptions where there are some (ImageNet), else their names."""
+        return self.descriptions or self.classes
 
     def network(self) -> AlexNet:
         """The recipe's network with fresh weights."""
@@ -80,7 +100,7 @@ class Run:
             raise AlexNetError(
                 f"{folder} has run format {values.get('format_version')}; this version reads {FORMAT_VERSION}"
             )
-        return cls(folder, Config(**{**values, "recipe": Recipe.from_dict(values["recipe"])}))
+        return cls(folder, Config.from_dict(values))
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], config: Config) -> Run:

@@ -1,26 +1,46 @@
-"""Our networks in ONNX Runtime, against our own forward."""
+"""ONNX: what goes out in ONNX Runtime against our own forward; what comes in against the onnx package's own AlexNet."""
+
+import json
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from test_torchvision import TorchvisionLayout
 from torch import Tensor
 
-from alexnet import AlexNet, variants
+from alexnet import AlexNet, AlexNetError, variants
+from alexnet.classifier import pixels_of
 from alexnet.data.augment import Preprocess
-from alexnet.weights.onnx import to_onnx
+from alexnet.recipe import recipes
+from alexnet.run import Config
+from alexnet.weights.onnx import from_onnx, to_onnx
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 
+LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
+PHOTOGRAPHS = Path(__file__).parents[2] / "../shared/data/imagenet-samples.zip"
+CLASSES = 7
+SWITCHES = [
+    {},
+    {"normalization": "batch"},
+    {"normalization": "none"},
+    {"activation": "tanh"},
+    {"pooling": "non-overlapping"},
+]
 
-def narrow(variant: str, **switches: object) -> AlexNet:
+
+def narrow(variant: str, **switches: str) -> AlexNet:
     """A variant with 7 classes, all its layers, and fc6 and fc7 of 24 units: the file stays small."""
     torch.manual_seed(0)
     with torch.device("meta"):
-        network = AlexNet(variant, 7, **switches)
-    network.fc6 = torch.nn.Linear(network.fc6.in_features, 24, device="meta")
-    network.fc7 = torch.nn.Linear(24, 24, device="meta")
-    network.logits = torch.nn.Linear(24, 7, device="meta")
+        network = AlexNet(variant, CLASSES, **switches)
+        network.fc6 = torch.nn.Linear(network.fc6.in_features, 24)
+        network.fc7 = torch.nn.Linear(24, 24)
+        network.logits = torch.nn.Linear(24, CLASSES)
     network.to_empty(device="cpu").initialize("he")
     torch.nn.init.normal_(network.logits.weight, 0, 0.3)
     for module in network.children():
@@ -33,21 +53,20 @@ def narrow(variant: str, **switches: object) -> AlexNet:
     return network.eval()
 
 
+def described(variant: str, side: int, **switches: str) -> str:
+    """A config.json for such a network."""
+    recipe = recipes()["paper"].override({"variant": variant, **switches})
+    classes = [f"class {i}" for i in range(CLASSES)]
+    config = Config(recipe=recipe, classes=classes, size=256, crop=side, side=side, scale=1 / 60, dataset={})
+    return json.dumps(asdict(config))
+
+
 def answers(model: "onnx.ModelProto", x: Tensor) -> np.ndarray:
     onnx.checker.check_model(model, full_check=True)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
-
-
-SWITCHES = [
-    {},
-    {"normalization": "batch"},
-    {"normalization": "none"},
-    {"activation": "tanh"},
-    {"pooling": "non-overlapping"},
-]
 
 
 @torch.no_grad()
@@ -63,7 +82,7 @@ def test_onnx_runtime_gives_the_same_logits(variant: str, switches: dict[str, st
 
 @torch.no_grad()
 @pytest.mark.parametrize("variant", ["paper", "one-weird-trick", "released-2012"])
-@pytest.mark.parametrize("side", [131, 195, 224, 256])
+@pytest.mark.parametrize("side", [131, 195, 256])
 def test_another_side_is_averaged_to_what_fc6_reads(variant: str, side: int) -> None:
     network = narrow(variant)
     x = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(1)) * 50
@@ -71,8 +90,29 @@ def test_another_side_is_averaged_to_what_fc6_reads(variant: str, side: int) -> 
     np.testing.assert_allclose(answers(to_onnx(network, side=side, softmax=True), x), expected, atol=1e-5)
 
 
+@pytest.fixture(scope="session")
+def photographs() -> Tensor:
+    if not PHOTOGRAPHS.exists():
+        pytest.skip(f"the photographs are not there: {PHOTOGRAPHS}")
+    with zipfile.ZipFile(PHOTOGRAPHS) as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".JPEG"))[::50]
+        return torch.from_numpy(np.stack([pixels_of(archive.read(name), 256) for name in names]))
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("side", [None, 195, 224])
+@pytest.mark.parametrize("variant", variants())
+def test_real_photographs_have_the_same_five_most_probable_classes(variant: str, photographs: Tensor) -> None:
+    network = narrow(variant)
+    mean = photographs.float().mean(0)
+    preprocess = Preprocess(mean, crop=network.input_size, scale=1 / 60)
+    expected = network(preprocess.centre(photographs)).softmax(1).numpy()
+    found = answers(to_onnx(network, preprocess=preprocess, softmax=True), photographs)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_array_equal((-found).argsort(1)[:, :5], (-expected).argsort(1)[:, :5])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", [None, 195])
 def test_the_preprocessing_inside_is_that_of_the_central_patch(side: int | None) -> None:
     generator = torch.Generator().manual_seed(1)
     pictures = torch.randint(256, (2, 256, 256, 3), generator=generator, dtype=torch.uint8)
@@ -82,3 +122,132 @@ def test_the_preprocessing_inside_is_that_of_the_central_patch(side: int | None)
     expected = network(preprocess.centre(pictures)).numpy()
     found = answers(to_onnx(network, preprocess=preprocess), pictures)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+@pytest.mark.parametrize("variant", ["paper", "one-weird-trick", "caffenet", "released-2012", "released-2012-six-conv"])
+def test_what_went_out_comes_back_to_the_last_bit(variant: str, switches: dict[str, str], tmp_path: Path) -> None:
+    network = narrow(variant, **switches)
+    generator = torch.Generator().manual_seed(1)
+    mean = torch.rand(256, 256, 3, generator=generator) * 200
+    side = 180 if switches else network.input_size
+    preprocess = Preprocess(mean, crop=side, scale=1 / 60)
+    model = to_onnx(network, preprocess=preprocess, config=described(variant, side, **switches))
+    found = from_onnx(model.SerializeToString())
+    assert found.config is not None
+    assert found.config.recipe.variant == variant
+    assert found.config.switches == switches
+    torch.testing.assert_close(found.mean, mean, rtol=0, atol=0)
+    again = narrow(variant, **switches)
+    again.initialize("paper")
+    again.load_state_dict(found.weights)
+    x = torch.randn(2, 3, side, side, generator=generator)
+    torch.testing.assert_close(again(x), network(x), rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_whole_numbers_of_8_bits_cost_little_and_come_back(photographs: Tensor) -> None:
+    network = narrow("caffe")
+    preprocess = Preprocess(photographs.float().mean(0), crop=227, scale=1 / 60)
+    model = to_onnx(network, preprocess=preprocess, config=described("caffe", 227), softmax=True, int8=True)
+    stored = sum(len(t.raw_data) for t in model.graph.initializer if t.name.endswith(".int8"))
+    assert stored == sum(p.numel() for p in network.parameters() if p.dim() > 1)
+    expected = network(preprocess.centre(photographs)).softmax(1).numpy()
+    found = answers(model, photographs)
+    assert 1e-6 < np.abs(found - expected).max() < 0.05
+    network.load_state_dict(from_onnx(model.SerializeToString()).weights)
+    np.testing.assert_allclose(network(preprocess.centre(photographs)).softmax(1).numpy(), found, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_onnx_packages_own_alexnet_gives_its_published_output() -> None:
+    found = from_onnx((LIGHT / "light_bvlc_alexnet.onnx").read_bytes())
+    assert (found.variant, found.crop) == ("caffe", 224)
+    with torch.device("meta"):
+        network = AlexNet("caffe", 1000)
+    network.load_state_dict(found.weights, assign=True)
+    # What the backend test of the package feeds, and what it expects of every engine.
+    x = (np.arange(3 * 224 * 224, dtype=np.float64) / (3 * 224 * 224)).astype(np.float32).reshape(1, 3, 224, 224)
+    stored = onnx.TensorProto()
+    stored.ParseFromString((LIGHT / "light_bvlc_alexnet_output_0.pb").read_bytes())
+    probabilities = network.eval()(torch.from_numpy(x)).softmax(1).numpy()
+    np.testing.assert_allclose(probabilities, onnx.numpy_helper.to_array(stored), rtol=1e-3, atol=1e-7)
+
+
+@torch.no_grad()
+def test_its_structure_with_random_weights_gives_what_onnx_runtime_does() -> None:
+    model = onnx.load(LIGHT / "light_bvlc_alexnet.onnx")
+    rng = np.random.default_rng(0)
+    sides = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    fills = [node for node in model.graph.node if node.op_type == "ConstantOfShape"]
+    for node in fills:
+        shape = [24 if s == 4096 else 7 if s == 1000 else int(s) for s in sides[node.input[0]]]
+        scale = np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.1
+        values = (rng.standard_normal(shape) * scale).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, node.output[0]))
+        model.graph.node.remove(node)
+    model.ir_version = 8
+    for entry in [i for i in model.graph.input if i.name.endswith("__SHAPE")]:
+        model.graph.input.remove(entry)
+    for output in model.graph.output:
+        output.type.tensor_type.shape.dim[1].dim_value = 7
+    model.graph.node.remove(model.graph.node[-1])
+    model.graph.output[0].name = model.graph.node[-1].output[0]
+    x = rng.uniform(-120, 120, (1, 3, 224, 224)).astype(np.float32)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = session.run(None, {"data_0": x})[0]
+    network = narrow("caffe")
+    network.load_state_dict(from_onnx(model.SerializeToString()).weights)
+    logits = network(torch.from_numpy(x[:, ::-1].copy())).numpy()  # theirs has blue first, ours red
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore")
+def test_what_torch_itself_exports_of_torchvisions_layout_comes_in(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs = TorchvisionLayout(CLASSES).eval()
+    theirs.classifier[1] = torch.nn.Linear(9216, 24)
+    theirs.classifier[4] = torch.nn.Linear(24, 24)
+    theirs.classifier[6] = torch.nn.Linear(24, CLASSES)
+    x = torch.randn(2, 3, 224, 224)
+    torch.onnx.export(theirs, x, tmp_path / "x.onnx", dynamo=False)
+    found = from_onnx((tmp_path / "x.onnx").read_bytes())
+    assert (found.variant, found.crop) == ("one-weird-trick", 224)
+    network = narrow("one-weird-trick")
+    network.load_state_dict(found.weights)
+    deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None] * 255
+    torch.testing.assert_close(network(x * deviation * found.scale), theirs(x), rtol=1e-4, atol=1e-5)
+
+
+def test_files_that_are_no_alexnet_say_where_they_differ() -> None:
+    with pytest.raises(AlexNetError, match=r"squeezenet\.onnx"):
+        from_onnx((LIGHT / "light_squeezenet.onnx").read_bytes(), "squeezenet.onnx")
+    model = to_onnx(narrow("paper"))
+    content = model.SerializeToString()
+    next(a for a in model.graph.node[0].attribute if a.name == "strides").ints[:] = [5, 5]
+    with pytest.raises(AlexNetError, match=r"layer 1 is .*'conv', 96, 11, 5.* not .*'conv', 96, 11, 4"):
+        from_onnx(model.SerializeToString(), "other.onnx")
+    with pytest.raises(AlexNetError, match=r"truncated\.onnx"):
+        from_onnx(content[: len(content) // 2], "truncated.onnx")
+    with pytest.raises(AlexNetError, match="does not say what it reads"):
+        from_onnx(content, "paper.onnx")
+
+
+def test_weights_in_another_file_and_endless_arrays_are_refused() -> None:
+    model = to_onnx(narrow("caffe"))
+    outside = model.graph.initializer[0]
+    name = outside.name
+    outside.ClearField("raw_data")
+    outside.data_location = onnx.TensorProto.EXTERNAL
+    entry = outside.external_data.add()
+    entry.key, entry.value = "location", "/etc/passwd"
+    with pytest.raises(AlexNetError, match=f"keeps {name} in another file"):
+        from_onnx(model.SerializeToString(), "outside.onnx")
+    model = onnx.load(LIGHT / "light_bvlc_alexnet.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.name == "fc6_w_0__SHAPE":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.array([1 << 20, 1 << 20]), tensor.name))
+    with pytest.raises(AlexNetError, match="more numbers than any AlexNet"):
+        from_onnx(model.SerializeToString(), "bomb.onnx")

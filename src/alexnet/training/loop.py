@@ -147,6 +147,7 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
             "checksum": _checksum(dataset),
             "counts": {name: len(dataset.split(name)) for name in dataset.splits},
         },
+        descriptions=dataset.descriptions,
     )
 
 

@@ -1,9 +1,10 @@
-"""ONNX: our networks written as a graph, operator by operator, for any engine that reads it."""
+"""ONNX: our networks written as a graph, operator by operator, for any engine that reads it; and read back."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,20 @@ from torch.nn import functional
 from alexnet import __version__
 from alexnet.data.augment import Preprocess
 from alexnet.errors import AlexNetError
-from alexnet.model import AlexNet, LocalResponseNorm, OverhangConv2d, SpatialResponseNorm
+from alexnet.model import AlexNet, LocalResponseNorm, OverhangConv2d, SpatialResponseNorm, variants
+from alexnet.weights.caffe import caffe_mean
+from alexnet.weights.foreign import LARGEST, Foreign, colour_mean, config_of
+from alexnet.weights.imagenet import TORCHVISION_DEVIATION, TORCHVISION_MEAN
 
 if TYPE_CHECKING:
     import onnx
 
+    from alexnet.run import Config
+
 OPSET = 17  # of 2022: every operator below exists in it, and ONNX Runtime has read it since 1.13
 IR_VERSION = 8
+CONFIG = "alexnet.config"
+MEAN = "preprocess.mean"
 
 
 def to_onnx(
@@ -30,17 +38,21 @@ def to_onnx(
     side: int | None = None,
     softmax: bool = False,
     preprocess: Preprocess | None = None,
+    config: str | None = None,
+    int8: bool = False,
 ) -> onnx.ModelProto:
     """The network as an ONNX model with a dynamic batch, float32, as in evaluation mode.
 
     Input `images`: (N, 3, side, side) float32, what `AlexNet.forward` takes; `side` is the network's own where None.
     With `preprocess` the input is `pictures` instead, (N, size, size, 3) uint8 RGB, of which the graph itself takes
     the central patch and subtracts the mean, as `Preprocess.centre` does; `side` is then that of the preprocessing.
-    Output `logits`: (N, classes) float32, or `probabilities` with `softmax`. The weights keep their names.
+    Output `logits`: (N, classes) float32, or `probabilities` with `softmax`. The weights keep their names; with `int8`
+    those of convolutions and fully connected layers are whole numbers of 8 bits times a scale for each kernel or unit,
+    and the arithmetic stays float32. `config`: a config.json for `from_onnx`, kept in the file.
     Raises `AlexNetError` where the onnx package is missing.
     """
     onnx = _package()
-    graph = _Graph(onnx)
+    graph = _Graph(onnx, int8)
     if preprocess is None:
         side = side or network.input_size
         value, shape = "images", ["N", 3, side, side]
@@ -59,20 +71,23 @@ def to_onnx(
         value = graph.add("Softmax", "probabilities", [value], axis=1)
     output = onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, ["N", network.num_classes])
     proto = onnx.helper.make_graph(graph.nodes, "alexnet", graph.inputs, [output], graph.constants)
-    return onnx.helper.make_model(
+    model = onnx.helper.make_model(
         proto,
         producer_name="alexnet",
         producer_version=__version__,
         ir_version=IR_VERSION,
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
     )
+    if config is not None:
+        onnx.helper.set_model_props(model, {CONFIG: config})
+    return model
 
 
 class _Graph:
     """The nodes and constants of a graph that grows; each node is named after its output."""
 
-    def __init__(self, onnx: ModuleType) -> None:
-        self.onnx = onnx
+    def __init__(self, onnx: ModuleType, int8: bool) -> None:
+        self.onnx, self.int8 = onnx, int8
         self.inputs: list[Any] = []
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
@@ -82,9 +97,19 @@ class _Graph:
         return output
 
     def constant(self, name: str, value: Tensor | np.ndarray | float) -> str:
-        array = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else np.asarray(value, np.float32)
-        self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        array = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else value
+        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(array, np.float32, order="C"), name))
         return name
+
+    def weight(self, name: str, values: Tensor) -> str:
+        """The weights of a layer, outputs first."""
+        if not self.int8:
+            return self.constant(name, values)
+        values = values.detach().cpu().float()
+        scale = (values.flatten(1).abs().amax(1) / 127).clamp(min=1e-30)
+        whole = (values / scale.reshape(-1, *[1] * (values.dim() - 1))).round().to(torch.int8)
+        self.constants.append(self.onnx.numpy_helper.from_array(whole.numpy(), f"{name}.int8"))
+        return self.add("DequantizeLinear", name, [f"{name}.int8", self.constant(f"{name}.scale", scale)], axis=0)
 
     def integers(self, name: str, values: Sequence[int]) -> str:
         self.constants.append(self.onnx.numpy_helper.from_array(np.array(values, np.int64), name))
@@ -95,16 +120,16 @@ def _add_preprocess(graph: _Graph, preprocess: Preprocess, pictures: str) -> str
     """Central patch, minus the mean, times the scale, at the network's side."""
     size, crop = preprocess.size, preprocess.crop
     first = (size - crop) // 2
-    mean = preprocess.mean[first : first + crop, first : first + crop]
+    value = graph.add("Cast", "pictures.float", [pictures], to=graph.onnx.TensorProto.FLOAT)
+    # The whole mean image, of which one patch is used: so the file says all of what the run knows.
+    value = graph.add("Sub", "pictures.less_mean", [value, graph.constant(MEAN, preprocess.mean)])
     if crop < size:
         places = [
             graph.integers("centre.first", [first, first]),
             graph.integers("centre.end", [first + crop, first + crop]),
             graph.integers("centre.axes", [1, 2]),
         ]
-        pictures = graph.add("Slice", "centre", [pictures, *places])
-    value = graph.add("Cast", "centre.float", [pictures], to=graph.onnx.TensorProto.FLOAT)
-    value = graph.add("Sub", "centre.less_mean", [value, graph.constant("preprocess.mean", mean)])
+        value = graph.add("Slice", "centre", [value, *places])
     value = graph.add("Mul", "centre.scaled", [value, graph.constant("preprocess.scale", preprocess.scale)])
     value = graph.add("Transpose", "centre.planes", [value], perm=[0, 3, 1, 2])
     side = preprocess.side or crop
@@ -156,8 +181,7 @@ def _add(graph: _Graph, name: str, module: nn.Module, shape: torch.Size, value: 
         case nn.AdaptiveAvgPool2d():
             if tuple(shape[2:]) == (6, 6):
                 return value
-            rows = functional.adaptive_avg_pool2d(torch.eye(shape[2])[None], (6, shape[3]))[0]
-            return _both_sides(graph, name, rows, value)
+            return _both_sides(graph, name, _averages(shape[2]), value)
         case nn.Flatten():
             return graph.add("Flatten", name, [value], axis=1)
         case nn.Linear():
@@ -169,8 +193,8 @@ def _add(graph: _Graph, name: str, module: nn.Module, shape: torch.Size, value: 
 
 def _parameters(graph: _Graph, name: str, module: nn.Conv2d | nn.Linear) -> list[str]:
     """The weights, and the biases where there are any."""
-    parts = [("weight", module.weight)] + ([("bias", module.bias)] if module.bias is not None else [])
-    return [graph.constant(f"{name}.{part}", values) for part, values in parts]
+    weight = graph.weight(f"{name}.weight", module.weight)
+    return [weight] if module.bias is None else [weight, graph.constant(f"{name}.bias", module.bias)]
 
 
 def _add_local_norm(graph: _Graph, name: str, module: LocalResponseNorm, maps: int, value: str) -> str:
@@ -216,3 +240,366 @@ def _package() -> ModuleType:
     except ImportError as error:
         raise AlexNetError(f"ONNX needs the onnx package: pip install 'alexnet[onnx]' ({error})") from None
     return onnx
+
+
+# The way back.
+
+
+_PASSED = ("Dropout", "Identity", "Softmax", "LogSoftmax")
+
+
+def from_onnx(content: bytes, file: str | Path = "the model", mean: Path | None = None) -> Foreign:
+    """An AlexNet of any exporter: told by its operators in their order, at the size of picture that the file names.
+
+    A file of `to_onnx` comes back whole, with preprocessing and classes. Of others the weights say nothing of the
+    pictures they were trained on: in the layout of `caffe` and `caffenet` they are taken to read what Caffe's do
+    (`mean` as there), in that of `one-weird-trick` what torchvision's do, and there is no default for the rest.
+    Raises `AlexNetError` when the file is damaged, another network, or keeps its weights elsewhere.
+    """
+    onnx = _package()
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's own exceptions, which differ between its versions
+        raise AlexNetError(f"{file} can't be read, it is damaged or no ONNX file: {error}") from None
+    try:
+        graph = _Read(onnx, model, file)
+        side, value = graph.entry()
+        rows, arrays = graph.chain(value, side)
+    except (IndexError, KeyError, AttributeError, TypeError, ValueError) as error:  # no attribute is sure to be there
+        raise AlexNetError(f"{file} is damaged, its graph can't be followed: {error}") from None
+    own = {entry.key: entry.value for entry in model.metadata_props}.get(CONFIG)
+    config = None if own is None else config_of(own, f"{file}: its description")
+    variant, switches, names = _named_like(rows, side, file, config)
+    weights = {
+        f"{ours}.{part}": torch.from_numpy(np.array(array, np.float32))
+        for ours, parts in zip(names, arrays, strict=True)
+        for part, array in parts.items()
+    }
+    if config is not None:
+        return _own(config, graph, weights, file)
+    if variant in ("caffe", "caffenet"):
+        network = Foreign("ONNX, of Caffe", variant, weights, caffe_mean(mean), side, switches=switches)
+        return network.reading_bgr()
+    if variant == "one-weird-trick":
+        image = colour_mean(TORCHVISION_MEAN)
+        network = Foreign("ONNX, of torchvision", variant, weights, image, side, switches=switches)
+        return network.reading_deviations(TORCHVISION_DEVIATION)
+    raise AlexNetError(
+        f"{file} is a {variant} network, but does not say what it reads: what mean, what order of colours"
+    )
+
+
+def _own(config: Config, graph: _Read, weights: dict[str, Tensor], file: str | Path) -> Foreign:
+    """A file of ours, with its config.json inside and the mean image among its constants, or beside."""
+    mean = graph.array(MEAN)
+    beside = Path(file).with_name("mean.npy")
+    if mean is None and beside.exists():
+        try:
+            mean = np.load(beside, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise AlexNetError(f"{beside} can't be read: {error}") from None
+    if mean is None or mean.shape != (config.size, config.size, 3):
+        raise AlexNetError(f"{file} lacks its mean image: it is in the file, or beside it in mean.npy")
+    # How many batches a normalisation has seen is not in ONNX, and nothing that is computed here asks for it.
+    seen = [name.replace("running_mean", "num_batches_tracked") for name in weights if name.endswith("running_mean")]
+    weights |= dict.fromkeys(seen, torch.tensor(0))
+    image = torch.from_numpy(np.array(mean, np.float32))
+    return Foreign("alexnet's ONNX", config.recipe.variant, weights, image, config.crop, config=config)
+
+
+Row = tuple[Any, ...]
+"""What a layer computes, apart from its weights: see `_Read.chain`."""
+
+
+class _Read:
+    """A graph that is followed from its input to its end, operator by operator."""
+
+    def __init__(self, onnx: ModuleType, model: Any, file: str | Path) -> None:
+        self.onnx, self.model, self.file = onnx, model, file
+        self.constants: dict[str, Any] = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.nodes = []
+        for node in model.graph.node:
+            if node.op_type in ("Constant", "ConstantOfShape", "DequantizeLinear") and all(
+                name in self.constants for name in node.input
+            ):
+                self.constants[node.output[0]] = node
+            else:
+                self.nodes.append(node)
+
+    def array(self, name: str) -> np.ndarray | None:
+        """The value of a constant; None where `name` is none."""
+        found = self.constants.get(name)
+        if found is None:
+            return None
+        try:
+            if isinstance(found, self.onnx.TensorProto):
+                return self._tensor(found)
+            if found.op_type == "DequantizeLinear":
+                whole, scale = (self.array(part) for part in found.input[:2])
+                assert whole is not None
+                assert scale is not None
+                shape = [-1] + [1] * (whole.ndim - 1)
+                return whole.astype(np.float32) * scale.reshape(shape if scale.size > 1 else ())
+            values = self.attributes(found)
+            if found.op_type == "Constant":
+                return self._tensor(values["value"])
+            sides = self.array(found.input[0])
+            fill = self._tensor(values["value"]).reshape(()) if "value" in values else np.float32(0)
+            if sides is None or int(np.prod(sides, dtype=object)) > LARGEST:
+                raise AlexNetError(f"{self.file}: {name} would have more numbers than any AlexNet")
+            return np.full([int(side) for side in sides], fill)
+        except (KeyError, ValueError, TypeError, AssertionError) as error:
+            raise AlexNetError(f"{self.file} is damaged: {name} can't be read: {error}") from None
+
+    def _tensor(self, tensor: Any) -> np.ndarray:
+        if tensor.data_location == self.onnx.TensorProto.EXTERNAL:
+            raise AlexNetError(f"{self.file} keeps {tensor.name} in another file: save it as one")
+        return self.onnx.numpy_helper.to_array(tensor)
+
+    def attributes(self, node: Any) -> dict[str, Any]:
+        return {a.name: self.onnx.helper.get_attribute_value(a) for a in node.attribute}
+
+    def entry(self) -> tuple[int, str]:
+        """The side in pixels of the pictures that reach the first convolution, and the value that holds them."""
+        inputs = [i for i in self.model.graph.input if i.name not in self.constants]
+        if len(inputs) != 1:
+            raise AlexNetError(f"{self.file} has {len(inputs)} inputs, a network of pictures has one")
+        sides = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim]
+        value, crop = inputs[0].name, sides[-1] if sides else 0
+        # The preprocessing of `to_onnx`, if it is there, ends in the value that the first convolution reads.
+        for node in self.nodes:
+            if node.op_type == "Conv":
+                return (crop if crop > 3 else 227), value
+            if value not in node.input:
+                break
+            if node.op_type == "Slice":
+                first, end = (self.array(part) for part in node.input[1:3])
+                crop = int(end[0] - first[0]) if first is not None and end is not None else 0
+            elif node.op_type == "MatMul":
+                other = self.array(next(name for name in node.input if name != value))
+                crop = len(other) if other is not None and node.input[1] == value else crop
+            elif node.op_type == "Cast" and len(sides) == 4 and sides[3] == 3:
+                crop = sides[1]
+            value = node.output[0]
+        raise AlexNetError(f"{self.file} does not lead from its input to a convolution: it is no AlexNet")
+
+    def chain(self, value: str, side: int) -> tuple[list[Row], list[dict[str, np.ndarray]]]:  # noqa: PLR0912
+        """Every layer as a row, with the side of the maps behind it; and of each row with weights those weights."""
+        rows: list[Row] = []
+        arrays: list[dict[str, np.ndarray]] = []
+        flat = False
+        for _ in self.nodes:  # a graph that runs in a circle comes to an end, too
+            readers = [node for node in self.nodes if value in node.input]
+            if not readers:
+                break
+            node, after = readers[0], readers[0].output[0]
+            given = self.attributes(node)
+            match node.op_type:
+                case "Conv":
+                    weight, *bias = self._weights(node, 1)
+                    kernel, stride, first, side = self._windows(given, weight.shape[-1], side)
+                    rows.append(("conv", len(weight), kernel, stride, first, given.get("group", 1), side))
+                    arrays.append({"weight": weight} | ({"bias": bias[0]} if bias else {}))
+                case "BatchNormalization":
+                    parts = self._weights(node, 1)
+                    rows.append(("batch", _rounded(given.get("epsilon", 1e-5))))
+                    names = ("weight", "bias", "running_mean", "running_var")
+                    arrays.append(dict(zip(names, parts, strict=True)))
+                case "Relu" | "Tanh":
+                    rows.append((node.op_type.lower(),))
+                case "LRN":
+                    rows.append(_norm_row(given, 1))
+                case "Split":
+                    after, row = self._towers(node)
+                    rows.append(row)
+                case "Mul" if len(readers) == 2:
+                    after, row = self._spatial(value, node)
+                    rows.append(row)
+                case "MaxPool":
+                    kernel, stride, first, side = self._windows(given, None, side)
+                    rows.append(("pool", kernel, stride, first, side))
+                case "AveragePool" if given.get("kernel_shape") == [1, 1]:
+                    pass
+                case "MatMul" if not flat:
+                    after, side = self._fit(value, node)
+                case "Flatten" | "Reshape":
+                    flat = True
+                case "Gemm" | "MatMul":
+                    after, full = self._full(node)
+                    rows.append(("full", len(full["weight"])))
+                    arrays.append(full)
+                case known if known in _PASSED:
+                    pass
+                case other:
+                    raise AlexNetError(
+                        f"{self.file}: the operator {other} ({node.name or after}) is in no AlexNet here"
+                    )
+            if len(readers) > (2 if node.op_type == "Mul" else 1):
+                raise AlexNetError(f"{self.file}: {value} is read by {len(readers)} operators, not one after the other")
+            value = after
+        return rows, arrays
+
+    def _weights(self, node: Any, first: int) -> list[np.ndarray]:
+        found = [self.array(name) for name in node.input[first:] if name]
+        if not found or any(array is None for array in found):
+            raise AlexNetError(f"{self.file}: the weights of {node.name or node.output[0]} are not in it")
+        return [np.asarray(array) for array in found]
+
+    def _windows(self, given: dict[str, Any], kernel: int | None, side: int) -> tuple[int, int, int, int]:
+        """Side and stride of the windows, zeros before the first, and how many there are along a side."""
+        sizes = given.get("kernel_shape") or [kernel or 0] * 2
+        strides, pads = given.get("strides", [1, 1]), given.get("pads", [0, 0, 0, 0])
+        same = len(set(sizes)) == 1 and len(set(strides)) == 1 and pads[0] == pads[1] and pads[2] == pads[3]
+        plain = given.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID") and set(given.get("dilations", [1])) == {1}
+        if not same or not plain or len(pads) != 4:
+            raise AlexNetError(f"{self.file}: windows of {sizes}, strides {strides}, padding {pads} are in no AlexNet")
+        room = side + pads[0] + pads[2] - sizes[0]
+        steps = -(-room // strides[0]) if given.get("ceil_mode") else room // strides[0]
+        return sizes[0], strides[0], pads[0], steps + 1
+
+    def _towers(self, split: Any) -> tuple[str, Row]:
+        norms = [node for node in self.nodes if node.input[0] in split.output and node.op_type == "LRN"]
+        ends = [node for node in self.nodes if norms and norms[0].output[0] in node.input]
+        in_order = [n.input[0] for n in norms] == list(split.output)
+        if not in_order or len(ends) != 1 or list(ends[0].input) != [n.output[0] for n in norms]:
+            raise AlexNetError(f"{self.file}: {split.name or 'a split'} is not into towers that are each normalised")
+        settings = {_norm_row(self.attributes(node), len(norms)) for node in norms}
+        if ends[0].op_type != "Concat" or len(settings) != 1:
+            raise AlexNetError(f"{self.file}: the towers of {split.name or 'a split'} are normalised differently")
+        return ends[0].output[0], settings.pop()
+
+    def _spatial(self, value: str, square: Any) -> tuple[str, Row]:
+        """x · (1 + alpha · average of x²) ^ -beta."""
+        nodes = [square]
+        numbers: list[float | None] = []
+        for wanted in ("AveragePool", "Mul", "Add", "Pow", "Mul"):
+            following = [node for node in self.nodes if nodes[-1].output[0] in node.input]
+            if len(following) != 1 or following[0].op_type != wanted:
+                raise AlexNetError(f"{self.file}: the operators from {square.name or 'Mul'} on are no normalisation")
+            nodes.append(following[0])
+            if wanted != "AveragePool" and value not in nodes[-1].input:
+                number = self.array(nodes[-1].input[1])
+                numbers.append(_rounded(number.item()) if number is not None and number.size == 1 else None)
+        given = self.attributes(nodes[1])
+        pads = [given.get("kernel_shape", [0])[0] // 2] * 4
+        if list(square.input) != [value] * 2 or value not in nodes[-1].input or given.get("pads") != pads:
+            raise AlexNetError(f"{self.file}: the operators from {square.name or 'Mul'} on are no normalisation")
+        return nodes[-1].output[0], ("spatial", given["kernel_shape"][0], *numbers)
+
+    def _fit(self, value: str, node: Any) -> tuple[str, int]:
+        """The averaging to 6×6 maps, written as two products: checked against the averages themselves."""
+        after = [n for n in self.nodes if node.output[0] in n.input]
+        rows = self.array(node.input[0])
+        columns = self.array(after[0].input[1]) if len(after) == 1 and after[0].op_type == "MatMul" else None
+        if rows is None or columns is None or node.input[1] != value or rows.ndim != 2:
+            raise AlexNetError(f"{self.file}: the product {node.name or node.output[0]} is in no AlexNet here")
+        averages = _averages(rows.shape[1]).numpy()
+        if not np.allclose(rows, averages) or not np.allclose(columns, averages.T):
+            raise AlexNetError(f"{self.file}: {node.name or node.output[0]} does not average to 6×6 maps")
+        return after[0].output[0], 6
+
+    def _full(self, node: Any) -> tuple[str, dict[str, np.ndarray]]:
+        """A fully connected layer, outputs first: a Gemm, or a MatMul and an Add."""
+        given = self.attributes(node)
+        weight, *bias = self._weights(node, 1)
+        if weight.ndim != 2 or {given.get("alpha", 1.0), given.get("beta", 1.0)} != {1.0} or given.get("transA"):
+            raise AlexNetError(f"{self.file}: {node.name or node.output[0]} is no plain fully connected layer")
+        after = node.output[0]
+        adds = [n for n in self.nodes if after in n.input and n.op_type == "Add"]
+        if node.op_type == "MatMul" and adds:
+            bias = [np.asarray(self.array(next(name for name in adds[0].input if name != after)))]
+            after = adds[0].output[0]
+        return after, {"weight": weight if given.get("transB") else weight.T} | ({"bias": bias[0]} if bias else {})
+
+
+def _norm_row(given: dict[str, Any], towers: int) -> Row:
+    values = (given.get("alpha", 1e-4), given.get("beta", 0.75), given.get("bias", 1.0))
+    return ("lrn", given.get("size"), *map(_rounded, values), towers)
+
+
+def _rounded(value: float) -> float:
+    """Constants are written as float32: six digits are what they have in common with ours."""
+    return float(f"{value:.6g}")
+
+
+def _averages(side: int) -> Tensor:
+    """Adaptive averaging of `side` positions to 6 is linear: its matrix, (6, side)."""
+    return functional.adaptive_avg_pool2d(torch.eye(side)[None], (6, side))[0]
+
+
+def _named_like(
+    rows: list[Row], side: int, file: str | Path, config: Config | None
+) -> tuple[str, dict[str, str], list[str]]:
+    """The variant and the switches whose layers compute `rows`, and the names of its layers with weights, in order.
+
+    With the `config` of a file of ours it must be that network.
+    """
+    combinations = [
+        {"normalization": n, "activation": a, "pooling": p}
+        for n in (("batch",) if any(row[0] == "batch" for row in rows) else (None, "none", "lrn"))
+        for a in (("tanh",) if ("tanh",) in rows else (None,))
+        for p in (None, "non-overlapping")
+    ]
+    candidates = [(name, {key: v for key, v in c.items() if v}) for c in combinations for name in variants()]
+    if config is not None:
+        candidates = [(config.recipe.variant, config.switches)]
+    nearest: list[Row] = []
+    for variant, switches in candidates:
+        with torch.device("meta"):
+            network = AlexNet(variant, 1, **switches)  # type: ignore[arg-type]
+        wanted, names = _rows(network.eval(), side)
+        if _shapes_alike(wanted, rows):
+            return variant, switches, names
+        if not nearest or _agreeing(wanted, rows) > _agreeing(nearest, rows):
+            nearest = wanted
+    number = _agreeing(nearest, rows)
+    here = rows[number] if number < len(rows) else "nothing more"
+    there = nearest[number] if number < len(nearest) else "nothing more"
+    raise AlexNetError(f"{file} is no AlexNet of `alexnet variants`: layer {number + 1} is {here}, not {there}")
+
+
+def _agreeing(ours: list[Row], rows: list[Row]) -> int:
+    """How many of the first rows are the same; the units of fully connected layers are left to the shapes."""
+    pairs = zip(ours, rows, strict=False)
+    return next(
+        (i for i, (one, other) in enumerate(pairs) if one != other and (one[0], other[0]) != ("full", "full")),
+        min(len(ours), len(rows)),
+    )
+
+
+def _shapes_alike(ours: list[Row], rows: list[Row]) -> bool:
+    return len(ours) == len(rows) == _agreeing(ours, rows)
+
+
+def _rows(network: AlexNet, side: int) -> tuple[list[Row], list[str]]:
+    """Our own layers as `_Read.chain` describes those of a file, and the names of those with weights."""
+    rows: list[Row] = []
+    names = []
+    x = torch.empty(1, 3, side, side, device="meta")
+    for name, module in network.named_children():
+        try:
+            x = module(x)
+        except RuntimeError:  # pictures too small for this variant
+            return [], []
+        after = x.shape[-1]
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+            names.append(name)
+        match module:
+            case nn.Conv2d():
+                kernel, stride, first = module.kernel_size[0], module.stride[0], module.padding[0]
+                rows.append(("conv", module.out_channels, kernel, stride, first, module.groups, after))
+            case nn.BatchNorm2d():
+                rows.append(("batch", _rounded(module.eps)))
+            case nn.ReLU() | nn.Tanh():
+                rows.append((type(module).__name__.lower(),))
+            case LocalResponseNorm():
+                row = module.row
+                alpha = row.alpha if row.divide_by_n else row.alpha * row.size
+                rows.append(("lrn", row.size, *map(_rounded, (alpha, row.beta, row.k)), row.groups))
+            case SpatialResponseNorm():
+                rows.append(("spatial", module.row.size, _rounded(module.row.alpha), 1.0, -module.row.beta))
+            case nn.MaxPool2d():
+                rows.append(("pool", module.kernel_size, module.stride, 0, after))
+            case nn.Linear():
+                rows.append(("full", module.out_features))
+    return rows, names

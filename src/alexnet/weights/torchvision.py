@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import pickle
+import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from alexnet.errors import AlexNetError
-from alexnet.model import AlexNet
+from alexnet.weights.foreign import Foreign, colour_mean, expected_shapes, require_arrays
+from alexnet.weights.imagenet import TORCHVISION_DEVIATION, TORCHVISION_MEAN
+from alexnet.weights.pickles import check_zip
 
 VARIANT = "one-weird-trick"
+CROP = 224
 LAYERS = {
     "features.0": "conv1",
     "features.3": "conv2",
@@ -23,7 +29,36 @@ LAYERS = {
 }
 
 
-def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def read_torchvision(file: Path) -> Foreign:
+    """A `.pth` of torchvision's `alexnet`, or of a training of it (`state_dict` in a dictionary, `module.` in names).
+
+    Read with `weights_only`: no code in it runs. Raises `AlexNetError` when it is none.
+    """
+    if zipfile.is_zipfile(file):
+        check_zip(file)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("WeightsUnpickler error: ")[-1].split("\n")[0]
+        raise AlexNetError(f"{file} can't be read as weights: {reason}") from None
+    except Exception as error:  # a damaged file fails in torch in many ways
+        reason = (str(error) or type(error).__name__).split("\n")[0]
+        raise AlexNetError(f"{file} can't be read, it is damaged or no PyTorch file: {reason}") from None
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise AlexNetError(f"{file} holds no state dict, which is arrays by name")
+    return torchvision_network({str(name).replace("module.", ""): array for name, array in state.items()}, str(file))
+
+
+def torchvision_network(state: Mapping[str, Tensor], file: str) -> Foreign:
+    """The network of a state dict under torchvision's names, which reads (pixel - mean) / deviation of each colour."""
+    weights = {name: array.float() for name, array in from_torchvision(state, file).items()}
+    network = Foreign("torchvision", VARIANT, weights, colour_mean(TORCHVISION_MEAN), CROP)
+    return network.reading_deviations(TORCHVISION_DEVIATION)
+
+
+def from_torchvision(state: Mapping[str, Tensor], file: str = "these") -> dict[str, Tensor]:
     """The weights of a torchvision `alexnet` under the names of `AlexNet("one-weird-trick", num_classes)`.
 
     `state`: its `state_dict()`; the number of classes is that of `classifier.6.bias`. No value is changed: the network
@@ -32,23 +67,11 @@ def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     names = {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in LAYERS.items() for kind in ("weight", "bias")}
     last = state.get("classifier.6.bias")
-    with torch.device("meta"):
-        expected = AlexNet(
-            VARIANT, len(last) if last is not None and last.dim() == 1 and len(last) else 1000
-        ).state_dict()
-    problems = [
-        *(f"{name} is missing" for name in names if name not in state),
-        *(f"{name} is unknown" for name in state if name not in names),
-        *(
-            f"{name} is {_shape(state[name])}, not {_shape(expected[ours])}"
-            for name, ours in names.items()
-            if name in state and state[name].shape != expected[ours].shape
-        ),
-    ]
-    if problems:
-        raise AlexNetError(f"these are not the weights of torchvision's alexnet: {'; '.join(problems)}")
+    classes = len(last) if last is not None and last.dim() == 1 and len(last) else 1000
+    require_arrays(
+        {names.get(name, name): array.shape for name, array in state.items()},
+        expected_shapes(VARIANT, classes),
+        f"{file} are not the weights of torchvision's alexnet",
+        {ours: theirs for theirs, ours in names.items()},
+    )
     return {ours: state[name] for name, ours in names.items()}
-
-
-def _shape(array: Tensor) -> str:
-    return "×".join(map(str, array.shape)) or "a single number"

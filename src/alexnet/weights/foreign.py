@@ -1,0 +1,123 @@
+"""What a foreign file turns into before it is a run: weights under our names, and what its network expects to read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from alexnet.errors import AlexNetError
+from alexnet.model import AlexNet, variants
+from alexnet.run import FORMAT_VERSION, Config
+
+SIZE = 256  # side of the stored pictures that every published AlexNet cuts its patches from
+LARGEST = 1 << 28
+"""Numbers in one array: 28 times the largest of an AlexNet, and what a file may make us hold."""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A network that others trained.
+
+    `format`: in words. `weights`: the state dict of `AlexNet(variant, **switches)`. What it reads: `mean` (RGB 0-255),
+    (3,) or (size, size, 3), subtracted from a patch of `crop` pixels, where it lies or, `mean_of_centre`, that of the
+    centre; times `scale`; at `side` pixels. `classes` and `descriptions`: None where the file does not say.
+    """
+
+    format: str
+    variant: str
+    weights: dict[str, Tensor]
+    mean: Tensor
+    crop: int
+    side: int | None = None
+    scale: float = 1.0
+    mean_of_centre: bool = False
+    switches: Mapping[str, str] = field(default_factory=dict)
+    classes: list[str] | None = None
+    descriptions: list[str] | None = None
+    config: Config | None = None
+
+    def reading_bgr(self) -> Foreign:
+        """The same network, given that its weights expect blue first: conv1 takes RGB afterwards."""
+        return self._with_conv1(self.weights["conv1.weight"].flip(1))
+
+    def reading_deviations(self, deviation: Sequence[float]) -> Foreign:
+        """The same network, given that its weights expect each colour (RGB) divided by its own deviation.
+
+        The scale becomes one over the mean of the deviations, and what is left of each goes into conv1, so that the
+        weights stay of their size.
+        """
+        values = torch.tensor(deviation, dtype=torch.float64)
+        rest = (values.mean() / values)[:, None, None]
+        conv1 = (self.weights["conv1.weight"].double() * rest).float()
+        return replace(self._with_conv1(conv1), scale=1 / float(values.mean()))
+
+    def _with_conv1(self, weight: Tensor) -> Foreign:
+        return replace(self, weights={**self.weights, "conv1.weight": weight.contiguous()})
+
+
+def expected_shapes(variant: str, num_classes: int, switches: Mapping[str, str] | None = None) -> dict[str, torch.Size]:
+    """The arrays of a variant and their shapes, without memory for them."""
+    with torch.device("meta"):
+        state = AlexNet(variant, num_classes, **(switches or {})).state_dict()  # type: ignore[arg-type]
+    return {name: array.shape for name, array in state.items()}
+
+
+def require_arrays(
+    found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]], claim: str, names: Mapping[str, str]
+) -> None:
+    """Raise an `AlexNetError` that names the arrays of the wrong shape, unknown and missing, up to three of each.
+
+    `found` and `expected`: shapes by our names. `claim`: what is refuted. `names`: ours → what the file calls them.
+    """
+    other = [
+        f"{names.get(name, name)} is {shape_words(found[name])}, not {shape_words(shape)}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name]) != tuple(shape)
+    ]
+    unknown = [f"{names.get(name, name)} is unknown" for name in found if name not in expected]
+    missing = [f"{names.get(name, name)} is missing" for name in expected if name not in found]
+    problems = [*other[:3], *unknown[:3], *missing[:3]]
+    more = len(other) + len(unknown) + len(missing) - len(problems)
+    if problems:
+        raise AlexNetError(f"{claim}: {'; '.join(problems)}{f'; and {more} more' if more else ''}")
+
+
+def require_finite(weights: Mapping[str, Tensor], file: str | Path) -> None:
+    """Raise an `AlexNetError` that names an array with values that are no numbers."""
+    for name, array in weights.items():
+        if array.is_floating_point() and not bool(array.isfinite().all()):
+            raise AlexNetError(f"{file}: {name} has values that are not finite")
+
+
+def shape_words(shape: Sequence[int]) -> str:
+    """96×3×11×11."""
+    return "×".join(map(str, shape)) or "a single number"
+
+
+def colour_mean(mean: Sequence[float], size: int = SIZE) -> Tensor:
+    """A mean colour as a mean image, (size, size, 3) float32."""
+    return torch.tensor(mean, dtype=torch.float32).expand(size, size, 3).contiguous()
+
+
+def config_of(text: str | bytes, where: str) -> Config:
+    """A config.json that travelled with weights. Raises `AlexNetError` when it is none, or of another format."""
+    try:
+        values = json.loads(text)
+        if values["format_version"] != FORMAT_VERSION:
+            raise AlexNetError(
+                f"{where} has run format {values['format_version']}; this version reads {FORMAT_VERSION}"
+            )
+        config = Config.from_dict(values)
+        if min(config.crop, config.side) < 1 or not config.crop <= config.size <= 4096 or not config.classes:
+            raise ValueError("sizes that make no sense, or no classes")
+        config.recipe.override({})
+        if config.recipe.variant not in variants():
+            raise ValueError(f"no variant {config.recipe.variant!r}")
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise AlexNetError(f"{where} is no config.json of a run: {error}") from None
+    return config

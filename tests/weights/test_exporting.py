@@ -1,0 +1,104 @@
+"""`alexnet export`: each format, read again by what it is for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from random_runs import make_run
+
+from alexnet import AlexNetError, Classifier, Run, UsageError, export
+from alexnet.cli import main
+from alexnet.data.prepare import prepare
+from alexnet.weights.importing import import_weights
+
+
+@pytest.fixture(scope="module")
+def run(striped_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with random weights, its validation error written down, and the dataset it knows of."""
+    folder = tmp_path_factory.mktemp("run")
+    prepare(striped_folder(12, 12), folder / "data", size=72, progress=False)
+    made = make_run(folder / "run", folder / "data", seed=0)
+    epochs = [
+        {"event": "epoch", "epoch": i, "validation_loss": 0.5, "validation_error": e} for i, e in ((1, 0.5), (2, 0.25))
+    ]
+    (made / "metrics.jsonl").write_text("\n".join(map(json.dumps, epochs)))
+    return made
+
+
+def pictures() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (5, 72, 72, 3), dtype=np.uint8)
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(logits).double().softmax(1).numpy()
+
+
+def test_onnx_has_the_preprocessing_inside_and_says_what_8_bits_cost(run: Path, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    expected = Classifier.load(run).probabilities(pictures())
+    whole = export(run, "onnx", tmp_path / "whole")
+    session = onnxruntime.InferenceSession(whole / "model.onnx", providers=["CPUExecutionProvider"])
+    found = probabilities(session.run(None, {"pictures": pictures()})[0])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for file in whole.glob("model.*"):
+        size = file.stat().st_size
+        file.unlink()
+    small = export(run, "onnx", tmp_path / "small", int8=True, preprocessing="beside")
+    assert (small / "model.onnx").stat().st_size < 0.3 * size
+    card = (small / "README.md").read_text()
+    assert "8-bit weights: " in card
+    assert "of the answers are the same" in card
+    assert "75.00% of the validation pictures right (epoch 2" in card
+    assert {path.name for path in small.iterdir()} == {
+        *("model.onnx", "config.json", "classes.json", "mean.npy", "README.md")
+    }
+
+
+def test_the_exported_program_gives_the_runs_probabilities(run: Path, tmp_path: Path) -> None:
+    folder = export(run, "torch-export", tmp_path / "out")
+    module = torch.export.load(folder / "model.pt2").module()
+    found = probabilities(module(torch.from_numpy(pictures())).detach().numpy())
+    np.testing.assert_allclose(found, Classifier.load(run).probabilities(pictures()), atol=1e-5)
+
+
+def test_the_folder_for_the_hub_comes_back_as_the_run(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(run), "--to", "hub", "--out", str(tmp_path / "hub")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'hub'}\n"
+    card = (tmp_path / "hub" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: alexnet\n")
+    for heading in ("## Data", "## Recipe", "## Accuracy", "## Licence", "## Limits"):
+        assert heading in card
+    again = import_weights(tmp_path / "hub", tmp_path / "again")
+    expected = Classifier.load(run).probabilities(pictures())
+    np.testing.assert_array_equal(Classifier.load(again.path).probabilities(pictures()), expected)
+    assert again.config == Run.open(run).config
+    # A file alone says what it is, too; without that it must be said.
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(tmp_path / "hub" / "model.safetensors")
+    alone = tmp_path / "alone.safetensors"
+    (tmp_path / "hub" / "model.safetensors").rename(alone)
+    assert main(["import", str(alone), "--out", str(tmp_path / "third")]) == 0
+    save_file({"conv1.weight": state["conv1.weight"]}, alone)
+    assert main(["import", str(alone), "--out", str(tmp_path / "fourth")]) == 1
+    assert "name it with --variant" in capsys.readouterr().err
+    assert not (tmp_path / "fourth").exists()
+
+
+def test_words_that_make_no_sense_and_folders_that_are_there(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="8-bit weights are for --to onnx"):
+        export(run, "hub", tmp_path / "out", int8=True)
+    with pytest.raises(UsageError, match="no format 'caffe'"):
+        export(run, "caffe", tmp_path / "out")
+    with pytest.raises(AlexNetError, match="is there already"):
+        export(run, "onnx", tmp_path)
+    with pytest.raises(AlexNetError, match="not a run folder"):
+        export(tmp_path, "onnx", tmp_path / "out")
+    assert not any(tmp_path.iterdir())

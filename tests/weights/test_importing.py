@@ -1,0 +1,172 @@
+"""`alexnet import`: a run that predicts at once, and for bad files one clear line, exit code 1, nothing left."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import caffe_files
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_torchvision import TorchvisionLayout
+from torch import Tensor
+
+from alexnet import AlexNetError, Classifier
+from alexnet.cli import main
+from alexnet.weights.imagenet import imagenet_classes
+from alexnet.weights.importing import import_weights
+from alexnet.weights.torchvision import read_torchvision
+
+
+@pytest.fixture(scope="module")
+def theirs() -> TorchvisionLayout:
+    """torchvision's layout for 1000 classes, alive from the first layer to the last."""
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        network = TorchvisionLayout(1000)
+    network.to_empty(device="cpu")
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            bound = (6 / module.weight[0].numel()) ** 0.5
+            torch.nn.init.uniform_(module.weight, -bound, bound)
+            torch.nn.init.uniform_(module.bias, -0.1, 0.1)
+    return network.eval()
+
+
+@torch.no_grad()
+def test_predict_on_an_imported_torchvision_net_is_right_at_once(
+    theirs: TorchvisionLayout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, run, photograph = tmp_path / "alexnet.pth", tmp_path / "run", tmp_path / "one.png"
+    torch.save(theirs.state_dict(), file)
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((256, 256), Image.Resampling.BICUBIC).save(photograph)
+    assert main(["import", str(file), "--out", str(run)]) == 0
+    file.unlink()
+    assert main(["predict", str(run), str(photograph), "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+
+    # What torchvision's transforms do to such a picture: the middle 224, 0 to 1, less the mean, over the deviation.
+    patch = torch.from_numpy(np.array(Image.open(photograph))[16:240, 16:240].copy()).permute(2, 0, 1) / 255
+    mean, deviation = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    expected = theirs(((patch - mean) / deviation)[None]).softmax(1)[0].topk(5)
+    _, words = imagenet_classes()
+    assert [one["label"] for one in answer["top"]] == [words[i] for i in expected.indices]
+    np.testing.assert_allclose([one["probability"] for one in answer["top"]], expected.values, atol=1e-5)
+    classifier = Classifier.load(run)
+    assert classifier.classes[0] == "n01440764"
+    assert classifier.labels[0] == "tench, Tinca tinca"
+
+
+def test_the_classes_are_a_thousand_each_described_once() -> None:
+    wnids, words = imagenet_classes()
+    assert len(set(wnids)) == len(set(words)) == 1000
+    assert wnids == sorted(wnids)
+    assert words[207] == "golden retriever"
+    assert words[999] == "toilet tissue, toilet paper, bathroom tissue"
+
+
+def small_state() -> dict[str, Tensor]:
+    with torch.device("meta"):
+        names = TorchvisionLayout(3).state_dict()
+    return {name: torch.zeros(2, 2) for name in names}
+
+
+def torch_file(value: object) -> bytes:
+    content = io.BytesIO()
+    torch.save(value, content)
+    return content.getvalue()
+
+
+class Command:
+    """Pickled, it is a call."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        import os
+
+        return os.system, (f"touch {self.proof}",)
+
+
+def zip_bomb() -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02N.")
+        archive.writestr("archive/data/0", bytes(200 << 20))
+    return content.getvalue()
+
+
+BAD: dict[str, tuple[Callable[[Path], bytes], str]] = {
+    "empty": (lambda _: b"", "is empty: it is none of"),
+    "text": (lambda _: b"import os", "begins with b'import o'"),
+    "picture": (lambda _: b"\x89PNG\r\n\x1a\n" + bytes(99), "it is none of"),
+    "truncated.pth": (lambda _: torch_file(small_state())[:2000], "truncated or damaged archive"),
+    "shapes.pth": (lambda _: torch_file(small_state()), "features.0.weight is 2×2, not 64×3×11×11"),
+    "list.pth": (lambda _: torch_file([1, 2]), "holds no state dict"),
+    "old-truncated.pth": (lambda _: b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02", "is damaged"),
+    "command.pth": (lambda proof: torch_file({"a": Command(proof)}), "can't be read as weights"),
+    "command.pkl": (lambda proof: pickle.dumps(Command(proof), protocol=2), "nothing of it was run"),
+    "command4.pkl": (lambda proof: pickle.dumps(Command(proof), protocol=4), "can't be read|nothing of it was run"),
+    "bomb.pth": (lambda _: zip_bomb(), "would unpack to"),
+    "numbers.npy": (lambda _: b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4'}", "damaged .npy"),
+    "x.onnx": (lambda _: b"\x08\x03\x12\xff\xff", "no ONNX file"),
+    "x.caffemodel": (lambda _: b"\x0a\x04name\x12\xff\x01", "truncated or not Caffe's"),
+    "x.safetensors": (lambda _: b"\x40\x00\x00\x00\x00\x00\x00\x00{" + b" " * 9, "can't be read"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_one_clear_line_and_leaves_nothing(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, message = BAD[name]
+    file, proof = tmp_path / name, tmp_path / "ran"
+    file.write_bytes(make(proof))
+    assert main(["import", str(file), "--out", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert name in said
+    assert any(part in said for part in message.split("|")), said
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_that_is_not_there_and_a_folder_that_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", str(tmp_path / "no.pth"), "--out", str(tmp_path / "run")]) == 1
+    assert "no.pth can't be read: No such file" in capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    assert main(["import", str(tmp_path / "no.pth"), "--out", str(tmp_path / "run")]) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_names_of_the_hub_are_checked_before_it_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(AlexNetError, match="write hf:owner/name"):
+        import_weights("hf:nobody", tmp_path / "run")
+
+
+def test_a_renamed_file_is_told_by_its_content(tmp_path: Path) -> None:
+    few = {name: [a[:1] for a in arrays] for name, arrays in caffe_files.arrays(0, 3).items()}
+    file = tmp_path / "alexnet.pth"
+    file.write_bytes(caffe_files.caffemodel(caffe_files.rows(True, 3), few, old=True))
+    with pytest.raises(AlexNetError, match="not Caffe's bvlc_reference_caffenet"):
+        import_weights(file, tmp_path / "run")
+
+
+def test_weights_that_are_no_numbers_are_named(tmp_path: Path, theirs: TorchvisionLayout) -> None:
+    state = {f"module.{name}": array for name, array in theirs.state_dict().items()}
+    state["module.features.3.bias"] = torch.full((192,), float("nan"))
+    file = tmp_path / "x.pth"
+    torch.save({"epoch": 1, "state_dict": state}, file)
+    with pytest.raises(AlexNetError, match=r"conv2\.bias has values that are not finite"):
+        import_weights(file, tmp_path / "run")
+    assert read_torchvision(file).variant == "one-weird-trick"
+    assert not (tmp_path / "run").exists()

@@ -26,9 +26,12 @@ class Member:
     preprocess: Preprocess
 
 
-def load_members(runs: Sequence[str | os.PathLike[str]], device: torch.device) -> list[Member]:
-    """Open the run folders. Raises `AlexNetError` when one can't be read, or they do not have the same classes."""
-    opened = [Run.open(path) for path in runs]
+def load_members(runs: Sequence[str | os.PathLike[str] | Member], device: torch.device) -> list[Member]:
+    """Open the run folders; what is loaded already stays as it is.
+
+    Raises `AlexNetError` when one can't be read, or they do not have the same classes.
+    """
+    opened = [given.run if isinstance(given, Member) else Run.open(given) for given in runs]
     first = opened[0]
     for other in opened[1:]:
         require_same_classes(
@@ -39,7 +42,10 @@ def load_members(runs: Sequence[str | os.PathLike[str]], device: torch.device) -
                 f"{first.path} reads pictures of {first.config.size} pixels, {other.path} of {other.config.size}: "
                 "they can't be averaged on one dataset"
             )
-    return [Member(run, *run.load(device)) for run in opened]
+    return [
+        given if isinstance(given, Member) else Member(run, *run.load(device))
+        for given, run in zip(runs, opened, strict=True)
+    ]
 
 
 def require_same_classes(one: list[str], name: str, other: list[str], other_name: str, so: str) -> None:

@@ -32,7 +32,8 @@ from alexnet.training.precision import choose_device, choose_precision
 
 BATCH_SIZE = 64
 
-RunPath = str | os.PathLike[str]
+RunPath = str | os.PathLike[str] | Member
+"""A run folder, or one that is loaded already."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def evaluate(
 
     Raises `UsageError` for values that make no sense, `AlexNetError` for runs and data that do not fit each other.
     """
-    paths = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
+    paths = [runs] if isinstance(runs, str | os.PathLike | Member) else list(runs)
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     _check(paths, dataset, views, batch_size, recall, positive, search)
     measured = dataset.split(split or _default_split(dataset))
@@ -204,7 +205,7 @@ def evaluate(
             Predictions.of(_average(shares, coefficients, first), labels) for first, shares, labels in said.of(measured)
         )
     return Evaluation(
-        runs=[os.fspath(path) for path in paths],
+        runs=[os.fspath(path.run.path if isinstance(path, Member) else path) for path in paths],
         data=str(dataset.path),
         split=measured,
         classes=dataset.classes,

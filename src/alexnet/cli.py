@@ -268,7 +268,7 @@ def _add_demo(verbs: Any) -> None:
     verb = verbs.add_parser(
         "demo",
         help="all of it on real photographs of solar cells, in a quarter of an hour",
-        description="Prepare, train, measure and use on the solar cells of elpv-dataset. Run again, it goes on.",
+        description="Prepare, train, measure, use and show on the solar cells of elpv-dataset. Run again, it goes on.",
         epilog="example: alexnet demo --out demo-out",
     )
     verb.add_argument("--out", default="demo-out", metavar="FOLDER", help="where to (default: demo-out)")

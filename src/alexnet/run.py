@@ -134,7 +134,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         """The run in a notebook."""
-        from alexnet.show.card import card
+        from alexnet.card import card
 
         return card(self)
 

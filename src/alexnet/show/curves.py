@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from alexnet.errors import AlexNetError
 from alexnet.run import Run
@@ -37,7 +37,7 @@ def losses(run: Run) -> Figure:
     if run.config.recipe.schedule != "cosine" and len({step["lr"] for step in steps}) > 1:
         lower.set_ylim(auto=True)
         lower.set_yscale("log")
-        lower.yaxis.set_minor_locator(NullLocator())
+        _powers(lower)
     else:
         lower.yaxis.set_major_locator(MaxNLocator(2))
     lower.set_title("Learning rate", fontsize=9, color=MUTED, fontweight="normal", pad=4)
@@ -100,7 +100,7 @@ def _layers(run: Run, what: str, title: str) -> Figure:
         axes.plot(times, np.where(values > 0, values, np.nan), color=colour, label=name, marker=_dot(times))
     axes.set_title(title)
     axes.set_yscale("log")
-    axes.yaxis.set_minor_locator(NullLocator())
+    _powers(axes)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.set_xlabel("epoch")
@@ -186,6 +186,12 @@ def _mark_drops(axes: Axes, run: Run, named: bool = True) -> None:
                 fontsize=8,
                 color=MUTED,
             )
+
+
+def _powers(axes: Axes) -> None:
+    """Powers of ten as plain numbers on a logarithmic scale."""
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _spread(colours: Sequence[str], count: int) -> list[str]:

@@ -17,6 +17,7 @@ from alexnet.show.style import BLUE, INK, MUTED, ON, ORANGE, RED, Figure, clippe
 NUMBERS_UP_TO = 12  # classes: more do not leave room for a number in each cell
 NAMES_UP_TO = 40
 MOST_CLASSES = 30
+LONGEST = 22  # letters of a name beside an axis
 EVEN = 0.5
 """The threshold of two classes at which the more probable one is answered."""
 
@@ -39,6 +40,7 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     axes.set_ylim(len(names), 0)
     axes.tick_params(length=0)
     if len(names) <= NAMES_UP_TO:
+        names = [clipped(name, LONGEST) for name in names]
         slanted = len(names) > 4 or max(map(len, names)) > 14
         axes.set_xticks(
             np.arange(len(names)) + 0.5, names, rotation=45 if slanted else 0, ha="right" if slanted else "center"
@@ -95,7 +97,7 @@ def per_class(evaluation: Evaluation) -> Figure:
         if row["precision"] is not None:
             label = "right when said (precision)" if not y else None
             axes.plot(row["precision"], y, "D", color=ORANGE, markersize=6.5, label=label)
-    axes.set_yticks(range(len(rows)), [f"{name} ({row['n']:,})" for name, row in rows])
+    axes.set_yticks(range(len(rows)), [f"{clipped(name, LONGEST)} ({row['n']:,})" for name, row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1.02)
     axes.tick_params(axis="y", labelcolor=INK)

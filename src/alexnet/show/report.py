@@ -124,8 +124,6 @@ class _Report:
             self.left_out.append("Everything that needs the network: the training has saved no weights yet.")
             return None
         self.weights = there[0]
-        if there[0] != self.run.config.recipe.keep:
-            self.left_out.append(f"The final weights: shown are the {there[0]} ones of the training so far.")
         return Member(self.run, *self.run.load(choose_device(device), there[0]))
 
     def measure(
@@ -356,7 +354,9 @@ class _Report:
         usual = recipes().get(recipe.name)
         rows = list(_recipe_rows(recipe, usual))
         head = ("value", "here", f"recipe {recipe.name}", "what it is")
-        changed = [f"`{name}` is {here} (usually {there})" for name, here, there, _ in rows if there not in ("", here)]
+        changed = [
+            f"`{name}` is {here} (usually {there})" for name, here, there, _ in rows if there not in ("", "auto", here)
+        ]
         words = [f"Recipe {recipe.name}: {recipe.purpose}"]
         words += [f"Changed from it: {', '.join(changed)}."] if changed else []
         html = page.sentences(words) + "<br>" + page.folded("Every value", page.table(head, rows))
@@ -393,16 +393,22 @@ class _Report:
         learned = f", {counts['train']:,} pictures to learn from" if "train" in counts else ""
         under = f"Recipe {config.recipe.name}, network {config.recipe.variant}, {len(config.classes):,} classes"
         under += f"{learned}; {state}."
-        glance = page.tiles(_tiles(evaluation, state)) + page.sentences(_in_short(self.run, evaluation))
+        progress_so_far = []
+        if in_progress:
+            weights = f"; shown are its {self.weights} weights so far" if self.weights else ""
+            progress_so_far = [f"The training has done {done} of {config.recipe.epochs} epochs{weights}."]
+        glance = page.tiles(_tiles(evaluation, state)) + page.sentences(
+            [*progress_so_far, *_in_short(self.run, evaluation)]
+        )
         if self.left_out:
             glance += f"<h3>Not in this report</h3>{page.sentences(self.left_out)}"
         sections = [Section("glance", "At a glance", "", glance), *self.sections]
         today = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-        origin = escape(str(self.run.path.absolute()))
+        origin = escape(str(self.run.path))
         footer = f"Written {today} by alexnet {__version__} on {escape(machine())}, from {origin}. "
         footer += f"The figures are in {FIGURES}/ beside this page."
         name = self.run.path.absolute().name
-        over = f"AlexNet · what {name} has learned"
+        over = f"AlexNet · {name} · what it has learned"
         html = page.page(f"{name} · AlexNet", over, _question(config.classes), under, _banner(member), sections, footer)
         path = self.folder / REPORT
         with _writing(self.folder):
@@ -436,7 +442,7 @@ def _tiles(evaluation: Evaluation | None, state: str) -> dict[str, str]:
     values = {f"right on {len(evaluation.predictions):,} {evaluation.split.name} pictures": f"{evaluation.top1:.1%}"}
     if len(evaluation.classes) > 5:
         values["right among the first five"] = f"{evaluation.top5:.1%}"
-    values[f"always “{evaluation.classes[counts.argmax()]}”"] = f"{counts.max() / counts.sum():.1%}"
+    values[f"always {_largest(evaluation)}"] = f"{counts.max() / counts.sum():.1%}"
     area = evaluation.two_classes().get("roc_auc")
     if area is not None:
         values["area under the ROC curve"] = f"{area:.3f}"
@@ -451,10 +457,9 @@ def _in_short(run: Run, evaluation: Evaluation | None) -> Iterator[str]:
         counts = evaluation.confusion
         n, right = int(counts.sum()), int(np.trace(counts))
         low, high = metrics.interval(right / n, n)
-        most = counts.sum(axis=1).argmax()
         yield (
             f"Right on {right:,} of {n:,} pictures: {right / n:.1%} (95% interval: {low:.1%} to {high:.1%}). "
-            f"Always answering “{evaluation.classes[most]}” is right on {counts.sum(axis=1).max() / n:.1%}."
+            f"Always answering {_largest(evaluation)} is right on {counts.sum(axis=1).max() / n:.1%}."
         )
         if evaluation.positive is not None:
             p = evaluation.positive
@@ -471,6 +476,13 @@ def _in_short(run: Run, evaluation: Evaluation | None) -> Iterator[str]:
         yield f"Noticed while it trained: {'; '.join(finding['message'] for finding in findings)}."
     else:
         yield "Nothing wrong was noticed while it trained."
+
+
+def _largest(evaluation: Evaluation) -> str:
+    """The class with the most pictures, where one has."""
+    counts = evaluation.confusion.sum(axis=1)
+    alone = (counts == counts.max()).sum() == 1
+    return f"“{evaluation.classes[counts.argmax()]}”" if alone else "the same class"
 
 
 def _calibration_words(evaluation: Evaluation) -> str:

@@ -56,21 +56,18 @@ def _cells(axes: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
     for row, column in np.ndindex(counts.shape):
         share = shares[row, column]
         colour = BLUE if row == column else ORANGE
-        # Cells with something in them differ from empty ones, and letters on them can be read.
-        alpha = 0.08 + 0.92 * share if counts[row, column] else 0.03
+        # Cells with something in them differ from empty ones; letters can be read on the fullest, in light and dark.
+        alpha = 0.06 + 0.46 * share if counts[row, column] else 0.03
         gap = 0.02 if len(counts) <= 6 else 0.04
         cell = (column + gap, row + gap)
         axes.add_patch(Rectangle(cell, 1 - 2 * gap, 1 - 2 * gap, facecolor=colour, alpha=alpha, linewidth=0))
-        letters = ON if alpha > 0.6 else INK
-        axes.text(
-            column + 0.5, row + 0.5, f"{counts[row, column]:,}", ha="center", va="center", color=letters, size=size
-        )
+        axes.text(column + 0.5, row + 0.5, f"{counts[row, column]:,}", ha="center", va="center", color=INK, size=size)
         if len(counts) <= 3:
             axes.text(
                 *(column + 0.5, row + 0.74, f"{share:.1%} of the row"),
                 ha="center",
                 va="center",
-                color=letters,
+                color=INK,
                 size=8.5,
             )
 

@@ -146,12 +146,31 @@ def export(options: argparse.Namespace) -> None:
     print(folder)
 
 
+def show(options: argparse.Namespace) -> None:
+    """Write the report of a run."""
+    from alexnet.show.report import show as write_report
+
+    print(
+        write_report(
+            options.run_folder,
+            options.data,
+            options.out,
+            split=options.split,
+            views=options.views,
+            precision=options.precision,
+            recall=options.recall,
+            positive=options.positive,
+            device=options.device,
+        )
+    )
+
+
 def demo(options: argparse.Namespace) -> None:
     """The whole way on the solar cells."""
     _use_large_pages()
-    from alexnet.demo import demo as show
+    from alexnet.demo import demo as run_demo
 
-    show(options.out, seed=options.seed, picture=options.picture)
+    run_demo(options.out, seed=options.seed, picture=options.picture)
 
 
 def reproduce(options: argparse.Namespace) -> None:
@@ -261,6 +280,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(verbs)
     _add_import(verbs)
     _add_export(verbs)
+    _add_show(verbs)
     _add_demo(verbs)
     _add_bench(verbs)
     return parser
@@ -298,7 +318,7 @@ def _add_demo(verbs: Any) -> None:
     verb = verbs.add_parser(
         "demo",
         help="all of it on real photographs of solar cells, in a quarter of an hour",
-        description="Prepare, train, measure and use on the solar cells of elpv-dataset. Run again, it goes on.",
+        description="Prepare, train, measure, use and show on the solar cells of elpv-dataset. Run again, it goes on.",
         epilog="example: alexnet demo --out demo-out",
     )
     verb.add_argument("--out", default="demo-out", metavar="FOLDER", help="where to (default: demo-out)")
@@ -352,13 +372,12 @@ def _add_evaluate(verbs: Any) -> None:
     )
     verb.add_argument("runs", nargs="+", metavar="RUN", help="a run folder; several are averaged")
     verb.add_argument("--data", required=True, metavar="DATA", help="a folder that `alexnet prepare` made")
-    verb.add_argument("--split", metavar="NAME", help="the split to measure on (default: test, else val)")
+    _add_split_option(verb)
     _add_network_options(verb, views=10)
     verb.add_argument("--batch-size", type=int, default=64, metavar="N", help="pictures at a time (default: 64)")
     verb.add_argument("--json", action="store_true", help="everything, as JSON on stdout")
     verb.add_argument("--predictions", metavar="FILE.csv", help="also write each picture's prediction")
-    verb.add_argument("--positive", metavar="CLASS", help="of two classes, the one to find (default: the rarer)")
-    verb.add_argument("--recall", type=float, metavar="R", help="the threshold that finds this share of it, 0 to 1")
+    _add_threshold_options(verb)
     verb.add_argument(
         "--search-coefficients",
         action="store_true",
@@ -439,7 +458,35 @@ def _add_export(verbs: Any) -> None:
     verb.set_defaults(run=export)
 
 
-def _add_network_options(verb: argparse.ArgumentParser, views: int) -> None:
+def _add_show(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "show",
+        help="what a run has learned, as a page with figures",
+        description="Write report.html, one page that needs nothing beside it, and its figures as PNG and SVG. The run "
+        "may be in progress: what is not there yet is left out. Needs matplotlib: pip install 'alexnet[show]'.",
+        epilog="example: alexnet show run --data data --recall 0.95",
+    )
+    verb.add_argument("run_folder", metavar="RUN", help="a run folder")
+    verb.add_argument(
+        "--data", metavar="DATA", help="a folder that `alexnet prepare` made (default: the one it was trained on)"
+    )
+    verb.add_argument("--out", metavar="FOLDER", help="where to write (default: the run folder)")
+    _add_split_option(verb)
+    _add_network_options(verb, views=1, precision="auto")
+    _add_threshold_options(verb)
+    verb.set_defaults(run=show)
+
+
+def _add_split_option(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--split", metavar="NAME", help="the split to measure on (default: test, else val)")
+
+
+def _add_threshold_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--positive", metavar="CLASS", help="of two classes, the one to find (default: the rarer)")
+    verb.add_argument("--recall", type=float, metavar="R", help="the threshold that finds this share of it, 0 to 1")
+
+
+def _add_network_options(verb: argparse.ArgumentParser, views: int, precision: str = "float32") -> None:
     """What every verb that runs a trained network takes."""
     verb.add_argument(
         "--views",
@@ -451,8 +498,8 @@ def _add_network_options(verb: argparse.ArgumentParser, views: int) -> None:
     verb.add_argument(
         "--precision",
         choices=("float32", "bfloat16", "auto"),
-        default="float32",
-        help="bfloat16 is faster on many machines and moves a probability by up to 0.02 (default: float32)",
+        default=precision,
+        help=f"bfloat16 is faster on many machines and moves a probability by up to 0.02 (default: {precision})",
     )
     verb.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, … (default: the best there is)")
 

@@ -1,4 +1,4 @@
-"""The demo: the whole way on real photographs, from the pictures to the answer, within a quarter of an hour."""
+"""The demo: the whole way on real photographs, from the pictures to the report, within a quarter of an hour."""
 
 from __future__ import annotations
 
@@ -31,11 +31,13 @@ SVG_COLUMNS = 92
 def demo(
     out: str | os.PathLike[str] = "demo-out", seed: int = 0, picture: str | os.PathLike[str] | None = None
 ) -> Evaluation:
-    """Prepare, train, measure and use, on the solar cells of `alexnet.solar`; everything it makes is under `out`.
+    """Prepare, train, measure, use and show, on the solar cells of `alexnet.solar`; everything it makes is under `out`.
 
     Run again it goes on where it was stopped, and when all is done shows the result again. `picture` names an SVG file
     to draw the tables to.
     """
+    from alexnet.show.report import show  # now: what it needs and lacks must not be said after a quarter of an hour
+
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     data, run = folder / "data", folder / "run"
@@ -57,6 +59,8 @@ def demo(
     console.print(_result_table(result))
     if picture:
         write_whole(Path(picture), console.export_svg(title="alexnet demo").encode())
+    say("\n[bold]5  see[/] what it has learned")
+    report = show(run, dataset, evaluation=result)
     minutes = (time.monotonic() - start) / 60
     say(
         f"\n{minutes:.1f} minutes; everything is in {folder}: the run in {run}, the prepared pictures in {data}.\n"
@@ -64,9 +68,12 @@ def demo(
         f"  {_command()} prepare PICTURES data\n"
         f"  {_command()} train data --out run\n"
         f"  {_command()} evaluate run --data data\n"
-        f"  {_command()} predict run PICTURE\n",
+        f"  {_command()} predict run PICTURE\n"
+        f"  {_command()} show run --data data\n\n"
+        "What this network has learned, as a page to open in a browser:",
         soft_wrap=True,
     )
+    print(report)
     return result
 
 

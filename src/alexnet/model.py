@@ -355,6 +355,22 @@ class AlexNet(nn.Module):
         (`conv1` … `conv5`, `fc6`, `fc7`), so `features(x, "fc7")` are the 4096 numbers of the paper's section 6.1.
         Raises `UsageError` for a name that the variant does not have.
         """
+        for module in list(self.children())[: self._end_of(layer)]:
+            x = module(x)
+        return x
+
+    def logits_from(self, activations: Tensor, layer: str) -> Tensor:
+        """The rest of the way: what `features` gave for a layer → logits (N, num_classes).
+
+        Raises `UsageError` for a name that the variant does not have.
+        """
+        x = activations
+        for module in list(self.children())[self._end_of(layer) :]:
+            x = module(x)
+        return x
+
+    def _end_of(self, layer: str) -> int:
+        """How many modules a picture has passed where `features` reads a layer."""
         names = [name for name, _ in self.named_children()]
         _named(layer, dict.fromkeys(self.layer_names()), "layer")
         last = names.index(layer)
@@ -363,9 +379,7 @@ class AlexNet(nn.Module):
         following = self.get_submodule(names[last + 1]) if last + 1 < len(names) else None
         if isinstance(self.get_submodule(layer), nn.Conv2d | nn.Linear) and isinstance(following, nn.ReLU | nn.Tanh):
             last += 1
-        for name in names[: last + 1]:
-            x = self.get_submodule(name)(x)
-        return x
+        return last + 1
 
     @torch.no_grad()
     def initialize(self, scheme: str) -> None:

@@ -23,6 +23,7 @@ from alexnet.recipe import Recipe
 
 FORMAT_VERSION = 1
 MEAN = "preprocess.mean"
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,34 @@ class Run:
         """Where the "best" or the "last" weights are; None for those that the recipe keeps."""
         kept = which in (None, self.config.recipe.keep)
         return self.path / ("model.safetensors" if kept else f"{which}.safetensors")
+
+    def weights_there_are(self) -> list[str]:
+        """Which of the "best" and the "last" weights can be loaded now, those that the recipe keeps first."""
+        keep = self.config.recipe.keep
+        order = (keep, "last" if keep == "best" else "best")
+        return [which for which in order if self.weights_file(which).is_file()]
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of `metrics.jsonl` so far, in order; none where the training has not begun.
+
+        While a training runs the last line may be half-written: it is left out.
+        """
+        try:
+            lines = (self.path / METRICS).read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise AlexNetError(f"{self.path / METRICS} can't be read: {error.strerror or error}") from error
+        try:
+            return [json.loads(line) for line in lines if line.endswith(b"\n")]
+        except ValueError as error:
+            raise AlexNetError(f"{self.path / METRICS} can't be read: {error}") from error
+
+    def _repr_html_(self) -> str:
+        """The run in a notebook."""
+        from alexnet.card import card
+
+        return card(self)
 
     def load(self, device: str | torch.device = "cpu", which: str | None = None) -> tuple[AlexNet, Preprocess]:
         """The trained network in evaluation mode, and what its pictures go through first.

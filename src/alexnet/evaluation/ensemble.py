@@ -13,6 +13,7 @@ from torch import Tensor
 from alexnet.data.augment import Preprocess
 from alexnet.errors import AlexNetError
 from alexnet.evaluation.views import probabilities
+from alexnet.model import AlexNet
 from alexnet.run import Run
 from alexnet.working import WorkingNetwork
 
@@ -22,18 +23,16 @@ class Member:
     """One trained network with what its pictures go through first."""
 
     run: Run
-    network: WorkingNetwork
+    network: AlexNet
     preprocess: Preprocess
 
 
-def load_members(
-    runs: Sequence[str | os.PathLike[str]], device: torch.device, dtype: torch.dtype = torch.float32
-) -> list[Member]:
-    """Open the run folders, their networks to run in `dtype`.
+def load_members(runs: Sequence[str | os.PathLike[str] | Member], device: torch.device) -> list[Member]:
+    """Open the run folders; what is loaded already stays as it is.
 
     Raises `AlexNetError` when one can't be read, or they do not have the same classes.
     """
-    opened = [Run.open(path) for path in runs]
+    opened = [given.run if isinstance(given, Member) else Run.open(given) for given in runs]
     first = opened[0]
     for other in opened[1:]:
         require_same_classes(
@@ -44,11 +43,10 @@ def load_members(
                 f"{first.path} reads pictures of {first.config.size} pixels, {other.path} of {other.config.size}: "
                 "they can't be averaged on one dataset"
             )
-    members = []
-    for run in opened:
-        network, preprocess = run.load(device)
-        members.append(Member(run, WorkingNetwork(network, dtype), preprocess))
-    return members
+    return [
+        given if isinstance(given, Member) else Member(run, *run.load(device))
+        for given, run in zip(runs, opened, strict=True)
+    ]
 
 
 def require_same_classes(one: list[str], name: str, other: list[str], other_name: str, so: str) -> None:
@@ -63,12 +61,17 @@ def require_same_classes(one: list[str], name: str, other: list[str], other_name
     raise AlexNetError(f"{name} and {other_name} have different classes ({difference}): {so}")
 
 
-def member_probabilities(members: Sequence[Member], pictures: Tensor, views: int) -> np.ndarray:
-    """What each member says of `pictures` (N, size, size, 3) uint8: (members, N, classes) float64."""
+def member_probabilities(
+    members: Sequence[Member], networks: Sequence[WorkingNetwork], pictures: Tensor, views: int
+) -> np.ndarray:
+    """What each member says of `pictures` (N, size, size, 3) uint8: (members, N, classes) float64.
+
+    networks: those of the members, as they are to run.
+    """
     results = []
-    for member in members:
+    for member, network in zip(members, networks, strict=True):
         try:
-            results.append(probabilities(member.network, member.preprocess, pictures, views).numpy())
+            results.append(probabilities(network, member.preprocess, pictures, views).numpy())
         except AlexNetError as error:
             raise AlexNetError(f"{member.run.path}: {error}") from error
     return np.stack(results)

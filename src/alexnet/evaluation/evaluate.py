@@ -29,10 +29,12 @@ from alexnet.files import write_whole
 from alexnet.progress import Progress, progress
 from alexnet.training.allocator import keep_pages
 from alexnet.training.precision import choose_device, choose_precision
+from alexnet.working import WorkingNetwork
 
 BATCH_SIZE = 64
 
-RunPath = str | os.PathLike[str]
+RunPath = str | os.PathLike[str] | Member
+"""A run folder, or one that is loaded already."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def evaluate(
 
     Raises `UsageError` for values that make no sense, `AlexNetError` for runs and data that do not fit each other.
     """
-    paths = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
+    paths = [runs] if isinstance(runs, str | os.PathLike | Member) else list(runs)
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     _check(paths, dataset, views, batch_size, recall, positive, search)
     measured = dataset.split(split or _default_split(dataset))
@@ -190,13 +192,13 @@ def evaluate(
     keep_pages()
     where = choose_device(device)
     dtype = choose_precision(precision, where)
-    members = load_members(paths, where, dtype)
+    members = load_members(paths, where)
     _check_fit(members[0], dataset)
 
     with_val = search and "val" in dataset.splits and measured.name != "val" and len(dataset.split("val")) > 0
     searched = dataset.split("val") if with_val else measured
     with progress(len(measured) + (len(searched) if search else 0), "evaluate") as bar:
-        said = _Said(members, views, batch_size, bar)
+        said = _Said(members, [WorkingNetwork(member.network, dtype) for member in members], views, batch_size, bar)
         coefficients = None
         if search:
             coefficients = _search(said, searched, halves=not with_val)
@@ -204,7 +206,7 @@ def evaluate(
             Predictions.of(_average(shares, coefficients, first), labels) for first, shares, labels in said.of(measured)
         )
     return Evaluation(
-        runs=[os.fspath(path) for path in paths],
+        runs=[os.fspath(path.run.path if isinstance(path, Member) else path) for path in paths],
         data=str(dataset.path),
         split=measured,
         classes=dataset.classes,
@@ -222,6 +224,7 @@ class _Said:
     """What the members say of pictures, a batch at a time."""
 
     members: list[Member]
+    networks: list[WorkingNetwork]
     views: int
     batch_size: int
     bar: Progress
@@ -230,7 +233,7 @@ class _Said:
         """Yields index of the first picture, probabilities (members, N, classes) and labels (N,)."""
         first = 0
         for batch in evaluation_batches(split, self.batch_size):
-            shares = member_probabilities(self.members, batch.pictures, self.views)
+            shares = member_probabilities(self.members, self.networks, batch.pictures, self.views)
             yield first, shares, batch.labels.numpy()
             first += len(batch.labels)
             self.bar.advance(len(batch.labels))

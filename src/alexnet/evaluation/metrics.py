@@ -139,6 +139,44 @@ def threshold_for_recall(score: np.ndarray, is_positive: np.ndarray, recall: flo
     return max((row for row in rows if row["recall"] >= recall - 1e-12), key=lambda row: row["threshold"])
 
 
+@dataclass(frozen=True)
+class Bin:
+    """Pictures whose most probable class has a probability above `low`, up to `high`.
+
+    `confidence`: the mean of those probabilities; `accuracy`: how often that class was right. Both None without
+    pictures.
+    """
+
+    low: float
+    high: float
+    n: int
+    confidence: float | None
+    accuracy: float | None
+
+
+def calibration(predictions: Predictions, bins: int = 10) -> list[Bin]:
+    """How often the network is right when it says how sure it is, over `bins` equal parts of 0 to 1."""
+    sure = predictions.ranked_probabilities[:, 0]
+    right = predictions.ranked[:, 0] == predictions.labels
+    edges = np.linspace(0, 1, bins + 1)
+    which = np.clip(np.searchsorted(edges, sure, side="left") - 1, 0, bins - 1)
+    counts = np.bincount(which, minlength=bins)
+    confidence = np.bincount(which, weights=sure, minlength=bins)
+    hits = np.bincount(which, weights=right, minlength=bins)
+    return [
+        Bin(
+            float(edges[b]), float(edges[b + 1]), int(counts[b]), *(_ratio(x[b], counts[b]) for x in (confidence, hits))
+        )
+        for b in range(bins)
+    ]
+
+
+def calibration_error(bins: list[Bin]) -> float:
+    """The expected calibration error: mean of |accuracy - confidence| over the pictures, 0 to 1 (Guo et al. 2017)."""
+    gaps = [b.n * abs(b.accuracy - b.confidence) for b in bins if b.accuracy is not None and b.confidence is not None]
+    return float(sum(gaps) / sum(b.n for b in bins))
+
+
 def _all_thresholds(score: np.ndarray, is_positive: np.ndarray) -> list[dict[str, Any]]:
     if not is_positive.any():
         return []

@@ -29,7 +29,7 @@ from alexnet.errors import AlexNetError, UsageError
 from alexnet.model import AlexNet
 from alexnet.progress import Progress, progress
 from alexnet.recipe import Recipe, choose
-from alexnet.run import Config, Run, is_free
+from alexnet.run import METRICS, Config, Run, is_free
 from alexnet.training import checkpoint
 from alexnet.training.allocator import keep_pages
 from alexnet.training.health import EpochValidation, Finding, Health, LayerUpdate, dead_units, overlap
@@ -42,7 +42,6 @@ from alexnet.working import WorkingNetwork
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-METRICS = "metrics.jsonl"
 WHITENING = 2**40  # a step that no training reaches: what is drawn for the first weights is drawn for them alone
 SMALLER_RATE = 0.1  # what the learning rate is multiplied by after a loss that was not finite
 

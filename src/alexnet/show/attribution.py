@@ -1,0 +1,107 @@
+"""Where the network looks: the gradient with respect to the picture, and Grad-CAM on the last convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from alexnet.data.augment import Preprocess
+from alexnet.model import AlexNet
+from alexnet.show.mosaic import overlay
+from alexnet.show.style import MUTED, Figure, canvas, clipped, drawn, place
+
+
+def image_gradient(network: AlexNet, inputs: Tensor, classes: Sequence[int] | Tensor) -> Tensor:
+    """How strongly each pixel moves the logit of a class: the largest |gradient| of its three colours.
+
+    `inputs`: (N, 3, S, S) as `AlexNet.forward` takes it, for a network in evaluation mode; `classes`: one a picture.
+    Returns (N, S, S) float32 (Simonyan, Vedaldi and Zisserman 2014).
+    """
+    x = inputs.detach().clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(_chosen(network(x), classes), x)
+    return gradient.abs().amax(1).float()
+
+
+def grad_cam(network: AlexNet, inputs: Tensor, classes: Sequence[int] | Tensor, layer: str | None = None) -> Tensor:
+    """Where the maps of a layer speak for a class: their sum weighted by their mean gradients, without the negative.
+
+    `inputs` and `classes` as for `image_gradient`; `layer`: a convolution, the last one by default. Returns (N, h, w)
+    float32, the size of the layer's maps (Selvaraju et al. 2017).
+    """
+    layer = layer or last_convolution(network)
+    with torch.no_grad():
+        maps = network.features(inputs, layer)
+    maps = maps.detach().requires_grad_()
+    # A copy: what follows may be a non-linearity that works in place.
+    logits = network.logits_from(maps.clone(), layer)
+    (gradient,) = torch.autograd.grad(_chosen(logits, classes), maps)
+    weights = gradient.mean((2, 3), keepdim=True)
+    return (weights * maps.detach()).sum(1).clamp_min(0).float()
+
+
+def last_convolution(network: AlexNet) -> str:
+    """The name of the last convolution."""
+    return [name for name, module in network.named_children() if isinstance(module, nn.Conv2d)][-1]
+
+
+def seen(preprocess: Preprocess, pictures: np.ndarray) -> np.ndarray:
+    """The central patch of each picture, the part that the network reads: (N, crop, crop, 3) uint8."""
+    offset, crop = (preprocess.size - preprocess.crop) // 2, preprocess.crop
+    return pictures[:, offset : offset + crop, offset : offset + crop]
+
+
+LOOKS = ("as it is read", "gradient", "Grad-CAM")
+
+
+def looks(
+    network: AlexNet, preprocess: Preprocess, pictures: np.ndarray, classes: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The three `LOOKS` of each picture: its central patch, and over that `image_gradient` and `grad_cam` of a class.
+
+    `pictures`: (N, size, size, 3) uint8; `classes`: one for each. Returns three arrays (N, crop, crop, 3) uint8.
+    """
+    inputs = preprocess.centre(torch.from_numpy(np.ascontiguousarray(pictures)).to(preprocess.mean.device))
+    gradient, cam = image_gradient(network, inputs, classes), grad_cam(network, inputs, classes)
+    # A few pixels of extreme gradient would leave all others dark.
+    largest = torch.quantile(gradient.flatten(1), 0.995, dim=1)[:, None, None]
+    gradient = (gradient / largest.clamp_min(1e-20)).clamp_max(1).pow(0.75)
+    cam = cam / cam.amax((1, 2), keepdim=True).clamp_min(1e-20)
+    patches = seen(preprocess, pictures)
+    # Single pixels show on a darker ground only.
+    return patches, _laid_over(patches, gradient, light=0.45), _laid_over(patches, cam, light=1.0)
+
+
+@drawn
+def where_it_looks(views: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+    """What `looks` gives, one picture a row: as it is read, with the gradient, and with Grad-CAM over it.
+
+    `titles`: words for each picture.
+    """
+    side, gap = 1.6, 0.05
+    figure, axes = canvas(0.3 + len(titles) * (side + gap), 0.4 + 3 * (side + gap))
+    for column, (name, shown) in enumerate(zip(LOOKS, views, strict=True)):
+        left = 0.35 + column * (side + gap)
+        axes.text(left, 0.2, name, fontsize=8.5, color=MUTED)
+        for row in range(len(titles)):
+            place(axes, shown[row], left, 0.3 + row * (side + gap), side)
+    for row, title in enumerate(titles):
+        middle = 0.3 + row * (side + gap) + side / 2
+        axes.text(0.2, middle, clipped(title, 28), rotation=90, ha="center", va="center", fontsize=8)
+    return figure
+
+
+def _chosen(logits: Tensor, classes: Sequence[int] | Tensor) -> Tensor:
+    """The sum over pictures of the logit of each one's class: no picture has a part in another's gradient."""
+    rows = torch.arange(len(logits), device=logits.device)
+    return logits[rows, torch.as_tensor(classes, device=logits.device)].sum()
+
+
+def _laid_over(patches: np.ndarray, heat: Tensor, light: float) -> np.ndarray:
+    """Heat (N, h, w) from 0 to 1 over patches (N, H, W, 3) uint8."""
+    size = patches.shape[1:3]
+    enlarged = functional.interpolate(heat[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    return np.stack([overlay(p, h, light) for p, h in zip(patches, enlarged.cpu().numpy(), strict=True)])

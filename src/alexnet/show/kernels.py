@@ -1,0 +1,97 @@
+"""What the network has become: its first-layer kernels, and the maps of any layer for a picture."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from alexnet.model import AlexNet
+from alexnet.show.mosaic import coloured, mosaic
+from alexnet.show.style import MUTED, Figure, bare, drawn, new
+
+COLUMNS = 16  # as in the paper's figure 3
+KERNEL_PIXELS = 44  # to which each kernel is enlarged
+
+
+@drawn
+def first_layer_kernels(network: AlexNet) -> Figure:
+    """The kernels of the first layer (paper, figure 3): those of the first tower above, of the second below.
+
+    Grey is zero; each kernel is scaled to its own largest weight.
+    """
+    tiles, towers = kernel_tiles(network), towers_of(network)
+    parts = np.split(tiles, towers)
+    enlarge = max(1, KERNEL_PIXELS // tiles.shape[1])
+    pictures = [mosaic(part, COLUMNS, gap=4, enlarge=enlarge) for part in parts]
+    height = 5.9 * pictures[0].shape[0] / pictures[0].shape[1]
+    figure = new(towers * (height + 0.3) + 0.1, width=6)
+    for axes, picture, number in zip(
+        figure.subplots(towers, squeeze=False)[:, 0], pictures, range(towers), strict=True
+    ):
+        bare(axes).imshow(picture)
+        count = len(tiles) // towers
+        name = f"Tower {number + 1}" if towers > 1 else "First layer"
+        side = tiles.shape[1]
+        axes.set_title(f"{name}: {count} kernels of {side}×{side}×3", fontsize=8)
+    return figure
+
+
+def kernel_tiles(network: AlexNet) -> np.ndarray:
+    """The first-layer kernels as pictures, (n, h, w, 3) uint8: zero is grey, each scaled to its largest weight."""
+    weight = next(m for m in network.children() if isinstance(m, nn.Conv2d)).weight.detach().float().cpu()
+    scaled = 0.5 + 0.5 * weight / weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
+    return (scaled.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
+
+
+@drawn
+def feature_maps(network: AlexNet, inputs: Tensor, layer: str) -> Figure:
+    """Every map of a layer for one picture, each scaled to its own largest value; towers one below the other.
+
+    `inputs`: (1, 3, S, S) as `AlexNet.forward` takes it. A fully connected layer is one square of its units, scaled to
+    the largest. Raises `UsageError` for a layer that the network does not have.
+    """
+    with torch.inference_mode():
+        maps = network.features(inputs, layer)[0].float().cpu().numpy()
+    towers = towers_of(network)
+    if maps.ndim == 1:
+        side = math.ceil(math.sqrt(len(maps)))
+        square = np.zeros(side * side, dtype=np.float32)
+        square[: len(maps)] = maps
+        return _squares([coloured(_scaled(square.reshape(1, side, side)))[0]], f"{layer}: {len(maps):,} units", 3.2)
+    count, height, width = maps.shape
+    tiles = coloured(_scaled(maps))
+    each = count // towers
+    columns = COLUMNS if each <= 128 else 24 if each == 192 else 32
+    enlarge = max(1, round(640 / columns / width))
+    parts = [mosaic(part, columns, gap=max(1, enlarge), enlarge=enlarge) for part in np.split(tiles, towers)]
+    return _squares(parts, f"{layer}: {count} maps of {height}×{width}", 6)
+
+
+def _squares(pictures: list[np.ndarray], title: str, width: float) -> Figure:
+    height = width * pictures[0].shape[0] / pictures[0].shape[1]
+    towers = len(pictures)
+    figure = new(towers * (height + 0.12) + 0.3, width)
+    for number, (axes, picture) in enumerate(
+        zip(figure.subplots(towers, squeeze=False)[:, 0], pictures, strict=True), start=1
+    ):
+        bare(axes).imshow(picture)
+        if number == 1:
+            axes.set_title(title, fontsize=8)
+        if towers > 1:
+            axes.set_ylabel(f"tower {number}", fontsize=7, color=MUTED)
+    return figure
+
+
+def towers_of(network: AlexNet) -> int:
+    """How many towers the network has (paper, section 3.2): 1 or 2."""
+    return max(m.groups for m in network.children() if isinstance(m, nn.Conv2d))
+
+
+def _scaled(maps: np.ndarray) -> np.ndarray:
+    """Each map (n, h, w) from 0 to its largest value, as 0 to 1; of a tanh or before ReLU from its smallest."""
+    low = np.minimum(maps.min(axis=(1, 2), keepdims=True), 0)
+    span = maps.max(axis=(1, 2), keepdims=True) - low
+    return (maps - low) / np.maximum(span, 1e-12)

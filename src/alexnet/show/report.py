@@ -1,0 +1,643 @@
+"""The report of a run: one page that needs nothing beside it, and its figures as files."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from alexnet import __version__
+from alexnet.data.dataset import PreparedDataset
+from alexnet.errors import AlexNetError
+from alexnet.evaluation import metrics
+from alexnet.evaluation.ensemble import Member
+from alexnet.evaluation.evaluate import Evaluation, evaluate
+from alexnet.evaluation.tables import WORDS
+from alexnet.files import write_whole
+from alexnet.progress import progress
+from alexnet.provenance import machine
+from alexnet.recipe import Recipe, recipes
+from alexnet.run import Run
+from alexnet.show import attribution, curves, kernels, measures, neighbours, page, pictures, style
+from alexnet.show.mosaic import mosaic
+from alexnet.show.page import Section
+from alexnet.training.allocator import keep_pages
+from alexnet.training.precision import choose_device, choose_precision
+
+REPORT = "report.html"
+FIGURES = "figures"
+
+SHOWN = 8  # test pictures, as in the paper's figure 4
+MISTAKES = 12
+LOOKS = 6
+QUERIES = 6
+NEIGHBOURS = 6  # as in the paper's figure 4
+MOST_STORED = 2000  # training pictures among which neighbours are sought
+DIAL_POINTS = 200
+
+
+def show(
+    run: str | os.PathLike[str] | Run,
+    data: str | os.PathLike[str] | PreparedDataset | None = None,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    split: str | None = None,
+    views: int = 1,
+    precision: str = "auto",
+    recall: float | None = None,
+    positive: str | None = None,
+    device: str | None = None,
+    evaluation: Evaluation | None = None,
+) -> Path:
+    """Write `report.html` and its figures in `figures/`, PNG and SVG, to the run folder or `out`; returns the page.
+
+    `data`: the prepared dataset; by default the one that the run was trained on, where it still is. The run may be in
+    progress: what is not there yet is left out, and the report says so. `split`, `views`, `precision`, `recall` and
+    `positive` are those of `evaluate`; with `evaluation` its result is shown and nothing measured again.
+
+    Raises `AlexNetError` when the folder is no run, the dataset does not fit it, or nothing can be written there.
+    """
+    opened = run if isinstance(run, Run) else Run.open(run)
+    folder = opened.path if out is None else Path(out)
+    keep_pages()
+    report = _Report(opened, folder)
+    dataset = report.find_data(data)
+    member = report.find_weights(device)
+    if dataset is not None and member is not None and evaluation is None:
+        evaluation = report.measure(member, dataset, split, views, precision, recall, positive)
+    report.learning()
+    if evaluation is not None:
+        report.results(evaluation)
+        report.answers(evaluation)
+    if evaluation is not None and member is not None:
+        report.looks(member, evaluation)
+        report.neighbours(member, evaluation, dataset, precision)
+    if member is not None:
+        report.inside(member, evaluation)
+    report.recipe()
+    return report.write(member, evaluation)
+
+
+@dataclass
+class _Report:
+    """A report in the making: its sections so far, and what it has to do without."""
+
+    run: Run
+    folder: Path
+    sections: list[Section] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    weights: str = ""
+
+    # What there is.
+
+    def find_data(self, data: str | os.PathLike[str] | PreparedDataset | None) -> PreparedDataset | None:
+        """The dataset named, or the one that the run was trained on where it can be opened."""
+        if isinstance(data, PreparedDataset):
+            return data
+        if data is not None:
+            return PreparedDataset.open(data)
+        recorded = self.run.config.dataset.get("path")
+        if recorded is None:
+            self.left_out.append("Everything with pictures: name the prepared dataset with `--data`.")
+            return None
+        try:
+            return PreparedDataset.open(recorded)
+        except AlexNetError:
+            self.left_out.append(
+                f"Everything with pictures: the prepared dataset is no longer at {recorded}; name it with `--data`."
+            )
+            return None
+
+    def find_weights(self, device: str | None) -> Member | None:
+        """The weights that the recipe keeps, or those that a training in progress has saved so far."""
+        there = self.run.weights_there_are()
+        if not there:
+            self.left_out.append("Everything that needs the network: the training has saved no weights yet.")
+            return None
+        self.weights = there[0]
+        return Member(self.run, *self.run.load(choose_device(device), there[0]))
+
+    def measure(
+        self,
+        member: Member,
+        dataset: PreparedDataset,
+        split: str | None,
+        views: int,
+        precision: str,
+        recall: float | None,
+        positive: str | None,
+    ) -> Evaluation | None:
+        """What the network says of every picture of the split; None where there is no split to measure."""
+        if split is None and not {"test", "val"} & set(dataset.splits):
+            self.left_out.append("All results: the dataset has neither a test nor a val split; choose with `--split`.")
+            return None
+        return evaluate(
+            member, dataset, split=split, views=views, precision=precision, recall=recall, positive=positive
+        )
+
+    # The sections.
+
+    def learning(self) -> None:
+        """Curves over the epochs, and the findings of the training."""
+        records = self.run.metrics()
+        steps = [record for record in records if record["event"] == "step"]
+        epochs = [record for record in records if record["event"] == "epoch"]
+        if not steps:
+            self.left_out.append("The learning curves: no step of the training is recorded.")
+        parts = []
+        if steps:
+            last = epochs[-1]["train_loss"] if epochs else steps[-1]["loss"]
+            note = _drop_words(self.run)
+            parts.append(
+                self.draw(
+                    "losses", curves.losses(self.run), f"The loss falls from {steps[0]['loss']:.3g} to {last:.3g}", note
+                )
+            )
+        if epochs:
+            names = ", ".join(epochs[-1]["layers"])
+            words = f"Mean absolute weights of {names} over the epochs"
+            note = "As the 2012 code printed it."
+            parts.append(self.draw("layer-weights", curves.layer_weights(self.run), words, note))
+            end = f"{epochs[-1]['train_error']:.1%} of the training pictures"
+            if "validation_error" in epochs[-1]:
+                end += f" and {epochs[-1]['validation_error']:.1%} of the validation pictures"
+            words = f"Wrong answers after {len(epochs)} epochs: {end}"
+            parts.append(self.draw("errors", curves.errors(self.run), words, _validation_words(epochs)))
+            words = f"Mean absolute updates of {names} over the epochs"
+            note = "A layer that lies far below its weights hardly learns."
+            parts.append(self.draw("layer-updates", curves.layer_updates(self.run), words, note))
+        elif steps:
+            self.left_out.append("Errors and layers over the epochs: the first epoch has not ended.")
+        html = f'<div class="pair">{"".join(parts)}</div>' + _health(records)
+        lead = "The loss of every step and the mean of every epoch; what was noticed on the way."
+        self.sections.append(Section("learning", "How it learned", lead, html))
+
+    def results(self, evaluation: Evaluation) -> None:
+        """Confusion, classes, thresholds, calibration."""
+        counts = evaluation.confusion
+        right, n = int(np.trace(counts)), int(counts.sum())
+        parts = [
+            self.draw(
+                *("confusion", measures.confusion_matrix(evaluation)),
+                f"Of {n:,} pictures {right:,} are on the diagonal: answered right. {_worst_confusion(evaluation)}",
+                _worst_confusion(evaluation),
+            ),
+            self.draw(
+                *("classes", measures.per_class(evaluation)),
+                f"Recall and precision of each class: {_class_words(evaluation)}",
+                "Bars are the range in which chance alone may have moved the share found.",
+            ),
+        ]
+        bins = metrics.calibration(evaluation.predictions)
+        words = "; ".join(f"{b.confidence:.0%} sure, {b.accuracy:.0%} right" for b in bins if b.accuracy is not None)
+        note = f"On the line it is right as often as it says. {_calibration_words(evaluation)}"
+        parts.append(self.draw("calibration", measures.reliability(evaluation), f"Reliability: {words}", note))
+        if evaluation.positive is not None:
+            name = evaluation.classes[evaluation.positive]
+            score, is_positive = metrics.scores(evaluation.predictions, evaluation.positive)
+            if is_positive.any() and not is_positive.all():
+                chosen = " ".join(_threshold_words(point) for point in measures.chosen_thresholds(evaluation))
+                words = f"finding “{name}” over all thresholds. {chosen}"
+                area = metrics.roc_auc(score, is_positive)
+                parts += [
+                    self.draw("roc", measures.roc(evaluation), f"ROC curve, area {area:.3f}, {words}", chosen),
+                    self.draw(
+                        *("precision-recall", measures.precision_recall(evaluation)),
+                        f"Precision and recall, {words}",
+                        "Thresholds chosen on these very pictures do a little worse on others.",
+                    ),
+                ]
+        html = f'<div class="pair">{"".join(parts)}{_dial(evaluation)}</div>' + page.folded(
+            "Every class in numbers", _class_table(evaluation)
+        )
+        how = f"{WORDS[evaluation.views]}; {evaluation.arithmetic}"
+        lead = f"{n:,} pictures of the split “{evaluation.split.name}”; {how}."
+        self.sections.append(Section("results", "How good it is", lead, html))
+
+    def answers(self, evaluation: Evaluation) -> None:
+        """Test pictures with the five most probable labels; and only the mistakes, the surest first."""
+        chosen = pictures.spread_over_classes(evaluation.predictions, SHOWN)
+        links = self.save("top-five", pictures.top_five(evaluation, chosen))
+        html = page.gallery(_answer_cards(evaluation, chosen)) + _files("The eight as a figure", links)
+        most = min(5, len(evaluation.classes))
+        seen = "already" if evaluation.split.name == "train" else "never"
+        lead = f"Pictures it has {seen} learned from, and its {most} most probable labels, the right one in blue "
+        lead += "(figure 4 of the paper)."
+        self.sections.append(Section("answers", "What it says", lead, html))
+        wrong = pictures.surest_mistakes(evaluation.predictions, MISTAKES)
+        total = int((evaluation.predictions.ranked[:, 0] != evaluation.predictions.labels).sum())
+        if len(wrong):
+            links = self.save("mistakes", pictures.mistakes(evaluation, MISTAKES))
+            html = page.gallery(_answer_cards(evaluation, wrong)) + _files("These as a figure", links)
+            lead = f"The {len(wrong)} surest of {total:,} mistakes, the surest first. Some may be labels to correct."
+        else:
+            html, lead = "", "Not one answer was wrong."
+        self.sections.append(Section("mistakes", "Where it is wrong", lead, html))
+
+    def looks(self, member: Member, evaluation: Evaluation) -> None:
+        """Gradient and Grad-CAM over some pictures, half of them mistakes."""
+        predictions, split = evaluation.predictions, evaluation.split
+        wrong = pictures.surest_mistakes(predictions, LOOKS // 2)
+        right = _surest_right(predictions, LOOKS - len(wrong))
+        chosen = np.concatenate([right, wrong])
+        said = predictions.ranked[chosen, 0]
+        raw = split.gather(chosen)
+        views = attribution.looks(member.network, member.preprocess, raw, said.tolist())
+        titles = [f"said {evaluation.classes[c]}" for c in said]
+        links = self.save("where-it-looks", attribution.where_it_looks(views, titles))
+        cards = []
+        for row, index in enumerate(chosen):
+            truth, answer = evaluation.classes[predictions.labels[index]], evaluation.classes[said[row]]
+            words = f"called {answer} ({predictions.ranked_probabilities[index, 0]:.0%})"
+            described = (
+                f"{truth}, {words}",
+                f"pixels that move the answer {answer}",
+                f"regions that speak for {answer}",
+            )
+            images = [page.image(view[row], text) for view, text in zip(views, described, strict=True)]
+            cards.append(page.look_card(list(zip(images, attribution.LOOKS, strict=True)), truth, words))
+        html = f'<ul class="looks">{"".join(cards)}</ul>{_files("All as a figure", links)}'
+        layer = attribution.last_convolution(member.network)
+        lead = (
+            f"What speaks for the answer given: the pixels that move it most (gradient), and the regions of {layer} "
+            "(Grad-CAM). Bright on a frame, a stamp or a corner means that it has learned the wrong thing."
+        )
+        self.sections.append(Section("looks", "Where it looks", lead, html))
+
+    def neighbours(
+        self, member: Member, evaluation: Evaluation, dataset: PreparedDataset | None, precision: str
+    ) -> None:
+        """The training pictures nearest to some test pictures in fc7."""
+        if dataset is None:
+            dataset = PreparedDataset.open(evaluation.data)
+        train, split = dataset.split("train"), evaluation.split
+        stored = np.linspace(0, len(train) - 1, min(MOST_STORED, len(train))).round().astype(np.int64)
+        asked = pictures.spread_over_classes(evaluation.predictions, QUERIES)
+        if split.name == "train":  # a picture is not its own neighbour
+            stored = np.setdiff1d(stored, asked)
+        dtype = choose_precision(precision, member.preprocess.mean.device)
+        with progress(len(stored) + len(asked), "fc7 of training pictures") as bar:
+            known, wanted = (
+                neighbours.fc7_features(member.network, member.preprocess, source, indices, dtype, bar.advance)
+                for source, indices in ((train, stored), (split, asked))
+            )
+        rows, distances = neighbours.nearest(wanted, known, NEIGHBOURS)
+        found = stored[rows]
+        names = np.array(dataset.classes, dtype=object)
+        labels, found_labels = names[split.labels[asked]], names[train.labels[found]]
+        raw = split.gather(asked)
+        near = train.gather(found.ravel()).reshape(*found.shape, *raw.shape[1:])
+        links = self.save("neighbours", neighbours.neighbours(raw, labels.tolist(), near, found_labels.tolist()))
+        html = []
+        for row, label in enumerate(labels):
+            others = [
+                (page.image(pixels, f"training picture, {other}"), other, float(distance))
+                for pixels, other, distance in zip(near[row], found_labels[row], distances[row], strict=True)
+            ]
+            html.append(page.neighbour_row((page.image(raw[row], f"{split.name} picture, {label}"), label), others))
+        agreeing = float((found_labels == labels[:, None]).mean())
+        among = f"{len(stored):,} training pictures"
+        among += f" of {len(train):,}" if len(stored) < len(train) else ""
+        lead = (
+            f"Left a {split.name} picture, then the training pictures nearest to it in the 4,096 activations of fc7, "
+            f"with their Euclidean distances (figure 4 of the paper). Sought among {among}; "
+            f"{agreeing:.0%} of those shown have the same label."
+        )
+        body = f'<div class="rows">{"".join(html)}</div>{_files("All as a figure", links)}'
+        self.sections.append(Section("neighbours", "What it finds alike", lead, body))
+
+    def inside(self, member: Member, evaluation: Evaluation | None) -> None:
+        """First-layer kernels, and the maps of every layer for one picture."""
+        network, towers = member.network, kernels.towers_of(member.network)
+        note = "Grey is zero, each kernel scaled to its largest weight."
+        note += " The two towers of the paper: first above, second below." if towers > 1 else ""
+        words = f"{'Two towers' if towers > 1 else 'One tower'} of first-layer kernels: "
+        words += "edges, gratings and blobs, or noise where little was learned"
+        drawing = kernels.first_layer_kernels(network)
+        parts = [self.draw("kernels", drawing, words, note)]
+        lead = "The kernels that read the pixels (figure 3 of the paper)."
+        if evaluation is not None:
+            index = int(pictures.spread_over_classes(evaluation.predictions, 1)[0])
+            raw = evaluation.split.gather(np.array([index]))
+            inputs = member.preprocess.centre(torch.from_numpy(raw).to(member.preprocess.mean.device))
+            truth = evaluation.classes[evaluation.predictions.labels[index]]
+            parts.append(f"<h3>What each layer makes of one picture ({escape(truth)})</h3>")
+            for number, layer in enumerate(_layers_with_weights(member)):
+                drawing = kernels.feature_maps(network, inputs, layer)
+                kind = "narrow" if layer.startswith("fc") else ""
+                words = (
+                    f"The maps of {layer} for a picture of {truth}: bright where a kernel has found what it looks for"
+                )
+                html = self.draw(
+                    f"maps-{layer}",
+                    drawing,
+                    words,
+                    "Black is zero, each map scaled to its largest value." if not kind else "Every square is a unit.",
+                    kind,
+                )
+                parts.append(page.folded(layer, html, is_open=number == 0))
+            lead += " And the maps that every layer draws of a picture."
+        self.sections.append(Section("inside", "What it has become", lead, "".join(parts)))
+
+    def recipe(self) -> None:
+        """Every value of the training."""
+        recipe = self.run.config.recipe
+        usual = recipes().get(recipe.name)
+        rows = list(_recipe_rows(recipe, usual))
+        head = ("value", "here", f"recipe {recipe.name}", "what it is")
+        changed = [
+            f"`{name}` is {here} (usually {there})" for name, here, there, _ in rows if there not in ("", "auto", here)
+        ]
+        words = [f"Recipe {recipe.name}: {recipe.purpose}"]
+        words += [f"Changed from it: {', '.join(changed)}."] if changed else []
+        html = page.sentences(words) + "<br>" + page.folded("Every value", page.table(head, rows))
+        self.sections.append(Section("recipe", "The recipe", "", html))
+
+    # The files.
+
+    def draw(self, name: str, figure: style.Figure, description: str, note: str, kind: str = "") -> str:
+        """A figure as files and as a part of the page."""
+        links = self.save(name, figure)
+        drawing = (self.folder / links["SVG"]).read_bytes()
+        return page.figure(style.inline(drawing, name, description), note, links, kind)
+
+    def save(self, name: str, figure: style.Figure) -> dict[str, str]:
+        """Write a figure as PNG and SVG; their addresses as the page links them."""
+        contents = {"SVG": style.svg(figure)}
+        figure.set_layout_engine("none")  # it is laid out: no need to do it again for the second file
+        contents["PNG"] = style.png(figure)
+        links = {form: f"{FIGURES}/{name}.{form.lower()}" for form in contents}
+        with _writing(self.folder):
+            (self.folder / FIGURES).mkdir(parents=True, exist_ok=True)
+            for form, content in contents.items():
+                write_whole(self.folder / links[form], content)
+        return links
+
+    def write(self, member: Member | None, evaluation: Evaluation | None) -> Path:
+        """The page, with what is most important first."""
+        config = self.run.config
+        epochs = [record for record in self.run.metrics() if record["event"] == "epoch"]
+        done = epochs[-1]["epoch"] if epochs else 0
+        in_progress = done < config.recipe.epochs
+        state = f"in progress: {done} of {config.recipe.epochs} epochs" if in_progress else f"{done} epochs"
+        counts = config.dataset.get("counts", {})
+        learned = f", {counts['train']:,} pictures to learn from" if "train" in counts else ""
+        under = f"Recipe {config.recipe.name}, network {config.recipe.variant}, {len(config.classes):,} classes"
+        under += f"{learned}; {state}."
+        progress_so_far = []
+        if in_progress:
+            weights = f"; shown are its {self.weights} weights so far" if self.weights else ""
+            progress_so_far = [f"The training has done {done} of {config.recipe.epochs} epochs{weights}."]
+        glance = page.tiles(_tiles(evaluation, state)) + page.sentences(
+            [*progress_so_far, *_in_short(self.run, evaluation)]
+        )
+        if self.left_out:
+            glance += f"<h3>Not in this report</h3>{page.sentences(self.left_out)}"
+        sections = [Section("glance", "At a glance", "", glance), *self.sections]
+        today = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+        origin = escape(str(self.run.path))
+        footer = f"Written {today} by alexnet {__version__} on {escape(machine())}, from {origin}. "
+        footer += f"The figures are in {FIGURES}/ beside this page."
+        name = self.run.path.absolute().name
+        over = f"AlexNet · {name} · what it has learned"
+        html = page.page(f"{name} · AlexNet", over, _question(config.classes), under, _banner(member), sections, footer)
+        path = self.folder / REPORT
+        with _writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_whole(path, html.encode("utf-8", errors="replace"))
+        return path
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise AlexNetError(f"{folder}: the report can't be written: {error.strerror or error}") from error
+
+
+# Words and numbers.
+
+
+def _question(classes: list[str]) -> str:
+    """What the network answers, as the heading."""
+    if len(classes) <= 4:
+        return f"{' or '.join([', '.join(classes[:-1]), classes[-1]] if len(classes) > 1 else classes)}?"
+    return f"{', '.join(classes[:3])} or {len(classes) - 3:,} others?"
+
+
+def _tiles(evaluation: Evaluation | None, state: str) -> dict[str, str]:
+    if evaluation is None:
+        return {"trained": state}
+    counts = evaluation.confusion.sum(axis=1)
+    values = {f"right on {len(evaluation.predictions):,} {evaluation.split.name} pictures": f"{evaluation.top1:.1%}"}
+    if len(evaluation.classes) > 5:
+        values["right among the first five"] = f"{evaluation.top5:.1%}"
+    values[f"always {_largest(evaluation)}"] = f"{counts.max() / counts.sum():.1%}"
+    area = evaluation.two_classes().get("roc_auc")
+    if area is not None:
+        values["area under the ROC curve"] = f"{area:.3f}"
+    values["log-loss, in nats"] = f"{evaluation.log_loss:.3f}"
+    values["calibration error"] = f"{metrics.calibration_error(metrics.calibration(evaluation.predictions)):.1%}"
+    return values
+
+
+def _in_short(run: Run, evaluation: Evaluation | None) -> Iterator[str]:
+    """What a person wants to know first, in sentences."""
+    if evaluation is not None:
+        counts = evaluation.confusion
+        n, right = int(counts.sum()), int(np.trace(counts))
+        low, high = metrics.interval(right / n, n)
+        yield (
+            f"Right on {right:,} of {n:,} pictures: {right / n:.1%} (95% interval: {low:.1%} to {high:.1%}). "
+            f"Always answering {_largest(evaluation)} is right on {counts.sum(axis=1).max() / n:.1%}."
+        )
+        if evaluation.positive is not None:
+            p = evaluation.positive
+            said, there = int(counts[:, p].sum()), int(counts[p].sum())
+            if there:
+                found = f"Of {there:,} “{evaluation.classes[p]}” it finds {counts[p, p]:,} ({counts[p, p] / there:.1%})"
+                alarms = f", and {counts[p, p] / said:.1%} of its {said:,} alarms are right" if said else ""
+                yield f"{found}{alarms}."
+        elif _worst_confusion(evaluation):
+            yield _worst_confusion(evaluation)
+        yield _calibration_words(evaluation)
+    findings = [record for record in run.metrics() if record["event"] == "finding"]
+    if findings:
+        yield f"Noticed while it trained: {'; '.join(finding['message'] for finding in findings)}."
+    else:
+        yield "Nothing wrong was noticed while it trained."
+
+
+def _largest(evaluation: Evaluation) -> str:
+    """The class with the most pictures, where one has."""
+    counts = evaluation.confusion.sum(axis=1)
+    alone = (counts == counts.max()).sum() == 1
+    return f"“{evaluation.classes[counts.argmax()]}”" if alone else "the same class"
+
+
+def _calibration_words(evaluation: Evaluation) -> str:
+    bins = metrics.calibration(evaluation.predictions)
+    error = metrics.calibration_error(bins)
+    sure, right = float(evaluation.predictions.ranked_probabilities[:, 0].mean()), evaluation.top1
+    how = (
+        "surer than it should be"
+        if sure > right + 0.02
+        else "less sure than it could be"
+        if sure < right - 0.02
+        else "as sure as it is right"
+    )
+    return f"On the whole it is {how}: {sure:.1%} sure and {right:.1%} right; calibration error {error:.1%}."
+
+
+def _worst_confusion(evaluation: Evaluation) -> str:
+    counts = evaluation.confusion.copy()
+    np.fill_diagonal(counts, 0)
+    if not counts.any():
+        return "No class is taken for another."
+    row, column = np.unravel_index(counts.argmax(), counts.shape)
+    names = evaluation.classes
+    total = int(evaluation.confusion[row].sum())
+    return f"Most often “{names[row]}” is taken for “{names[column]}”: {counts[row, column]:,} of {total:,}."
+
+
+def _class_words(evaluation: Evaluation) -> str:
+    rows = [(name, row) for name, row in evaluation.per_class().items() if row["n"]]
+    worst = sorted(rows, key=lambda item: item[1]["recall"])[:5]
+    return "; ".join(f"{name}: {row['recall']:.0%} found" for name, row in worst)
+
+
+def _class_table(evaluation: Evaluation) -> str:
+    def percent(share: float | None) -> str:
+        return "–" if share is None else f"{share:.1%}"
+
+    head = ["class", "pictures", "found (recall)", "right when said (precision)"]
+    rows = [
+        [name, f"{row['n']:,}", percent(row["recall"]), percent(row["precision"])]
+        for name, row in evaluation.per_class().items()
+    ]
+    return page.table(head, rows, numbers=(1, 2, 3))
+
+
+def _threshold_words(point: dict[str, Any]) -> str:
+    threshold = point["threshold"] if point["name"] == "chosen" else measures.EVEN
+    alarms = point["false_positive_rate"]
+    return f"At {threshold:.3g} it finds {point['recall']:.1%} with {alarms or 0:.1%} false alarms."
+
+
+def _dial(evaluation: Evaluation) -> str:
+    if evaluation.positive is None:
+        return ""
+    score, is_positive = metrics.scores(evaluation.predictions, evaluation.positive)
+    rows = metrics.threshold_curve(score, is_positive, points=DIAL_POINTS)
+    if len(rows) < 2:
+        return ""
+    chosen = measures.chosen_thresholds(evaluation)
+    wanted = chosen[-1]["threshold"] if chosen else measures.EVEN
+    start = int(np.argmin([abs(row["threshold"] - wanted) for row in rows]))
+    positives = int(is_positive.sum())
+    return page.dial(evaluation.classes[evaluation.positive], rows, positives, len(score) - positives, start)
+
+
+def _drop_words(run: Run) -> str:
+    drops = curves.drops(run)
+    if drops:
+        return "Dashed: the learning rate was lowered, " + ", ".join(
+            f"to {rate:.3g} after epoch {time:.0f}" for time, rate in drops
+        )
+    if run.config.recipe.schedule == "cosine":
+        return "The learning rate falls smoothly, as half a cosine."
+    return "The learning rate has not been lowered so far."
+
+
+def _validation_words(epochs: list[dict[str, Any]]) -> str:
+    known = [epoch for epoch in epochs if "validation_error" in epoch]
+    if not known:
+        return "Measured on the training pictures as they were learned; there is no validation split."
+    best = min(known, key=lambda epoch: epoch["validation_error"])
+    return f"Best in validation: {best['validation_error']:.2%} after epoch {best['epoch']}."
+
+
+def _health(records: list[dict[str, Any]]) -> str:
+    findings = [record for record in records if record["event"] == "finding"]
+    if not findings:
+        return '<div class="card alone fine">Nothing wrong was noticed while it trained.</div>' if records else ""
+    return "".join(
+        f'<div class="card alone finding"><p><b>{page.with_code(_sentence(finding["message"]))}</b></p>'
+        f"<p>What to do: {page.with_code(finding['remedy'])}. <small>(Step {finding['step']:,}.)</small></p></div>"
+        for finding in findings
+    )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _answer_cards(evaluation: Evaluation, indices: np.ndarray) -> Iterator[str]:
+    p, names = evaluation.predictions, evaluation.classes
+    for index, pixels in zip(indices.tolist(), evaluation.split.gather(indices), strict=True):
+        truth = names[p.labels[index]]
+        answers = [(names[c], float(s)) for c, s in zip(p.ranked[index], p.ranked_probabilities[index], strict=True)]
+        description = f"{truth}; the network says {answers[0][0]}, {answers[0][1]:.0%}"
+        yield page.answer_card(
+            page.image(pixels, description), truth, Path(evaluation.split.paths(index)).name, answers
+        )
+
+
+def _surest_right(predictions: metrics.Predictions, count: int) -> np.ndarray:
+    """Indices of right answers, the surest of every class in turn."""
+    right = np.flatnonzero(predictions.ranked[:, 0] == predictions.labels)
+    order = right[np.argsort(-predictions.ranked_probabilities[right, 0], kind="stable")]
+    turn = np.zeros(len(order), dtype=np.int64)
+    for c in np.unique(predictions.labels[order]):
+        of_class = predictions.labels[order] == c
+        turn[of_class] = np.arange(of_class.sum())
+    return order[np.argsort(turn, kind="stable")][:count]
+
+
+def _layers_with_weights(member: Member) -> list[str]:
+    """The layers whose maps are shown: every convolution and the fully connected ones before the last."""
+    network = member.network
+    return [name for name in network.layer_names() if name.startswith(("conv", "fc"))]
+
+
+def _recipe_rows(recipe: Recipe, usual: Recipe | None) -> Iterator[tuple[str, str, str, str]]:
+    there = usual.to_dict() if usual else {}
+    for f in dataclasses.fields(recipe):
+        if f.name in ("name", "purpose"):
+            continue
+        here = recipe.to_dict()[f.name]
+        yield f.name, _value(here), _value(there[f.name]) if usual else "", f.metadata.get("help", "")
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return "; ".join(" ".join(f"{k} {v}" for k, v in event.items() if v is not None) for event in value) or "–"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _files(words: str, links: dict[str, str]) -> str:
+    addresses = " · ".join(f'<a href="{address}">{form}</a>' for form, address in links.items())
+    return f'<p class="lead files">{words}: {addresses}</p>'
+
+
+def _banner(member: Member | None) -> str:
+    """The first-layer kernels, behind the title."""
+    if member is None:
+        return ""
+    tiles = kernels.kernel_tiles(member.network)
+    picture = mosaic(tiles[: len(tiles) // 24 * 24], columns=24, gap=1)
+    return page.image(picture, "", "PNG").replace("<img ", '<img class="banner" ')

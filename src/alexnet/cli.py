@@ -415,7 +415,9 @@ def _add_import(verbs: Any) -> None:
         "the run at once, with the preprocessing that belongs to the weights. No code in a file runs.",
         epilog="example: alexnet import bvlc_alexnet.caffemodel --mean imagenet_mean.binaryproto --out run",
     )
-    verb.add_argument("file", metavar="FILE", help="a file, a folder that `alexnet export` wrote, or hf:OWNER/NAME")
+    verb.add_argument(
+        "file", metavar="FILE", help="a file, a folder that `alexnet export` wrote, hf:OWNER/NAME, or torchvision"
+    )
     verb.add_argument("--out", required=True, metavar="RUN", help="the run folder to make")
     verb.add_argument(
         "--mean",

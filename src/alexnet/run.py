@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +57,17 @@ class Config:
         names = ("activation", "normalization", "pooling")
         return {name: value for name in names if (value := getattr(self.recipe, name)) is not None}
 
-    @property
+    @cached_property
     def labels(self) -> list[str]:
-        """What a person calls the classes: their descriptions where there are some (ImageNet), else their names."""
-        return self.descriptions or self.classes
+        """What a person calls the classes: their descriptions where there are some (ImageNet), else their names.
+
+        A description that two classes share (ImageNet has two cranes) has the name behind it.
+        """
+        words = self.descriptions or self.classes
+        count = Counter(words)
+        return [
+            word if count[word] == 1 else f"{word} ({name})" for word, name in zip(words, self.classes, strict=True)
+        ]
 
     def network(self) -> AlexNet:
         """The recipe's network with fresh weights."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import io
 import json
 import pickle
@@ -19,8 +21,10 @@ from torch import Tensor
 
 from alexnet import AlexNetError, Classifier
 from alexnet.cli import main
+from alexnet.recipe import recipes
+from alexnet.run import Config
 from alexnet.weights.imagenet import imagenet_classes
-from alexnet.weights.importing import import_weights
+from alexnet.weights.importing import fetch, import_weights
 from alexnet.weights.torchvision import read_torchvision
 
 
@@ -70,6 +74,13 @@ def test_the_classes_are_a_thousand_each_described_once() -> None:
     assert wnids == sorted(wnids)
     assert words[207] == "golden retriever"
     assert words[999] == "toilet tissue, toilet paper, bathroom tissue"
+
+
+def test_descriptions_that_two_classes_share_are_told_apart() -> None:
+    recipe = recipes()["paper"]
+    config = Config(recipe, ["n1", "n2", "n3"], 256, 227, 227, 1.0, {}, descriptions=["crane", "kite", "crane"])
+    assert config.labels == ["crane (n1)", "kite", "crane (n3)"]
+    assert dataclasses.replace(config, descriptions=None).labels == ["n1", "n2", "n3"]
 
 
 def small_state() -> dict[str, Tensor]:
@@ -146,6 +157,21 @@ def test_a_file_that_is_not_there_and_a_folder_that_is(tmp_path: Path, capsys: p
     assert main(["import", str(tmp_path / "no.pth"), "--out", str(tmp_path / "run")]) == 1
     assert "is there already" in capsys.readouterr().err
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_what_is_fetched_must_have_the_checksum_in_its_name(tmp_path: Path) -> None:
+    content = b"weights"
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").mkdir()
+    for name in (f"alexnet-{digest}.pth", "alexnet-00000000.pth"):
+        (tmp_path / "there" / name).write_bytes(content)
+    good = fetch((tmp_path / "there" / f"alexnet-{digest}.pth").as_uri(), tmp_path / "here")
+    assert good.read_bytes() == content
+    with pytest.raises(AlexNetError, match="can't be fetched: invalid hash value"):
+        fetch((tmp_path / "there" / "alexnet-00000000.pth").as_uri(), tmp_path / "here")
+    with pytest.raises(AlexNetError, match=r"can't be fetched: .*No such file"):
+        fetch((tmp_path / "there" / "alexnet-11111111.pth").as_uri(), tmp_path / "here")
 
 
 def test_names_of_the_hub_are_checked_before_it_is_asked(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def _reopen(out: str | os.PathLike[str], dataset: PreparedDataset, changes: dict
     other = [name for name, value in changes.items() if values.get(name) != value]
     if other:
         raise UsageError(f"a resumed run keeps its own recipe; leave out {', '.join(other)}")
-    if run.config.dataset["checksum"] != _checksum(dataset):
+    if run.config.dataset.get("checksum") != _checksum(dataset):
         raise AlexNetError(f"{dataset.path} is not the dataset that {out} was trained on; resume it with that one")
     run.sweep()
     _say(f"resuming {out}: recipe {run.config.recipe.name}, seed {run.config.recipe.seed}")

@@ -49,11 +49,12 @@ class Precision:
 
 
 def model_card(
-    run: Run, to: str, file: str, preprocessing: str, difference: float | None, int8: Precision | None
+    run: Run, to: str, file: str, preprocessing: str, difference: float | None, int8: bool, cost: Precision | None
 ) -> str:
     """The card of an exported run in Markdown, with the head that the Hugging Face hub reads.
 
-    `difference`: the largest one of a probability between the export and the run, None where it was not tried.
+    `difference`: the largest one of a probability between the export and the run, None where it was not tried. `int8`:
+    whether its weights have 8 bits, and `cost` what that costs where it was measured.
     """
     config = run.config
     recipe = config.recipe
@@ -70,9 +71,9 @@ def model_card(
         f"## Use\n\n{_reads(config, to, preprocessing)}\n\n{_use(config, to, preprocessing)}",
         f"## Data\n\n{_data(config)}",
         f"## Recipe\n\n{recipe.purpose}\n\n```json\n{json.dumps(_recipe(recipe.to_dict()), ensure_ascii=False)}\n```",
-        f"## Accuracy\n\n{_accuracy(run)}{_tried(file, difference, int8)}",
+        f"## Accuracy\n\n{_accuracy(run)}{_tried(file, difference, cost)}",
         "## Licence\n\nNot chosen: that is for the one who trained it, within the licence of the pictures.",
-        f"## Limits\n\n{_limits(config, int8 is not None)}",
+        f"## Limits\n\n{_limits(config, int8)}",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -136,12 +137,12 @@ def _accuracy(run: Run) -> str:
     )
 
 
-def _tried(file: str, difference: float | None, int8: Precision | None) -> str:
+def _tried(file: str, difference: float | None, cost: Precision | None) -> str:
     words = ""
     if difference is not None:
         size = f"by no more than {difference:.1g}" if difference else "in nothing"
         words = f"\n\n{file} was run after writing: its probabilities differ {size} from those of the run it came from."
-    return words + (f"\n\n{int8.words()}." if int8 else "")
+    return words + (f"\n\n{cost.words()}." if cost else "")
 
 
 def _limits(config: Config, int8: bool) -> str:

@@ -90,7 +90,7 @@ def export(
         if difference is not None and not int8 and difference > TOLERANCE:
             raise AlexNetError(f"not written: {to} gives probabilities that differ by {difference:.2g} from the run's")
         cost = _cost_of_int8(file, network, preprocess, opened.config, inside, data) if int8 else None
-        card = model_card(opened, to, FILES[to], preprocessing, difference, cost)
+        card = model_card(opened, to, FILES[to], preprocessing, difference, int8, cost)
         write_whole(beside / "README.md", card.encode())
         beside.rename(target)
     except OSError as error:
@@ -98,6 +98,8 @@ def export(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     _say(target, to, difference, cost)
+    if int8 and cost is None:
+        print("what 8 bits cost was not measured: name prepared pictures with --data", file=sys.stderr)
     if repo is not None:
         upload(target, repo)
     return target

@@ -36,6 +36,9 @@ from alexnet.weights.torchvision import LAYERS, read_torchvision, torchvision_ne
 from alexnet.weights.toronto import read_toronto
 
 HUB = "hf:"
+TORCHVISION = "torchvision"
+# The name ends in the first digits of the file's SHA-256, as torchvision publishes it.
+TORCHVISION_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 _OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # how torch.save began before it wrote zip archives
 _FORMATS = "torchvision's .pth, .caffemodel, bvlc_alexnet.npy, .onnx, cuda-convnet's checkpoints and .safetensors"
@@ -52,7 +55,8 @@ def import_weights(
     """Make a run folder of weights that others trained; `Classifier.load` and `alexnet predict` take it at once.
 
     `source`: a file of torchvision, Caffe, Toronto, ONNX, cuda-convnet or of our own (.safetensors, a run folder, what
-    `export` wrote), whatever its name; or "hf:owner/name", a repository of the Hugging Face hub. `mean`: the mean image
+    `export` wrote), whatever its name; "torchvision", whose weights are then fetched; or "hf:owner/name", a repository
+    of the Hugging Face hub. `mean`: the mean image
     that belongs to Caffe's or cuda-convnet's weights, where there is one. `classes`: a text file with a class a line,
     in the order of the outputs; by default what the file says, and ImageNet's for a thousand classes.
     `variant`: what network a .safetensors is that does not say.
@@ -65,7 +69,11 @@ def import_weights(
         raise UsageError(f"no variant {variant!r}; there are: {', '.join(variants())}")
     with tempfile.TemporaryDirectory() as download:
         name = os.fspath(source)
-        path = _from_hub(name.removeprefix(HUB), Path(download)) if name.startswith(HUB) else Path(source)
+        path = Path(source)
+        if name.startswith(HUB):
+            path = _from_hub(name.removeprefix(HUB), Path(download))
+        elif name == TORCHVISION and not path.exists():
+            path = fetch(TORCHVISION_URL, Path(download))
         found = read_foreign(path, Path(mean) if mean else None, variant)
         if mean is not None and (found.config is not None or "torchvision" in found.format):
             raise UsageError(
@@ -177,6 +185,17 @@ def _read_safetensors(file: Path, mean: Path | None, variant: str | None) -> For
     weights = {name: array.float() if array.is_floating_point() else array for name, array in weights.items()}
     crop = config.crop if config else variants()[variant].input_size
     return Foreign("our layout", variant, weights, image, crop, config=config)
+
+
+def fetch(address: str, folder: Path) -> Path:
+    """Download a file whose name ends in the first digits of its SHA-256, which are checked."""
+    name = address.rpartition("/")[2]
+    digits = name.rpartition("-")[2].partition(".")[0]
+    try:
+        torch.hub.download_url_to_file(address, str(folder / name), hash_prefix=digits, progress=sys.stderr.isatty())
+    except (OSError, ValueError, RuntimeError) as error:  # no network, no such file; another checksum
+        raise AlexNetError(f"{address} can't be fetched: {error}") from None
+    return folder / name
 
 
 def _from_hub(name: str, folder: Path) -> Path:

@@ -335,11 +335,7 @@ class _Read:
             if isinstance(found, self.onnx.TensorProto):
                 return self._tensor(found)
             if found.op_type == "DequantizeLinear":
-                whole, scale = (self.array(part) for part in found.input[:2])
-                assert whole is not None
-                assert scale is not None
-                shape = [-1] + [1] * (whole.ndim - 1)
-                return whole.astype(np.float32) * scale.reshape(shape if scale.size > 1 else ())
+                return self._dequantized(found)
             values = self.attributes(found)
             if found.op_type == "Constant":
                 return self._tensor(values["value"])
@@ -348,8 +344,16 @@ class _Read:
             if sides is None or int(np.prod(sides, dtype=object)) > LARGEST:
                 raise AlexNetError(f"{self.file}: {name} would have more numbers than any AlexNet")
             return np.full([int(side) for side in sides], fill)
-        except (KeyError, ValueError, TypeError, AssertionError) as error:
+        except (KeyError, ValueError, TypeError) as error:
             raise AlexNetError(f"{self.file} is damaged: {name} can't be read: {error}") from None
+
+    def _dequantized(self, node: Any) -> np.ndarray:
+        """(whole numbers - zero) · scale, the last two one for all or one for each index of an axis."""
+        whole, scale, *zero = self._weights(node, 0)
+        axis = self.attributes(node).get("axis", 1) % max(whole.ndim, 1)
+        shape = [-1 if i == axis else 1 for i in range(whole.ndim)] if scale.size > 1 else []
+        numbers = whole.astype(np.float32) - (zero[0].astype(np.float32).reshape(shape) if zero else 0)
+        return numbers * scale.reshape(shape)
 
     def _tensor(self, tensor: Any) -> np.ndarray:
         if tensor.data_location == self.onnx.TensorProto.EXTERNAL:

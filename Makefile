@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: demo test bench venv lint types clean
 
-demo: venv          ## solar cells: prepare, train, measure, classify ten (about a quarter of an hour on two cores)
+demo: venv          ## solar cells: prepare, train, measure, classify ten, show (about a quarter of an hour on two cores)
 	$(BIN)/alexnet demo
 
 test: lint types    ## lint, types and the tests

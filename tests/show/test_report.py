@@ -148,12 +148,16 @@ def copy_of(run: Run, folder: Path, *files: str) -> Path:
 def test_in_the_middle_of_the_first_epoch_there_is_what_there_is(run: Run, tmp_path: Path) -> None:
     begun = copy_of(run, tmp_path / "begun", "config.json", "classes.json")
     lines = (run.path / METRICS).read_bytes().splitlines(keepends=True)
-    (begun / METRICS).write_bytes(b"".join(lines[:3]) + b'{"event": "st')
+    finding = {"kind": "plateau", "where": "loss", "message": "the loss is <stuck>", "remedy": "try `--lr 0.1`"}
+    noticed = json.dumps({"event": "finding", "step": 3, **finding}).encode() + b"\n"
+    (begun / METRICS).write_bytes(b"".join(lines[:3]) + noticed + b'{"event": "st')
     page = Page(show(begun, device="cpu"))
     assert page.sections == ["glance", "learning", "recipe"]
     assert "The training has done 0 of 2 epochs." in page.text
     assert "the training has saved no weights yet" in page.text
     assert "the first epoch has not ended" in page.text
+    assert "Noticed while it trained: the loss is <stuck>." in page.text
+    assert "The loss is <stuck>. What to do: try --lr 0.1 . (Step 3.)" in page.text
     assert {file.stem for file in (begun / "figures").iterdir()} == {"losses"}
 
 
@@ -177,6 +181,14 @@ def test_a_run_in_progress_is_shown_with_the_weights_it_has(run: Run, tmp_path: 
     assert f"the prepared dataset is no longer at {begun / 'gone'}; name it with --data" in page.text
     drawn = {file.stem for file in (begun / "figures").iterdir()}
     assert drawn == {"losses", "errors", "layer-weights", "layer-updates", "kernels"}
+
+
+def test_another_dataset_where_its_own_was_is_left_alone(run: Run, odd: tuple[Path, Path], tmp_path: Path) -> None:
+    other = moved(run, tmp_path / "other", METRICS)
+    (other / "gone").symlink_to(odd[1])
+    page = Page(show(other, device="cpu"))
+    assert page.sections == ["glance", "learning", "recipe"]
+    assert "is another one; name the right one with --data" in page.text
 
 
 def test_before_the_first_step_only_the_recipe_is_there(run: Run, tmp_path: Path) -> None:

@@ -31,11 +31,12 @@ def fc7_features(
     """
     device = preprocess.mean.device
     parts = []
-    for start in range(0, len(indices), BATCH_SIZE):
-        pictures = torch.from_numpy(split.gather(indices[start : start + BATCH_SIZE])).to(device)
-        with autocast(device, precision):
+    # One context around all batches: the weights are rounded to bfloat16 once.
+    with autocast(device, precision):
+        for start in range(0, len(indices), BATCH_SIZE):
+            pictures = torch.from_numpy(split.gather(indices[start : start + BATCH_SIZE])).to(device)
             parts.append(network.features(preprocess.centre(pictures), "fc7").float().cpu())
-        done(len(pictures))
+            done(len(pictures))
     return torch.cat(parts).numpy()
 
 

@@ -16,6 +16,7 @@ if (dial) {
     set("precision", percent(row.precision));
     input.setAttribute("aria-valuetext", `threshold ${row.threshold.toFixed(3)}, finds ${percent(row.recall)}`);
   };
+  dial.hidden = false;
   input.addEventListener("input", turn);
   turn();
 }

@@ -158,7 +158,7 @@ def dial(name: str, rows: Sequence[Mapping[str, Any]], positives: int, negatives
     said |= {"alarms": "false alarms", "precision": "of the alarms are right"}
     says = "".join(f'<div><dt>{escape(words)}</dt><dd data-is="{key}"></dd></div>' for key, words in said.items())
     return (
-        '<div class="card dial"><h3 id="dial">Choose a threshold</h3>'
+        '<div class="card dial" hidden><h3 id="dial">Choose a threshold</h3>'
         f'<p class="lead">A picture is called “{escape(name)}” '
         "when its probability is at least the threshold. Lower finds more and alarms more often.</p>"
         f'<input type="range" min="0" max="{len(rows) - 1}" value="{start}" aria-labelledby="dial">'

@@ -70,7 +70,7 @@ def show(
     folder = opened.path if out is None else Path(out)
     keep_pages()
     report = _Report(opened, folder)
-    dataset = report.find_data(data)
+    dataset = report.find_data(evaluation.data if data is None and evaluation is not None else data)
     member = report.find_weights(device)
     if dataset is not None and member is not None and evaluation is None:
         evaluation = report.measure(member, dataset, split, views, precision, recall, positive)
@@ -80,6 +80,7 @@ def show(
         report.answers(evaluation)
     if evaluation is not None and member is not None:
         report.looks(member, evaluation)
+    if evaluation is not None and member is not None and dataset is not None:
         report.neighbours(member, evaluation, dataset, precision)
     if member is not None:
         report.inside(member, evaluation)
@@ -110,12 +111,19 @@ class _Report:
             self.left_out.append("Everything with pictures: name the prepared dataset with `--data`.")
             return None
         try:
-            return PreparedDataset.open(recorded)
+            dataset = PreparedDataset.open(recorded)
+            config = self.run.config
+            if (dataset.classes, dataset.size) == (config.classes, config.size):
+                return dataset
+            self.left_out.append(
+                f"Everything with pictures: the dataset at {recorded} is another one; name the right one with `--data`."
+            )
         except AlexNetError:
             self.left_out.append(
                 f"Everything with pictures: the prepared dataset is no longer at {recorded}; name it with `--data`."
             )
             return None
+        return None
 
     def find_weights(self, device: str | None) -> Member | None:
         """The weights that the recipe keeps, or those that a training in progress has saved so far."""
@@ -273,12 +281,8 @@ class _Report:
         )
         self.sections.append(Section("looks", "Where it looks", lead, html))
 
-    def neighbours(
-        self, member: Member, evaluation: Evaluation, dataset: PreparedDataset | None, precision: str
-    ) -> None:
+    def neighbours(self, member: Member, evaluation: Evaluation, dataset: PreparedDataset, precision: str) -> None:
         """The training pictures nearest to some test pictures in fc7."""
-        if dataset is None:
-            dataset = PreparedDataset.open(evaluation.data)
         train, split = dataset.split("train"), evaluation.split
         stored = np.linspace(0, len(train) - 1, min(MOST_STORED, len(train))).round().astype(np.int64)
         asked = pictures.spread_over_classes(evaluation.predictions, QUERIES)

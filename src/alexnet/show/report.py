@@ -395,7 +395,7 @@ class _Report:
         if in_progress:
             weights = f"; shown are its {self.weights} weights so far" if self.weights else ""
             progress_so_far = [f"The training has done {done} of {config.recipe.epochs} epochs{weights}."]
-        glance = page.tiles(wording.numbers(evaluation, state)) + page.sentences(
+        glance = page.tiles(wording.numbers(self.run, evaluation)) + page.sentences(
             [*progress_so_far, *wording.in_short(self.run, evaluation)]
         )
         if self.left_out:

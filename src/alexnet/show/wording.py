@@ -22,10 +22,10 @@ def question(classes: list[str]) -> str:
     return f"{', '.join(classes[:3])} or {len(classes) - 3:,} others?"
 
 
-def numbers(evaluation: Evaluation | None, state: str) -> dict[str, str]:
-    """The numbers that matter most, each under what it is; `state` says how far the training is."""
+def numbers(run: Run, evaluation: Evaluation | None) -> dict[str, str]:
+    """The numbers that matter most, each under what it is: of the results, else of the training so far."""
     if evaluation is None:
-        return {"trained": state}
+        return _so_far(run)
     counts = evaluation.confusion.sum(axis=1)
     values = {f"right on {len(evaluation.predictions):,} {evaluation.split.name} pictures": f"{evaluation.top1:.1%}"}
     if len(evaluation.classes) > 5:
@@ -36,6 +36,18 @@ def numbers(evaluation: Evaluation | None, state: str) -> dict[str, str]:
         values["area under the ROC curve"] = f"{area:.3f}"
     values["log-loss, in nats"] = f"{evaluation.log_loss:.3f}"
     values["calibration error"] = f"{metrics.calibration_error(metrics.calibration(evaluation.predictions)):.1%}"
+    return values
+
+
+def _so_far(run: Run) -> dict[str, str]:
+    epochs = [record for record in run.metrics() if record["event"] == "epoch"]
+    values = {"epochs done": f"{len(epochs)} of {run.config.recipe.epochs}"}
+    if epochs:
+        last = epochs[-1]
+        values["loss in training, in nats"] = f"{last['train_loss']:.3f}"
+        values["wrong in training"] = f"{last['train_error']:.1%}"
+        if "validation_error" in last:
+            values["wrong in validation"] = f"{last['validation_error']:.1%}"
     return values
 
 

@@ -178,6 +178,7 @@ def test_a_run_in_progress_is_shown_with_the_weights_it_has(run: Run, tmp_path: 
     page = Page(show(begun, device="cpu"))
     assert page.sections == ["glance", "learning", "inside", "recipe"]
     assert "The training has done 1 of 2 epochs; shown are its last weights so far." in page.text
+    assert "epochs done 1 of 2" in page.text
     assert f"the prepared dataset is no longer at {begun / 'gone'}; name it with --data" in page.text
     drawn = {file.stem for file in (begun / "figures").iterdir()}
     assert drawn == {"losses", "errors", "layer-weights", "layer-updates", "kernels"}

@@ -39,6 +39,17 @@ def surest_mistakes(predictions: Predictions, count: int) -> np.ndarray:
     return wrong[order[:count]]
 
 
+def surest_right(predictions: Predictions, count: int) -> np.ndarray:
+    """Indices of right answers, the surest of every class in turn."""
+    right = np.flatnonzero(predictions.ranked[:, 0] == predictions.labels)
+    order = right[np.argsort(-predictions.ranked_probabilities[right, 0], kind="stable")]
+    turn = np.zeros(len(order), dtype=np.int64)
+    for c in np.unique(predictions.labels[order]):
+        of_class = predictions.labels[order] == c
+        turn[of_class] = np.arange(of_class.sum())
+    return order[np.argsort(turn, kind="stable")][:count]
+
+
 @drawn
 def top_five(evaluation: Evaluation, indices: Sequence[int] | np.ndarray) -> Figure:
     """Pictures of the split, what each is, and its five most probable labels as bars, the right one in blue."""

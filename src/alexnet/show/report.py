@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import os
 from collections.abc import Iterator
@@ -25,9 +24,9 @@ from alexnet.evaluation.tables import WORDS
 from alexnet.files import write_whole
 from alexnet.progress import progress
 from alexnet.provenance import machine
-from alexnet.recipe import Recipe, recipes
+from alexnet.recipe import recipes
 from alexnet.run import Run
-from alexnet.show import attribution, curves, kernels, measures, neighbours, page, pictures, style
+from alexnet.show import attribution, curves, kernels, measures, neighbours, page, pictures, style, wording
 from alexnet.show.mosaic import mosaic
 from alexnet.show.page import Section
 from alexnet.training.allocator import keep_pages
@@ -106,23 +105,17 @@ class _Report:
             return data
         if data is not None:
             return PreparedDataset.open(data)
-        recorded = self.run.config.dataset.get("path")
-        if recorded is None:
-            self.left_out.append("Everything with pictures: name the prepared dataset with `--data`.")
-            return None
+        config = self.run.config
+        recorded = config.dataset.get("path", "")
         try:
             dataset = PreparedDataset.open(recorded)
-            config = self.run.config
+        except AlexNetError:
+            why = f"the prepared dataset is no longer at {recorded}; name it with `--data`."
+        else:
             if (dataset.classes, dataset.size) == (config.classes, config.size):
                 return dataset
-            self.left_out.append(
-                f"Everything with pictures: the dataset at {recorded} is another one; name the right one with `--data`."
-            )
-        except AlexNetError:
-            self.left_out.append(
-                f"Everything with pictures: the prepared dataset is no longer at {recorded}; name it with `--data`."
-            )
-            return None
+            why = f"the dataset at {recorded} is another one; name the right one with `--data`."
+        self.left_out.append(f"Everything with pictures: {why}")
         return None
 
     def find_weights(self, device: str | None) -> Member | None:
@@ -164,7 +157,7 @@ class _Report:
         parts = []
         if steps:
             last = epochs[-1]["train_loss"] if epochs else steps[-1]["loss"]
-            note = _drop_words(self.run)
+            note = wording.drops(self.run)
             parts.append(
                 self.draw(
                     "losses", curves.losses(self.run), f"The loss falls from {steps[0]['loss']:.3g} to {last:.3g}", note
@@ -179,7 +172,7 @@ class _Report:
             if "validation_error" in epochs[-1]:
                 end += f" and {epochs[-1]['validation_error']:.1%} of the validation pictures"
             words = f"Wrong answers after {len(epochs)} epochs: {end}"
-            parts.append(self.draw("errors", curves.errors(self.run), words, _validation_words(epochs)))
+            parts.append(self.draw("errors", curves.errors(self.run), words, wording.validation(epochs)))
             words = f"Mean absolute updates of {names} over the epochs"
             note = "A layer that lies far below its weights hardly learns."
             parts.append(self.draw("layer-updates", curves.layer_updates(self.run), words, note))
@@ -193,27 +186,28 @@ class _Report:
         """Confusion, classes, thresholds, calibration."""
         counts = evaluation.confusion
         right, n = int(np.trace(counts)), int(counts.sum())
+        worst = wording.worst_confusion(evaluation)
         parts = [
             self.draw(
                 *("confusion", measures.confusion_matrix(evaluation)),
-                f"Of {n:,} pictures {right:,} are on the diagonal: answered right. {_worst_confusion(evaluation)}",
-                _worst_confusion(evaluation),
+                f"Of {n:,} pictures {right:,} are on the diagonal: answered right. {worst}",
+                worst,
             ),
             self.draw(
                 *("classes", measures.per_class(evaluation)),
-                f"Recall and precision of each class: {_class_words(evaluation)}",
+                f"Recall and precision of each class: {wording.least_found(evaluation)}",
                 "Bars are the range in which chance alone may have moved the share found.",
             ),
         ]
         bins = metrics.calibration(evaluation.predictions)
         words = "; ".join(f"{b.confidence:.0%} sure, {b.accuracy:.0%} right" for b in bins if b.accuracy is not None)
-        note = f"On the line it is right as often as it says. {_calibration_words(evaluation)}"
+        note = f"On the line it is right as often as it says. {wording.calibration(evaluation)}"
         parts.append(self.draw("calibration", measures.reliability(evaluation), f"Reliability: {words}", note))
         if evaluation.positive is not None:
             name = evaluation.classes[evaluation.positive]
             score, is_positive = metrics.scores(evaluation.predictions, evaluation.positive)
             if is_positive.any() and not is_positive.all():
-                chosen = " ".join(_threshold_words(point) for point in measures.chosen_thresholds(evaluation))
+                chosen = " ".join(wording.threshold(point) for point in measures.chosen_thresholds(evaluation))
                 words = f"finding “{name}” over all thresholds. {chosen}"
                 area = metrics.roc_auc(score, is_positive)
                 parts += [
@@ -255,7 +249,7 @@ class _Report:
         """Gradient and Grad-CAM over some pictures, half of them mistakes."""
         predictions, split = evaluation.predictions, evaluation.split
         wrong = pictures.surest_mistakes(predictions, LOOKS // 2)
-        right = _surest_right(predictions, LOOKS - len(wrong))
+        right = pictures.surest_right(predictions, LOOKS - len(wrong))
         chosen = np.concatenate([right, wrong])
         said = predictions.ranked[chosen, 0]
         raw = split.gather(chosen)
@@ -356,7 +350,7 @@ class _Report:
         """Every value of the training."""
         recipe = self.run.config.recipe
         usual = recipes().get(recipe.name)
-        rows = list(_recipe_rows(recipe, usual))
+        rows = list(wording.recipe_rows(recipe, usual))
         head = ("value", "here", f"recipe {recipe.name}", "what it is")
         changed = [
             f"`{name}` is {here} (usually {there})" for name, here, there, _ in rows if there not in ("", "auto", here)
@@ -401,8 +395,8 @@ class _Report:
         if in_progress:
             weights = f"; shown are its {self.weights} weights so far" if self.weights else ""
             progress_so_far = [f"The training has done {done} of {config.recipe.epochs} epochs{weights}."]
-        glance = page.tiles(_tiles(evaluation, state)) + page.sentences(
-            [*progress_so_far, *_in_short(self.run, evaluation)]
+        glance = page.tiles(wording.numbers(self.run, evaluation)) + page.sentences(
+            [*progress_so_far, *wording.in_short(self.run, evaluation)]
         )
         if self.left_out:
             glance += f"<h3>Not in this report</h3>{page.sentences(self.left_out)}"
@@ -413,7 +407,9 @@ class _Report:
         footer += f"The figures are in {FIGURES}/ beside this page."
         name = self.run.path.absolute().name
         over = f"AlexNet · {name} · what it has learned"
-        html = page.page(f"{name} · AlexNet", over, _question(config.classes), under, _banner(member), sections, footer)
+        html = page.page(
+            f"{name} · AlexNet", over, wording.question(config.classes), under, _banner(member), sections, footer
+        )
         path = self.folder / REPORT
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -429,95 +425,7 @@ def _writing(folder: Path) -> Iterator[None]:
         raise AlexNetError(f"{folder}: the report can't be written: {error.strerror or error}") from error
 
 
-# Words and numbers.
-
-
-def _question(classes: list[str]) -> str:
-    """What the network answers, as the heading."""
-    if len(classes) <= 4:
-        return f"{' or '.join([', '.join(classes[:-1]), classes[-1]] if len(classes) > 1 else classes)}?"
-    return f"{', '.join(classes[:3])} or {len(classes) - 3:,} others?"
-
-
-def _tiles(evaluation: Evaluation | None, state: str) -> dict[str, str]:
-    if evaluation is None:
-        return {"trained": state}
-    counts = evaluation.confusion.sum(axis=1)
-    values = {f"right on {len(evaluation.predictions):,} {evaluation.split.name} pictures": f"{evaluation.top1:.1%}"}
-    if len(evaluation.classes) > 5:
-        values["right among the first five"] = f"{evaluation.top5:.1%}"
-    values[f"always {_largest(evaluation)}"] = f"{counts.max() / counts.sum():.1%}"
-    area = evaluation.two_classes().get("roc_auc")
-    if area is not None:
-        values["area under the ROC curve"] = f"{area:.3f}"
-    values["log-loss, in nats"] = f"{evaluation.log_loss:.3f}"
-    values["calibration error"] = f"{metrics.calibration_error(metrics.calibration(evaluation.predictions)):.1%}"
-    return values
-
-
-def _in_short(run: Run, evaluation: Evaluation | None) -> Iterator[str]:
-    """What a person wants to know first, in sentences."""
-    if evaluation is not None:
-        counts = evaluation.confusion
-        n, right = int(counts.sum()), int(np.trace(counts))
-        low, high = metrics.interval(right / n, n)
-        yield (
-            f"Right on {right:,} of {n:,} pictures: {right / n:.1%} (95% interval: {low:.1%} to {high:.1%}). "
-            f"Always answering {_largest(evaluation)} is right on {counts.sum(axis=1).max() / n:.1%}."
-        )
-        if evaluation.positive is not None:
-            p = evaluation.positive
-            said, there = int(counts[:, p].sum()), int(counts[p].sum())
-            if there:
-                found = f"Of {there:,} “{evaluation.classes[p]}” it finds {counts[p, p]:,} ({counts[p, p] / there:.1%})"
-                alarms = f", and {counts[p, p] / said:.1%} of its {said:,} alarms are right" if said else ""
-                yield f"{found}{alarms}."
-        elif _worst_confusion(evaluation):
-            yield _worst_confusion(evaluation)
-        yield _calibration_words(evaluation)
-    findings = [record for record in run.metrics() if record["event"] == "finding"]
-    if findings:
-        yield f"Noticed while it trained: {'; '.join(finding['message'] for finding in findings)}."
-    else:
-        yield "Nothing wrong was noticed while it trained."
-
-
-def _largest(evaluation: Evaluation) -> str:
-    """The class with the most pictures, where one has."""
-    counts = evaluation.confusion.sum(axis=1)
-    alone = (counts == counts.max()).sum() == 1
-    return f"“{evaluation.classes[counts.argmax()]}”" if alone else "the same class"
-
-
-def _calibration_words(evaluation: Evaluation) -> str:
-    bins = metrics.calibration(evaluation.predictions)
-    error = metrics.calibration_error(bins)
-    sure, right = float(evaluation.predictions.ranked_probabilities[:, 0].mean()), evaluation.top1
-    how = (
-        "surer than it should be"
-        if sure > right + 0.02
-        else "less sure than it could be"
-        if sure < right - 0.02
-        else "as sure as it is right"
-    )
-    return f"On the whole it is {how}: {sure:.1%} sure and {right:.1%} right; calibration error {error:.1%}."
-
-
-def _worst_confusion(evaluation: Evaluation) -> str:
-    counts = evaluation.confusion.copy()
-    np.fill_diagonal(counts, 0)
-    if not counts.any():
-        return "No class is taken for another."
-    row, column = np.unravel_index(counts.argmax(), counts.shape)
-    names = evaluation.classes
-    total = int(evaluation.confusion[row].sum())
-    return f"Most often “{names[row]}” is taken for “{names[column]}”: {counts[row, column]:,} of {total:,}."
-
-
-def _class_words(evaluation: Evaluation) -> str:
-    rows = [(name, row) for name, row in evaluation.per_class().items() if row["n"]]
-    worst = sorted(rows, key=lambda item: item[1]["recall"])[:5]
-    return "; ".join(f"{name}: {row['recall']:.0%} found" for name, row in worst)
+# Parts of sections.
 
 
 def _class_table(evaluation: Evaluation) -> str:
@@ -530,12 +438,6 @@ def _class_table(evaluation: Evaluation) -> str:
         for name, row in evaluation.per_class().items()
     ]
     return page.table(head, rows, numbers=(1, 2, 3))
-
-
-def _threshold_words(point: dict[str, Any]) -> str:
-    threshold = point["threshold"] if point["name"] == "chosen" else measures.EVEN
-    alarms = point["false_positive_rate"]
-    return f"At {threshold:.3g} it finds {point['recall']:.1%} with {alarms or 0:.1%} false alarms."
 
 
 def _dial(evaluation: Evaluation) -> str:
@@ -552,38 +454,15 @@ def _dial(evaluation: Evaluation) -> str:
     return page.dial(evaluation.classes[evaluation.positive], rows, positives, len(score) - positives, start)
 
 
-def _drop_words(run: Run) -> str:
-    drops = curves.drops(run)
-    if drops:
-        return "Dashed: the learning rate was lowered, " + ", ".join(
-            f"to {rate:.3g} after epoch {time:.0f}" for time, rate in drops
-        )
-    if run.config.recipe.schedule == "cosine":
-        return "The learning rate falls smoothly, as half a cosine."
-    return "The learning rate has not been lowered so far."
-
-
-def _validation_words(epochs: list[dict[str, Any]]) -> str:
-    known = [epoch for epoch in epochs if "validation_error" in epoch]
-    if not known:
-        return "Measured on the training pictures as they were learned; there is no validation split."
-    best = min(known, key=lambda epoch: epoch["validation_error"])
-    return f"Best in validation: {best['validation_error']:.2%} after epoch {best['epoch']}."
-
-
 def _health(records: list[dict[str, Any]]) -> str:
     findings = [record for record in records if record["event"] == "finding"]
     if not findings:
         return '<div class="card alone fine">Nothing wrong was noticed while it trained.</div>' if records else ""
     return "".join(
-        f'<div class="card alone finding"><p><b>{page.with_code(_sentence(finding["message"]))}</b></p>'
+        f'<div class="card alone finding"><p><b>{page.with_code(wording.sentence(finding["message"]))}</b></p>'
         f"<p>What to do: {page.with_code(finding['remedy'])}. <small>(Step {finding['step']:,}.)</small></p></div>"
         for finding in findings
     )
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _answer_cards(evaluation: Evaluation, indices: np.ndarray) -> Iterator[str]:
@@ -597,40 +476,10 @@ def _answer_cards(evaluation: Evaluation, indices: np.ndarray) -> Iterator[str]:
         )
 
 
-def _surest_right(predictions: metrics.Predictions, count: int) -> np.ndarray:
-    """Indices of right answers, the surest of every class in turn."""
-    right = np.flatnonzero(predictions.ranked[:, 0] == predictions.labels)
-    order = right[np.argsort(-predictions.ranked_probabilities[right, 0], kind="stable")]
-    turn = np.zeros(len(order), dtype=np.int64)
-    for c in np.unique(predictions.labels[order]):
-        of_class = predictions.labels[order] == c
-        turn[of_class] = np.arange(of_class.sum())
-    return order[np.argsort(turn, kind="stable")][:count]
-
-
 def _layers_with_weights(member: Member) -> list[str]:
     """The layers whose maps are shown: every convolution and the fully connected ones before the last."""
     network = member.network
     return [name for name in network.layer_names() if name.startswith(("conv", "fc"))]
-
-
-def _recipe_rows(recipe: Recipe, usual: Recipe | None) -> Iterator[tuple[str, str, str, str]]:
-    there = usual.to_dict() if usual else {}
-    for f in dataclasses.fields(recipe):
-        if f.name in ("name", "purpose"):
-            continue
-        here = recipe.to_dict()[f.name]
-        yield f.name, _value(here), _value(there[f.name]) if usual else "", f.metadata.get("help", "")
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return "; ".join(" ".join(f"{k} {v}" for k, v in event.items() if v is not None) for event in value) or "–"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _files(words: str, links: dict[str, str]) -> str:

@@ -1,5 +1,6 @@
 """Pictures and datasets that several tests read."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 from PIL import Image
 
 from alexnet.data.prepare import prepare
+
+# What a shell runs in the background ignores Ctrl-C, and so would the processes that the tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def striped_picture(rng: np.random.Generator, upright: bool, size: int) -> Image.Image:

@@ -54,5 +54,5 @@ def test_values_that_make_no_sense_are_refused(changes, words):
 
 
 def test_an_unknown_recipe_is_refused_with_the_names_there_are():
-    with pytest.raises(UsageError, match="auto, paper, released-2012, small"):
+    with pytest.raises(UsageError, match="auto, paper, released-2012, released-2012-pretrained, small"):
         choose("tiny", 10)

@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from alexnet.errors import UsageError
 from alexnet.normalization import local_response_norm, spatial_response_norm
+from alexnet.recipe import INITIALIZATIONS
 
 ACTIVATIONS = ("relu", "tanh")
 NORMALIZATIONS = ("lrn", "none", "batch")
 POOLINGS = ("overlapping", "non-overlapping")
-INITIALIZATIONS = ("paper", "released-2012", "he")
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ def _head() -> tuple[Layer, ...]:
     )
 
 
-def _paper_like(*, towers: int, norm_groups: int) -> tuple[Layer, ...]:
+def _paper_convolutions(*, towers: int, norm_groups: int) -> tuple[Layer, ...]:
     return (
         *(Conv("conv1", 96, 11, stride=4, overhang=True), Activation("relu1")),
         *(LocalNorm("norm1", norm_groups), Pool("pool1")),
@@ -124,8 +124,11 @@ def _paper_like(*, towers: int, norm_groups: int) -> tuple[Layer, ...]:
         *(Conv("conv3", 384, 3, padding=1), Activation("relu3")),
         *(Conv("conv4", 384, 3, padding=1, groups=towers), Activation("relu4")),
         *(Conv("conv5", 256, 3, padding=1, groups=towers), Activation("relu5"), Pool("pool5")),
-        *_head(),
     )
+
+
+def _paper_like(*, towers: int, norm_groups: int) -> tuple[Layer, ...]:
+    return (*_paper_convolutions(towers=towers, norm_groups=norm_groups), *_head())
 
 
 def _caffe(*, pool_first: bool) -> tuple[Layer, ...]:
@@ -195,6 +198,11 @@ _VARIANTS = (
         "one-tower",
         "The paper's network without towers: every kernel sees all maps below.",
         *(227, "paper", _paper_like(towers=1, norm_groups=1)),
+    ),
+    Variant(
+        "convolutions",
+        "The paper's five convolutions, and the classes straight from pool5: what the starter was trained as.",
+        *(227, "he", (*_paper_convolutions(towers=2, norm_groups=2), Full("logits", None))),
     ),
     Variant(
         "one-weird-trick",

@@ -9,15 +9,21 @@ from typing import Any
 
 from alexnet.errors import UsageError
 
+INITIALIZATIONS = ("paper", "released-2012", "he")
+"""The ways to draw first weights. A recipe's `init` may name weights to start from instead."""
+STARTER, IMAGENET = "starter", "imagenet"
+"""Weights that `init` knows by name: the features in this package; torchvision's, which are fetched."""
+
 
 @dataclass(frozen=True)
 class Event:
-    """What is set by hand when an epoch (counted from 1) starts: a rate, of one layer or all; the colour noise."""
+    """What is set by hand in an epoch (from 1), after some batches of it: a rate, of a layer or all; colour noise."""
 
     epoch: int
     lr: float | None = None
     layer: str | None = None
     colour: float | None = None
+    batch: int = 0
 
 
 def _option(default: Any, text: str, choices: tuple[str, ...] = ()) -> Any:
@@ -37,7 +43,11 @@ class Recipe:
     normalization: str | None = _option(None, "response normalisation or another", ("lrn", "none", "batch"))
     pooling: str | None = _option(None, "3×3 or 2×2 windows, stride 2", ("overlapping", "non-overlapping"))
     dropout: float | None = _option(None, "probability of dropping a unit; 0 for none")
-    init: str | None = _option(None, "the initial weights", ("paper", "released-2012", "he"))
+    init: str | None = _option(
+        None,
+        "the first weights: drawn as paper, released-2012 or he; or taken over from starter (features in this "
+        "package), imagenet (torchvision's, fetched), or a run folder or file that `alexnet import` reads",
+    )
     whiten: bool = _option(False, "start conv1 as the whitened principal components of the training pictures")
 
     # The pictures (paper, sections 2 and 4.1).
@@ -71,6 +81,9 @@ class Recipe:
     weight_decay: float = _option(0.0005, "weight decay")
     bias_lr: float = _option(1.0, "learning rate of the biases, as a multiple of the weights'")
     bias_decay: bool = _option(True, "whether biases decay too")
+    taken_lr: float = _option(1.0, "learning rate of layers taken over (--init), as a multiple of the new ones'")
+    depth_lr: float = _option(1.0, "learning rate of a layer taken over, as a multiple of that above it")
+    frozen: float = _option(0.0, "share of the run, at its start, in which layers taken over stand still")
     schedule: str = _option("plateau", "how the learning rate falls", ("plateau", "by-hand", "cosine"))
     drops: int = _option(3, "plateau: how often the rate is divided by ten")
     patience: int = _option(5, "plateau: epochs without a better validation error before a drop")
@@ -82,6 +95,16 @@ class Recipe:
 
     precision: str = _option("auto", "arithmetic of the forward and backward pass", ("auto", "float32", "bfloat16"))
     seed: int = _option(0, "the number that everything random comes from")
+
+    @property
+    def start(self) -> str | None:
+        """What weights are taken over from; None where all are drawn."""
+        return None if self.init in (None, *INITIALIZATIONS) else self.init
+
+    @property
+    def scheme(self) -> str | None:
+        """How the weights that are not taken over are drawn; None: as the variant has it."""
+        return "he" if self.start else self.init
 
     def override(self, changes: Mapping[str, Any]) -> Recipe:
         """The recipe with some values changed; `UsageError` for a name, a choice or a value that makes no sense."""
@@ -98,7 +121,10 @@ class Recipe:
                 raise UsageError(f"{name} is {getattr(recipe, name)}; it must be at least 1")
         if not recipe.lr > 0:
             raise UsageError(f"lr is {recipe.lr}; it must be above 0")
-        for name in ("warmup", "average", "label_smoothing", "early_share"):
+        for name in ("taken_lr", "depth_lr"):
+            if not getattr(recipe, name) >= 0:
+                raise UsageError(f"{name} is {getattr(recipe, name)}; it must be at least 0")
+        for name in ("warmup", "average", "label_smoothing", "early_share", "frozen"):
             if not 0 <= getattr(recipe, name) < 1:
                 raise UsageError(f"{name} is {getattr(recipe, name)}; it must be from 0 up to, not including, 1")
         return recipe
@@ -142,6 +168,21 @@ _RELEASED = Recipe(
     keep="last",
 )
 
+_PRETRAINED = dataclasses.replace(
+    _RELEASED,
+    name="released-2012-pretrained",
+    purpose="ImageNet from weights of more pictures (--init RUN), as configuration #146 began; later drops as #145.",
+    variant="released-2012-six-conv",
+    events=(
+        Event(1, lr=0.001),
+        Event(1, lr=0.0001, layer="conv1"),
+        Event(1, lr=0.01, layer="logits", batch=300),
+        Event(51, lr=0.0001),
+        Event(51, lr=0.00001, layer="conv1"),
+        Event(79, lr=0.00001),
+    ),
+)
+
 # Found on a validation part of the solar cells' training pictures; what each choice is for stands beside it.
 _SMALL = Recipe(
     name="small",
@@ -178,7 +219,7 @@ SMALL_STEPS = 400  # the fewest steps of the recipe `small`: with a dozen pictur
 
 def recipes() -> dict[str, Recipe]:
     """Every recipe by name."""
-    return {recipe.name: recipe for recipe in (_PAPER, _RELEASED, _SMALL)}
+    return {recipe.name: recipe for recipe in (_PAPER, _RELEASED, _PRETRAINED, _SMALL)}
 
 
 def choose(name: str, training_pictures: int) -> tuple[Recipe, str]:

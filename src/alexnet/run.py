@@ -32,7 +32,8 @@ METRICS = "metrics.jsonl"
 class Config:
     """`config.json`: the whole recipe, the classes, and what is done to a picture before the network reads it.
 
-    `descriptions`: for each class what it is in words, where the names are identifiers (ImageNet), else None.
+    `descriptions`: for each class what it is in words, where the names are identifiers (ImageNet), else None. `start`:
+    which layers were taken over from where (`alexnet.training.transfer`), None where all weights were drawn.
     """
 
     recipe: Recipe
@@ -43,6 +44,7 @@ class Config:
     scale: float
     dataset: dict[str, Any]
     descriptions: list[str] | None = None
+    start: dict[str, Any] | None = None
     alexnet: str = __version__
     format_version: int = FORMAT_VERSION
 
@@ -79,7 +81,7 @@ class Config:
             normalization=recipe.normalization,
             pooling=recipe.pooling,
             dropout=recipe.dropout,
-            init=recipe.init,
+            init=recipe.scheme,
         )
 
     def preprocess(self, mean: Tensor) -> Preprocess:

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from alexnet.model import AlexNet
 from alexnet.recipe import recipes
+from alexnet.training.optimizer import make_optimizers
 from alexnet.training.schedule import Schedule
 
 
@@ -25,7 +27,8 @@ def test_by_hand_follows_the_released_log():
     schedule = Schedule(recipes()["released-2012"], steps_per_epoch=10)
 
     def rates(epoch):
-        return schedule.rate(epoch, 0, "conv1"), schedule.rate(epoch, 0, "fc6"), schedule.colour(epoch)
+        first = (epoch - 1) * 10
+        return schedule.rate(epoch, first, "conv1"), schedule.rate(epoch, first, "fc6"), schedule.colour(epoch)
 
     assert rates(1) == rates(24) == (0.01, 0.01, 0.1)
     assert rates(25) == rates(50) == (0.001, 0.001, 0.1)
@@ -33,6 +36,30 @@ def test_by_hand_follows_the_released_log():
     assert rates(67) == rates(71) == (0.00001, 0.0001, 0.0)
     assert rates(72) == rates(78) == (0.0, 0.0001, 0.0)
     assert rates(79) == rates(91) == (0.0, 0.00001, 0.0)
+
+
+def test_pre_trained_layers_thaw_as_in_2012():
+    """Configuration #146: conv1 at 0.0001, the others at 0.001, the last layer at 0.01 after 300 batches."""
+    schedule = Schedule(recipes()["released-2012-pretrained"], steps_per_epoch=1000)
+    rates = [[schedule.rate(1, step, layer) for layer in ("conv1", "conv5", "logits")] for step in (0, 299, 300, 999)]
+    assert rates == [[0.0001, 0.001, 0.001]] * 2 + [[0.0001, 0.001, 0.01]] * 2
+
+
+def test_what_was_taken_over_stands_still_at_first():
+    recipe = recipes()["small"].override({"frozen": 0.5, "epochs": 1, "taken_lr": 0.5, "depth_lr": 0.1})
+    network = AlexNet("paper", 2, normalization="batch")
+    optimizers = make_optimizers(network, recipe, {"conv1": 1, "batch1": 1, "conv2": 0})
+    schedule = Schedule(recipe, steps_per_epoch=10)
+
+    def rates(step):
+        for optimizer in optimizers:
+            schedule.apply(optimizer, 1, step)
+        groups = {group["layer"]: group["lr"] for optimizer in optimizers for group in optimizer.param_groups}
+        base = schedule.rate(1, step, "conv1") * recipe.muon_lr
+        return [groups[layer] / base for layer in ("conv1", "conv2", "conv3")]
+
+    assert rates(4) == [0.0, 0.0, 1.0]
+    assert rates(5) == pytest.approx([0.05, 0.5, 1.0])
 
 
 def test_cosine_rises_then_falls_to_nothing():

@@ -18,6 +18,11 @@ FORMAT_VERSION = 1
 FILE = "checkpoint.pt"
 
 
+def exists(folder: Path) -> bool:
+    """Whether a training there has something to go on from."""
+    return (folder / FILE).exists()
+
+
 def save(
     folder: Path,
     network: nn.Module,
@@ -47,7 +52,7 @@ def load(
     Raises `AlexNetError` for a file that is damaged or belongs to another network.
     """
     file = folder / FILE
-    if not file.exists():
+    if not exists(folder):
         return None
     try:
         content = torch.load(file, map_location=device, weights_only=True)

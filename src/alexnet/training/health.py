@@ -550,7 +550,7 @@ _LOOK = "look at twenty pictures beside their labels: the list of one may be out
 
 def _starts_slowly(recipe: Recipe) -> bool:
     """Whether the weights are drawn from N(0, 0.01²), as in the paper, and nothing scales their outputs."""
-    return recipe.normalization != "batch" and (recipe.init or variants()[recipe.variant].init) != "he"
+    return recipe.normalization != "batch" and (recipe.scheme or variants()[recipe.variant].init) != "he"
 
 
 def _block_steps(steps_per_epoch: int, total_steps: int) -> int:

@@ -28,7 +28,7 @@ from alexnet.data.loader import Batch, evaluation_batches, step_seeds, steps_per
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.model import AlexNet
 from alexnet.progress import Progress, progress
-from alexnet.recipe import Recipe, choose
+from alexnet.recipe import IMAGENET, INITIALIZATIONS, STARTER, Recipe, choose
 from alexnet.run import METRICS, Config, Run, is_free
 from alexnet.training import checkpoint
 from alexnet.training.allocator import keep_pages
@@ -36,7 +36,10 @@ from alexnet.training.health import EpochValidation, Finding, Health, LayerUpdat
 from alexnet.training.initialization import whiten_first_convolution
 from alexnet.training.optimizer import make_optimizers, update_all
 from alexnet.training.precision import autocast, choose_device, choose_precision
+from alexnet.training.probe import probe
 from alexnet.training.schedule import Schedule
+from alexnet.training.transfer import LAST, find_start, layers_above, network_of, source_words, start_from
+from alexnet.weights.importing import find_weights
 from alexnet.working import WorkingNetwork
 
 if TYPE_CHECKING:
@@ -116,7 +119,7 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
         chosen, reason = recipe, "as given"
     else:
         chosen, reason = choose(recipe, pictures)
-    chosen = chosen.override(changes)
+    chosen = chosen.override(_with_network_of_start(changes))
     dtype = choose_precision(chosen.precision, device)
     said = "as asked" if chosen.precision != "auto" else "the faster on this machine"
     precision = str(dtype).removeprefix("torch.")
@@ -134,7 +137,7 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
             f"prepare them with --size 256, or train with --crop {dataset.size - dataset.size // 9}"
         )
     deviation = math.sqrt(max(float(np.sum(dataset.pca_eigenvalues)) / 3, 1.0))
-    return Config(
+    config = Config(
         recipe=chosen,
         classes=list(dataset.classes),
         size=dataset.size,
@@ -148,6 +151,37 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
         },
         descriptions=dataset.descriptions,
     )
+    return config if chosen.start is None else _with_start(config, asked="init" in changes)
+
+
+def _with_network_of_start(changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes, and the network of weights that were asked for, where it is not asked for another.
+
+    The starter is there for the network of the recipe.
+    """
+    name = changes.get("init")
+    if name is None or name in (STARTER, *INITIALIZATIONS):
+        return changes
+    if name != IMAGENET and not os.path.exists(name) and ":" not in name:
+        raise UsageError(
+            f"no init {name!r}: neither a file or folder nor one of {', '.join((*INITIALIZATIONS, STARTER, IMAGENET))}"
+        )
+    where = os.path.abspath(name) if os.path.exists(name) else name
+    return {**network_of(find_weights(name)), **changes, "init": where}
+
+
+def _with_start(config: Config, asked: bool) -> Config:
+    """The config that also says what is taken over; from scratch where nothing fits and nobody asked for it."""
+    start = find_start(config)
+    if start.layers:
+        _say(start.words())
+        return dataclasses.replace(config, start=start.to_dict())
+    reasons = "; ".join(f"{layer}: {why}" for layer, why in list(start.left.items())[:2])
+    words = f"nothing of {source_words(start.source)} fits this network ({reasons})"
+    if asked:
+        raise AlexNetError(words)
+    _say(f"{words}: from scratch")
+    return dataclasses.replace(config, recipe=config.recipe.override({"init": config.recipe.scheme}))
 
 
 @dataclass
@@ -200,8 +234,11 @@ class Training:
         """Fresh weights from the seed, nothing learned yet."""
         torch.manual_seed(self.recipe.seed)
         self.network: AlexNet = self.run.config.network()
+        if self.run.config.start and not checkpoint.exists(self.run.path):
+            start_from(self.network, self.run.config)
         self.network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizers = make_optimizers(self.network, self.recipe)
+        self.taken = layers_above(self.run.config)
+        self.optimizers = make_optimizers(self.network, self.recipe, self.taken)
         self.schedule = Schedule(self.recipe, self.steps_per_epoch)
         self.health = Health(
             self.classes,
@@ -213,7 +250,7 @@ class Training:
         )
         self.average: dict[str, Tensor] = {}
         self.at = Position()
-        if self.recipe.whiten:
+        if self.recipe.whiten and "conv1" not in self.taken:
             self.whiten()
 
     def whiten(self) -> None:
@@ -244,6 +281,8 @@ class Training:
             self.stopping = lambda: interrupted.is_set() or self.at.step == last_step
             if self.at.step == 0 and self.validation is not None:
                 self.report(overlap(self.training, self.validation))
+            if self.at.step == 0 and self.taken:
+                self.say_what_is_known()
             while self.at.epoch <= self.recipe.epochs and not self.stopping():
                 self.run_epoch()
             self.save_if_finite()
@@ -252,6 +291,14 @@ class Training:
         elif interrupted.is_set():
             self.say_how_to_go_on()
             raise KeyboardInterrupt
+
+    def say_what_is_known(self) -> None:
+        """How far what was taken over goes without training it: a linear classifier on the topmost layer of it."""
+        layer = [name for name in self.taken if name != LAST and not name.startswith("batch")][-1]
+        known = probe(self.network.eval(), self.preprocess, self.training, self.validation, layer, self.dtype)
+        if known is not None:
+            self.bar.note(f"with what is already known: {known.words()}; training on")
+            self.write({"event": "probe", "step": self.at.step, **dataclasses.asdict(known)})
 
     def run_epoch(self) -> None:
         """The rest of the epoch that the training stands in, as far as it gets."""

@@ -124,27 +124,33 @@ def _share(weight: Tensor, fan_in_lr: float | None) -> float:
     return min(1.0, fan_in_lr / weight[0].numel()) if fan_in_lr else 1.0
 
 
-def make_optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    network: nn.Module, recipe: Recipe, taken: Mapping[str, int] | None = None
+) -> list[torch.optim.Optimizer]:
     """The recipe's rules over the network, with one parameter group a layer's weights or biases.
 
-    Each group has `layer` (its name in the table) and `lr_factor` (what the layer's learning rate is multiplied by)
-    beside what the rule needs; the gains and shifts of batch normalisation count as biases. "muon" moves the weights of
-    the convolutions, and leaves everything else to AdamW.
+    `taken`: modules whose weights were learned before, each with how many such layers lie above it. Each group has
+    `layer` (its name in the table), `lr_factor` (what the layer's learning rate is multiplied by) and `taken` beside
+    what the rule needs; the gains and shifts of batch normalisation count as biases. "muon" moves the weights of the
+    convolutions, and leaves everything else to AdamW.
     """
+    taken = taken or {}
     groups: list[dict[str, Any]] = []
     convolutions: list[dict[str, Any]] = []
     for layer, module in network.named_children():
+        share = recipe.taken_lr * recipe.depth_lr ** taken[layer] if layer in taken else 1.0
         for name, parameter in module.named_parameters():
             bias = name == "bias" or isinstance(module, nn.BatchNorm2d)
             group = {
                 "params": [parameter],
                 "layer": layer,
                 "lr": recipe.lr,
-                "lr_factor": recipe.bias_lr if bias else _share(parameter, recipe.fan_in_lr),
+                "lr_factor": share * (recipe.bias_lr if bias else _share(parameter, recipe.fan_in_lr)),
+                "taken": layer in taken,
                 "weight_decay": 0.0 if bias and not recipe.bias_decay else recipe.weight_decay,
             }
             if recipe.optimizer == "muon" and isinstance(module, nn.Conv2d) and not bias:
-                convolutions.append({**group, "lr_factor": recipe.muon_lr, "towers": module.groups})
+                convolutions.append({**group, "lr_factor": share * recipe.muon_lr, "towers": module.groups})
             else:
                 groups.append(group)
     if recipe.optimizer == "paper":

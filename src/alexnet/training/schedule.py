@@ -21,6 +21,7 @@ class Schedule:
 
     def __init__(self, recipe: Recipe, steps_per_epoch: int) -> None:
         self.recipe = recipe
+        self.steps_per_epoch = steps_per_epoch
         self.total_steps = recipe.epochs * steps_per_epoch
         self.scale = 1.0
         self.drops = 0
@@ -35,7 +36,8 @@ class Schedule:
             rate *= 0.1**self.drops
         elif recipe.schedule == "by-hand":
             for event in recipe.events:
-                if event.epoch <= epoch and event.lr is not None and event.layer in (None, layer):
+                begins = (event.epoch - 1) * self.steps_per_epoch + event.batch
+                if begins <= step and event.lr is not None and event.layer in (None, layer):
                     rate = event.lr
         else:
             done = (step + 1) / self.total_steps
@@ -58,9 +60,11 @@ class Schedule:
         return self.recipe.early_side if early else None
 
     def apply(self, optimizer: torch.optim.Optimizer, epoch: int, step: int) -> None:
-        """Set the rates of the optimizer's groups for a step."""
+        """Set the rates of the optimizer's groups for a step; layers taken over may stand still for a while."""
+        frozen = step < self.recipe.frozen * self.total_steps
         for group in optimizer.param_groups:
-            group["lr"] = self.rate(epoch, step, group["layer"]) * group["lr_factor"]
+            factor = 0.0 if frozen and group["taken"] else group["lr_factor"]
+            group["lr"] = self.rate(epoch, step, group["layer"]) * factor
 
     def after_epoch(self, error: float) -> bool:
         """Take the validation error of an epoch; True when the rate was just divided by ten."""

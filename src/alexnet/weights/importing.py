@@ -19,7 +19,7 @@ from torch import Tensor
 
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.model import variants
-from alexnet.recipe import Recipe, recipes
+from alexnet.recipe import IMAGENET, STARTER, Recipe, recipes
 from alexnet.run import MEAN, Config, Run, is_free
 from alexnet.weights.caffe import caffe_mean, read_caffe
 from alexnet.weights.convnet import read_convnet
@@ -39,6 +39,7 @@ HUB = "hf:"
 TORCHVISION = "torchvision"
 # The name ends in the first digits of the file's SHA-256, as torchvision publishes it.
 TORCHVISION_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+STARTER_FILE = Path(__file__).with_name("starter.safetensors")
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 _OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # how torch.save began before it wrote zip archives
 _FORMATS = "torchvision's .pth, .caffemodel, bvlc_alexnet.npy, .onnx, cuda-convnet's checkpoints and .safetensors"
@@ -67,35 +68,45 @@ def import_weights(
         raise AlexNetError(f"{out} is there already: choose another folder, or remove it")
     if variant is not None and variant not in variants():
         raise UsageError(f"no variant {variant!r}; there are: {', '.join(variants())}")
-    with tempfile.TemporaryDirectory() as download:
-        name = os.fspath(source)
-        path = Path(source)
-        if name.startswith(HUB):
-            path = _from_hub(name.removeprefix(HUB), Path(download))
-        elif name == TORCHVISION and not path.exists():
-            path = fetch(TORCHVISION_URL, Path(download))
-        found = read_foreign(path, Path(mean) if mean else None, variant)
-        if mean is not None and (found.config is not None or "torchvision" in found.format):
-            raise UsageError(
-                f"{name} ({found.format}) has its own mean: --mean is for Caffe's and cuda-convnet's weights"
-            )
-        if classes is not None:
-            found = _renamed(found, _class_names(Path(classes)))
-        config, image = _config(found, name)
-        require_arrays(
-            {key: array.shape for key, array in found.weights.items()},
-            expected_shapes(config.recipe.variant, len(config.classes), config.switches),
-            f"{name} is no {config.recipe.variant} network for {len(config.classes):,} classes",
-            {},
-        )
-        require_finite(found.weights, name)
-        run = _write(Path(out), config, found.weights, image)
+    name = os.fspath(source)
+    found = find_weights(name, Path(mean) if mean else None, variant)
+    if mean is not None and (found.config is not None or "torchvision" in found.format):
+        raise UsageError(f"{name} ({found.format}) has its own mean: --mean is for Caffe's and cuda-convnet's weights")
+    if classes is not None:
+        found = _renamed(found, _class_names(Path(classes)))
+    config, image = _config(found, name)
+    require_arrays(
+        {key: array.shape for key, array in found.weights.items()},
+        expected_shapes(config.recipe.variant, len(config.classes), config.switches),
+        f"{name} is no {config.recipe.variant} network for {len(config.classes):,} classes",
+        {},
+    )
+    require_finite(found.weights, name)
+    run = _write(Path(out), config, found.weights, image)
     print(
         f"{name} ({found.format}): {config.recipe.variant}, {len(config.classes):,} classes, pictures of "
         f"{config.size} pixels, patches of {config.crop}; {run.path}",
         file=sys.stderr,
     )
     return run
+
+
+def find_weights(name: str, mean: Path | None = None, variant: str | None = None) -> Foreign:
+    """What `import_weights` reads: a file or folder; or a name, whose weights are here or are fetched.
+
+    Raises `AlexNetError` when they can't be fetched or read.
+    """
+    path = Path(name)
+    if path.exists():
+        return read_foreign(path, mean, variant)
+    if name == STARTER:
+        return read_foreign(STARTER_FILE)
+    if name in (TORCHVISION, IMAGENET):
+        return read_foreign(fetch(TORCHVISION_URL, Path(torch.hub.get_dir()) / "checkpoints"))
+    if name.startswith(HUB):
+        with tempfile.TemporaryDirectory() as download:
+            return read_foreign(_from_hub(name.removeprefix(HUB), Path(download)), mean, variant)
+    return read_foreign(path, mean, variant)
 
 
 def read_foreign(file: Path, mean: Path | None = None, variant: str | None = None) -> Foreign:
@@ -188,10 +199,13 @@ def _read_safetensors(file: Path, mean: Path | None, variant: str | None) -> For
 
 
 def fetch(address: str, folder: Path) -> Path:
-    """Download a file whose name ends in the first digits of its SHA-256, which are checked."""
+    """Download a file whose name ends in the first digits of its SHA-256, which are checked; once."""
     name = address.rpartition("/")[2]
     digits = name.rpartition("-")[2].partition(".")[0]
+    if (folder / name).exists():
+        return folder / name
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(address, str(folder / name), hash_prefix=digits, progress=sys.stderr.isatty())
     except (OSError, ValueError, RuntimeError) as error:  # no network, no such file; another checksum
         raise AlexNetError(f"{address} can't be fetched: {error}") from None

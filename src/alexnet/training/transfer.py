@@ -1,0 +1,169 @@
+"""Weights that were learned before: which of them a new network starts from (paper, section 6: pre-training)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alexnet.errors import AlexNetError
+from alexnet.model import AlexNet
+from alexnet.recipe import IMAGENET, STARTER
+from alexnet.run import Config
+from alexnet.weights.foreign import Foreign, shape_words
+from alexnet.weights.importing import find_weights
+
+LAST = "logits"
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a network takes over: `weights` by its own names; `layers`, from the lowest; and why not the rest."""
+
+    source: str
+    weights: dict[str, Tensor]
+    layers: list[str]
+    left: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `config.json` keeps it, with a checksum of the weights in their place."""
+        return {"from": self.source, "checksum": self.checksum(), "layers": self.layers, "left": self.left}
+
+    def checksum(self) -> str:
+        """SHA-256 of the weights taken over."""
+        digest = hashlib.sha256()
+        for name in sorted(self.weights):
+            digest.update(f"{name} {tuple(self.weights[name].shape)}".encode())
+            digest.update(self.weights[name].contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def words(self) -> str:
+        """One line for people."""
+        layers = f"{self.layers[0]} to {self.layers[-1]}" if len(self.layers) > 1 else self.layers[0]
+        new = "; ".join(f"{layer} new: {why}" for layer, why in self.left.items())
+        return f"from {source_words(self.source)}: {layers}" + (f"; {new}" if new else "")
+
+
+def source_words(name: str) -> str:
+    """What a recipe's `init` means, for people."""
+    known = {STARTER: "the starter features", IMAGENET: "torchvision's ImageNet weights"}
+    return known.get(name, name)
+
+
+def network_of(source: Foreign) -> dict[str, Any]:
+    """The values of a recipe that make the network of `source`."""
+    switches = source.config.switches if source.config else source.switches
+    names = ("activation", "normalization", "pooling")
+    return {"variant": source.variant, **{name: switches.get(name) for name in names}}
+
+
+def find_start(config: Config) -> Start:
+    """What the network of `config` takes over from where its recipe says.
+
+    From the lowest layer on, up to the first whose arrays are not there or have another shape: what lies above a new
+    layer has nothing to go on. The last layer is taken where the classes are the same. Batch normalisation that only
+    the source has goes into its convolutions; where pixels are scaled otherwise, conv1 makes up for it.
+
+    Raises `AlexNetError` when the weights can't be read; takes nothing where nothing fits.
+    """
+    assert config.recipe.start is not None
+    return take_over(find_weights(config.recipe.start), config, config.recipe.start)
+
+
+def take_over(source: Foreign, config: Config, name: str) -> Start:
+    """`find_start` for weights that were read already; `name`: where they are from."""
+    with torch.device("meta"):
+        network = config.network()
+    found = _as_read_by(source, config, network)
+    classes = source.config.classes if source.config else source.classes
+    taken: dict[str, Tensor] = {}
+    layers: list[str] = []
+    left: dict[str, str] = {}
+    for layer, parts in _layers(network):
+        expected = {
+            f"{part}.{key}": array for part in parts for key, array in network.get_submodule(part).state_dict().items()
+        }
+        why = _why_not(expected, found)
+        if layer == LAST and classes != config.classes:
+            why = "other classes"
+        if why is None and left:
+            why = f"above {next(iter(left))}"
+        if why is None:
+            layers.append(layer)
+            taken |= {key: found[key] for key in expected if key in found}
+        else:
+            left[layer] = why
+    return Start(name, taken, layers, left)
+
+
+def start_from(network: AlexNet, config: Config) -> None:
+    """Give a fresh network what `config.start` says it takes over.
+
+    Raises `AlexNetError` when the weights are gone, or are not those any more that the run began with.
+    """
+    assert config.start is not None
+    start = find_start(config)
+    if start.checksum() != config.start["checksum"]:
+        raise AlexNetError(f"the weights of {source_words(start.source)} have changed since this run began with them")
+    network.load_state_dict(start.weights, strict=False)
+
+
+def layers_above(config: Config) -> dict[str, int]:
+    """The modules that were taken over, each with how many layers that were taken over lie above it."""
+    if config.start is None:
+        return {}
+    with torch.device("meta"):
+        parts = dict(_layers(config.network()))
+    order = config.start["layers"]
+    return {part: len(order) - 1 - place for place, layer in enumerate(order) for part in parts[layer]}
+
+
+def _layers(network: AlexNet) -> Iterator[tuple[str, list[str]]]:
+    """Each layer with weights, and its modules: itself, and the batch normalisation that follows it."""
+    modules = list(network.named_children())
+    for number, (name, module) in enumerate(modules):
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            following = modules[number + 1 : number + 2]
+            yield name, [name, *(after for after, other in following if isinstance(other, nn.BatchNorm2d))]
+
+
+def _why_not(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+    """Why a layer can't be taken over; None when it can. Batch normalisation that the source lacks starts fresh."""
+    for key, array in expected.items():
+        if key not in found:
+            if key.startswith("batch"):
+                continue
+            return "not there"
+        if found[key].shape != array.shape:
+            return f"{shape_words(found[key].shape)} there, {shape_words(array.shape)} here"
+    return None
+
+
+def _as_read_by(source: Foreign, config: Config, network: AlexNet) -> dict[str, Tensor]:
+    """The source's weights as the network of `config` would have them, for the pictures that it reads."""
+    weights = dict(source.weights)
+    if not any(isinstance(module, nn.BatchNorm2d) for module in network.children()):
+        weights = folded(weights)
+    own_unit = source.config is not None and source.config.recipe.pixel_unit == "deviation"
+    if "conv1.weight" in weights and not (own_unit and config.recipe.pixel_unit == "deviation"):
+        scale = source.config.scale if source.config else source.scale
+        weights["conv1.weight"] = weights["conv1.weight"] * (scale / config.scale)
+    return weights
+
+
+def folded(weights: Mapping[str, Tensor], epsilon: float = 1e-5) -> dict[str, Tensor]:
+    """A state dict whose batch normalisation, as it is in evaluation, went into the convolutions below it."""
+    result = {name: array for name, array in weights.items() if not name.startswith("batch")}
+    for name in weights:
+        if not (name.startswith("batch") and name.endswith(".running_var")):
+            continue
+        batch = name.partition(".")[0]
+        layer = f"conv{batch.removeprefix('batch')}"
+        gain = weights[f"{batch}.weight"] / (weights[name] + epsilon).sqrt()
+        result[f"{layer}.weight"] = weights[f"{layer}.weight"] * gain[:, None, None, None]
+        result[f"{layer}.bias"] = weights[f"{batch}.bias"] - weights[f"{batch}.running_mean"] * gain
+    return result

@@ -1,0 +1,223 @@
+"""Starting from weights that were learned before: what is taken over, what is said, and what it then computes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from random_runs import make_run
+
+from alexnet.cli import main
+from alexnet.data.dataset import PreparedDataset
+from alexnet.data.prepare import prepare
+from alexnet.errors import AlexNetError
+from alexnet.model import AlexNet
+from alexnet.recipe import Recipe, recipes
+from alexnet.run import Config, Run
+from alexnet.training import checkpoint
+from alexnet.training.loop import begin
+from alexnet.training.transfer import folded, layers_above, take_over
+from alexnet.weights.foreign import Foreign
+
+CONVOLUTIONS = ["conv1", "conv2", "conv3", "conv4", "conv5"]
+QUICK = ("--recipe", "paper", "--crop", "64", "--epochs", "1", "--batch-size", "8", "--precision", "float32")
+
+
+def config(recipe: Recipe, classes: list[str], scale: float = 1.0) -> Config:
+    return Config(recipe, classes, size=72, crop=64, side=64, scale=scale, dataset={})
+
+
+def source(network: AlexNet, classes: list[str], scale: float = 1.0) -> Foreign:
+    """The network as a file of others would give it."""
+    return Foreign(
+        "a test's", network.variant.name, network.state_dict(), torch.zeros(3), 64, scale=scale, classes=classes
+    )
+
+
+def lively(network: AlexNet) -> AlexNet:
+    """Weights and statistics of batch normalisation that are all different."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if name.endswith("running_var") or (name.startswith("batch") and name.endswith("weight")):
+                value.uniform_(0.5, 2, generator=generator)
+            elif value.is_floating_point():
+                value.normal_(0, 0.05, generator=generator)
+    return network.eval()
+
+
+@torch.no_grad()
+def test_the_same_network_in_another_unit_of_pixels_computes_the_same():
+    """Batch normalisation folded in, conv1 rescaled, all layers taken: the logits of the source, to rounding."""
+    there = lively(AlexNet("paper", 2, normalization="batch"))
+    recipe = recipes()["paper"].override({"normalization": "none"})
+    here = config(recipe, ["a", "b"], scale=0.25)
+    start = take_over(source(there, ["a", "b"], scale=1 / 64), here, "there")
+    assert start.layers == [*CONVOLUTIONS, "fc6", "fc7", "logits"]
+    assert start.left == {}
+    network = here.network().eval()
+    network.load_state_dict(start.weights)
+    pixels = torch.randn(2, 3, 99, 99, generator=torch.Generator().manual_seed(0)) * 50
+    expected = there.double()(pixels.double() / 64)
+    assert torch.allclose(network.double()(pixels.double() * 0.25), expected, rtol=1e-4, atol=1e-7)
+    assert expected.std() > 1e-3
+
+
+def test_folding_is_the_identity_without_batch_normalisation():
+    state = AlexNet("paper", 2).state_dict()
+    assert folded(state).keys() == state.keys()
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "layers", "why"),
+    [
+        ({"num_classes": 5}, {}, [*CONVOLUTIONS, "fc6", "fc7"], {"logits": "other classes"}),
+        (
+            {"variant": "one-weird-trick"},
+            {},
+            [],
+            {"conv1": "64×3×11×11 there, 96×3×11×11 here", "conv2": "192×64×5×5 there, 256×48×5×5 here"},
+        ),
+        (
+            {"variant": "one-tower"},
+            {},
+            ["conv1"],
+            {"conv2": "256×96×5×5 there, 256×48×5×5 here", "conv3": "above conv2"},
+        ),
+        (
+            {"variant": "convolutions", "normalization": "batch"},
+            {"normalization": "batch"},
+            CONVOLUTIONS,
+            {"fc6": "not there", "fc7": "not there"},
+        ),
+        ({}, {"normalization": "batch"}, [*CONVOLUTIONS, "fc6", "fc7", "logits"], {}),
+    ],
+)
+def test_layers_are_taken_from_the_lowest_to_the_first_that_does_not_fit(there, here, layers, why):
+    network = lively(AlexNet(**{"num_classes": 2, **there}))
+    names = [f"class {number}" for number in range(network.num_classes)]
+    start = take_over(source(network, names), config(recipes()["paper"].override(here), names[:2]), "there")
+    assert start.layers == layers
+    assert {layer: start.left[layer] for layer in why} == why
+    assert set(start.layers).isdisjoint(start.left)
+
+
+def test_train_from_a_run_says_what_it_takes_and_what_is_known(tmp_path: Path, striped_data: Path, capsys):
+    run = make_run(tmp_path / "before", striped_data, seed=1)
+    assert main(["train", str(striped_data), "--out", str(tmp_path / "run"), "--init", str(run), *QUICK]) == 0
+    said = capsys.readouterr().err
+    assert f"from {run}: conv1 to logits" in said
+    assert "with what is already known: " in said
+    assert "linear classifier on fc7; training on" in said
+    made = Run.open(tmp_path / "run")
+    assert made.config.start["layers"] == [*CONVOLUTIONS, "fc6", "fc7", "logits"]
+    (known,) = [record for record in made.metrics() if record["event"] == "probe"]
+    assert known["layer"] == "fc7"
+    assert (known["measured"], known["split"], known["majority"]) == (24, "val", 0.5)
+    assert 0 <= known["accuracy"] <= 1
+
+
+def test_a_training_from_a_run_begins_with_its_weights_and_resumes_without_it(tmp_path: Path, striped_data: Path):
+    before = make_run(tmp_path / "before", striped_data, seed=1)
+    expected, _ = Run.open(before).load()
+    changes = {"init": str(before), "crop": 64, "epochs": 2, "batch_size": 12, "precision": "float32"}
+    training = begin(striped_data, tmp_path / "run", recipe="paper", **changes)
+    # The source's pixels are divided by 64, the recipe's are not.
+    weight = training.network.get_submodule("conv1").weight
+    assert torch.allclose(weight, expected.get_submodule("conv1").weight / 64, rtol=1e-5)
+    assert torch.equal(training.network.get_submodule("fc7").weight, expected.get_submodule("fc7").weight)
+    assert layers_above(training.run.config)["conv1"] == 7
+    training.run_to_end(1)
+    assert checkpoint.exists(tmp_path / "run")
+    (before / "model.safetensors").unlink()
+    begin(striped_data, tmp_path / "run", resume=True).run_to_end(2)
+
+
+def test_resuming_before_the_first_checkpoint_asks_for_the_same_weights(tmp_path: Path, striped_data: Path):
+    before = make_run(tmp_path / "before", striped_data, seed=1)
+    changes = {"init": str(before), "crop": 64, "epochs": 2, "batch_size": 12, "precision": "float32"}
+    begin(striped_data, tmp_path / "run", recipe="paper", **changes)
+    (make_run(tmp_path / "other", striped_data, seed=2) / "model.safetensors").replace(before / "model.safetensors")
+    with pytest.raises(AlexNetError, match="have changed since"):
+        begin(striped_data, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("init", "words"),
+    [
+        ("startr", "no init 'startr'"),
+        ("{tmp}/empty", "holds neither model.safetensors"),
+        ("{tmp}/text", "it is none of"),
+    ],
+)
+def test_weights_that_are_none_end_in_one_line_and_no_run(init, words, tmp_path: Path, striped_data: Path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").write_text("weights")
+    init = init.format(tmp=tmp_path)
+    assert main(["train", str(striped_data), "--out", str(tmp_path / "run"), "--init", init, *QUICK]) in (1, 2)
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("alexnet: ")
+    assert words in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_network_of_a_run_is_kept_unless_another_is_asked_for(tmp_path: Path, striped_data: Path):
+    before = make_run(tmp_path / "before", striped_data, seed=1)
+    path = before / "config.json"
+    values = json.loads(path.read_text())
+    values["recipe"] |= {"variant": "caffe"}
+    path.write_text(json.dumps(values))
+    changes = {"init": str(before), "crop": 64, "precision": "float32"}
+    assert begin(striped_data, tmp_path / "a", recipe="small", **changes).recipe.variant == "caffe"
+    assert begin(striped_data, tmp_path / "a2", recipe="small", **changes).recipe.normalization is None
+    asked = begin(striped_data, tmp_path / "b", recipe="small", variant="paper", **changes)
+    assert asked.recipe.variant == "paper"
+
+
+def test_other_classes_and_another_size_of_pictures_keep_all_but_the_last_layer(
+    tmp_path: Path, striped_data: Path, striped_folder
+):
+    before = make_run(tmp_path / "before", striped_data, seed=1)
+    folder = striped_folder(4, 4, size=100)
+    (folder / "train" / "lying").rename(folder / "train" / "flat")
+    (folder / "val" / "lying").rename(folder / "val" / "flat")
+    prepare(folder, tmp_path / "data", size=100, progress=False)
+    training = begin(
+        tmp_path / "data", tmp_path / "run", recipe="paper", init=str(before), crop=90, precision="float32"
+    )
+    assert training.run.config.start["left"] == {"logits": "other classes"}
+    assert np.isfinite(training.network.get_submodule("fc6").weight.detach().numpy()).all()
+
+
+def test_a_dataset_of_one_picture_a_class_has_no_probe(tmp_path: Path, striped_folder):
+    from alexnet.training.probe import probe
+
+    prepare(striped_folder(1, 1, splits=("train",)), tmp_path / "data", size=72, split={}, progress=False)
+    dataset = PreparedDataset.open(tmp_path / "data")
+    run = Run.open(make_run(tmp_path / "run", tmp_path / "data", seed=0))
+    assert probe(*run.load(), dataset.split("train"), None, "conv5") is None
+
+
+def test_a_linear_probe_finds_what_a_feature_tells_apart(tmp_path: Path, striped_data: Path, monkeypatch):
+    """Stripes that lie and stand differ in what oriented kernels say, drawn at random or not."""
+    from alexnet.training.probe import probe
+
+    dataset = PreparedDataset.open(striped_data)
+    network, preprocess = Run.open(make_run(tmp_path / "run", striped_data, seed=0)).load()
+    known = probe(network, preprocess, dataset.split("train"), dataset.split("val"), "conv1")
+    assert known is not None
+    assert (known.split, known.measured, known.majority) == ("val", 24, 0.5)
+    assert known.accuracy > 0.9
+    left_out = probe(network, preprocess, dataset.split("train"), None, "conv1")
+    assert left_out is not None
+    assert (left_out.split, left_out.measured) == ("train", 24)
+    assert left_out.accuracy > 0.9
+    # Labels that say nothing can't be learned.
+    mixed = dataset.split("train")
+    monkeypatch.setattr(mixed, "labels", np.random.default_rng(0).permutation(mixed.labels))
+    none = probe(network, preprocess, mixed, None, "conv1")
+    assert none is not None
+    assert none.accuracy < 0.8

@@ -15,7 +15,7 @@ from alexnet.data.dataset import INDEX_NAME
 from alexnet.data.prepare import prepare
 from alexnet.files import write_whole
 from alexnet.provenance import provenance
-from alexnet.training.loop import METRICS, begin
+from alexnet.training.loop import begin
 
 # (defective, functional) training cells; None: all 1,968 of the demo.
 SETS: dict[str, tuple[int, int] | None] = {"12": (6, 6), "200": (100, 100), "95:5": (10, 190), "2000": None}
@@ -49,8 +49,7 @@ def _measure(name: str, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
         tenth = training.total_steps // 10
         if training.at.step < tenth:
             training.run_to_end(tenth)
-        records = [json.loads(line) for line in (training.run.path / METRICS).read_text().splitlines()]
-        steps = [r["loss"] for r in records if r["event"] == "step" and tenth * 3 // 4 < r["step"] <= tenth]
+        steps = [step["loss"] for step in training.run.metrics("step") if tenth * 3 // 4 < step["step"] <= tenth]
         losses.append(statistics.mean(steps))
     counts = training.training.class_counts
     shares = [count / sum(counts) for count in counts]

@@ -15,7 +15,6 @@ from alexnet.files import write_whole
 from alexnet.provenance import provenance
 from alexnet.run import Run
 from alexnet.solar import PUBLISHED
-from alexnet.training.loop import METRICS
 
 
 def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str) -> str:
@@ -53,8 +52,7 @@ def _measured(run: Path, dataset: PreparedDataset, seed: int) -> dict[str, Any]:
     kept = run.with_suffix(".json")
     if kept.exists():
         return dict(json.loads(kept.read_text()))
-    records = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
-    epochs = [record for record in records if record["event"] == "epoch"]
+    epochs = Run.open(run).metrics("epoch")
     entry: dict[str, Any] = {
         "seed": seed,
         "training_seconds": sum(record["seconds"] for record in epochs),

@@ -24,7 +24,7 @@ def losses(run: Run) -> Figure:
 
     Raises `AlexNetError` when no step has been recorded.
     """
-    steps, epochs = _steps(run), _epochs(run)
+    steps, epochs = _steps(run), run.metrics("epoch")
     figure, upper, lower = _two_panels()
     upper.plot(_times(run, steps), [step["loss"] for step in steps], color=BLUE, alpha=0.25, linewidth=0.9)
     _curve(upper, epochs, "train_loss", BLUE, "training")
@@ -51,7 +51,7 @@ def errors(run: Run) -> Figure:
 
     Raises `AlexNetError` when no epoch has ended.
     """
-    epochs = _epochs(run)
+    epochs = run.metrics("epoch")
     if not epochs:
         raise AlexNetError(f"{run.path}: no epoch has ended yet, there is no error to draw")
     figure, upper, lower = _two_panels()
@@ -87,7 +87,7 @@ def layer_updates(run: Run) -> Figure:
 
 
 def _layers(run: Run, what: str, title: str) -> Figure:
-    epochs = [epoch for epoch in _epochs(run) if epoch.get("layers")]
+    epochs = [epoch for epoch in run.metrics("epoch") if epoch.get("layers")]
     if not epochs:
         raise AlexNetError(f"{run.path}: no epoch has ended yet, there are no weights to draw")
     figure = new(3.3)
@@ -126,21 +126,17 @@ def drops(run: Run) -> list[tuple[float, float]]:
 
 
 def _steps(run: Run) -> list[dict[str, Any]]:
-    steps = [record for record in run.metrics() if record["event"] == "step"]
+    steps = run.metrics("step")
     if not steps:
         raise AlexNetError(f"{run.path}: no step is recorded yet, there is no curve to draw")
     return steps
-
-
-def _epochs(run: Run) -> list[dict[str, Any]]:
-    return [record for record in run.metrics() if record["event"] == "epoch"]
 
 
 def _times(run: Run, steps: Sequence[dict[str, Any]]) -> np.ndarray:
     """When the steps ended, in epochs."""
     batch = run.config.recipe.batch_size
     pictures = run.config.dataset.get("counts", {}).get("train")
-    ended = [record["step"] / record["epoch"] for record in run.metrics() if record["event"] == "epoch"]
+    ended = [epoch["step"] / epoch["epoch"] for epoch in run.metrics("epoch")]
     per_epoch = -(-pictures // batch) if pictures else ended[-1] if ended else max(step["step"] for step in steps)
     return np.array([step["step"] for step in steps]) / per_epoch
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from alexnet import solar
 from alexnet.data.dataset import INDEX_NAME
 from alexnet.data.prepare import prepare
 from alexnet.files import write_whole
-from alexnet.provenance import provenance
+from alexnet.provenance import provenance, write_result
 from alexnet.training.loop import begin
 
 # (defective, functional) training cells; None: all 1,968 of the demo.
@@ -32,8 +31,7 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str) -> 
         "sets": sets,
         **provenance(command),
     }
-    results.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(results, json.dumps(report, indent=1).encode() + b"\n")
+    write_result(results, report)
     worst = {name: max(entry["losses"]) / entry["guessing"] for name, entry in sets.items()}
     return "worst loss, as a share of guessing's: " + ", ".join(f"{name} {share:.0%}" for name, share in worst.items())
 

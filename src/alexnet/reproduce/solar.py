@@ -12,7 +12,7 @@ from alexnet.data.dataset import PreparedDataset
 from alexnet.demo import CHANGES, prepare_cells, train_cells
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.files import write_whole
-from alexnet.provenance import provenance
+from alexnet.provenance import provenance, write_result
 from alexnet.run import Run
 from alexnet.solar import PUBLISHED
 
@@ -42,8 +42,7 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str) -> 
         "runs": runs,
         **provenance(command),
     }
-    results.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(results, json.dumps(report, indent=1).encode() + b"\n")
+    write_result(results, report)
     return f"accuracy {statistics.mean(accuracies):.2%} over {len(seeds)} seeds"
 
 

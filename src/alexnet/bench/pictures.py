@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import statistics
 import subprocess
@@ -22,6 +21,7 @@ from alexnet.data.augment import Colour, Preprocess, augment
 from alexnet.data.loader import training_batches
 from alexnet.data.prepare import prepare
 from alexnet.errors import UsageError
+from alexnet.provenance import usable_cores
 from alexnet.recipe import recipes
 
 BATCH_SIZE = 128
@@ -30,7 +30,6 @@ BATCH_SIZE = 128
 def preparing(folder: Path, rounds: int, pictures: Path | None) -> list[Comparison]:
     """`alexnet prepare` on photographs against libjpeg-turbo decoding the same files, a process a core."""
     files = _files(folder, pictures, 8192)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     source = folder / "listed.csv"
     source.write_text("path,label\n" + "".join(f"{file.resolve()},{'ab'[i % 2]}\n" for i, file in enumerate(files)))
 
@@ -43,7 +42,7 @@ def preparing(folder: Path, rounds: int, pictures: Path | None) -> list[Comparis
         start = time.perf_counter()
         prepare_all()
         ours = time.perf_counter() - start
-        decoding = _decode_all(source, cores)
+        decoding = _decode_all(source, usable_cores())
         if number:  # the first reads the files into memory
             seconds["ours"].append(ours)
             seconds["decode"].append(decoding)
@@ -95,8 +94,7 @@ def loading(folder: Path, rounds: int, pictures: Path | None, batch_size: int | 
             for batch in training_batches(dataset.split("train"), count, 0, epoch):
                 yield augment(batch.pictures, preprocess, colour, recipe, generator)
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    loader = common_loader(files, count, cores)
+    loader = common_loader(files, count, usable_cores())
 
     def theirs() -> Iterator[Any]:
         while True:
@@ -115,7 +113,7 @@ def loading(folder: Path, rounds: int, pictures: Path | None, batch_size: int | 
     return [
         compared(
             "loader, 256×256 prepared pictures, patches and colour",
-            f"Image.open, resize, crop, flip in a DataLoader of {cores} workers, from {_words(files)}",
+            f"Image.open, resize, crop, flip in a DataLoader of {loader.num_workers} workers, from {_words(files)}",
             *(seconds["ours"], seconds["theirs"], 10.0),
             pictures_per_second=count / statistics.median(seconds["ours"]),
             common_pictures_per_second=count / statistics.median(seconds["theirs"]),

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from alexnet.kernels.blocks import blocks, can_block
 from alexnet.kernels.pool import can_pool, max_pool
-from alexnet.model import AlexNet, LocalResponseNorm, OverhangConv2d
+from alexnet.model import AlexNet, LocalResponseNorm, windows
 from alexnet.normalization import local_response_norm
 
 
@@ -136,13 +136,8 @@ class _BlockConvolution:
         padding = int(conv.padding[0])
         if padding:
             x = functional.pad(x, (padding, 0, padding, 0)).contiguous(memory_format=torch.channels_last)
-        height, width = (self._windows(side + padding) for side in x.shape[2:])
+        height, width = (windows(conv, side + padding) for side in x.shape[2:])
         return functional.conv2d(blocks(x, height + 2, width + 2, weight.dtype), weight, conv.bias)
-
-    def _windows(self, side: int) -> int:
-        """How many windows a side has, padded on both ends."""
-        room = side - 11
-        return (-(-room // 4) if isinstance(self.conv, OverhangConv2d) else room // 4) + 1
 
 
 class _Dropout:

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.kernels import cpu
+from alexnet.kernels import code
 from alexnet.normalization import local_response_norm, local_response_norm_reference, spatial_response_norm
 from alexnet.provenance import machine_in_a_name, provenance, write_result
 from alexnet.training.allocator import keep_pages
@@ -151,13 +151,13 @@ def example(size: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_form
 
 
 def forward_backward(function: Callable[..., Tensor], x: Tensor, grad: Tensor, own_threads: bool = False) -> None:
-    here, entry = x.detach().requires_grad_(), cpu._openmp_parallel
+    here, entry = x.detach().requires_grad_(), code._openmp_parallel
     try:
         if own_threads:
-            cpu._openmp_parallel = lambda: None
+            code._openmp_parallel = lambda: None
         function(here).backward(grad)
     finally:
-        cpu._openmp_parallel = entry
+        code._openmp_parallel = entry
 
 
 def norm(x: Tensor, relu: bool = False) -> Tensor:

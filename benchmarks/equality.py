@@ -16,10 +16,9 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from alexnet.files import write_whole
 from alexnet.model import AlexNet
 from alexnet.progress import progress
-from alexnet.provenance import provenance
+from alexnet.provenance import provenance, write_result
 from alexnet.training.allocator import keep_pages
 from alexnet.training.optimizer import PaperSGD, update_all
 from alexnet.working import WorkingNetwork
@@ -80,8 +79,7 @@ def main() -> None:
         **provenance(" ".join(["python", *sys.argv])),
     }
     print(json.dumps(report, indent=1))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(arguments.out, json.dumps(report, indent=1).encode() + b"\n")
+    write_result(arguments.out, report)
 
 
 if __name__ == "__main__":

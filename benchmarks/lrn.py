@@ -12,9 +12,7 @@ OMP_WAIT_POLICY=passive, so that waiting is not counted.
 
 import argparse
 import itertools
-import json
 import os
-import re
 import statistics
 import sys
 import time
@@ -29,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.kernels import cpu
+from alexnet.kernels import code
 from alexnet.normalization import local_response_norm, local_response_norm_reference, spatial_response_norm
-from alexnet.provenance import machine, provenance
+from alexnet.provenance import machine_in_a_name, provenance, write_result
 from alexnet.training.allocator import keep_pages
 
 SHAPES = {"conv1": (96, 55, 55), "conv2": (256, 27, 27)}
@@ -51,7 +49,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as `alexnet train` does
     keep_pages()
-    out = arguments.out or Path("docs/results") / f"lrn-{re.sub('[^a-z0-9]+', '-', machine().lower()).strip('-')}.json"
+    out = arguments.out or Path("docs/results") / f"lrn-{machine_in_a_name()}.json"
     rows = []
     for name, prepare in cases(arguments.batch_sizes).items():
         if arguments.only in name:
@@ -67,12 +65,7 @@ def write(out: Path, clock: str, rows: list[dict[str, Any]]) -> None:
         result["load average"] = round(os.getloadavg()[2], 1)
     waiting = os.environ.get("OMP_WAIT_POLICY", "default")
     result |= {"clock": clock, "OMP_WAIT_POLICY": waiting, "threads": torch.get_num_threads(), "rows": rows}
-    unfinished = out.with_suffix(".tmp")
-    with unfinished.open("w") as file:
-        file.write(json.dumps(result, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, out)
+    write_result(out, result)
 
 
 def measure(contestants: dict[str, Contestant], rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
@@ -158,13 +151,13 @@ def example(size: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_form
 
 
 def forward_backward(function: Callable[..., Tensor], x: Tensor, grad: Tensor, own_threads: bool = False) -> None:
-    here, entry = x.detach().requires_grad_(), cpu._openmp_parallel
+    here, entry = x.detach().requires_grad_(), code._openmp_parallel
     try:
         if own_threads:
-            cpu._openmp_parallel = lambda: None
+            code._openmp_parallel = lambda: None
         function(here).backward(grad)
     finally:
-        cpu._openmp_parallel = entry
+        code._openmp_parallel = entry
 
 
 def norm(x: Tensor, relu: bool = False) -> Tensor:

@@ -77,13 +77,15 @@ def test_after_an_update_the_copies_are_the_rounded_weights_and_no_gradient_is_l
         assert torch.equal(working.copies[p], p.bfloat16())
 
 
-def test_new_weights_reach_the_copies_when_refreshed() -> None:
-    plain = network("paper")
+def test_new_weights_reach_the_copies_with_an_update() -> None:
+    plain, x = network("paper"), pictures(131)
+    optimizers = make_optimizers(plain, recipes()["paper"])
     working = WorkingNetwork(plain, torch.bfloat16)
+    functional.cross_entropy(working(x).float(), torch.tensor([0, 1])).backward()
     with torch.no_grad():
         plain.logits.bias.fill_(3.0)
-    working.refresh()
-    assert working(pictures(131)).float().mean() > 2
+    update_all(optimizers, working.copies)
+    assert working(x).float().mean() > 2
 
 
 def test_batch_normalisation_learns_its_statistics_in_the_plain_network() -> None:

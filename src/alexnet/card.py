@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 def card(run: Run) -> str:
     """The run as a short piece of HTML; reads `metrics.jsonl`, neither weights nor pictures."""
     recipe, config = run.config.recipe, run.config
-    records = run.metrics()
-    epochs = [record for record in records if record["event"] == "epoch"]
-    findings = [record for record in records if record["event"] == "finding"]
+    epochs, findings = run.metrics("epoch"), run.metrics("finding")
     counts = config.dataset.get("counts", {})
     names = ", ".join(config.classes[:5]) + (", …" if len(config.classes) > 5 else "")
     rows = {

@@ -260,7 +260,13 @@ class OverhangConv2d(nn.Conv2d):
     def overhang(self, sides: Sequence[int]) -> list[int]:
         """The rows below and columns to the right that windows over a map of these sides read beyond it."""
         (kernel, _), (stride, _) = self.kernel_size, self.stride
-        return [math.ceil((side - kernel) / stride) * stride + kernel - side for side in sides]
+        return [(windows(self, side) - 1) * stride + kernel - side for side in sides]
+
+
+def windows(conv: nn.Conv2d, side: int) -> int:
+    """How many windows of a convolution there are along a side, which has its padding."""
+    room, stride = side - conv.kernel_size[0], conv.stride[0]
+    return (-(-room // stride) if isinstance(conv, OverhangConv2d) else room // stride) + 1
 
 
 class LocalResponseNorm(nn.Module):

@@ -1,13 +1,18 @@
-"""Where a figure comes from: command, machine, versions, date. Part of every file under docs/results/."""
+"""The files under docs/results/, and where their figures come from: command, machine, versions, date."""
 
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import platform
+import re
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from alexnet.files import write_whole
 
 _PACKAGES = ("torch", "numpy", "llvmlite", "pillow", "pyarrow", "scikit-learn")
 
@@ -23,6 +28,12 @@ def provenance(command: str) -> dict[str, Any]:
     }
 
 
+def write_result(file: Path, result: Mapping[str, Any]) -> None:
+    """Write what was found, its `provenance` with it, as JSON; the folder is made where there is none."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, json.dumps(result, indent=1).encode() + b"\n")
+
+
 def machine() -> str:
     """The processor in words, and the cores that this process may use."""
     try:
@@ -30,8 +41,17 @@ def machine() -> str:
         names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     except OSError:
         names = []
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {cores} cores"
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {usable_cores()} cores"
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine_in_a_name() -> str:
+    """`machine`, as a file's name may have it."""
+    return re.sub("[^a-z0-9]+", "-", machine().lower()).strip("-")
 
 
 def _version(name: str) -> str | None:

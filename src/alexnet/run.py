@@ -147,8 +147,8 @@ class Run:
         order = (keep, "last" if keep == "best" else "best")
         return [which for which in order if self.weights_file(which).is_file()]
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The records of `metrics.jsonl` so far, in order; none where the training has not begun.
+    def metrics(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The records of `metrics.jsonl` so far, all or those of one event; none where the training has not begun.
 
         While a training runs the last line may be half-written: it is left out.
         """
@@ -159,9 +159,10 @@ class Run:
         except OSError as error:
             raise AlexNetError(f"{self.path / METRICS} can't be read: {error.strerror or error}") from error
         try:
-            return [json.loads(line) for line in lines if line.endswith(b"\n")]
+            records = [json.loads(line) for line in lines if line.endswith(b"\n")]
         except ValueError as error:
             raise AlexNetError(f"{self.path / METRICS} can't be read: {error}") from error
+        return records if event is None else [record for record in records if record["event"] == event]
 
     def _repr_html_(self) -> str:
         """The run in a notebook."""

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from alexnet.kernels.blocks import blocks, can_block
 from alexnet.kernels.pool import can_pool, max_pool
-from alexnet.model import AlexNet, LocalResponseNorm, OverhangConv2d
+from alexnet.model import AlexNet, LocalResponseNorm, windows
 from alexnet.normalization import local_response_norm
 
 
@@ -20,8 +20,8 @@ class WorkingNetwork(nn.Module):
 
     `network` keeps the float32 weights. In bfloat16 the convolutions and fully connected layers here have copies of
     them, rounded: made once an update, where autocast would make them once a pass, with gradients of their own.
-    `copies` maps each of those parameters to its copy; after a change of the weights, `refresh` the copies. In float32
-    there are none, and everything is shared with `network`, as batch normalisation always is.
+    `copies` maps each of those parameters to its copy; who changes the weights changes both, as `update_all` does. In
+    float32 there are none, and everything is shared with `network`, as batch normalisation always is.
 
     ReLU runs within the response normalisation or pooling that follows it, and on a CPU the first convolution reads
     blocks of 4×4 pixels as 48 maps, since three maps leave a vector register mostly empty.
@@ -64,12 +64,6 @@ class WorkingNetwork(nn.Module):
         twin = copy.deepcopy(module).to(self.dtype)
         self.copies.update(zip(module.parameters(), twin.parameters(), strict=True))
         return twin
-
-    @torch.no_grad()
-    def refresh(self) -> None:
-        """Round the weights of the network anew."""
-        if self.copies:
-            torch._foreach_copy_(list(self.copies.values()), list(self.copies))
 
 
 def _fused(modules: list[nn.Module]) -> Iterator[Callable[[Tensor], Tensor]]:
@@ -136,17 +130,12 @@ class _BlockConvolution:
         padding = int(conv.padding[0])
         if padding:
             x = functional.pad(x, (padding, 0, padding, 0)).contiguous(memory_format=torch.channels_last)
-        height, width = (self._windows(side + padding) for side in x.shape[2:])
+        height, width = (windows(conv, side + padding) for side in x.shape[2:])
         return functional.conv2d(blocks(x, height + 2, width + 2, weight.dtype), weight, conv.bias)
-
-    def _windows(self, side: int) -> int:
-        """How many windows a side has, padded on both ends."""
-        room = side - 11
-        return (-(-room // 4) if isinstance(self.conv, OverhangConv2d) else room // 4) + 1
 
 
 class _Dropout:
-    """Dropout of bfloat16 on a CPU, where torch draws each coin in double precision."""
+    """Dropout with coins of single precision on a CPU, where torch draws each in double."""
 
     def __init__(self, dropout: nn.Dropout) -> None:
         self.dropout = dropout

@@ -317,7 +317,7 @@ def test_a_run_shows_itself_in_a_notebook(run: Run) -> None:
     assert len(html) < 2000
     assert "2 of 2" in html
     assert "lying, standing" in html
-    epochs = [record for record in run.metrics() if record["event"] == "epoch"]
+    epochs = run.metrics("epoch")
     assert f"{epochs[-1]['validation_error']:.2%} in validation" in html
 
 

@@ -1,12 +1,11 @@
 """The recipe `small` learns at once: well below guessing within the first tenth of a run."""
 
-import json
 import math
 
 import pytest
 
 from alexnet.data.prepare import prepare
-from alexnet.training.loop import METRICS, begin
+from alexnet.training.loop import begin
 
 
 @pytest.mark.parametrize(("lying", "standing", "seed"), [(6, 6, 0), (6, 6, 1), (2, 38, 0)])
@@ -16,8 +15,7 @@ def test_the_loss_is_well_below_guessing_after_a_tenth_of_the_run(striped_folder
     training = begin(data, tmp_path / "run", recipe="small", seed=seed)
     tenth = training.total_steps // 10
     training.run_to_end(tenth)
-    records = [json.loads(line) for line in (tmp_path / "run" / METRICS).read_text().splitlines()]
-    losses = [record["loss"] for record in records if record["event"] == "step"]
+    losses = [step["loss"] for step in training.run.metrics("step")]
     assert len(losses) == tenth
     shares = [count / (lying + standing) for count in (lying, standing)]
     guessing = -sum(share * math.log(share) for share in shares)

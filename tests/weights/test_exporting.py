@@ -26,7 +26,7 @@ def run(striped_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
     epochs = [
         {"event": "epoch", "epoch": i, "validation_loss": 0.5, "validation_error": e} for i, e in ((1, 0.5), (2, 0.25))
     ]
-    (made / "metrics.jsonl").write_text("\n".join(map(json.dumps, epochs)))
+    (made / "metrics.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
     return made
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import statistics
 import subprocess
@@ -15,13 +14,16 @@ from typing import Any
 
 import simplejpeg
 import torch
+from torch import Tensor
 
 from alexnet.bench.peers import common_loader, photographs
 from alexnet.bench.timing import Comparison, compared
 from alexnet.data.augment import Colour, Preprocess, augment
+from alexnet.data.dataset import PreparedDataset
 from alexnet.data.loader import training_batches
 from alexnet.data.prepare import prepare
 from alexnet.errors import UsageError
+from alexnet.provenance import usable_cores
 from alexnet.recipe import recipes
 
 BATCH_SIZE = 128
@@ -30,9 +32,7 @@ BATCH_SIZE = 128
 def preparing(folder: Path, rounds: int, pictures: Path | None) -> list[Comparison]:
     """`alexnet prepare` on photographs against libjpeg-turbo decoding the same files, a process a core."""
     files = _files(folder, pictures, 8192)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    source = folder / "listed.csv"
-    source.write_text("path,label\n" + "".join(f"{file.resolve()},{'ab'[i % 2]}\n" for i, file in enumerate(files)))
+    source = _listed(files, folder / "listed.csv")
 
     def prepare_all() -> None:
         shutil.rmtree(folder / "out", ignore_errors=True)
@@ -43,7 +43,7 @@ def preparing(folder: Path, rounds: int, pictures: Path | None) -> list[Comparis
         start = time.perf_counter()
         prepare_all()
         ours = time.perf_counter() - start
-        decoding = _decode_all(source, cores)
+        decoding = _decode_all(source, usable_cores())
         if number:  # the first reads the files into memory
             seconds["ours"].append(ours)
             seconds["decode"].append(decoding)
@@ -82,27 +82,15 @@ def loading(folder: Path, rounds: int, pictures: Path | None, batch_size: int | 
     """Batches of the paper's patches, float32, from prepared pictures, against a `DataLoader` over the files."""
     count = batch_size or BATCH_SIZE
     files = _files(folder, pictures, max(1024, 4 * count))
-    source = folder / "loaded.csv"
-    source.write_text("path,label\n" + "".join(f"{file.resolve()},{'ab'[i % 2]}\n" for i, file in enumerate(files)))
+    source = _listed(files, folder / "loaded.csv")
     dataset = prepare(source, folder / "loaded", split={"val": 0.0}, progress=False)
-    recipe = recipes()["paper"]
-    preprocess = Preprocess(torch.from_numpy(dataset.mean_image.copy()), 224, 1.0)
-    colour = Colour(dataset.pca_eigenvectors, dataset.pca_eigenvalues, recipe.colour_unit)
-    generator = torch.Generator().manual_seed(0)
-
-    def ours() -> Iterator[Any]:
-        for epoch in itertools.count(1):
-            for batch in training_batches(dataset.split("train"), count, 0, epoch):
-                yield augment(batch.pictures, preprocess, colour, recipe, generator)
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    loader = common_loader(files, count, cores)
+    loader = common_loader(files, count, usable_cores())
 
     def theirs() -> Iterator[Any]:
         while True:
             yield from loader
 
-    streams = {"ours": ours(), "theirs": theirs()}
+    streams = {"ours": paper_batches(dataset, count, torch.device("cpu"), torch.float32), "theirs": theirs()}
     per_round = {"ours": 16, "theirs": 4}
     seconds: dict[str, list[float]] = {name: [] for name in streams}
     for number in range(rounds + 1):
@@ -115,12 +103,33 @@ def loading(folder: Path, rounds: int, pictures: Path | None, batch_size: int | 
     return [
         compared(
             "loader, 256×256 prepared pictures, patches and colour",
-            f"Image.open, resize, crop, flip in a DataLoader of {cores} workers, from {_words(files)}",
+            f"Image.open, resize, crop, flip in a DataLoader of {loader.num_workers} workers, from {_words(files)}",
             *(seconds["ours"], seconds["theirs"], 10.0),
             pictures_per_second=count / statistics.median(seconds["ours"]),
             common_pictures_per_second=count / statistics.median(seconds["theirs"]),
         )
     ]
+
+
+def paper_batches(
+    dataset: PreparedDataset, count: int, device: torch.device, dtype: torch.dtype
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The paper's patches of `count` pictures and their labels, without end: shuffled, cut, mirrored and coloured."""
+    recipe = recipes()["paper"]
+    preprocess = Preprocess(torch.from_numpy(dataset.mean_image.copy()).to(device), 224, 1.0)
+    colour = Colour(dataset.pca_eigenvectors, dataset.pca_eigenvalues, recipe.colour_unit)
+    generator = torch.Generator().manual_seed(0)
+    split = dataset.split("train")
+    for epoch in itertools.count(1):
+        for batch in training_batches(split, count, 0, epoch):
+            pictures, labels = batch.pictures.to(device), batch.labels.to(device)
+            yield augment(pictures, preprocess, colour, recipe, generator, dtype=dtype), labels
+
+
+def _listed(files: list[Path], source: Path) -> Path:
+    """Write a CSV of the files, in classes a and b by turns."""
+    source.write_text("path,label\n" + "".join(f"{file.resolve()},{'ab'[i % 2]}\n" for i, file in enumerate(files)))
+    return source
 
 
 def _files(folder: Path, pictures: Path | None, count: int) -> list[Path]:

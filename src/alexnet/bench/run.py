@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -12,8 +10,7 @@ from typing import Any
 
 from alexnet.bench.timing import Comparison
 from alexnet.errors import AlexNetError, UsageError
-from alexnet.files import write_whole
-from alexnet.provenance import machine, provenance
+from alexnet.provenance import machine_in_a_name, provenance, write_result
 
 NAMES = ("train-step", "fed", "memory", "lrn", "loader", "prepare", "views", "inference", "startup")
 
@@ -55,9 +52,8 @@ def bench(
         found[name] = _entry(rows)
     report = {**found, **provenance(command), "rounds": rounds}
     if results is not None:
-        results.mkdir(parents=True, exist_ok=True)
-        file = results / f"bench-{re.sub('[^a-z0-9]+', '-', machine().lower()).strip('-')}.json"
-        write_whole(file, json.dumps(report, indent=1).encode() + b"\n")
+        file = results / f"bench-{machine_in_a_name()}.json"
+        write_result(file, report)
         print(f"all of it in {file}", file=sys.stderr)
     return report
 

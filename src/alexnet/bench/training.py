@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -14,10 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alexnet.bench.peers import TextbookTraining, photographs, wait_for
+from alexnet.bench.pictures import paper_batches
 from alexnet.bench.timing import Comparison, compared, in_turn
-from alexnet.data.augment import Colour, Preprocess, augment
-from alexnet.data.dataset import PreparedDataset
-from alexnet.data.loader import training_batches
 from alexnet.data.prepare import prepare
 from alexnet.errors import AlexNetError
 from alexnet.model import AlexNet
@@ -128,7 +124,7 @@ def fed(folder: Path, rounds: int, batch_size: int | None) -> list[Comparison]:
     files = photographs(folder / "photographs", max(512, 2 * count))
     dataset = prepare(files[0].parents[1], folder / "data", split={"val": 0.0}, progress=False)
     ours = OurTraining(count, side=224)
-    batches = _batches(dataset, count, ours)
+    batches = paper_batches(dataset, count, ours.device, ours.dtype)
 
     def on_data() -> None:
         ours.step(*next(batches))
@@ -142,18 +138,6 @@ def fed(folder: Path, rounds: int, batch_size: int | None) -> list[Comparison]:
             images_per_second=count / statistics.median(seconds["data"]),
         )
     ]
-
-
-def _batches(dataset: PreparedDataset, count: int, ours: OurTraining) -> Iterator[tuple[Tensor, Tensor]]:
-    recipe = recipes()["paper"]
-    preprocess = Preprocess(torch.from_numpy(dataset.mean_image.copy()).to(ours.device), 224, 1.0)
-    colour = Colour(dataset.pca_eigenvectors, dataset.pca_eigenvalues, recipe.colour_unit)
-    generator = torch.Generator().manual_seed(0)
-    split = dataset.split("train")
-    for epoch in itertools.count(1):
-        for batch in training_batches(split, count, 0, epoch):
-            pictures, labels = batch.pictures.to(ours.device), batch.labels.to(ours.device)
-            yield augment(pictures, preprocess, colour, recipe, generator, dtype=ours.dtype), labels
 
 
 def memory(batch_size: int | None) -> list[Comparison]:

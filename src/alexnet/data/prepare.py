@@ -50,6 +50,7 @@ from alexnet.errors import AlexNetError, UsageError
 from alexnet.files import write_whole
 from alexnet.progress import Progress, time_words
 from alexnet.progress import progress as show_progress
+from alexnet.provenance import usable_cores
 
 SPLITS = ("train", "val", "test")
 DEFAULT_SPLIT = {"val": 0.2}
@@ -103,7 +104,7 @@ def prepare(
         if progress:
             for note in notes:
                 Progress(None, "", 0).note(note)
-        _make(folder, plan, size, workers or _cores(), progress)
+        _make(folder, plan, size, workers or usable_cores(), progress)
         _finish(folder, plan, _name_of(source), {**options, "split": plan.split}, max_bad)
     dataset = PreparedDataset.open(folder)
     if progress:
@@ -447,10 +448,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _nothing(_: int) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.data.augment import Preprocess
-from alexnet.model import LocalResponseNorm, OverhangConv2d
+from alexnet.model import LocalResponseNorm, windows
 from alexnet.working import WorkingNetwork
 
 _PLACE_BY_PLACE = (nn.ReLU, nn.Tanh, nn.BatchNorm2d, LocalResponseNorm)
@@ -62,8 +62,9 @@ class _Whole:
 
     def __init__(self, network: WorkingNetwork, pictures: Tensor, crop: int) -> None:
         self.network, self.pictures, self.crop = network, pictures, crop
-        hangs = isinstance(network.layers[0], OverhangConv2d)
-        self.windows = (-(-(crop - 11) // 4) if hangs else (crop - 11) // 4) + 1
+        first = network.layers[0]
+        assert isinstance(first, nn.Conv2d)  # for what `can_share` says
+        self.windows = windows(first, crop)
         self.pooled_side = (self.windows - 3) // 2 + 1
         self.last = 4 * (self.windows - 1)  # where the last window begins
         pooling_reads_it = 2 * (self.pooled_side - 1) + 2 == self.windows - 1

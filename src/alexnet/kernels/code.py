@@ -116,8 +116,8 @@ class BFloatType(ir.types.Type):
 class Code:
     """The IR of a function without a result, and what is said over and over in it."""
 
-    def __init__(self, *arguments: ir.Type) -> None:
-        self.processor = host()
+    def __init__(self, *arguments: ir.Type, processor: Processor | None = None) -> None:
+        self.processor = processor or host()
         self.module = ir.Module()
         function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), arguments), "function")
         self.arguments: Any = function.args

@@ -26,7 +26,18 @@ from typing import NamedTuple
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-from alexnet.kernels.code import Processor, compile_module, compiled_once, host, rounded, widened
+from alexnet.kernels.code import (
+    BYTE,
+    BYTES,
+    FLOAT,
+    INT,
+    LONG,
+    Code,
+    Processor,
+    compile_module,
+    compiled_once,
+    host,
+)
 
 # s ** (-1/4) without a division or a square root: a guess w from the bits of s, for which e = 1 - s·w⁴ is within 0.1243
 # of zero, then this minimax polynomial of (1 - e) ** (-1/4) on that interval. The relative error left, 2.9e-6, is a
@@ -88,12 +99,8 @@ class KernelShape(NamedTuple):
         return {"element": 1, "row": self.row, "line": self.line}[direction]
 
 
-_I1, _I32, _I64, _POINTER = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.IntType(8).as_pointer()
-_COUNT, _ADDRESS, _NUMBER = (
-    (ctypes.c_int64, _I64),
-    (ctypes.c_void_p, _POINTER),
-    (ctypes.c_float, ir.FloatType()),
-)
+_BIT = ir.IntType(1)
+_COUNT, _ADDRESS, _NUMBER = (ctypes.c_int64, LONG), (ctypes.c_void_p, BYTES), (ctypes.c_float, FLOAT)
 _FIELDS = {
     "next_tile": _COUNT,  # counted up atomically: a thread that is done with its tiles takes the next few
     "next_thread": _COUNT,
@@ -141,7 +148,7 @@ def compile_kernel(shape: KernelShape, processor: Processor | None = None) -> Ke
 @compiled_once
 def _compile(shape: KernelShape, processor: Processor) -> Kernel:
     engine = compile_module(_Builder(shape, processor).module, processor)
-    return Kernel(engine.get_function_address("kernel"), shape.scratch_bytes, engine)
+    return Kernel(engine.get_function_address("function"), shape.scratch_bytes, engine)
 
 
 def _round_up(count: int, multiple: int = _CACHE_LINE) -> int:
@@ -193,20 +200,17 @@ class _Place(NamedTuple):
 _Pass = Callable[[_Place], None]
 
 
-class _Builder:
+class _Builder(Code):
     """Writes the IR of a kernel. A method that yields writes a loop around what the caller writes."""
 
     def __init__(self, shape: KernelShape, processor: Processor):
+        super().__init__(_JOB.as_pointer(), processor=processor)
         self.shape = shape
         # of several registers, so that several independent chains are in flight
         self.widest = 64 if "avx512f" in processor.features else 16
-        self.processor = processor
-        self.module = ir.Module("response_norm")
-        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [_JOB.as_pointer()]), "kernel")
-        self.job = function.args[0]
-        self.prefetch = self._intrinsic("llvm.prefetch.p0", [_POINTER, _I32, _I32, _I32])
-        self.fill = self._intrinsic("llvm.memset.p0.i64", [_POINTER, ir.IntType(8), _I64, _I1])
-        self.b = ir.IRBuilder(function.append_basic_block())
+        (self.job,), self.b = self.arguments, self.builder
+        self.prefetch = self._intrinsic("llvm.prefetch.p0", [BYTES, INT, INT, INT])
+        self.fill = self._intrinsic("llvm.memset.p0.i64", [BYTES, BYTE, LONG, _BIT])
         self._thread()
 
     def _intrinsic(self, name: str, arguments: list[ir.Type]) -> ir.Function:
@@ -215,11 +219,11 @@ class _Builder:
     def _thread(self) -> None:
         b = self.b
         scratch = b.gep(
-            b.load(self._field("scratch")), [b.mul(self._take("next_thread"), _int(self.shape.scratch_bytes))]
+            b.load(self._field("scratch")), [b.mul(self._take("next_thread"), LONG(self.shape.scratch_bytes))]
         )
         # only the values of tiles are ever written: what lies between them stays the zeros beyond an edge
-        b.call(self.fill, [scratch, ir.Constant(ir.IntType(8), 0), _int(self.shape.scratch_bytes), ir.Constant(_I1, 0)])
-        self.scratch = b.bitcast(scratch, ir.FloatType().as_pointer())
+        b.call(self.fill, [scratch, BYTE(0), LONG(self.shape.scratch_bytes), _BIT(0)])
+        self.scratch = b.bitcast(scratch, FLOAT.as_pointer())
         self.field = {name: b.load(self._field(name)) for name in _FIELDS}
         head, body, done = (b.append_basic_block() for _ in range(3))
         b.branch(head)
@@ -227,7 +231,7 @@ class _Builder:
         first = b.atomic_rmw("add", self._field("next_tile"), self.field["share"], "monotonic")
         b.cbranch(b.icmp_signed("<", first, self.field["tiles"]), body, done)
         b.position_at_end(body)
-        share = self._smaller(self.field["share"], b.sub(self.field["tiles"], first))
+        share = self.smaller(self.field["share"], b.sub(self.field["tiles"], first))
         for index in self._loop(share):
             self._tile(b.add(first, index))
         b.branch(head)
@@ -236,35 +240,32 @@ class _Builder:
 
     def _begin(self, tile: ir.Value) -> ir.Value:
         b, field = self.b, self.field
-        inside = self._smaller(b.mul(b.srem(tile, field["inner"]), field["inner_stride"]), field["inner_last"])
+        inside = self.smaller(b.mul(b.srem(tile, field["inner"]), field["inner_stride"]), field["inner_last"])
         return b.add(b.mul(b.sdiv(tile, field["inner"]), field["outer_stride"]), inside)
-
-    def _smaller(self, one: ir.Value, other: ir.Value) -> ir.Value:
-        return self.b.select(self.b.icmp_signed("<", one, other), one, other)
 
     def _tile(self, tile: ir.Value) -> None:
         self.begin = self._begin(tile)
-        self.ahead = self.b.sub(self._begin(self.b.add(tile, _int(1))), self.begin)
+        self.ahead = self.b.sub(self._begin(self.b.add(tile, LONG(1))), self.begin)
 
         passes = self._passes()
         outermost = self.shape.neighbours[-1]
         if outermost == "element":
             for _, work in passes:
                 for row in self._loop(self.shape.rows[1]):
-                    self._row(_int(0), row, work)
+                    self._row(LONG(0), row, work)
             return
         # Other tiles are too large for the first-level cache. So all passes go through one together, each as close
         # behind the one before as its neighbours allow, and find there what that one left.
         b, count = self.b, self.shape.rows[0 if outermost == "line" else 1]
         for step in self._loop(count + passes[-1][0]):
             for behind, work in passes:
-                index = b.sub(step, _int(behind))
-                with b.if_then(b.icmp_unsigned("<", index, _int(count))):  # unsigned: one before the first is large
+                index = b.sub(step, LONG(behind))
+                with b.if_then(b.icmp_unsigned("<", index, LONG(count))):  # unsigned: one before the first is large
                     if outermost == "line":
                         for row in self._loop(self.shape.rows[1]):
                             self._row(index, row, work)
                     else:
-                        self._row(_int(0), index, work)
+                        self._row(LONG(0), index, work)
 
     def _passes(self) -> list[tuple[int, _Pass]]:
         """What is done to each value in turn, and how many rows or lines behind the first: once its neighbours are."""
@@ -296,7 +297,7 @@ class _Builder:
         def gather(here: _Place) -> None:
             self._fetch_ahead("out", here)
             x = self._x(here)
-            factor = self.b.fmul(self.field["alpha"], ir.Constant(ir.FloatType(), 1.5))
+            factor = self.b.fmul(self.field["alpha"], FLOAT(1.5))
             gradient = self._get(direct, here) - x * self._spread(factor, here.lanes) * self._window(last_crosses, here)
             self._store(here, gradient.zero_where_not_positive(x) if self.shape.relu else gradient)
 
@@ -337,7 +338,7 @@ class _Builder:
         """``(k + alpha · energy) ** (-1/4)``."""
         b, lanes = self.b, energy.value.type.count
         s = energy * self._spread(self.field["alpha"], lanes) + self._spread(self.field["k"], lanes)
-        integers = ir.VectorType(_I32, lanes)
+        integers = ir.VectorType(INT, lanes)
         quarter = b.ashr(b.bitcast(s.value, integers), ir.Constant(integers, [2] * lanes))
         guess = b.sub(ir.Constant(integers, [_ROOT_GUESS] * lanes), quarter)
         w = _Lanes(b, b.bitcast(guess, s.value.type))
@@ -356,64 +357,46 @@ class _Builder:
         b, shape, widest = self.b, self.shape, self.widest
         memory = b.add(self.begin, b.mul(line, self.field["line_stride"]))
         memory = b.add(memory, b.mul(row, self.field["row_stride"]))
-        scratch = b.add(_int(shape.origin), b.mul(line, _int(shape.line)))
-        scratch = b.add(scratch, b.mul(row, _int(shape.row)))
+        scratch = b.add(LONG(shape.origin), b.mul(line, LONG(shape.line)))
+        scratch = b.add(scratch, b.mul(row, LONG(shape.row)))
         for step in self._loop(shape.length // widest):
-            offset = b.mul(step, _int(widest))
+            offset = b.mul(step, LONG(widest))
             work(_Place(b.add(memory, offset), b.add(scratch, offset), widest))
         done, lanes = shape.length // widest * widest, widest
         while done < shape.length:
             lanes //= 2
             if done + lanes <= shape.length:
-                work(_Place(b.add(memory, _int(done)), b.add(scratch, _int(done)), lanes))
+                work(_Place(b.add(memory, LONG(done)), b.add(scratch, LONG(done)), lanes))
                 done += lanes
 
     def _loop(self, count: "int | ir.Value") -> Iterator[ir.Value]:
-        b = self.b
         if count in (0, 1):
-            yield from [_int(0)] * count
+            yield from [LONG(0)] * count
             return
-        before, head, after = b.block, b.append_basic_block(), b.append_basic_block()
-        b.branch(head)
-        b.position_at_end(head)
-        index = b.phi(_I64)
-        yield index
-        following = b.add(index, _int(1))
-        index.add_incoming(_int(0), before)
-        index.add_incoming(following, b.block)
-        b.cbranch(b.icmp_signed("<", following, _int(count) if isinstance(count, int) else count), head, after)
-        b.position_at_end(after)
+        with self.loop(count) as index:
+            yield index
 
     def _x(self, here: _Place) -> _Lanes:
         x = self._load("x", here)
         return x.zero_where_negative() if self.shape.relu else x
 
     def _load(self, tensor: str, here: _Place) -> _Lanes:
-        b = self.b
-        if not self.shape.bfloat16:
-            return _Lanes(b, b.load(self._at(self.field[tensor], ir.FloatType(), here), align=4))
-        halves = b.load(self._at(self.field[tensor], ir.IntType(16), here), align=2)
-        return _Lanes(b, widened(b, halves))
+        return _Lanes(self.b, self.load_floats(self._at(tensor, here), here.lanes, self.shape.bfloat16))
 
     def _store(self, here: _Place, lanes: _Lanes) -> None:
-        b = self.b
-        if not self.shape.bfloat16:
-            b.store(lanes.value, self._at(self.field["out"], ir.FloatType(), here), align=4)
-            return
-        halves = rounded(b, lanes.value, self.processor)
-        b.store(halves, self._at(self.field["out"], ir.IntType(16), here), align=2)
+        self.store_floats(lanes.value, self._at("out", here), self.shape.bfloat16)
 
     def _fetch_ahead(self, tensor: str, here: _Place) -> None:
         """Ask for the next tile's part of ``tensor`` into the cache; an address past the end does no harm."""
         element = 2 if self.shape.bfloat16 else 4
         for lane in range(0, here.lanes, 64 // element):
-            offset = self.b.add(self.b.add(here.memory, self.ahead), _int(lane))
-            address = self.b.gep(self.field[tensor], [self.b.mul(offset, _int(element))])
-            self.b.call(self.prefetch, [address, _i32(tensor == "out"), _i32(3), _i32(1)])
+            offset = self.b.add(self.b.add(here.memory, self.ahead), LONG(lane))
+            address = self.b.gep(self.field[tensor], [self.b.mul(offset, LONG(element))])
+            self.b.call(self.prefetch, [address, INT(int(tensor == "out")), INT(3), INT(1)])
 
-    def _at(self, base: ir.Value, element: ir.Type, here: _Place) -> ir.Value:
-        pointer = self.b.gep(self.b.bitcast(base, element.as_pointer()), [here.memory])
-        return self.b.bitcast(pointer, ir.VectorType(element, here.lanes).as_pointer())
+    def _at(self, tensor: str, here: _Place) -> ir.Value:
+        element = ir.IntType(16) if self.shape.bfloat16 else FLOAT
+        return self.b.gep(self.b.bitcast(self.field[tensor], element.as_pointer()), [here.memory])
 
     def _get(self, buffer: int, here: _Place, distance: int = 0) -> _Lanes:
         return _Lanes(self.b, self.b.load(self._scratch(buffer, here, distance), align=4))
@@ -422,26 +405,15 @@ class _Builder:
         self.b.store(lanes.value, self._scratch(buffer, here, 0), align=4)
 
     def _scratch(self, buffer: int, here: _Place, distance: int) -> ir.Value:
-        index = self.b.add(here.scratch, _int(buffer * self.shape.buffer + distance))
+        index = self.b.add(here.scratch, LONG(buffer * self.shape.buffer + distance))
         pointer = self.b.gep(self.scratch, [index])
-        return self.b.bitcast(pointer, ir.VectorType(ir.FloatType(), here.lanes).as_pointer())
+        return self.b.bitcast(pointer, ir.VectorType(FLOAT, here.lanes).as_pointer())
 
     def _spread(self, number: ir.Value, lanes: int) -> _Lanes:
-        vector = ir.VectorType(ir.FloatType(), lanes)
-        single = self.b.insert_element(ir.Constant(vector, ir.Undefined), number, _int(0))
-        zeros = ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes)
-        return _Lanes(self.b, self.b.shuffle_vector(single, ir.Constant(vector, ir.Undefined), zeros))
+        return _Lanes(self.b, self.spread(number, lanes))
 
     def _field(self, name: str) -> ir.Value:
-        return self.b.gep(self.job, [_int(0), ir.Constant(_I32, list(_FIELDS).index(name))])
+        return self.b.gep(self.job, [LONG(0), INT(list(_FIELDS).index(name))])
 
     def _take(self, counter: str) -> ir.Value:
-        return self.b.atomic_rmw("add", self._field(counter), _int(1), "monotonic")
-
-
-def _int(number: int) -> ir.Constant:
-    return ir.Constant(_I64, number)
-
-
-def _i32(number: int) -> ir.Constant:
-    return ir.Constant(_I32, int(number))
+        return self.b.atomic_rmw("add", self._field(counter), LONG(1), "monotonic")

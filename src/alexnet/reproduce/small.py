@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -14,8 +13,8 @@ from alexnet import solar
 from alexnet.data.dataset import INDEX_NAME
 from alexnet.data.prepare import prepare
 from alexnet.files import write_whole
-from alexnet.provenance import provenance
-from alexnet.training.loop import METRICS, begin
+from alexnet.provenance import provenance, write_result
+from alexnet.training.loop import begin
 
 # (defective, functional) training cells; None: all 1,968 of the demo.
 SETS: dict[str, tuple[int, int] | None] = {"12": (6, 6), "200": (100, 100), "95:5": (10, 190), "2000": None}
@@ -32,8 +31,7 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str) -> 
         "sets": sets,
         **provenance(command),
     }
-    results.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(results, json.dumps(report, indent=1).encode() + b"\n")
+    write_result(results, report)
     worst = {name: max(entry["losses"]) / entry["guessing"] for name, entry in sets.items()}
     return "worst loss, as a share of guessing's: " + ", ".join(f"{name} {share:.0%}" for name, share in worst.items())
 
@@ -49,8 +47,7 @@ def _measure(name: str, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
         tenth = training.total_steps // 10
         if training.at.step < tenth:
             training.run_to_end(tenth)
-        records = [json.loads(line) for line in (training.run.path / METRICS).read_text().splitlines()]
-        steps = [r["loss"] for r in records if r["event"] == "step" and tenth * 3 // 4 < r["step"] <= tenth]
+        steps = [step["loss"] for step in training.run.metrics("step") if tenth * 3 // 4 < step["step"] <= tenth]
         losses.append(statistics.mean(steps))
     counts = training.training.class_counts
     shares = [count / sum(counts) for count in counts]

@@ -12,10 +12,9 @@ from alexnet.data.dataset import PreparedDataset
 from alexnet.demo import CHANGES, prepare_cells, train_cells
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.files import write_whole
-from alexnet.provenance import provenance
+from alexnet.provenance import provenance, write_result
 from alexnet.run import Run
 from alexnet.solar import PUBLISHED
-from alexnet.training.loop import METRICS
 
 
 def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str) -> str:
@@ -43,8 +42,7 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str) -> 
         "runs": runs,
         **provenance(command),
     }
-    results.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(results, json.dumps(report, indent=1).encode() + b"\n")
+    write_result(results, report)
     return f"accuracy {statistics.mean(accuracies):.2%} over {len(seeds)} seeds"
 
 
@@ -53,8 +51,7 @@ def _measured(run: Path, dataset: PreparedDataset, seed: int) -> dict[str, Any]:
     kept = run.with_suffix(".json")
     if kept.exists():
         return dict(json.loads(kept.read_text()))
-    records = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
-    epochs = [record for record in records if record["event"] == "epoch"]
+    epochs = Run.open(run).metrics("epoch")
     entry: dict[str, Any] = {
         "seed": seed,
         "training_seconds": sum(record["seconds"] for record in epochs),

@@ -24,14 +24,14 @@ def losses(run: Run) -> Figure:
 
     Raises `AlexNetError` when no step has been recorded.
     """
-    steps, epochs = _steps(run), _epochs(run)
+    steps, epochs = _steps(run), run.metrics("epoch")
     figure, upper, lower = _two_panels()
     upper.plot(_times(run, steps), [step["loss"] for step in steps], color=BLUE, alpha=0.25, linewidth=0.9)
     _curve(upper, epochs, "train_loss", BLUE, "training")
     _curve(upper, epochs, "validation_loss", ORANGE, "validation")
     highest = max([epoch["train_loss"] for epoch in epochs] or [step["loss"] for step in steps])
     upper.set_ylim(0, 1.25 * highest)
-    _finish(upper, run, "Loss, in nats")
+    _finish_upper(upper, run, "Loss, in nats")
     lower.plot(_times(run, steps), [step["lr"] for step in steps], color=INK, linewidth=1.3)
     lower.set_ylim(0, 1.15 * max(step["lr"] for step in steps) or 1)
     if run.config.recipe.schedule != "cosine" and len({step["lr"] for step in steps}) > 1:
@@ -40,8 +40,7 @@ def losses(run: Run) -> Figure:
         _powers(lower)
     else:
         lower.yaxis.set_major_locator(MaxNLocator(2))
-    lower.set_title("Learning rate", fontsize=9, color=MUTED, fontweight="normal", pad=4)
-    _mark_drops(lower, run, named=False)
+    _finish_lower(lower, run, "Learning rate")
     return figure
 
 
@@ -51,7 +50,7 @@ def errors(run: Run) -> Figure:
 
     Raises `AlexNetError` when no epoch has ended.
     """
-    epochs = _epochs(run)
+    epochs = run.metrics("epoch")
     if not epochs:
         raise AlexNetError(f"{run.path}: no epoch has ended yet, there is no error to draw")
     figure, upper, lower = _two_panels()
@@ -59,12 +58,11 @@ def errors(run: Run) -> Figure:
     _curve(upper, epochs, "validation_error", ORANGE, "validation")
     upper.set_ylim(bottom=0)
     upper.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _finish(upper, run, "Wrong answers")
+    _finish_upper(upper, run, "Wrong answers")
     lower.plot([e["epoch"] for e in epochs], [e["images_per_second"] for e in epochs], color=INK, linewidth=1.3)
     lower.set_ylim(bottom=0)
     lower.yaxis.set_major_locator(MaxNLocator(2))
-    lower.set_title("Pictures a second", fontsize=9, color=MUTED, fontweight="normal", pad=4)
-    _mark_drops(lower, run, named=False)
+    _finish_lower(lower, run, "Pictures a second")
     return figure
 
 
@@ -87,7 +85,7 @@ def layer_updates(run: Run) -> Figure:
 
 
 def _layers(run: Run, what: str, title: str) -> Figure:
-    epochs = [epoch for epoch in _epochs(run) if epoch.get("layers")]
+    epochs = [epoch for epoch in run.metrics("epoch") if epoch.get("layers")]
     if not epochs:
         raise AlexNetError(f"{run.path}: no epoch has ended yet, there are no weights to draw")
     figure = new(3.3)
@@ -126,21 +124,17 @@ def drops(run: Run) -> list[tuple[float, float]]:
 
 
 def _steps(run: Run) -> list[dict[str, Any]]:
-    steps = [record for record in run.metrics() if record["event"] == "step"]
+    steps = run.metrics("step")
     if not steps:
         raise AlexNetError(f"{run.path}: no step is recorded yet, there is no curve to draw")
     return steps
-
-
-def _epochs(run: Run) -> list[dict[str, Any]]:
-    return [record for record in run.metrics() if record["event"] == "epoch"]
 
 
 def _times(run: Run, steps: Sequence[dict[str, Any]]) -> np.ndarray:
     """When the steps ended, in epochs."""
     batch = run.config.recipe.batch_size
     pictures = run.config.dataset.get("counts", {}).get("train")
-    ended = [record["step"] / record["epoch"] for record in run.metrics() if record["event"] == "epoch"]
+    ended = [epoch["step"] / epoch["epoch"] for epoch in run.metrics("epoch")]
     per_epoch = -(-pictures // batch) if pictures else ended[-1] if ended else max(step["step"] for step in steps)
     return np.array([step["step"] for step in steps]) / per_epoch
 
@@ -148,7 +142,6 @@ def _times(run: Run, steps: Sequence[dict[str, Any]]) -> np.ndarray:
 def _two_panels() -> tuple[Figure, Axes, Axes]:
     figure = new(4.1)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4.2, 1))
-    lower.set_xlabel("epoch")
     return figure, upper, lower
 
 
@@ -164,13 +157,19 @@ def _dot(times: Sequence[Any]) -> str | None:
     return "o" if len(times) == 1 else None
 
 
-def _finish(axes: Axes, run: Run, title: str) -> None:
+def _finish_upper(axes: Axes, run: Run, title: str) -> None:
     axes.set_title(title)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper right", ncols=2, handlelength=1.2, columnspacing=1.4, borderaxespad=0)
     _mark_drops(axes, run)
+
+
+def _finish_lower(axes: Axes, run: Run, title: str) -> None:
+    axes.set_title(title, fontsize=9, color=MUTED, fontweight="normal", pad=4)
+    axes.set_xlabel("epoch")
+    _mark_drops(axes, run, named=False)
 
 
 def _mark_drops(axes: Axes, run: Run, named: bool = True) -> None:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -149,9 +148,7 @@ class _Report:
 
     def learning(self) -> None:
         """Curves over the epochs, and the findings of the training."""
-        records = self.run.metrics()
-        steps = [record for record in records if record["event"] == "step"]
-        epochs = [record for record in records if record["event"] == "epoch"]
+        steps, epochs = self.run.metrics("step"), self.run.metrics("epoch")
         if not steps:
             self.left_out.append("The learning curves: no step of the training is recorded.")
         parts = []
@@ -178,7 +175,7 @@ class _Report:
             parts.append(self.draw("layer-updates", curves.layer_updates(self.run), words, note))
         elif steps:
             self.left_out.append("Errors and layers over the epochs: the first epoch has not ended.")
-        html = f'<div class="pair">{"".join(parts)}</div>' + _health(records)
+        html = f'<div class="pair">{"".join(parts)}</div>' + _health(self.run)
         lead = "The loss of every step and the mean of every epoch; what was noticed on the way."
         self.sections.append(Section("learning", "How it learned", lead, html))
 
@@ -383,7 +380,7 @@ class _Report:
     def write(self, member: Member | None, evaluation: Evaluation | None) -> Path:
         """The page, with what is most important first."""
         config = self.run.config
-        epochs = [record for record in self.run.metrics() if record["event"] == "epoch"]
+        epochs = self.run.metrics("epoch")
         done = epochs[-1]["epoch"] if epochs else 0
         in_progress = done < config.recipe.epochs
         state = f"in progress: {done} of {config.recipe.epochs} epochs" if in_progress else f"{done} epochs"
@@ -454,10 +451,10 @@ def _dial(evaluation: Evaluation) -> str:
     return page.dial(evaluation.classes[evaluation.positive], rows, positives, len(score) - positives, start)
 
 
-def _health(records: list[dict[str, Any]]) -> str:
-    findings = [record for record in records if record["event"] == "finding"]
+def _health(run: Run) -> str:
+    findings = run.metrics("finding")
     if not findings:
-        return '<div class="card alone fine">Nothing wrong was noticed while it trained.</div>' if records else ""
+        return '<div class="card alone fine">Nothing wrong was noticed while it trained.</div>' if run.metrics() else ""
     return "".join(
         f'<div class="card alone finding"><p><b>{page.with_code(wording.sentence(finding["message"]))}</b></p>'
         f"<p>What to do: {page.with_code(finding['remedy'])}. <small>(Step {finding['step']:,}.)</small></p></div>"

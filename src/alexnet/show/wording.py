@@ -40,7 +40,7 @@ def numbers(run: Run, evaluation: Evaluation | None) -> dict[str, str]:
 
 
 def _so_far(run: Run) -> dict[str, str]:
-    epochs = [record for record in run.metrics() if record["event"] == "epoch"]
+    epochs = run.metrics("epoch")
     values = {"epochs done": f"{len(epochs)} of {run.config.recipe.epochs}"}
     if epochs:
         last = epochs[-1]
@@ -71,11 +71,10 @@ def in_short(run: Run, evaluation: Evaluation | None) -> Iterator[str]:
         elif worst_confusion(evaluation):
             yield worst_confusion(evaluation)
         yield calibration(evaluation)
-    records = run.metrics()
-    findings = [record for record in records if record["event"] == "finding"]
+    findings = run.metrics("finding")
     if findings:
         yield f"Noticed while it trained: {'; '.join(finding['message'] for finding in findings)}."
-    elif records:
+    elif run.metrics():
         yield "Nothing wrong was noticed while it trained."
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from alexnet.errors import AlexNetError
-from alexnet.weights.foreign import SIZE, Foreign, colour_mean, expected_shapes, require_arrays, shape_words
+from alexnet.weights.foreign import SIZE, Foreign, colour_mean, require_arrays, shape_words
 from alexnet.weights.imagenet import CAFFE_MEAN
 
 CROP = 227
@@ -55,10 +55,8 @@ def read_caffe(file: Path, mean: Path | None = None) -> Foreign:
         if layer.type == _NORM and layer.norm != (expected := {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0}):
             raise AlexNetError(f"{file}: {layer.name} normalises with {layer.norm}, not {expected}")
     weights, names = _weights(file, layers)
-    last = weights.get("logits.bias")
-    classes = len(last) if last is not None and last.dim() == 1 and len(last) else 1000
     claim = f"{file} is not Caffe's {'bvlc_alexnet' if variant == 'caffe' else 'bvlc_reference_caffenet'}"
-    require_arrays({name: a.shape for name, a in weights.items()}, expected_shapes(variant, classes), claim, names)
+    require_arrays(weights, variant, claim, names)
     return Foreign("Caffe", variant, weights, caffe_mean(mean), CROP).reading_bgr()
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alexnet import __version__
+from alexnet.errors import AlexNetError
 from alexnet.model import variants
 from alexnet.run import Config, Run
 
@@ -115,13 +116,9 @@ def _recipe(values: dict[str, Any]) -> dict[str, Any]:
 
 def _accuracy(run: Run) -> str:
     """From metrics.jsonl, of the epoch whose weights were kept."""
-    epochs = []
     try:
-        for line in (run.path / "metrics.jsonl").read_text().splitlines():
-            record = json.loads(line)
-            if record.get("event") == "epoch":
-                epochs.append(record)
-    except (OSError, ValueError):
+        epochs = run.metrics("epoch")
+    except AlexNetError:
         epochs = []
     if not epochs:
         return "Not measured in this run."

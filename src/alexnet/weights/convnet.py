@@ -18,7 +18,7 @@ from torch import Tensor
 
 from alexnet.errors import AlexNetError
 from alexnet.model import Activation, Conv, Dropout, Full, LocalNorm, Pool, SpatialNorm, Variant, variants
-from alexnet.weights.foreign import SIZE, Foreign, colour_mean, expected_shapes, require_arrays
+from alexnet.weights.foreign import SIZE, Foreign, colour_mean, require_arrays
 from alexnet.weights.imagenet import CAFFE_MEAN
 from alexnet.weights.pickles import array_of, check_zip, load_arrays
 
@@ -52,11 +52,9 @@ def read_convnet(file: Path, mean: Path | None = None) -> Foreign:
     kernels = len(weights["conv1.weight"])
     variant = next((v for v in known if any(isinstance(r, Conv) and r.kernels == kernels for r in v.layers)), known[0])
     claim = f"{file} is not the network {variant.name}"
-    classes = len(weights["logits.bias"])
-    require_arrays(
-        {name: array.shape for name, array in weights.items()}, expected_shapes(variant.name, classes), claim, names
-    )
+    require_arrays(weights, variant.name, claim, names)
     _require_norms(file, variant, [layer for _, layer in way])
+    classes = len(weights["logits.bias"])
     image, labels = _meta(mean, classes)
     return Foreign(
         "cuda-convnet", variant.name, weights, image, CROP, mean_of_centre=True, classes=labels or _numbered(classes)

@@ -9,7 +9,6 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from alexnet.data.augment import Preprocess, resized
 from alexnet.data.dataset import PreparedDataset, Split
+from alexnet.data.loader import evaluation_batches
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.files import write_whole
 from alexnet.model import AlexNet
@@ -263,22 +263,16 @@ def _cost_of_int8(
         return None
     right = np.zeros(2)
     same = 0
-    for indices, labels in _batches(split):
-        pictures = torch.from_numpy(np.array(split.gather(indices)))
-        patches = preprocess.centre(pictures)
+    for batch in evaluation_batches(split, 64):
+        patches = preprocess.centre(batch.pictures)
         with torch.inference_mode():
             ours = network(patches).argmax(1).numpy()
-        theirs = _answer(session, pictures if inside else patches.contiguous()).argmax(1)
+        theirs = _answer(session, batch.pictures if inside else patches.contiguous()).argmax(1)
+        labels = batch.labels.numpy()
         right += (ours == labels).sum(), (theirs == labels).sum()
         same += int((ours == theirs).sum())
     count = len(split)
     return Precision(path, split.name, count, right[0] / count, right[1] / count, same / count)
-
-
-def _batches(split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for start in range(0, len(split), 64):
-        indices = np.arange(start, min(start + 64, len(split)))
-        yield indices, split.labels[indices]
 
 
 def _measured(config: Config, data: str | os.PathLike[str] | None) -> tuple[str, Split]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from alexnet.errors import AlexNetError
 from alexnet.model import AlexNet, variants
 from alexnet.run import FORMAT_VERSION, Config
+from alexnet.weights.imagenet import CLASSES
 
 SIZE = 256  # side of the stored pictures that every published AlexNet cuts its patches from
 LARGEST = 1 << 28
@@ -60,27 +61,32 @@ class Foreign:
         return replace(self, weights={**self.weights, "conv1.weight": weight.contiguous()})
 
 
-def expected_shapes(variant: str, num_classes: int, switches: Mapping[str, str] | None = None) -> dict[str, torch.Size]:
-    """The arrays of a variant and their shapes, without memory for them."""
-    with torch.device("meta"):
-        state = AlexNet(variant, num_classes, **(switches or {})).state_dict()  # type: ignore[arg-type]
-    return {name: array.shape for name, array in state.items()}
-
-
 def require_arrays(
-    found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]], claim: str, names: Mapping[str, str]
+    weights: Mapping[str, Tensor],
+    variant: str,
+    claim: str,
+    names: Mapping[str, str],
+    *,
+    classes: int | None = None,
+    switches: Mapping[str, str] | None = None,
 ) -> None:
     """Raise an `AlexNetError` that names the arrays of the wrong shape, unknown and missing, up to three of each.
 
-    `found` and `expected`: shapes by our names. `claim`: what is refuted. `names`: ours → what the file calls them.
+    `weights`: under our names. `classes`: by default as many as there are biases in the last layer. `claim`: what is
+    refuted. `names`: ours → what the file calls them.
     """
+    if classes is None:
+        last = weights.get("logits.bias")
+        classes = len(last) if last is not None and last.dim() == 1 and len(last) else CLASSES
+    with torch.device("meta"):  # without memory for them
+        expected = AlexNet(variant, classes, **(switches or {})).state_dict()  # type: ignore[arg-type]
     other = [
-        f"{names.get(name, name)} is {shape_words(found[name])}, not {shape_words(shape)}"
-        for name, shape in expected.items()
-        if name in found and tuple(found[name]) != tuple(shape)
+        f"{names.get(name, name)} is {shape_words(weights[name].shape)}, not {shape_words(array.shape)}"
+        for name, array in expected.items()
+        if name in weights and weights[name].shape != array.shape
     ]
-    unknown = [f"{names.get(name, name)} is unknown" for name in found if name not in expected]
-    missing = [f"{names.get(name, name)} is missing" for name in expected if name not in found]
+    unknown = [f"{names.get(name, name)} is unknown" for name in weights if name not in expected]
+    missing = [f"{names.get(name, name)} is missing" for name in expected if name not in weights]
     problems = [*other[:3], *unknown[:3], *missing[:3]]
     more = len(other) + len(unknown) + len(missing) - len(problems)
     if problems:

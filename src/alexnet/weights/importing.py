@@ -27,7 +27,6 @@ from alexnet.weights.foreign import (
     SIZE,
     Foreign,
     config_of,
-    expected_shapes,
     require_arrays,
     require_finite,
 )
@@ -76,10 +75,12 @@ def import_weights(
         found = _renamed(found, _class_names(Path(classes)))
     config, image = _config(found, name)
     require_arrays(
-        {key: array.shape for key, array in found.weights.items()},
-        expected_shapes(config.recipe.variant, len(config.classes), config.switches),
+        found.weights,
+        config.recipe.variant,
         f"{name} is no {config.recipe.variant} network for {len(config.classes):,} classes",
         {},
+        classes=len(config.classes),
+        switches=config.switches,
     )
     require_finite(found.weights, name)
     run = _write(Path(out), config, found.weights, image)

@@ -17,6 +17,7 @@ from alexnet import __version__
 from alexnet.data.augment import Preprocess
 from alexnet.errors import AlexNetError
 from alexnet.model import AlexNet, LocalResponseNorm, OverhangConv2d, SpatialResponseNorm, variants
+from alexnet.run import MEAN, Config
 from alexnet.weights.caffe import caffe_mean
 from alexnet.weights.foreign import LARGEST, Foreign, colour_mean, config_of
 from alexnet.weights.imagenet import TORCHVISION_DEVIATION, TORCHVISION_MEAN
@@ -24,12 +25,9 @@ from alexnet.weights.imagenet import TORCHVISION_DEVIATION, TORCHVISION_MEAN
 if TYPE_CHECKING:
     import onnx
 
-    from alexnet.run import Config
-
 OPSET = 17  # of 2022: every operator below exists in it, and ONNX Runtime has read it since 1.13
 IR_VERSION = 8
 CONFIG = "alexnet.config"
-MEAN = "preprocess.mean"
 
 
 def to_onnx(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alexnet.errors import AlexNetError
 from alexnet.weights.caffe import CROP, caffe_mean
-from alexnet.weights.foreign import Foreign, expected_shapes, require_arrays
+from alexnet.weights.foreign import Foreign, require_arrays
 from alexnet.weights.pickles import array_of, load_arrays, objects_of
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
@@ -35,10 +35,8 @@ def read_toronto(file: Path, mean: Path | None = None) -> Foreign:
         for part, array in zip(("weight", "bias"), arrays, strict=True):
             names[f"{ours}.{part}"] = f"{theirs} ({'weights' if part == 'weight' else 'biases'})"
             weights[f"{ours}.{part}"] = torch.from_numpy(_turned(ours, np.asarray(array)))
-    last = weights.get("logits.bias")
-    classes = len(last) if last is not None and last.dim() == 1 and len(last) else 1000
     claim = f"{file} is not Toronto's bvlc_alexnet"
-    require_arrays({name: a.shape for name, a in weights.items()}, expected_shapes("caffe", classes), claim, names)
+    require_arrays(weights, "caffe", claim, names)
     return Foreign("Caffe, by way of Toronto", "caffe", weights, caffe_mean(mean), CROP).reading_bgr()
 
 

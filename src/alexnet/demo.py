@@ -89,10 +89,10 @@ def prepare_cells(folder: Path, data: Path) -> PreparedDataset:
     return prepare(solar.write_source(folder / "cells.csv"), data)
 
 
-def train_cells(data: Path, run: Path, seed: int) -> None:
+def train_cells(data: Path, run: Path, seed: int, **changes: Any) -> None:
     """A run on the solar cells; one that was stopped goes on."""
     if is_free(run):
-        train(data, run, seed=seed, **CHANGES)
+        train(data, run, seed=seed, **CHANGES, **changes)
     else:
         train(data, run, resume=True)
 

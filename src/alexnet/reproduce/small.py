@@ -43,7 +43,7 @@ def _measure(name: str, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
         prepare(_source(folder / "cells.csv", SETS[name]), data)
     losses = []
     for seed in seeds:
-        training = begin(data, folder / f"seed-{seed}", resume=(folder / f"seed-{seed}").exists(), seed=seed)
+        training = begin(data, folder / f"seed-{seed}", resume=(folder / f"seed-{seed}").exists(), seed=seed, init="he")
         tenth = training.total_steps // 10
         if training.at.step < tenth:
             training.run_to_end(tenth)

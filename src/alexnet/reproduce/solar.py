@@ -1,4 +1,4 @@
-"""The demo's training over several seeds: mean and spread of the accuracy on cells never seen."""
+"""The demo's training, from scratch, over several seeds: mean and spread of the accuracy on cells never seen."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str) -> 
     dataset = prepare_cells(work, data)
     runs = []
     for seed in seeds:
-        train_cells(data, work / f"seed-{seed}", seed)
+        train_cells(data, work / f"seed-{seed}", seed, init="he")
         runs.append(_measured(work / f"seed-{seed}", dataset, seed))
     accuracies = [entry["views_10"]["top1"] for entry in runs]
     test = dataset.split("test")

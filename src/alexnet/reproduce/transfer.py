@@ -1,0 +1,175 @@
+"""What the starter features are worth: from scratch, a linear probe, fine-tuning; with few pictures and many."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet import demo, solar
+from alexnet.data.dataset import INDEX_NAME, PreparedDataset
+from alexnet.data.prepare import prepare
+from alexnet.errors import AlexNetError
+from alexnet.evaluation.evaluate import evaluate
+from alexnet.files import write_whole
+from alexnet.provenance import provenance, write_result
+from alexnet.run import is_free
+from alexnet.training.loop import begin, train
+from alexnet.training.probe import probe
+
+SIZES: tuple[int | None, ...] = (12, 100, 1000, None)
+"""Training pictures; None for all."""
+WAYS = ("scratch", "probe", "starter")
+SOLAR = "solar"
+SIZE_OF_OTHERS = 64
+"""Side to which other pictures than the solar cells are prepared: those of the published sets are no larger."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One training, or one probe: on `pictures` of a set (None: all of them), drawn with `seed`."""
+
+    set: str
+    pictures: int | None
+    way: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """solar/100/starter/0"""
+        return "/".join(map(str, (self.set, self.pictures or "all", self.way, self.seed)))
+
+
+def reproduce(
+    work: Path, results: Path, seeds: Sequence[int], command: str, data: Sequence[str] = (), only: Sequence[str] = ()
+) -> str:
+    """Measure every arm, or those whose name begins with one of `only`, and write all that were ever measured there.
+
+    The solar cells are always one set; `data` are others, folders with train/ and test/ or val/, one folder a class.
+    Returns a line that says what came out.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    sets = {SOLAR: demo.prepare_cells(work, work / "data")}
+    for folder in data:
+        sets[Path(folder).resolve().name] = _prepared(Path(folder), work / Path(folder).resolve().name)
+    for arm in _arms(sets, seeds):
+        if (not only or any(arm.name.startswith(name) for name in only)) and not _kept(work, arm).exists():
+            print(f"{arm.name}:", file=sys.stderr)
+            write_whole(_kept(work, arm), json.dumps(_measure(arm, sets[arm.set], work)).encode())
+    measured = {
+        arm: json.loads(_kept(work, arm).read_text()) for arm in _arms(sets, seeds) if _kept(work, arm).exists()
+    }
+    if not measured:
+        raise AlexNetError(f"no arm's name begins with {' or '.join(only)}; they look like solar/100/starter/0")
+    table = _summary(measured)
+    report = {
+        "what": "accuracy on test pictures: a network from scratch, a linear classifier on the starter's conv5, and "
+        "the network trained from the starter; so many training pictures, drawn evenly from all with the seed",
+        "sets": {name: {split: len(one.split(split)) for split in one.splits} for name, one in sets.items()},
+        "published_percent": {SOLAR: solar.PUBLISHED},
+        "table": table,
+        "arms": {arm.name: entry for arm, entry in measured.items()},
+        **provenance(command),
+    }
+    write_result(results, report)
+    return "\n".join(
+        f"{row['set']} {row['pictures']} {row['way']}: {row['mean']:.2%} over {len(row['seeds'])} seeds"
+        for row in table
+    )
+
+
+def _prepared(folder: Path, where: Path) -> PreparedDataset:
+    data = where / "data"
+    return PreparedDataset.open(data) if (data / INDEX_NAME).exists() else prepare(folder, data, size=SIZE_OF_OTHERS)
+
+
+def _arms(sets: dict[str, PreparedDataset], seeds: Sequence[int]) -> Iterator[Arm]:
+    """The cheap ones first; none whose pictures would not be one of each class, or be all of them."""
+    for pictures in SIZES:
+        for name, dataset in sets.items():
+            if pictures is None or len(dataset.classes) <= pictures < len(dataset.split("train")):
+                for seed in seeds:
+                    yield from (Arm(name, pictures, way, seed) for way in WAYS)
+
+
+def _kept(work: Path, arm: Arm) -> Path:
+    return work / f"{arm.name.replace('/', '-')}.json"
+
+
+def _measure(arm: Arm, dataset: PreparedDataset, work: Path) -> dict[str, Any]:
+    changes = demo.CHANGES if arm.set == SOLAR else {}
+    data = dataset.path if arm.pictures is None else _drawn(dataset, arm, work)
+    run = work / "runs" / arm.name
+    start = time.monotonic()
+    measured = "test" if "test" in dataset.splits else "val"
+    if arm.way == "probe":
+        training = begin(data, run.with_name(f"{arm.seed}-probe"), seed=arm.seed, init="starter", **changes)
+        network, preprocess = training.network.eval(), training.preprocess
+        found = probe(
+            network, preprocess, training.training, dataset.split(measured), "conv5", training.dtype, pictures=None
+        )
+        accuracy = float("nan") if found is None else found.accuracy
+        return {"accuracy": accuracy, "seconds": time.monotonic() - start}
+    init = {"scratch": "he", "starter": "starter"}[arm.way]
+    if is_free(run):
+        train(data, run, seed=arm.seed, init=init, **changes)
+    else:
+        train(data, run, resume=True)
+    seconds = time.monotonic() - start
+    result = evaluate(run, dataset, split=measured, views=10 if arm.set == SOLAR else 1, precision="auto")
+    return {"accuracy": result.top1, "seconds": seconds}
+
+
+def _drawn(dataset: PreparedDataset, arm: Arm, work: Path) -> Path:
+    """A dataset of so many training pictures, every class in its share, and at least one of each."""
+    data = work / "drawn" / f"{arm.set}-{arm.pictures}-{arm.seed}"
+    if (data / INDEX_NAME).exists():
+        return data
+    assert arm.pictures is not None
+    split = dataset.split("train")
+    order = np.random.default_rng(arm.seed).permutation(len(split))
+    first_of_each = [order[np.flatnonzero(split.labels[order] == label)[0]] for label in range(len(dataset.classes))]
+    rest = order[~np.isin(order, first_of_each)]
+    rest = rest[np.argsort(split.labels[rest], kind="stable")]
+    spread = np.linspace(0, len(rest) - 1, arm.pictures - len(first_of_each)).round().astype(np.int64)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "label", "split"])
+    for index in [*first_of_each, *rest[spread]]:
+        writer.writerow([split.paths(int(index)), dataset.classes[split.labels[index]], "train"])
+    listing = data.with_suffix(".csv")
+    listing.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(listing, text.getvalue().encode())
+    prepare(listing, data, size=dataset.size)
+    return data
+
+
+def _summary(measured: dict[Arm, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and spread over the seeds, a row for each set, number of pictures and way."""
+    rows: dict[tuple[str, int | None, str], list[Arm]] = {}
+    for arm in measured:
+        rows.setdefault((arm.set, arm.pictures, arm.way), []).append(arm)
+    table = []
+    for (name, pictures, way), arms in rows.items():
+        accuracies = [measured[arm]["accuracy"] for arm in arms]
+        table.append(
+            {
+                "set": name,
+                "pictures": pictures or "all",
+                "way": way,
+                "mean": statistics.mean(accuracies),
+                "standard_deviation": statistics.stdev(accuracies) if len(arms) > 1 else None,
+                "seeds": [arm.seed for arm in arms],
+                "seconds": statistics.mean(measured[arm]["seconds"] for arm in arms),
+            }
+        )
+    return table

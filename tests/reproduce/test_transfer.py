@@ -1,0 +1,45 @@
+"""What `alexnet reproduce transfer` draws and in which order it measures; measuring itself takes hours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alexnet.data.dataset import PreparedDataset
+from alexnet.data.prepare import prepare
+from alexnet.reproduce.transfer import WAYS, Arm, _arms, _drawn, _summary
+
+
+@pytest.fixture(scope="module")
+def dataset(striped_folder, tmp_path_factory) -> PreparedDataset:
+    data = tmp_path_factory.mktemp("transfer") / "data"
+    return prepare(striped_folder(3, 24), data, size=72, progress=False)
+
+
+@pytest.mark.parametrize("pictures", [2, 9, 18])
+def test_pictures_are_drawn_from_training_evenly_and_with_every_class(dataset, tmp_path: Path, pictures: int):
+    drawn = [PreparedDataset.open(_drawn(dataset, Arm("x", pictures, "probe", seed), tmp_path)) for seed in (0, 1)]
+    for one in drawn:
+        assert one.classes == dataset.classes
+        counts = one.split("train").class_counts
+        assert sum(counts) == pictures
+        assert min(counts) >= 1
+        assert counts[1] >= counts[0]
+    paths = [{one.split("train").paths(i) for i in range(pictures)} for one in drawn]
+    known = {dataset.split("train").paths(i) for i in range(len(dataset.split("train")))}
+    assert paths[0] <= known
+    assert paths[0] != paths[1]
+
+
+def test_arms_are_those_that_can_be_drawn_the_small_ones_first(dataset):
+    names = [arm.name for arm in _arms({"x": dataset}, [0, 1])]
+    assert names == [f"x/{size}/{way}/{seed}" for size in (12, "all") for seed in (0, 1) for way in WAYS]
+
+
+def test_the_table_has_mean_and_spread_over_the_seeds():
+    measured = {Arm("x", None, "probe", seed): {"accuracy": 0.5 + seed / 10, "seconds": seed} for seed in (0, 1, 2)}
+    (row,) = _summary(measured)
+    assert (row["pictures"], row["seeds"], row["seconds"]) == ("all", [0, 1, 2], 1)
+    assert (row["mean"], row["standard_deviation"]) == pytest.approx((0.6, np.std([0.5, 0.6, 0.7], ddof=1)))

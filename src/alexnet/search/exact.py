@@ -28,31 +28,28 @@ def nearest(
     candidates, it is done again with more of them.
     """
     k = min(k, len(stored))
+    kept = k + spare
     candidates = np.empty((len(queries), 0), dtype=np.int64)
-    squares = np.empty((len(queries), 0), dtype=np.float32)
-    beyond = np.full(len(queries), np.inf, dtype=np.float32)
-    lengths = np.einsum("nd,nd->n", queries, queries)
-    longest = np.float32(0)
+    bounds = np.empty((len(queries), 0), dtype=np.float32)  # below the squared distance of each candidate
+    beyond = np.full(len(queries), np.inf, dtype=np.float32)  # and of everything else
+    squares = np.einsum("nd,nd->n", queries, queries)[:, None]
+    # The rounding of a sum of d products, in any order, is at most d · 2^-24 of the product of the lengths.
+    rounding = stored.shape[1] * 2.0**-24
     for start in range(0, len(stored), ROWS):
         block = stored[start : start + ROWS]
-        block_lengths = np.einsum("md,md->m", block, block)
-        longest = max(longest, block_lengths.max(initial=0))
-        of_block = lengths[:, None] + block_lengths - 2 * (queries @ block.T)
-        squares = np.concatenate([squares, of_block], axis=1)
+        of_both = squares + np.einsum("md,md->m", block, block)
+        # (|q| + |x|)² is at most 2 (|q|² + |x|²).
+        bounds = np.concatenate([bounds, (1 - 2 * rounding) * of_both - 2 * (queries @ block.T)], axis=1)
         rows = np.arange(start, start + len(block))
-        candidates = np.concatenate([candidates, np.broadcast_to(rows, of_block.shape)], axis=1)
-        if squares.shape[1] > k + spare:
-            order = np.argpartition(squares, k + spare, axis=1)
-            beyond = np.minimum(beyond, np.take_along_axis(squares, order[:, k + spare, None], axis=1)[:, 0])
-            squares = np.take_along_axis(squares, order[:, : k + spare], axis=1)
-            candidates = np.take_along_axis(candidates, order[:, : k + spare], axis=1)
+        candidates = np.concatenate([candidates, np.broadcast_to(rows, of_both.shape)], axis=1)
+        if bounds.shape[1] > kept:
+            order = np.argpartition(bounds, kept, axis=1)
+            beyond = np.minimum(beyond, np.take_along_axis(bounds, order[:, kept, None], axis=1)[:, 0])
+            bounds = np.take_along_axis(bounds, order[:, :kept], axis=1)
+            candidates = np.take_along_axis(candidates, order[:, :kept], axis=1)
         done(len(block))
     distances, rows = rerank(queries, stored, candidates, k)
-    if not k:
-        return distances, rows
-    # The rounding of a sum of d products is at most d · 2^-24 of the product of the lengths, each of them at most this.
-    error = 4 * stored.shape[1] * 2.0**-24 * np.maximum(lengths, longest)
-    unsure = np.flatnonzero(distances[:, -1].astype(np.float64) ** 2 > beyond - error)
+    unsure = np.flatnonzero(distances.max(axis=1, initial=0).astype(np.float64) ** 2 > beyond)
     if len(unsure):
         distances[unsure], rows[unsure] = nearest(queries[unsure], stored, k, 8 * spare)
     return distances, rows

@@ -22,10 +22,10 @@ from alexnet.files import write_whole
 from alexnet.search.components import SEED, principal_components, sample_of
 
 BITS = 128
-HIDDEN = 512
-STEPS = 1500
+HIDDEN = 256
+STEPS = 500
 BATCH_SIZE = 256
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 2e-3
 ROWS = 4096
 
 

@@ -89,11 +89,9 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
         seconds["vectors"] = timed(lambda: write_vectors(features, source, count))
     stored = np.load(features, mmap_mode="r")
     if not index.exists():
-        with progress(count, "index") as bar:
-            seconds["index"] = timed(lambda: lists.build(index, stored, faiss, bar.advance))
+        seconds["index"] = timed(lambda: lists.build(index, stored, faiss))
     if not coder.exists():
-        with progress(codes.STEPS, "codes") as bar:
-            seconds["codes"] = timed(lambda: codes.build(coder, stored, bar.advance))
+        seconds["codes"] = timed(lambda: codes.build(coder, stored))
 
     queries = source.draw(QUERIES, count + 1)
     with progress(count, "exact") as bar:

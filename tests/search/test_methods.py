@@ -31,14 +31,12 @@ def test_the_index_finds_nearly_all_at_their_exact_distances(
     clustered: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:
     stored, queries = clustered
-    done: list[int] = []
-    lists.build(tmp_path / "index.faiss", stored, faiss, done.append)
+    lists.build(tmp_path / "index.faiss", stored, faiss)
     distances, rows = lists.Lists(tmp_path / "index.faiss", stored, faiss).nearest(queries, 10)
     assert recall(rows, exact.nearest(queries, stored, 10)[1]) > 0.95
     differences = stored[rows].astype(np.float64) - queries[:, None]
     np.testing.assert_allclose(distances, np.sqrt((differences**2).sum(-1)), rtol=1e-5)
     assert (np.diff(distances, axis=1) >= 0).all()
-    assert sum(done) == 6000
     assert [path.name for path in tmp_path.iterdir()] == ["index.faiss"]
 
 

@@ -7,7 +7,6 @@ is passed on as if it were tanh.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from alexnet.files import write_whole
+from alexnet.progress import progress
 from alexnet.search.components import SEED, principal_components, sample_of
 
 BITS = 128
@@ -29,19 +29,17 @@ LEARNING_RATE = 2e-3
 ROWS = 4096
 
 
-def learn(
-    stored: np.ndarray, seed: int = SEED, done: Callable[[int], None] = lambda step: None
-) -> tuple[np.ndarray, np.ndarray]:
+def learn(stored: np.ndarray, seed: int = SEED) -> tuple[np.ndarray, np.ndarray]:
     """Train the auto-encoder on `stored` (n, d); returns weight (128, d) and bias (128,) of its encoder, float32.
 
-    The same seed gives the same codes. `done` is called after each of `STEPS` steps.
+    The same seed gives the same codes.
     """
     sample = sample_of(stored)
     mean, components = principal_components(sample)
     projected = torch.from_numpy((sample - mean) @ components.T)
     scale = projected.std(correction=0).clamp(min=torch.finfo(torch.float32).tiny)
     points = projected / scale
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), progress(STEPS, "learn binary codes") as bar:
         torch.manual_seed(seed)
         encoder = nn.Linear(points.shape[1], BITS)
         decoder = nn.Sequential(nn.Linear(BITS, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, points.shape[1]))
@@ -58,7 +56,7 @@ def learn(
             loss.backward()
             optimizer.step()
             schedule.step()
-            done(1)
+            bar.advance()
     weight = encoder.weight.detach().numpy() @ components / scale.numpy()
     return weight, encoder.bias.detach().numpy() - weight @ mean
 
@@ -68,9 +66,9 @@ def encode(features: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.nda
     return np.packbits(features @ weight.T + bias > 0, axis=1)
 
 
-def build(path: Path, stored: np.ndarray, done: Callable[[int], None] = lambda step: None) -> None:
-    """Learn an encoder for `stored` and write it with the code of every row; `done` as for `learn`."""
-    weight, bias = learn(stored, done=done)
+def build(path: Path, stored: np.ndarray) -> None:
+    """Learn an encoder for `stored` and write it with the code of every row."""
+    weight, bias = learn(stored)
     blocks = [encode(stored[start : start + ROWS], weight, bias) for start in range(0, len(stored), ROWS)]
     write_whole(path, to_safetensors({"weight": weight, "bias": bias, "codes": np.concatenate(blocks)}))
 

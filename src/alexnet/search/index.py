@@ -169,11 +169,9 @@ class Index:
     def _build(self, method: str) -> None:
         file = self.folder / _FILES[method]
         if method == "index":
-            with progress(len(self), "index") as bar:
-                lists.build(file, self.stored, _faiss(), bar.advance)
+            lists.build(file, self.stored, _faiss())
         else:
-            with progress(codes.STEPS, "learn binary codes") as bar:
-                codes.build(file, self.stored, bar.advance)
+            codes.build(file, self.stored)
         about = {"found": self._measure(self._read(method)), "faiss": _faiss().__version__}
         write_whole(self._about(method), json.dumps(about, indent=1).encode() + b"\n")
 

@@ -8,13 +8,13 @@ among the best; the distances are exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from alexnet.files import write_whole
+from alexnet.progress import progress
 from alexnet.search.components import SEED, principal_components, sample_of
 from alexnet.search.exact import rerank
 
@@ -23,8 +23,8 @@ SHORTLIST = 128  # and pictures whose exact distance it asks for, at least
 ROWS = 4096
 
 
-def build(path: Path, stored: np.ndarray, faiss: Any, done: Callable[[int], None] = lambda rows: None) -> None:
-    """Write the index of `stored` (n, d) float32; `done` is told how many rows more are in it."""
+def build(path: Path, stored: np.ndarray, faiss: Any) -> None:
+    """Write the index of `stored` (n, d) float32."""
     sample = sample_of(stored)
     mean, components = principal_components(sample)
     width, count = components.shape[0], round(len(stored) ** 0.5)
@@ -32,10 +32,11 @@ def build(path: Path, stored: np.ndarray, faiss: Any, done: Callable[[int], None
     lists.cp.seed = SEED
     lists.cp.min_points_per_centroid = 1  # a warning otherwise
     lists.train((sample - mean) @ components.T)
-    for start in range(0, len(stored), ROWS):
-        block = stored[start : start + ROWS]
-        lists.add((block - mean) @ components.T)
-        done(len(block))
+    with progress(len(stored), "index") as bar:
+        for start in range(0, len(stored), ROWS):
+            block = stored[start : start + ROWS]
+            lists.add((block - mean) @ components.T)
+            bar.advance(len(block))
     projection = faiss.LinearTransform(stored.shape[1], width, True)
     faiss.copy_array_to_vector(components.ravel(), projection.A)
     faiss.copy_array_to_vector(-components @ mean, projection.b)

@@ -28,8 +28,8 @@ def test_pictures_are_drawn_from_training_evenly_and_with_every_class(dataset, t
         assert min(counts) >= 1
         assert counts[1] >= counts[0]
     paths = [{one.split("train").paths(i) for i in range(pictures)} for one in drawn]
-    known = {dataset.split("train").paths(i) for i in range(len(dataset.split("train")))}
-    assert paths[0] <= known
+    split, source = dataset.split("train"), Path(dataset.source)
+    assert paths[0] <= {str(source / split.paths(i)) for i in range(len(split))}
     assert paths[0] != paths[1]
 
 

@@ -17,7 +17,8 @@ from random_runs import make_run
 
 from alexnet import AlexNetError, PreparedDataset, Run, UsageError
 from alexnet.data.prepare import prepare
-from alexnet.search import codes, features, open_index
+from alexnet.features import layer_features
+from alexnet.search import codes, open_index
 from alexnet.search import index as index_module
 
 
@@ -32,7 +33,7 @@ def test_features_are_the_activations_of_fc7(run: Path, striped_data: Path) -> N
     split = PreparedDataset.open(striped_data).split("train")
     network, preprocess = Run.open(run).load()
     pictures = split.gather(np.array([5, 0, 23]))
-    (found,) = features.fc7_features(network, preprocess, [pictures])
+    (found,) = layer_features(network, preprocess, [pictures])
     x = preprocess.centre(torch.from_numpy(pictures))
     with torch.inference_mode():
         for name, module in network.named_children():
@@ -82,12 +83,12 @@ def test_a_killed_build_leaves_nothing_half_written(run: Path, striped_data: Pat
     code = (
         "import sys, time\n"
         "from alexnet.search import index\n"
-        "compute = index.fc7_features\n"
+        "compute = index.layer_features\n"
         "def slow(*given):\n"
         "    for features in compute(*given):\n"
         "        yield features\n"
         "        time.sleep(600)\n"
-        "index.BATCH_SIZE, index.fc7_features = 8, slow\n"
+        "index.BATCH_SIZE, index.layer_features = 8, slow\n"
         "index.open_index(sys.argv[1], sys.argv[2], split='val')\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(run), str(striped_data)])

@@ -144,8 +144,10 @@ def _drawn(dataset: PreparedDataset, arm: Arm, work: Path) -> Path:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "split"])
+    source = Path(dataset.source)
+    root = (source if source.is_dir() else source.parent).resolve()
     for index in [*first_of_each, *rest[spread]]:
-        writer.writerow([split.paths(int(index)), dataset.classes[split.labels[index]], "train"])
+        writer.writerow([root / split.paths(int(index)), dataset.classes[split.labels[index]], "train"])
     listing = data.with_suffix(".csv")
     listing.parent.mkdir(parents=True, exist_ok=True)
     write_whole(listing, text.getvalue().encode())

@@ -24,11 +24,11 @@ from alexnet.data.loader import evaluation_batches
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation.ensemble import Member
 from alexnet.evaluation.evaluate import check_fit
+from alexnet.features import BATCH_SIZE, layer_features
 from alexnet.files import locked, write_whole
 from alexnet.progress import progress
 from alexnet.run import Run
 from alexnet.search import codes, exact, lists
-from alexnet.search.features import BATCH_SIZE, fc7_features
 from alexnet.training.precision import choose_device
 
 METHODS = ("auto", "exact", "index", "codes")
@@ -87,7 +87,7 @@ class Index:
 
     def features(self, pictures: np.ndarray) -> np.ndarray:
         """Prepared pictures (N, size, size, 3) uint8 RGB as `nearest` takes them: (N, 4096) float32."""
-        return next(fc7_features(self.member.network, self.member.preprocess, [pictures]))
+        return next(layer_features(self.member.network, self.member.preprocess, [pictures]))
 
     def nearest(self, features: np.ndarray, k: int, method: str = "auto") -> tuple[np.ndarray, np.ndarray]:
         """What is nearest to each row of `features` (Q, D) float32, the nearest first.
@@ -147,7 +147,7 @@ class Index:
     def _write_features(self, file: IO[bytes]) -> None:
         batches = (batch.pictures.numpy() for batch in evaluation_batches(self.split, BATCH_SIZE))
         with progress(len(self), f"fc7 of {self.split.name} pictures") as bar:
-            for features in fc7_features(self.member.network, self.member.preprocess, batches):
+            for features in layer_features(self.member.network, self.member.preprocess, batches):
                 if not np.isfinite(features).all():
                     raise AlexNetError(f"{self.member.run.path}: fc7 is not finite: its weights are not sound")
                 if not bar.done:

@@ -20,13 +20,13 @@ from alexnet.evaluation import metrics
 from alexnet.evaluation.ensemble import Member
 from alexnet.evaluation.evaluate import Evaluation, evaluate
 from alexnet.evaluation.tables import WORDS
+from alexnet.features import BATCH_SIZE, layer_features
 from alexnet.files import write_whole
 from alexnet.progress import Progress, progress
 from alexnet.provenance import machine
 from alexnet.recipe import recipes
 from alexnet.run import Run
 from alexnet.search.exact import nearest
-from alexnet.search.features import BATCH_SIZE, fc7_features
 from alexnet.show import attribution, curves, kernels, measures, neighbours, page, pictures, style, wording
 from alexnet.show.mosaic import mosaic
 from alexnet.show.page import Section
@@ -284,7 +284,7 @@ class _Report:
         dtype = choose_precision(precision, member.preprocess.mean.device)
         with progress(len(stored) + len(asked), "fc7 of training pictures") as bar:
             known, wanted = (
-                np.concatenate(list(fc7_features(member.network, member.preprocess, batches, dtype)))
+                np.concatenate(list(layer_features(member.network, member.preprocess, batches, precision=dtype)))
                 for batches in (_batches(train, stored, bar), _batches(split, asked, bar))
             )
         distances, rows = nearest(wanted, known, NEIGHBOURS)

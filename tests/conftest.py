@@ -6,21 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from stripes import striped_picture
 
 from alexnet.data.prepare import prepare
 
 # What a shell runs in the background ignores Ctrl-C, and so would the processes that the tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def striped_picture(rng: np.random.Generator, upright: bool, size: int) -> Image.Image:
-    """Noise with stripes that stand or lie, at a random phase, width, contrast and tint: easy, but not trivial."""
-    across = np.arange(size)
-    wave = np.sin(2 * np.pi * across / rng.uniform(8, 16) + rng.uniform(0, 2 * np.pi)) * rng.uniform(25, 60)
-    grey = 128 + (wave[None, :] if upright else wave[:, None]) + rng.normal(0, 25, (size, size))
-    return Image.fromarray((grey[..., None] * rng.uniform(0.7, 1.2, 3)).clip(0, 255).astype(np.uint8))
 
 
 @pytest.fixture(scope="session")

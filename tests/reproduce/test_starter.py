@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import striped_picture
+from stripes import striped_picture
 
 from alexnet.cli import main
 from alexnet.reproduce import starter

@@ -16,8 +16,8 @@ import numpy as np
 from alexnet.classifier import picture_files, read_ahead
 from alexnet.data.dataset import PreparedDataset
 from alexnet.errors import AlexNetError, UsageError
+from alexnet.features import BATCH_SIZE
 from alexnet.progress import progress
-from alexnet.search.features import BATCH_SIZE
 from alexnet.search.index import Index, choose_method, open_index
 from alexnet.training.allocator import keep_pages
 

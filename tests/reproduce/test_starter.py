@@ -52,6 +52,7 @@ def test_from_tiny_imagenet_to_features_a_card_and_results(tiny: Path, tmp_path:
     assert features.config is not None
     assert features.config.classes == list(CLASSES)
     assert str(tmp_path) not in (out / starter.FILE).read_bytes()[:20_000].decode(errors="ignore")
+    assert results.with_name("starter-kernels.png").read_bytes().startswith(b"\x89PNG")
     card = (out / starter.CARD).read_text()
     assert starter.KEPT[0] in card
     assert "12 training and 4 validation pictures" in card

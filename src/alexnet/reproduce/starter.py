@@ -19,6 +19,8 @@ from alexnet.evaluation.evaluate import evaluate
 from alexnet.files import write_whole
 from alexnet.provenance import provenance, write_result
 from alexnet.run import MEAN, Run, is_free
+from alexnet.show.kernels import first_layer_kernels
+from alexnet.show.style import png
 from alexnet.training.loop import train
 
 # What `transfer` measures on was not seen before: nine classes, and the twenty of another selection.
@@ -45,7 +47,8 @@ FILE, CARD = "starter.safetensors", "starter.md"
 
 
 def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, data: Sequence[str] = ()) -> str:
-    """Train on Tiny ImageNet (`data`: its folder tiny-imagenet-200) and write the features and their card in `work`.
+    """Train on Tiny ImageNet (`data`: its folder tiny-imagenet-200) and write the features and their card in `work`,
+    the first-layer kernels beside `results`.
 
     What was trained before, there, is not trained again, and what was stopped goes on. Of several seeds the features
     of the first are written. Returns a line that says what came out.
@@ -81,6 +84,7 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, dat
     write_whole(work / FILE, features_of(first))
     write_whole(work / CARD, card(report).encode())
     write_result(results, report)
+    write_whole(results.with_name("starter-kernels.png"), png(first_layer_kernels(first.load()[0])))
     return f"{runs[0]['views_10']['top1']:.1%} of {len(dataset.split('val')):,} pictures right; {work / FILE}"
 
 

@@ -359,6 +359,18 @@ class AlexNet(nn.Module):
             x = module(x)
         return x
 
+    def each_of(self, x: Tensor, layers: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """`features` of several layers in one pass, in the order that a picture passes them.
+
+        What is yielded is good until the next is asked for: what follows may work in place. Raises `UsageError` for a
+        name that the variant does not have.
+        """
+        ends = {self._end_of(layer): layer for layer in layers}
+        for number, module in enumerate(self.children(), start=1):
+            x = module(x)
+            if number in ends:
+                yield ends[number], x
+
     def logits_from(self, activations: Tensor, layer: str) -> Tensor:
         """The rest of the way: what `features` gave for a layer → logits (N, num_classes).
 

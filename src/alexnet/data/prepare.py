@@ -47,7 +47,7 @@ from alexnet.data.shards import (
 from alexnet.data.sources import open_source
 from alexnet.data.statistics import statistics
 from alexnet.errors import AlexNetError, UsageError
-from alexnet.files import write_whole
+from alexnet.files import locked, write_whole
 from alexnet.progress import Progress, time_words
 from alexnet.progress import progress as show_progress
 
@@ -205,7 +205,7 @@ def _claimed(folder: Path, source: str, options: dict[str, Any]) -> Iterator[Non
     existed = folder.exists()
     try:
         (folder / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
+        with locked(folder / WORK_FOLDER / "lock"):
             for path in [*folder.glob(".*.tmp"), *(folder / WORK_FOLDER).glob(".*.tmp")]:
                 path.unlink(missing_ok=True)
             write_whole(folder / PLAN_NAME, (json.dumps(plan, indent=1, ensure_ascii=False) + "\n").encode())
@@ -215,23 +215,10 @@ def _claimed(folder: Path, source: str, options: dict[str, Any]) -> Iterator[Non
                 if not any(folder.glob("*.arrow")):  # nothing was made yet
                     _clean(folder, remove=not existed)
                 raise
+    except BlockingIOError:
+        raise AlexNetError(f"another alexnet prepares {folder} just now") from None
     except OSError as error:
         raise AlexNetError(f"{folder} can't be written: {error.strerror or error}") from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second preparation out of the folder; the lock ends with the process, however that ends."""
-    with (folder / WORK_FOLDER / "lock").open("w") as lock:
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows
-            pass
-        except BlockingIOError:
-            raise AlexNetError(f"another alexnet prepares {folder} just now") from None
-        yield
 
 
 def _list_pictures(source: Any, folder: Path) -> list[str]:

@@ -27,6 +27,7 @@ from alexnet.evaluation.metrics import Predictions
 from alexnet.evaluation.views import VIEWS
 from alexnet.files import write_whole
 from alexnet.progress import Progress, progress
+from alexnet.run import Run
 from alexnet.training.allocator import keep_pages
 from alexnet.training.precision import choose_device, choose_precision
 from alexnet.working import WorkingNetwork
@@ -193,7 +194,7 @@ def evaluate(
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     members = load_members(paths, where)
-    _check_fit(members[0], dataset)
+    check_fit(members[0].run, dataset)
 
     with_val = search and "val" in dataset.splits and measured.name != "val" and len(dataset.split("val")) > 0
     searched = dataset.split("val") if with_val else measured
@@ -285,12 +286,13 @@ def _check(
         raise UsageError(f"no class {positive!r} in {dataset.path}; there are: {', '.join(dataset.classes)}")
 
 
-def _check_fit(member: Member, dataset: PreparedDataset) -> None:
-    config, path = member.run.config, str(member.run.path)
-    require_same_classes(config.classes, path, dataset.classes, str(dataset.path), "the run can't be measured on it")
+def check_fit(run: Run, dataset: PreparedDataset, so: str = "the run can't be measured on it") -> None:
+    """Raise an `AlexNetError` that ends in `so` unless the dataset has the run's classes and size of pictures."""
+    config = run.config
+    require_same_classes(config.classes, str(run.path), dataset.classes, str(dataset.path), so)
     if config.size != dataset.size:
         raise AlexNetError(
-            f"{path} reads pictures of {config.size} pixels, {dataset.path} has {dataset.size}: "
+            f"{run.path} reads pictures of {config.size} pixels, {dataset.path} has {dataset.size}: "
             f"prepare it with --size {config.size}"
         )
 

@@ -2,54 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 
-from alexnet.data.augment import Preprocess
-from alexnet.data.dataset import Split
-from alexnet.model import AlexNet
 from alexnet.show.style import GREEN, MUTED, RED, Figure, canvas, clipped, drawn, place
-from alexnet.training.precision import autocast
-
-BATCH_SIZE = 64
-
-
-@torch.inference_mode()
-def fc7_features(
-    network: AlexNet,
-    preprocess: Preprocess,
-    split: Split,
-    indices: np.ndarray,
-    precision: torch.dtype = torch.float32,
-    done: Callable[[int], None] = lambda count: None,
-) -> np.ndarray:
-    """The activations of fc7 for the central view of the pictures of `indices`: (n, 4096) float32.
-
-    `done` is called with the number of pictures after every batch.
-    """
-    device = preprocess.mean.device
-    parts = []
-    # One context around all batches: the weights are rounded to bfloat16 once.
-    with autocast(device, precision):
-        for start in range(0, len(indices), BATCH_SIZE):
-            pictures = torch.from_numpy(split.gather(indices[start : start + BATCH_SIZE])).to(device)
-            parts.append(network.features(preprocess.centre(pictures), "fc7").float().cpu())
-            done(len(pictures))
-    return torch.cat(parts).numpy()
-
-
-def nearest(queries: np.ndarray, stored: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `k` of `stored` (m, d) nearest to each of `queries` (n, d) by Euclidean distance, the nearest first.
-
-    Returns their rows (n, k) int64 and their distances (n, k) float32.
-    """
-    distances = torch.cdist(
-        torch.from_numpy(queries), torch.from_numpy(stored), compute_mode="donot_use_mm_for_euclid_dist"
-    )
-    found = distances.topk(min(k, len(stored)), largest=False)
-    return found.indices.numpy(), found.values.numpy()
 
 
 @drawn

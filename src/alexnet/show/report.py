@@ -15,17 +15,19 @@ import numpy as np
 import torch
 
 from alexnet import __version__
-from alexnet.data.dataset import PreparedDataset
+from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.errors import AlexNetError
 from alexnet.evaluation import metrics
 from alexnet.evaluation.ensemble import Member
 from alexnet.evaluation.evaluate import Evaluation, evaluate
 from alexnet.evaluation.tables import WORDS
 from alexnet.files import write_whole
-from alexnet.progress import progress
+from alexnet.progress import Progress, progress
 from alexnet.provenance import machine
 from alexnet.recipe import recipes
 from alexnet.run import Run
+from alexnet.search.exact import nearest
+from alexnet.search.features import BATCH_SIZE, fc7_features
 from alexnet.show import attribution, curves, kernels, measures, neighbours, page, pictures, style, wording
 from alexnet.show.mosaic import mosaic
 from alexnet.show.page import Section
@@ -278,10 +280,10 @@ class _Report:
         dtype = choose_precision(precision, member.preprocess.mean.device)
         with progress(len(stored) + len(asked), "fc7 of training pictures") as bar:
             known, wanted = (
-                neighbours.fc7_features(member.network, member.preprocess, source, indices, dtype, bar.advance)
-                for source, indices in ((train, stored), (split, asked))
+                np.concatenate(list(fc7_features(member.network, member.preprocess, batches, dtype)))
+                for batches in (_batches(train, stored, bar), _batches(split, asked, bar))
             )
-        rows, distances = neighbours.nearest(wanted, known, NEIGHBOURS)
+        distances, rows = nearest(wanted, known, NEIGHBOURS)
         found = stored[rows]
         names = np.array(dataset.classes, dtype=object)
         labels, found_labels = names[split.labels[asked]], names[train.labels[found]]
@@ -467,6 +469,13 @@ def _answer_cards(evaluation: Evaluation, indices: np.ndarray) -> Iterator[str]:
         yield page.answer_card(
             page.image(pixels, description), truth, Path(evaluation.split.paths(index)).name, answers
         )
+
+
+def _batches(split: Split, indices: np.ndarray, bar: Progress) -> Iterator[np.ndarray]:
+    """The pictures of `indices`, a batch at a time."""
+    for start in range(0, len(indices), BATCH_SIZE):
+        yield split.gather(indices[start : start + BATCH_SIZE])
+        bar.advance(len(indices[start : start + BATCH_SIZE]))
 
 
 def _layers_with_weights(member: Member) -> list[str]:

@@ -436,10 +436,14 @@ class AlexNet(nn.Module):
         ]
         return "\n".join(line.rstrip() for line in lines)
 
-    def costs(self) -> list[LayerCost]:
-        """What each layer costs for one picture: output shape, parameters, multiply-adds, neurons."""
+    def costs(self, side: int | None = None) -> list[LayerCost]:
+        """What each layer costs for one picture: output shape, parameters, multiply-adds, neurons.
+
+        `side`: of the picture, `input_size` by default.
+        """
         shadow = copy.deepcopy(self).to("meta").eval()
-        x = torch.empty(1, 3, self.input_size, self.input_size, device="meta")
+        side = self.input_size if side is None else side
+        x = torch.empty(1, 3, side, side, device="meta")
         result = []
         for name, module in shadow.named_children():
             x = module(x)

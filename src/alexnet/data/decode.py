@@ -235,7 +235,9 @@ def _gunzip(data: bytes, max_pixels: int) -> bytes:
 
 def _too_many(pixels: int, most: int = MAX_PIXELS) -> TooManyPixelsError:
     bomb = pixels > MAX_PIXELS
-    return TooManyPixelsError(f"{'a decompression bomb: ' * bomb}{pixels:,} pixels{f', more than {most:,}' * (not bomb)}")
+    return TooManyPixelsError(
+        f"{'a decompression bomb: ' * bomb}{pixels:,} pixels{f', more than {most:,}' * (not bomb)}"
+    )
 
 
 def _unreadable(error: Exception, data: bytes) -> UnreadablePictureError:
@@ -243,7 +245,9 @@ def _unreadable(error: Exception, data: bytes) -> UnreadablePictureError:
     words = str(error).strip() or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
         start = data[:256].lower()
-        return NotAPictureError(next((what for mark, what in _OTHERS.items() if mark.lower() in start), "not a picture"))
+        return NotAPictureError(
+            next((what for mark, what in _OTHERS.items() if mark.lower() in start), "not a picture")
+        )
     if isinstance(error, Image.DecompressionBombError):
         return _too_many(int(re.findall("[0-9]+", words)[0]))
     if isinstance(error, MemoryError):

@@ -31,16 +31,18 @@ class Block:
     pooled: bool
 
 
-def blocks_of(network: AlexNet) -> list[Block]:
-    """The layers with weights; the towers are those of the network (paper, section 3.5)."""
+def blocks_of(network: AlexNet, side: int) -> list[Block]:
+    """The layers with weights, for pictures of that side; the towers are those of the network (section 3.5)."""
     towers = towers_of(network)
     blocks: list[Block] = []
-    costs = network.costs()
+    costs = network.costs(side)
     for cost in costs:
         module = cost.module
         if not isinstance(module, nn.Conv2d | nn.Linear):
             continue
-        kernel, stride = (int(module.kernel_size[0]), int(module.stride[0])) if isinstance(module, nn.Conv2d) else (0, 0)
+        kernel, stride = (
+            (int(module.kernel_size[0]), int(module.stride[0])) if isinstance(module, nn.Conv2d) else (0, 0)
+        )
         whole = not isinstance(module, nn.Conv2d) or module.groups == 1
         split = towers if cost.name != "logits" else 1
         crosses = bool(blocks) and whole and towers > 1
@@ -48,11 +50,10 @@ def blocks_of(network: AlexNet) -> list[Block]:
     return blocks
 
 
-def drawing(network: AlexNet) -> str:
-    """Figure 2 of this network. Each layer is a group with `data-layer`; colours are the page's variables."""
-    blocks, towers = blocks_of(network), towers_of(network)
+def drawing(network: AlexNet, side: int) -> str:
+    """Figure 2 of this network, for pictures of that side. Each layer is a group with `data-layer`."""
+    blocks, towers = blocks_of(network, side), towers_of(network)
     parts: list[str] = []
-    side = network.input_size
     tall, lane = TALL * side, TALL * _side(blocks[0]) + FAR * 30 + 70
     height = TOP + towers * lane + 24
     middles = [TOP + 24 + lane * (tower + 0.5) for tower in range(towers)]
@@ -64,19 +65,18 @@ def drawing(network: AlexNet) -> str:
     for block in blocks:
         width, high, deep = _measures(block)
         places = [height / 2] if block.towers == 1 and towers > 1 else middles
-        lines = []
-        for number, middle in enumerate(places):
-            for other, (from_x, from_y) in enumerate(ends):
-                if block.crosses or len(places) == 1 or other == number or block is blocks[0]:
-                    lines.append(
-                        f'<path class="{"cross" if other != number and len(places) > 1 and block is not blocks[0] else ""}"'
-                        f' d="M{from_x:.1f} {from_y:.1f}L{x:.1f} {middle:.1f}"/>'
-                    )
-        shapes = "".join(_box(x, middle, width, high, deep, block) for middle in places)
+        all_of_them = block.crosses or len(places) == 1 or block is blocks[0]
+        lines = [
+            f'<path class="{"cross" * (block.crosses and other != number)}" '
+            f'd="M{from_x:.1f} {from_y:.1f}L{x:.1f} {middle:.1f}"/>'
+            for number, middle in enumerate(places)
+            for other, (from_x, from_y) in enumerate(ends)
+            if all_of_them or other == number
+        ]
         parts.append(f'<g class="lines">{"".join(dict.fromkeys(lines))}</g>')
-        parts.append(
-            f'<g class="layer" data-layer="{block.name}">{shapes}{_words(block, x, width, deep, high, places, height)}</g>'
-        )
+        shapes = "".join(_box(x, middle, width, high, deep, block) for middle in places)
+        words = _words(block, x, width, deep, high, places)
+        parts.append(f'<g class="layer" data-layer="{block.name}">{shapes}{words}</g>')
         ends = [(x + width + deep * FAR / 2, middle) for middle in places] * (towers if len(places) == 1 else 1)
         x += width + deep * FAR + GAP
     whole = x - GAP + EDGE
@@ -105,9 +105,7 @@ def _box(x: float, middle: float, width: float, high: float, deep: float, block:
     far, y = deep * FAR, middle - high / 2
     front = f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{high:.1f}"/>'
     top = f'<path class="top" d="M{x:.1f} {y:.1f}l{far:.1f} {-far:.1f}h{width:.1f}l{-far:.1f} {far:.1f}z"/>'
-    right = (
-        f'<path class="right" d="M{x + width:.1f} {y:.1f}l{far:.1f} {-far:.1f}v{high:.1f}l{-far:.1f} {far:.1f}z"/>'
-    )
+    right = f'<path class="right" d="M{x + width:.1f} {y:.1f}l{far:.1f} {-far:.1f}v{high:.1f}l{-far:.1f} {far:.1f}z"/>'
     kernel = ""
     if block.kernel and block.name != "conv1":
         size = min(high * 0.5, 1.75 * block.kernel * 1.4)
@@ -118,9 +116,7 @@ def _box(x: float, middle: float, width: float, high: float, deep: float, block:
     return front + top + right + kernel
 
 
-def _words(
-    block: Block, x: float, width: float, deep: float, high: float, places: list[float], height: float
-) -> str:
+def _words(block: Block, x: float, width: float, deep: float, high: float, places: list[float]) -> str:
     """The name above, the number of maps or units and their size below each block."""
     centre = x + (width + deep * FAR) / 2
     each = block.shape[0] // block.towers

@@ -17,16 +17,22 @@ class Measures:
         """`waiting`: how many pictures wait for the network now."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._requests = Counter(
-            "alexnet_requests", "Requests answered", ("path", "status"), registry=self.registry
-        )
+        self._requests = Counter("alexnet_requests", "Requests answered", ("path", "status"), registry=self.registry)
         self._seconds = Histogram(
-            "alexnet_request_seconds", "From a request's head to its answer", ("path",), buckets=SECONDS,
+            "alexnet_request_seconds",
+            "From a request's head to its answer",
+            ("path",),
+            buckets=SECONDS,
             registry=self.registry,
         )
-        self._pictures = Counter("alexnet_pictures", "Pictures by what became of them", ("status",), registry=self.registry)
+        self._pictures = Counter(
+            "alexnet_pictures", "Pictures by what became of them", ("status",), registry=self.registry
+        )
         self._batches = Histogram(
-            "alexnet_batch_pictures", "Pictures that the network took together", ("work",), buckets=BATCHES,
+            "alexnet_batch_pictures",
+            "Pictures that the network took together",
+            ("work",),
+            buckets=BATCHES,
             registry=self.registry,
         )
         self._network = Counter("alexnet_network_seconds", "What the network worked", ("work",), registry=self.registry)

@@ -9,8 +9,8 @@ import math
 import numpy as np
 from PIL import Image
 
-from alexnet.show.kernels import COLUMNS, kernel_tiles
 from alexnet.model import AlexNet
+from alexnet.show.kernels import COLUMNS, kernel_tiles
 from alexnet.show.mosaic import coloured
 
 QUALITY = 85

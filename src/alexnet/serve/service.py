@@ -53,7 +53,9 @@ class Service:
         refusals = [(name, result) for name, result in results if isinstance(result, Refusal)]
         if len(refusals) == len(results):
             name, first = refusals[0]
-            raise first if len(results) == 1 else Refusal(first.status, f"no picture can be read; {name}: {first.reason}")
+            raise (
+                first if len(results) == 1 else Refusal(first.status, f"no picture can be read; {name}: {first.reason}")
+            )
         return results
 
     async def _answers(self, files: Sequence[Upload], work: Work) -> list[Result]:

@@ -35,7 +35,7 @@ async def uploads(request: Request, limits: Limits, room: Room) -> AsyncIterator
     """
     kind = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
     if kind != "multipart/form-data" and not kind.startswith(RAW):
-        raise Refusal(415, f"a body of {kind}: send the bytes of a picture, or multipart/form-data with field '{FIELD}'")
+        raise Refusal(415, f"a body of {kind}: send a picture's bytes, or multipart/form-data with field '{FIELD}'")
     body = _Body(request, limits, room)
     try:
         yield await asyncio.wait_for(_files(body) if kind == "multipart/form-data" else _whole(body), limits.seconds)

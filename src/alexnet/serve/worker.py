@@ -16,6 +16,8 @@ from alexnet.classifier import Classifier
 
 T = TypeVar("T")
 
+Results = Sequence[Any] | np.ndarray
+
 PATIENCE = 0.25
 """The share of a batch's time for which the next one waits for pictures that are being decoded."""
 MOST_PATIENCE = 0.1
@@ -27,7 +29,7 @@ class Work(Protocol):
 
     most: int
 
-    def __call__(self, classifier: Classifier, pictures: np.ndarray) -> Sequence[Any]:
+    def __call__(self, classifier: Classifier, pictures: np.ndarray) -> Results:
         """Prepared pictures (N, size, size, 3) uint8 → a result for each."""
 
     def __hash__(self) -> int: ...
@@ -52,6 +54,7 @@ class Worker:
         self._coming = 0
         self._patience = 0.0
         self._slow: deque[tuple[Generator[None, None, Any], Future[Any]]] = deque()
+        self._slow_first: deque[tuple[Generator[None, None, Any], Future[Any]]] = deque()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
         self._thread.start()
@@ -75,11 +78,14 @@ class Worker:
     def slowly(self, steps: Generator[None, None, T], first: bool = False) -> Future[T]:
         """Go through the steps, one at a time while no picture waits; the future has what the generator returns.
 
-        `first`: before those that were given earlier.
+        `first`: before those without; the others take turns.
         """
         future: Future[T] = Future()
         with self._arrived:
-            (self._slow.appendleft if first else self._slow.append)((steps, future))
+            if self._stopping:
+                future.cancel()
+                return future
+            (self._slow_first if first else self._slow).append((steps, future))
             self._arrived.notify()
         return future
 
@@ -100,20 +106,20 @@ class Worker:
         self._thread.join()
         for waiting in self._waiting:
             waiting.answer.cancel()
-        for _, future in self._slow:
+        for _, future in (*self._slow_first, *self._slow):
             future.cancel()
 
     def _run(self) -> None:
         while True:
             with self._arrived:
-                self._arrived.wait_for(lambda: self._waiting or self._slow or self._stopping)
+                self._arrived.wait_for(lambda: self._waiting or self._slow_first or self._slow or self._stopping)
                 if self._stopping:
                     return
                 batch = self._take() if self._waiting else []
             if batch:
                 self._work(batch)
-            elif self._slow:
-                self._step()
+            elif self._slow_first or self._slow:
+                self._step(self._slow_first or self._slow)
 
     def _take(self) -> list[_Waiting]:
         """All that is like the first, after a short while for those still being decoded."""
@@ -147,14 +153,15 @@ class Worker:
         for waiting, result in zip(batch, results, strict=True):
             waiting.answer.set_result(result)
 
-    def _step(self) -> None:
-        steps, future = self._slow[0]
+    def _step(self, slow: deque[tuple[Generator[None, None, Any], Future[Any]]]) -> None:
+        with self._arrived:
+            steps, future = slow.popleft()
         try:
             next(steps)
-            return
         except StopIteration as end:
             future.set_result(end.value)
         except Exception as error:
             future.set_exception(error)
-        with self._arrived:
-            self._slow.remove((steps, future))
+        else:
+            with self._arrived:
+                (slow.appendleft if slow is self._slow_first else slow.append)((steps, future))

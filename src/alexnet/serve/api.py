@@ -35,6 +35,8 @@ there was no answer in time; both say `Retry-After`.
 """
 
 
+PUT_OFF = 10.0
+"""Seconds after which one who asks for a picture that is being made is told to ask again."""
 MOST_VALUES = 2_000_000
 """In an answer of `/v1/features`: some 40 MB of JSON."""
 
@@ -170,16 +172,16 @@ def _things(service: Service, exhibits: Exhibits) -> APIRouter:
     @router.get(
         "/v1/units/{layer}/{unit}/optimised",
         response_class=Response,
-        responses=schema.file_of("image/jpeg") | {429: schema.REFUSALS[429], 503: schema.REFUSALS[503]},
+        responses=schema.file_of("image/jpeg") | schema.LATER | {429: schema.REFUSALS[429]},
         tags=["the network"],
     )
     async def optimised(layer: str, unit: Annotated[int, Path(ge=0, le=2**31)]) -> Response:
-        """A picture made to excite a kernel or unit: seconds of work for the first who asks."""
+        """A picture made to excite a kernel or unit; seconds of work for the first who asks, who may be put off."""
         picture = asyncio.shield(asyncio.wrap_future(exhibits.optimised(layer, unit)))
         try:
-            file = await asyncio.wait_for(picture, service.limits.seconds)
+            file = await asyncio.wait_for(picture, PUT_OFF)
         except (TimeoutError, asyncio.TimeoutError):
-            raise Refusal(503, "the picture is not ready yet; try again") from None
+            return _json({"detail": "it is being made; ask again"}, 202, {"Retry-After": "1"})
         return Response(file, media_type="image/jpeg", headers=_KEPT)
 
     @router.get("/v1/kernels", response_class=Response, responses=schema.file_of("image/png"), tags=["the network"])
@@ -195,6 +197,11 @@ def _things(service: Service, exhibits: Exhibits) -> APIRouter:
     async def mistakes(count: Annotated[int, Query(ge=1, le=200, description="how many")] = 24) -> Response:
         """The pictures of the test split that the network gets wrong, the surest first."""
         return _json(exhibits.mistakes(count))
+
+    @router.get("/v1/samples", response_model=dict[str, Any], tags=["the data"])
+    async def samples(count: Annotated[int, Query(ge=1, le=100, description="how many")] = 6) -> Response:
+        """Some pictures of the test split, of all classes: something to try."""
+        return _json({"pictures": exhibits.samples(count)})
 
     @router.get(
         "/v1/data/{split}/{position}",
@@ -263,7 +270,7 @@ class _Measured:
         (
             b"content-security-policy",
             b"default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none'; "
-            b"style-src 'self' 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'",
+            b"base-uri 'none'; frame-ancestors 'none'; form-action 'none'",
         ),
     )
 

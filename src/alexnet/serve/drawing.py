@@ -11,10 +11,9 @@ from alexnet.model import AlexNet, LayerCost
 from alexnet.show.kernels import towers_of
 
 FAR = 0.42
-"""How far a block's depth goes to the right and up: pixels of the drawing for each of its side."""
-TALL = 0.62  # of the drawing, for a pixel of a map's side
-GAP = 46
-TOP, EDGE = 26, 14
+"""How far a block's depth goes to the right and up: pixels of the drawing for each of its own."""
+GAP, ROOM, EDGE = 62, 64, 34
+"""Between two blocks; for the words of a tower; at both ends."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,11 @@ def drawing(network: AlexNet, side: int) -> str:
     """Figure 2 of this network, for pictures of that side. Each layer is a group with `data-layer`."""
     blocks, towers = blocks_of(network, side), towers_of(network)
     parts: list[str] = []
-    tall, lane = TALL * side, TALL * _side(blocks[0]) + FAR * 30 + 70
-    height = TOP + towers * lane + 24
-    middles = [TOP + 24 + lane * (tower + 0.5) for tower in range(towers)]
-    x = EDGE + 4.0
-    parts.append(_input(x, height / 2, tall, side))
+    lane = ROOM + max(high + deep * FAR for _, high, deep in map(_measures, blocks))
+    height = towers * lane + 34
+    middles = [10 + lane * (tower + 0.5) for tower in range(towers)]
+    x = float(EDGE)
+    parts.append(_input(x, height / 2, side))
     # Where lines to the next layer begin, for each tower.
     ends = [(x + 34, height / 2)] * towers
     x += 34 + GAP
@@ -74,10 +73,10 @@ def drawing(network: AlexNet, side: int) -> str:
             if all_of_them or other == number
         ]
         parts.append(f'<g class="lines">{"".join(dict.fromkeys(lines))}</g>')
-        shapes = "".join(_box(x, middle, width, high, deep, block) for middle in places)
+        shapes = "".join(_box(x, middle, width, high, deep) for middle in places)
         words = _words(block, x, width, deep, high, places)
         parts.append(f'<g class="layer" data-layer="{block.name}">{shapes}{words}</g>')
-        ends = [(x + width + deep * FAR / 2, middle) for middle in places] * (towers if len(places) == 1 else 1)
+        ends = [(x + width + deep * FAR, middle) for middle in places] * (towers if len(places) == 1 else 1)
         x += width + deep * FAR + GAP
     whole = x - GAP + EDGE
     label = escape(f"The network: {len(blocks)} layers with weights in {towers} tower{'s' * (towers > 1)}", quote=True)
@@ -97,45 +96,42 @@ def _measures(block: Block) -> tuple[float, float, float]:
     if len(block.shape) == 1:
         return 15, max(26.0, min(132.0, 26 + 0.052 * each)), 10
     side = block.shape[1]
-    return 7 + 0.26 * each, max(24.0, 1.75 * side), max(16.0, 1.15 * side)
+    return 8 + 0.28 * each, max(26.0, 1.8 * side), max(20.0, 1.3 * side)
 
 
-def _box(x: float, middle: float, width: float, high: float, deep: float, block: Block) -> str:
+def _box(x: float, middle: float, width: float, high: float, deep: float) -> str:
     """Front, top and right side."""
-    far, y = deep * FAR, middle - high / 2
+    far, y = deep * FAR, middle - (high - deep * FAR) / 2
     front = f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{high:.1f}"/>'
     top = f'<path class="top" d="M{x:.1f} {y:.1f}l{far:.1f} {-far:.1f}h{width:.1f}l{-far:.1f} {far:.1f}z"/>'
     right = f'<path class="right" d="M{x + width:.1f} {y:.1f}l{far:.1f} {-far:.1f}v{high:.1f}l{-far:.1f} {far:.1f}z"/>'
-    kernel = ""
-    if block.kernel and block.name != "conv1":
-        size = min(high * 0.5, 1.75 * block.kernel * 1.4)
-        kernel = (
-            f'<rect class="kernel" x="{x + width * 0.22:.1f}" y="{middle - size / 2:.1f}" '
-            f'width="{min(size, width * 0.56):.1f}" height="{size:.1f}"/>'
-        )
-    return front + top + right + kernel
+    return front + top + right
 
 
 def _words(block: Block, x: float, width: float, deep: float, high: float, places: list[float]) -> str:
-    """The name above, the number of maps or units and their size below each block."""
+    """The name above, the size of the maps and their number below each block."""
     centre = x + (width + deep * FAR) / 2
+    half = (high + deep * FAR) / 2
     each = block.shape[0] // block.towers
     small = f"{each:,}" if len(block.shape) == 1 else f"{block.shape[1]}×{block.shape[2]}×{each}"
-    lines = [f'<text class="name" x="{centre:.1f}" y="{places[0] - high / 2 - deep * FAR - 9:.1f}">{block.name}</text>']
-    lines += [f'<text x="{centre:.1f}" y="{middle + high / 2 + 15:.1f}">{small}</text>' for middle in places]
-    if block.pooled:
-        lines.append(f'<text class="faint" x="{centre:.1f}" y="{places[-1] + high / 2 + 29:.1f}">max pool</text>')
+    lines = [f'<text class="name" x="{centre:.1f}" y="{places[0] - half - 10:.1f}">{block.name}</text>']
+    lines += [f'<text x="{centre:.1f}" y="{middle + half + 17:.1f}">{small}</text>' for middle in places]
+    notes = [f"{block.kernel}×{block.kernel}" + f", stride {block.stride}" * (block.stride > 1)] * bool(block.kernel)
+    notes += ["max pool"] * block.pooled
+    for number, note in enumerate(notes):
+        y = places[-1] + half + 33 + 14 * number
+        lines.append(f'<text class="faint" x="{centre:.1f}" y="{y:.1f}">{note}</text>')
     return "".join(lines)
 
 
-def _input(x: float, middle: float, tall: float, side: int) -> str:
-    high = tall * 0.72
-    y = middle - high / 2
+def _input(x: float, middle: float, side: int) -> str:
+    high, far = 104.0, 26.0
+    y = middle - (high - far) / 2
     return (
         f'<g class="input"><rect x="{x:.1f}" y="{y:.1f}" width="8" height="{high:.1f}"/>'
-        f'<path class="top" d="M{x:.1f} {y:.1f}l26 -26h8l-26 26z"/>'
-        f'<path class="right" d="M{x + 8:.1f} {y:.1f}l26 -26v{high:.1f}l-26 26z"/>'
-        f'<text x="{x + 17:.1f}" y="{y + high + 15:.1f}">{side}×{side}×3</text></g>'
+        f'<path class="top" d="M{x:.1f} {y:.1f}l{far} {-far}h8l{-far} {far}z"/>'
+        f'<path class="right" d="M{x + 8:.1f} {y:.1f}l{far} {-far}v{high:.1f}l{-far} {far}z"/>'
+        f'<text x="{x + 17:.1f}" y="{y + high + 17:.1f}">{side}×{side}×3</text></g>'
     )
 
 

@@ -153,6 +153,14 @@ class Exhibits:
             result["mistakes"].append({**self._stored(survey.measured.name, int(positions[row])), "top": top})
         return result
 
+    def samples(self, count: int) -> list[dict[str, Any]]:
+        """Pictures to try, of all classes, that the network has not learned from; none without data."""
+        if self.survey is None or self.survey.measured is None:
+            return []
+        by_class = np.argsort(self.survey.measured.labels, kind="stable")
+        places = np.linspace(0, len(by_class) - 1, min(count, len(by_class))).round().astype(np.int64)
+        return [self._stored(self.survey.measured.name, int(position)) for position in by_class[places]]
+
     def picture(self, split: str, position: int) -> bytes:
         """A prepared picture as a JPEG. Raises `Refusal` 404."""
         found = self._splits.get(split)

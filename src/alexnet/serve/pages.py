@@ -21,6 +21,7 @@ def pages(app: FastAPI, exhibits: Exhibits) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     known = {file.name: file.read_bytes() for file in files(__package__).joinpath("page").iterdir() if file.is_file()}
     known["network.svg"] = exhibits.drawing.encode()
+    known["report.css"] = files("alexnet.show").joinpath("page.css").read_bytes()  # the page looks as the report does
 
     def file(name: str) -> Response:
         if name not in known:

@@ -136,6 +136,7 @@ REFUSALS: Responses = {
     429: {"model": Problem, "description": "Too much is under way: try again"},
     503: {"model": Problem, "description": "No answer in time, or not ready: try again"},
 }
+LATER: Responses = {202: {"model": Problem, "description": "It is being made: ask again"}}
 MISSING: Responses = {404: {"model": Problem, "description": "There is nothing here"}}
 
 

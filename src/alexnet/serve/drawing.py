@@ -66,7 +66,7 @@ def drawing(network: AlexNet, side: int) -> str:
         places = [height / 2] if block.towers == 1 and towers > 1 else middles
         all_of_them = block.crosses or len(places) == 1 or block is blocks[0]
         lines = [
-            f'<path class="{"cross" * (block.crosses and other != number)}" '
+            f'<path class="{"cross" * (block.crosses and other != number and len(places) > 1)}" '
             f'd="M{from_x:.1f} {from_y:.1f}L{x:.1f} {middle:.1f}"/>'
             for number, middle in enumerate(places)
             for other, (from_x, from_y) in enumerate(ends)

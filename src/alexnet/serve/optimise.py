@@ -47,15 +47,20 @@ def optimised(classifier: Classifier, layer: str, unit: int, steps: int = STEPS)
     # A network that has only seen grey is asked for grey.
     colours = torch.tensor(COLOURS, device=device)[:, : 1 if _is_grey(preprocess.mean) else 3]
     colours = colours / colours.norm(dim=0).max()
-    ascent = torch.optim.Adam([spectrum], lr=RATE)
-    for _ in range(steps):
+    first, second = torch.zeros_like(spectrum), torch.zeros_like(spectrum)
+    for step in range(1, steps + 1):
         down, right = (int(n) for n in torch.randint(-SHIFT, SHIFT + 1, (2,), generator=generator))
         picture = _picture(spectrum, gain, colours)
         shifted = functional.pad(picture[None], (SHIFT,) * 4, mode="reflect")
         shifted = shifted[:, :, SHIFT + down : SHIFT + down + side, SHIFT + right : SHIFT + right + side]
         excitement = _raw(network, 255 * preprocess.scale * shifted + black, layer)[:, unit].mean()
-        (spectrum.grad,) = torch.autograd.grad(-excitement, spectrum)
-        ascent.step()
+        (gradient,) = torch.autograd.grad(excitement, spectrum)
+        # Adam, by hand: torch's would import torch's compiler first, which takes seconds.
+        first.lerp_(gradient, 0.1)
+        second.lerp_(gradient.square(), 0.001)
+        with torch.no_grad():
+            mean, spread = first / (1 - 0.9**step), second / (1 - 0.999**step)
+            spectrum += RATE * mean / (spread.sqrt() + 1e-8)
         yield
     with torch.no_grad():
         pixels = _picture(spectrum, gain, colours).permute(1, 2, 0) * 255

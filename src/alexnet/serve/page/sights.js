@@ -62,7 +62,7 @@ export function startSights(about) {
     const mine = picture;
     near = null;
     drawNear();
-    if (!about.data?.splits.train) return;
+    if (!picture || !about.data?.splits.train) return;
     try {
       while (!(await get("/v1/network")).data.neighbours) {
         if (mine !== picture) return;

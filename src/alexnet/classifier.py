@@ -155,7 +155,7 @@ class Classifier:
     def _stream(
         self, pictures: Iterator[Picture | Named], top: int, views: int, batch_size: int
     ) -> Iterator[Prediction | Unread]:
-        read = _read_ahead(pictures, self.config.size, batch_size)
+        read = read_ahead(pictures, self.config.size, batch_size)
         while batch := list(itertools.islice(read, batch_size)):
             readable = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
             shares = iter(self.probabilities(np.stack(readable), views) if readable else ())
@@ -200,7 +200,7 @@ def _each(pictures: Picture | Named | Iterable[Picture | Named]) -> Iterator[Pic
     return iter(pictures)  # type: ignore[arg-type]
 
 
-def _read_ahead(pictures: Iterator[Picture | Named], size: int, count: int) -> Iterator[tuple[str, np.ndarray | str]]:
+def read_ahead(pictures: Iterator[Picture | Named], size: int, count: int) -> Iterator[tuple[str, np.ndarray | str]]:
     """Each picture's source and its pixels, or why it has none, read by threads up to `count` pictures ahead."""
 
     def read(number: int, picture: Picture | Named) -> tuple[str, np.ndarray | str]:

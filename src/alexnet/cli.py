@@ -165,6 +165,23 @@ def show(options: argparse.Namespace) -> None:
     )
 
 
+def search(options: argparse.Namespace) -> int:
+    """Nearest pictures; exit code 1 when some could not be read."""
+    from alexnet.search.search import search as search_pictures
+
+    unread = search_pictures(
+        options.run_folder,
+        options.pictures,
+        options.data,
+        split=options.split,
+        top=options.top,
+        method=options.method,
+        form="json" if options.json else "table",
+        device=options.device,
+    )
+    return 1 if unread else 0
+
+
 def serve(options: argparse.Namespace) -> None:
     """Answer requests, and show the page."""
     _use_large_pages()
@@ -308,6 +325,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_import(verbs)
     _add_export(verbs)
     _add_show(verbs)
+    _add_search(verbs)
     _add_serve(verbs)
     _add_demo(verbs)
     _add_bench(verbs)
@@ -505,6 +523,33 @@ def _add_show(verbs: Any) -> None:
     _add_network_options(verb, views=1, precision="auto")
     _add_threshold_options(verb)
     verb.set_defaults(run=show)
+
+
+def _add_search(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "search",
+        help="the prepared pictures that a trained network finds most alike",
+        description="Print the pictures nearest to each one given, by Euclidean distance in the activations of fc7. "
+        "One that is in the dataset itself comes first, at distance 0. What is computed of the dataset is kept in "
+        "RUN/search/. A file that can't be read is named on stderr, the rest is done, and the exit code is 1.",
+        epilog="example: alexnet search run strange.jpg --data data --top 10",
+    )
+    verb.add_argument("run_folder", metavar="RUN", help="a run folder")
+    verb.add_argument("pictures", nargs="+", metavar="PICTURE", help="a file, or a folder (searched through)")
+    verb.add_argument("--data", required=True, metavar="DATA", help="a folder that `alexnet prepare` made")
+    verb.add_argument("--split", default="train", metavar="NAME", help="the split to search in (default: train)")
+    verb.add_argument("--top", type=int, default=5, metavar="K", help="how many pictures (default: 5)")
+    verb.add_argument(
+        "--method",
+        choices=("auto", "exact", "index", "codes"),
+        default="auto",
+        help="exact; index: milliseconds for a million pictures, which may miss one; codes: by the bits that differ in "
+        "binary codes of an auto-encoder (default: exact up to 20,000 pictures, else index). Index and codes need "
+        "faiss: pip install 'alexnet[search]'",
+    )
+    verb.add_argument("--json", action="store_true", help="a JSON list, one picture a line")
+    verb.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, … (default: the best there is)")
+    verb.set_defaults(run=search)
 
 
 def _add_serve(verbs: Any) -> None:

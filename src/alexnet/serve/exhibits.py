@@ -178,7 +178,10 @@ class Exhibits:
 
     def nearest(self, index: Index, features: np.ndarray, k: int) -> list[dict[str, Any]]:
         """The nearest training pictures to the fc7 (4096,) of one."""
-        distances, positions = index.nearest(features[None], k)
+        try:
+            distances, positions = index.nearest(features[None], k)
+        except AlexNetError as error:
+            raise Refusal(503, f"the nearest pictures can't be found: {error}") from None
         return [
             {**self._stored("train", int(position)), "distance": float(distance)}
             for distance, position in zip(distances[0], positions[0], strict=True)

@@ -1,0 +1,181 @@
+"""What is kept of a split beside the run: built once, whole, anew when it is stale; and the verb as a process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from random_runs import make_run
+
+from alexnet import AlexNetError, PreparedDataset, Run, UsageError
+from alexnet.data.prepare import prepare
+from alexnet.search import codes, features, open_index
+from alexnet.search import index as index_module
+
+
+@pytest.fixture(scope="module")
+def run(striped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = make_run(tmp_path_factory.mktemp("searched") / "run", striped_data, 1)
+    yield path
+    (path / "model.safetensors").unlink()
+
+
+def test_features_are_the_activations_of_fc7(run: Path, striped_data: Path) -> None:
+    split = PreparedDataset.open(striped_data).split("train")
+    network, preprocess = Run.open(run).load()
+    pictures = split.gather(np.array([5, 0, 23]))
+    (found,) = features.fc7_features(network, preprocess, [pictures])
+    x = preprocess.centre(torch.from_numpy(pictures))
+    with torch.inference_mode():
+        for name, module in network.named_children():
+            x = module(x)
+            if name == "relu7":
+                break
+    np.testing.assert_allclose(found, x.numpy(), rtol=1e-5, atol=1e-6)
+    assert found.shape == (3, 4096)
+
+
+def test_a_picture_of_the_split_is_nearest_to_itself_at_0(run: Path, striped_data: Path) -> None:
+    index = open_index(run, striped_data)
+    asked = index.features(index.split.gather(np.array([3])))  # alone, where the index was computed in batches
+    distances, rows = index.nearest(asked, 30)
+    assert rows.shape == (1, len(index)) == (1, 24)
+    assert (rows[0, 0], distances[0, 0]) == (3, 0)
+    stored = np.asarray(index.stored, dtype=np.float64)
+    np.testing.assert_allclose(distances[0, 1:], np.sort(np.linalg.norm(stored - stored[3], axis=1))[1:], rtol=1e-4)
+
+
+def test_it_is_built_once_and_anew_for_other_weights_or_pictures(
+    striped_data: Path, striped_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", striped_data, 1)
+    built: list[Path] = []
+    write = index_module.write_whole
+    monkeypatch.setattr(index_module, "write_whole", lambda path, content: (built.append(path), write(path, content)))
+    one = open_index(run, striped_data)
+    np.testing.assert_array_equal(open_index(run, striped_data).stored, one.stored)
+    assert len(built) == 1
+
+    make_run(tmp_path / "run", striped_data, 2)
+    other = open_index(run, striped_data)
+    assert len(built) == 2
+    assert not np.allclose(other.stored, one.stored)
+    assert not one.folder.exists()
+
+    data = tmp_path / "data"
+    prepare(striped_folder(9, 5), data, size=72, progress=False)
+    assert len(open_index(run, data)) == 14
+    assert len(built) == 3
+    (run / "model.safetensors").unlink()
+
+
+def test_a_killed_build_leaves_nothing_half_written(run: Path, striped_data: Path) -> None:
+    """Killed in the middle of writing the features of val; the next one starts over and sweeps."""
+    code = (
+        "import sys, time\n"
+        "from alexnet.search import index\n"
+        "compute = index.fc7_features\n"
+        "def slow(*given):\n"
+        "    for features in compute(*given):\n"
+        "        yield features\n"
+        "        time.sleep(600)\n"
+        "index.BATCH_SIZE, index.fc7_features = 8, slow\n"
+        "index.open_index(sys.argv[1], sys.argv[2], split='val')\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(run), str(striped_data)])
+    try:
+        deadline = time.monotonic() + 300
+        while not (begun := list(run.glob("search/val-*/.*.tmp"))):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not list(run.glob("search/val-*/features.npy"))
+    index = open_index(run, striped_data, split="val")
+    assert index.stored.shape == (24, 4096)
+    assert not begun[0].exists()
+    assert [path.name for path in index.folder.iterdir()] == ["features.npy"]
+
+
+def test_index_and_codes_say_what_they_find_and_are_kept(
+    run: Path, striped_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(codes, "STEPS", 50)
+    index = open_index(run, striped_data)
+    queries = index.features(index.split.gather(np.arange(6)))
+    exact = index.nearest(queries, 24)
+    found = index.nearest(queries, 24, "index")
+    np.testing.assert_array_equal(found[1], exact[1])  # of 24 pictures all lists are read
+    np.testing.assert_array_equal(found[0], exact[0])
+    bits, rows = index.nearest(queries, 24, "codes")
+    assert (bits[:, 0] == 0).all()
+    assert (np.sort(rows) == np.arange(24)).all()
+    assert index.found("index") == {"10": 1, "100": 1}
+    assert 0 < index.found("codes")["10"] < index.found("codes")["100"] == 1
+    again = open_index(run, striped_data)
+    monkeypatch.setattr(index_module.Index, "_build", None)  # what is there is not built again
+    np.testing.assert_array_equal(again.nearest(queries, 24, "codes")[1], rows)
+
+
+def test_what_does_not_fit_is_refused_in_a_line(
+    run: Path, striped_data: Path, striped_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = open_index(run, striped_data)
+    with pytest.raises(AlexNetError, match="has no split 'test': it has train, val"):
+        open_index(run, striped_data, split="test")
+    prepare(striped_folder(3, 3), tmp_path / "small", size=64, progress=False)
+    with pytest.raises(AlexNetError, match=r"reads pictures of 72 pixels, .* has 64"):
+        open_index(run, tmp_path / "small")
+    with pytest.raises(UsageError, match="no method 'best'; there are: auto, exact, index, codes"):
+        index.nearest(index.stored[:1], 1, "best")
+    with pytest.raises(UsageError, match="k is 0"):
+        index.nearest(index.stored[:1], 0)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(AlexNetError, match=r"pip install 'alexnet\[search\]'"):
+        index.nearest(index.stored[:1], 1, "codes")
+    assert index.nearest(index.stored[:1], 1)[1] == 0
+
+
+def test_a_run_without_weights_is_told(striped_data: Path, tmp_path: Path) -> None:
+    (make_run(tmp_path / "run", striped_data, 1) / "model.safetensors").unlink()
+    with pytest.raises(AlexNetError, match="has not come that far"):
+        open_index(tmp_path / "run", striped_data)
+
+
+def test_the_command_names_what_it_cannot_read_and_does_the_rest(run: Path, striped_data: Path, tmp_path: Path) -> None:
+    split = PreparedDataset.open(striped_data).split("train")
+    Image.fromarray(split[7][0]).save(tmp_path / "ask.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    words = ["search", str(run), str(tmp_path), "--data", str(striped_data), "--top", "3"]
+    table, as_json = (
+        subprocess.run(
+            [sys.executable, "-m", "alexnet.cli", *words, *more],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        for more in ((), ("--json",))
+    )
+    assert table.returncode == as_json.returncode == 1
+    assert f"alexnet: {tmp_path / 'bad.png'}: " in table.stderr
+    assert "nearest of 24 train pictures by Euclidean distance in fc7, exactly" in table.stderr
+    lines = table.stdout.splitlines()
+    assert lines[0] == str(tmp_path / "ask.png")
+    assert lines[1].split() == ["0.00", PreparedDataset.open(striped_data).classes[split[7][1]], split.paths(7)]
+    assert len(lines) == 4
+    (result,) = json.loads(as_json.stdout)
+    assert result["source"] == str(tmp_path / "ask.png")
+    assert result["nearest"][0]["path"] == split.paths(7)
+    assert [near["distance"] for near in result["nearest"]] == sorted(near["distance"] for near in result["nearest"])

@@ -2,13 +2,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test bench venv lint types clean
+.PHONY: demo test bench browser venv lint types clean
 
 demo: venv          ## solar cells: prepare, train, measure, classify ten, show (about a quarter of an hour on two cores)
 	$(BIN)/alexnet demo
 
-test: lint types    ## lint, types and the tests
+test: lint types browser    ## lint, types and the tests
 	$(BIN)/pytest
+
+INSTALL_CHROMIUM := apt-get install --yes --quiet --no-install-recommends chromium
+
+browser:            ## Chromium, for the tests that look at the pages; without it they are skipped, and say so
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null \
+	|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && { $(INSTALL_CHROMIUM) || { apt-get update && $(INSTALL_CHROMIUM); }; }; } \
+	|| echo "no Chromium, and no apt-get as root to install it: the tests of the pages will be skipped"
 
 bench: venv         ## every ratio against its peer, written to docs/results/ (about ten minutes)
 	$(BIN)/alexnet bench --results docs/results

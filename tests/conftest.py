@@ -1,8 +1,12 @@
 """Pictures and datasets that several tests read."""
 
+import os
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,3 +43,40 @@ def striped_data(striped_folder: Callable[..., Path], tmp_path_factory: pytest.T
     data = tmp_path_factory.mktemp("striped") / "data"
     prepare(striped_folder(12, 12), data, size=72, progress=False)
     return data
+
+
+@dataclass
+class Tab:
+    """A page in the browser, what its console complained of, and every address that it asked for."""
+
+    page: Any
+    complaints: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+
+# A module at a time: while the driver's loop runs, a test of asyncio could not start its own.
+@pytest.fixture(scope="module")
+def open_tab() -> Iterator[Callable[..., Tab]]:
+    """A function that opens an address in Chromium, in a window of its own: (address, **what new_context takes)."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium: `make browser` installs Debian's where apt-get and root's rights are there")
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    arguments += ["--no-sandbox"] * (os.geteuid() == 0)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=arguments)
+
+        def open_it(address: str, **options: Any) -> Tab:
+            page = browser.new_context(**options).new_page()
+            page.set_default_timeout(60_000)
+            tab = Tab(page)
+            page.on("console", lambda said: said.type in ("error", "warning") and tab.complaints.append(said.text))
+            page.on("pageerror", lambda error: tab.complaints.append(str(error)))
+            page.on("request", lambda request: tab.asked.append(request.url))
+            page.goto(address)
+            return tab
+
+        yield open_it
+        browser.close()

@@ -160,11 +160,16 @@ class Classifier:
             readable = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
             shares = iter(self.probabilities(np.stack(readable), views) if readable else ())
             for source, pixels in batch:
-                yield Unread(source, pixels) if isinstance(pixels, str) else self._prediction(source, next(shares), top)
+                yield (
+                    Unread(source, pixels)
+                    if isinstance(pixels, str)
+                    else Prediction(source, self.top(next(shares), top))
+                )
 
-    def _prediction(self, source: str, shares: np.ndarray, top: int) -> Prediction:
-        best = np.argsort(-shares, kind="stable")[:top]
-        return Prediction(source, [(self.labels[i], float(shares[i])) for i in best])
+    def top(self, shares: np.ndarray, count: int) -> list[tuple[str, float]]:
+        """Of a picture's `probabilities` (classes,) the `count` greatest with their labels, falling."""
+        best = np.argsort(-shares, kind="stable")[:count]
+        return [(self.labels[i], float(shares[i])) for i in best]
 
 
 def pixels_of(picture: Picture, size: int) -> np.ndarray:

@@ -182,6 +182,33 @@ def search(options: argparse.Namespace) -> int:
     return 1 if unread else 0
 
 
+def serve(options: argparse.Namespace) -> None:
+    """Answer requests, and show the page."""
+    _use_large_pages()
+    try:
+        from alexnet.serve import Limits
+        from alexnet.serve import serve as serve_run
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("alexnet"):
+            raise
+        raise AlexNetError(f"serving needs {error.name}: pip install 'alexnet[serve]'") from None
+
+    serve_run(
+        options.run_folder,
+        options.data,
+        host=options.host,
+        port=options.port,
+        precision=options.precision,
+        device=options.device,
+        limits=Limits(
+            bytes=int(options.max_megabytes * 1e6),
+            pixels=int(options.max_megapixels * 1e6),
+            seconds=options.timeout,
+            waiting=options.queue,
+        ),
+    )
+
+
 def demo(options: argparse.Namespace) -> None:
     """The whole way on the solar cells."""
     _use_large_pages()
@@ -305,6 +332,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(verbs)
     _add_show(verbs)
     _add_search(verbs)
+    _add_serve(verbs)
     _add_demo(verbs)
     _add_bench(verbs)
     return parser
@@ -541,6 +569,29 @@ def _add_search(verbs: Any) -> None:
     verb.set_defaults(run=search)
 
 
+def _add_serve(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "serve",
+        help="a page to look into a run, and an HTTP API",
+        description="Answer requests until Ctrl-C, at the address printed: the page at /, the API's documentation at "
+        "/docs. Only this machine can reach it unless --host says otherwise. "
+        "Needs FastAPI and uvicorn: pip install 'alexnet[serve]'.",
+        epilog="example: alexnet serve run --data data --port 8080",
+    )
+    verb.add_argument("run_folder", metavar="RUN", help="a run folder")
+    verb.add_argument(
+        "--data", metavar="DATA", help="the prepared dataset to show (default: the one it was trained on)"
+    )
+    verb.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: 127.0.0.1)")
+    verb.add_argument("--port", type=int, default=8000, metavar="N", help="0 takes a free one (default: 8000)")
+    _add_precision_and_device(verb, "float32")
+    verb.add_argument("--max-megabytes", type=float, default=20, metavar="N", help="of a request (default: 20)")
+    verb.add_argument("--max-megapixels", type=float, default=50, metavar="N", help="of a picture (default: 50)")
+    verb.add_argument("--timeout", type=float, default=30, metavar="S", help="seconds until an answer (default: 30)")
+    verb.add_argument("--queue", type=int, default=256, metavar="N", help="pictures under way at once (default: 256)")
+    verb.set_defaults(run=serve)
+
+
 def _add_split_option(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--split", metavar="NAME", help="the split to measure on (default: test, else val)")
 
@@ -559,6 +610,10 @@ def _add_network_options(verb: argparse.ArgumentParser, views: int, precision: s
         default=views,
         help=f"1: the centre; 10: corners, centre and mirror images, averaged (default: {views})",
     )
+    _add_precision_and_device(verb, precision)
+
+
+def _add_precision_and_device(verb: argparse.ArgumentParser, precision: str) -> None:
     verb.add_argument(
         "--precision",
         choices=("float32", "bfloat16", "auto"),

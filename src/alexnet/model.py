@@ -373,6 +373,18 @@ class AlexNet(nn.Module):
             x = module(x)
         return x
 
+    def each_of(self, x: Tensor, layers: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """`features` of several layers in one pass, in the order that a picture passes them.
+
+        What is yielded is good until the next is asked for: what follows may work in place. Raises `UsageError` for a
+        name that the variant does not have.
+        """
+        ends = {self._end_of(layer): layer for layer in layers}
+        for number, module in enumerate(self.children(), start=1):
+            x = module(x)
+            if number in ends:
+                yield ends[number], x
+
     def logits_from(self, activations: Tensor, layer: str) -> Tensor:
         """The rest of the way: what `features` gave for a layer → logits (N, num_classes).
 
@@ -438,10 +450,14 @@ class AlexNet(nn.Module):
         ]
         return "\n".join(line.rstrip() for line in lines)
 
-    def costs(self) -> list[LayerCost]:
-        """What each layer costs for one picture: output shape, parameters, multiply-adds, neurons."""
+    def costs(self, side: int | None = None) -> list[LayerCost]:
+        """What each layer costs for one picture: output shape, parameters, multiply-adds, neurons.
+
+        `side`: of the picture, `input_size` by default.
+        """
         shadow = copy.deepcopy(self).to("meta").eval()
-        x = torch.empty(1, 3, self.input_size, self.input_size, device="meta")
+        side = self.input_size if side is None else side
+        x = torch.empty(1, 3, side, side, device="meta")
         result = []
         for name, module in shadow.named_children():
             x = module(x)

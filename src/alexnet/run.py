@@ -18,6 +18,7 @@ from torch import Tensor
 
 from alexnet import __version__
 from alexnet.data.augment import Preprocess
+from alexnet.data.dataset import PreparedDataset
 from alexnet.errors import AlexNetError
 from alexnet.files import write_whole
 from alexnet.model import AlexNet
@@ -163,6 +164,24 @@ class Run:
         except ValueError as error:
             raise AlexNetError(f"{self.path / METRICS} can't be read: {error}") from error
         return records if event is None else [record for record in records if record["event"] == event]
+
+    def find_data(self, data: str | os.PathLike[str] | None = None) -> PreparedDataset:
+        """The prepared dataset `data`, by default the one that the run was trained on, where it still is.
+
+        Raises `AlexNetError` when it can't be opened, or the one in the old place is another.
+        """
+        if data is not None:
+            return PreparedDataset.open(data)
+        recorded = self.config.dataset.get("path")
+        if recorded is None:
+            raise AlexNetError("the run was not trained here; name a prepared dataset of its classes with `--data`.")
+        try:
+            dataset = PreparedDataset.open(recorded)
+        except AlexNetError:
+            raise AlexNetError(f"the prepared dataset is no longer at {recorded}; name it with `--data`.") from None
+        if (dataset.classes, dataset.size) != (self.config.classes, self.config.size):
+            raise AlexNetError(f"the dataset at {recorded} is another one; name the right one with `--data`.")
+        return dataset
 
     def _repr_html_(self) -> str:
         """The run in a notebook."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from random_runs import make_run
 from alexnet import AlexNetError, Run, UsageError, evaluate
 from alexnet.cli import main
 from alexnet.data.prepare import prepare
+from alexnet.evaluation import metrics
 from alexnet.run import METRICS
 from alexnet.show.report import show
 
@@ -325,3 +327,33 @@ def test_a_notebook_needs_no_matplotlib_for_it(run: Run) -> None:
     script = f"import sys; from alexnet import Run; Run.open({str(run.path)!r})._repr_html_(); "
     script += "sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_the_slider_changes_the_numbers(
+    report: Path, run: Run, striped_data: Path, open_tab: Callable[..., Any]
+) -> None:
+    tab = open_tab(report.as_uri(), viewport={"width": 390, "height": 844})
+    slider = tab.page.locator(".dial input")
+
+    def numbers() -> dict[str, str]:
+        return {name: tab.page.inner_text(f"[data-is={name}]") for name in ("threshold", "found", "missed", "alarms")}
+
+    evaluation = evaluate(run.path, striped_data, views=1, device="cpu")
+    box = slider.bounding_box()
+    seen = []
+    for share in (0.02, 0.98):
+        tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        tab.page.mouse.down()
+        tab.page.mouse.move(box["x"] + box["width"] * share, box["y"] + box["height"] / 2, steps=4)
+        tab.page.mouse.up()
+        seen.append(numbers())
+        # What it says is true of the pictures.
+        threshold = float(seen[-1]["threshold"])
+        score, is_positive = metrics.scores(evaluation.predictions, evaluation.positive)
+        found = {int((score[is_positive] >= threshold + slack).sum()) for slack in (-5e-4, 5e-4)}
+        missed, of = seen[-1]["missed"].split(" of ")
+        assert int(of) == is_positive.sum() == 12
+        assert min(found) <= 12 - int(missed) <= max(found)
+    assert seen[0] != seen[1]
+    assert tab.complaints == []
+    assert tab.asked == [report.as_uri()]

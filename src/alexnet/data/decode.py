@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import re
 import struct
+import zlib
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -46,32 +48,41 @@ class UnreadablePictureError(AlexNetError):
     """The bytes are no picture that can be read; the message is the reason."""
 
 
-def square_picture(data: bytes, size: int) -> np.ndarray:
+class NotAPictureError(UnreadablePictureError):
+    """The bytes are something else."""
+
+
+class TooManyPixelsError(UnreadablePictureError):
+    """The picture has more pixels than are decoded."""
+
+
+def square_picture(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The bytes of a picture file → (size, size, 3) uint8 RGB: shorter side to `size`, centre cut (paper, section 2).
 
     Raises UnreadablePictureError.
     """
     # A JPEG of more than twice the size is decoded at 1/2, 1/4 or 1/8, exact averages of its own frequencies.
-    return square(decode(data, at_least=2 * size), size)
+    return square(decode(data, 2 * size, max_pixels), size)
 
 
-def decode(data: bytes, at_least: int | None = None) -> np.ndarray:
+def decode(data: bytes, at_least: int | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The bytes of a picture file → (H, W, 3) uint8 RGB, upright.
 
     at_least: pixels of the shorter side that are enough; a larger JPEG may then be decoded at 1/2, 1/4 or 1/8 of its
-    sides. Raises UnreadablePictureError with the reason: truncated, empty, not a picture, a decompression bomb, …
+    sides. Raises UnreadablePictureError with the reason: truncated, empty, damaged, …; `NotAPictureError` where it is
+    something else, `TooManyPixelsError` for one of more than `max_pixels`, which is not decoded.
     """
     if not data:
         raise UnreadablePictureError("empty file")
     if data.startswith(b"\x1f\x8b"):  # some photographs of ILSVRC-2010 are gzipped, under the name of a JPEG
-        data = _gunzip(data)
+        data = _gunzip(data, max_pixels)
     if data.startswith(b"\x93NUMPY"):
-        return to_rgb(_load_array(data))
+        return to_rgb(_load_array(data, max_pixels))
     if data.startswith(b"\xff\xd8\xff"):
-        picture = _decode_jpeg(data, at_least)
+        picture = _decode_jpeg(data, at_least, max_pixels)
         if picture is not None:
             return picture
-    return _decode_any(data, at_least)
+    return _decode_any(data, at_least, max_pixels)
 
 
 def to_rgb(picture: Image.Image | np.ndarray) -> np.ndarray:
@@ -94,10 +105,10 @@ def to_rgb(picture: Image.Image | np.ndarray) -> np.ndarray:
     return np.asarray(picture.convert("RGB"))
 
 
-def _decode_jpeg(data: bytes, at_least: int | None) -> np.ndarray | None:
+def _decode_jpeg(data: bytes, at_least: int | None, max_pixels: int) -> np.ndarray | None:
     """A sound JPEG of grey or colour, decoded by libjpeg-turbo; None where Pillow is to judge."""
     header = _jpeg_header(data)
-    if header is None or header.components not in (1, 3) or header.height * header.width > MAX_PIXELS:
+    if header is None or header.components not in (1, 3) or header.height * header.width > max_pixels:
         return None
     factor = _reduction(min(header.height, header.width), at_least)
     try:
@@ -129,11 +140,13 @@ def _jpeg_header(data: bytes) -> _JpegHeader | None:
     return None
 
 
-def _decode_any(data: bytes, at_least: int | None) -> np.ndarray:
+def _decode_any(data: bytes, at_least: int | None, max_pixels: int) -> np.ndarray:
     Image.init()  # all formats; Pillow itself only loads them when the common ones fail
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             width, height = picture.size
+            if width * height > max_pixels:
+                raise _too_many(width * height, max_pixels)
             factor = _reduction(min(width, height), at_least)
             if factor > 1 and picture.format in ("JPEG", "MPO"):
                 picture.draft(None, (width // factor, height // factor))
@@ -142,7 +155,7 @@ def _decode_any(data: bytes, at_least: int | None) -> np.ndarray:
     except UnreadablePictureError:
         raise
     except Exception as error:  # decoders of damaged files raise nearly everything
-        raise UnreadablePictureError(_reason(error, data)) from error
+        raise _unreadable(error, data) from error
 
 
 def _reduction(side: int, at_least: int | None) -> int:
@@ -194,32 +207,51 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
     return np.floor(shares * 255 + 0.5).astype(np.uint8)
 
 
-def _load_array(data: bytes) -> np.ndarray:
+def _load_array(data: bytes, max_pixels: int) -> np.ndarray:
     try:
+        # The header is read before the values: one that promises more than there is would be given memory.
+        file = io.BytesIO(data)
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        if math.prod(shape) * dtype.itemsize > len(data):
+            raise UnreadablePictureError("truncated")
+        if math.prod(shape[:2]) > max_pixels:
+            raise _too_many(math.prod(shape[:2]), max_pixels)
         array: Any = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise UnreadablePictureError(f"a damaged array: {error}") from error
     return array
 
 
-def _gunzip(data: bytes) -> bytes:
+def _gunzip(data: bytes, max_pixels: int) -> bytes:
     try:
         with gzip.open(io.BytesIO(data)) as file:
-            unpacked = file.read(MAX_PIXELS)
-    except (OSError, EOFError) as error:
+            unpacked = file.read(max_pixels)
+    except (OSError, EOFError, zlib.error) as error:
         raise UnreadablePictureError(f"a damaged gzip file: {error}") from error
     return unpacked
 
 
-def _reason(error: Exception, data: bytes) -> str:
+def _too_many(pixels: int, most: int = MAX_PIXELS) -> TooManyPixelsError:
+    bomb = pixels > MAX_PIXELS
+    return TooManyPixelsError(
+        f"{'a decompression bomb: ' * bomb}{pixels:,} pixels{f', more than {most:,}' * (not bomb)}"
+    )
+
+
+def _unreadable(error: Exception, data: bytes) -> UnreadablePictureError:
+    """What a decoder's error comes down to."""
     words = str(error).strip() or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
         start = data[:256].lower()
-        return next((what for mark, what in _OTHERS.items() if mark.lower() in start), "not a picture")
+        return NotAPictureError(
+            next((what for mark, what in _OTHERS.items() if mark.lower() in start), "not a picture")
+        )
     if isinstance(error, Image.DecompressionBombError):
-        return f"a decompression bomb: {int(re.findall('[0-9]+', words)[0]):,} pixels"
+        return _too_many(int(re.findall("[0-9]+", words)[0]))
     if isinstance(error, MemoryError):
-        return "too large for the memory"
+        return UnreadablePictureError("too large for the memory")
     if "truncated" in words.lower() or isinstance(error, EOFError):
-        return "truncated"
-    return f"damaged: {words}"
+        return UnreadablePictureError("truncated")
+    return UnreadablePictureError(f"damaged: {words}")

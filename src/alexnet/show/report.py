@@ -105,19 +105,12 @@ class _Report:
         if isinstance(data, PreparedDataset):
             return data
         if data is not None:
-            return PreparedDataset.open(data)
-        config = self.run.config
-        recorded = config.dataset.get("path", "")
+            return self.run.find_data(data)
         try:
-            dataset = PreparedDataset.open(recorded)
-        except AlexNetError:
-            why = f"the prepared dataset is no longer at {recorded}; name it with `--data`."
-        else:
-            if (dataset.classes, dataset.size) == (config.classes, config.size):
-                return dataset
-            why = f"the dataset at {recorded} is another one; name the right one with `--data`."
-        self.left_out.append(f"Everything with pictures: {why}")
-        return None
+            return self.run.find_data()
+        except AlexNetError as error:
+            self.left_out.append(f"Everything with pictures: {error}")
+            return None
 
     def find_weights(self, device: str | None) -> Member | None:
         """The weights that the recipe keeps, or those that a training in progress has saved so far."""

@@ -1,0 +1,132 @@
+// Where it looks, what it finds alike, and what it gets wrong.
+import { ask, get, pause, why } from "/page/api.js";
+import { bars, element, only, press } from "/page/elements.js";
+import { inWords, number, percent, word } from "/page/words.js";
+
+const LOOKS = ["seen", "gradient", "grad_cam"];
+const LABELS = 5;
+const MISTAKES = 12;
+
+/** Returns the function that is told of every picture. */
+export function startSights(about) {
+  let [picture, looks, near, nearWords] = [null, null, null, ""];
+  if (about.data?.measured) mistakes();
+
+  function drawLooks() {
+    only("looks-section").hidden = !picture;
+    if (!picture || !looks) return;
+    only("looks").replaceChildren(
+      ...LOOKS.map((name) => element("li", {}, element("img", { src: looks[name], alt: `${word(name)}, ${looks.label}` }), element("small", { textContent: word(name) }))),
+    );
+  }
+
+  async function look(label) {
+    const mine = picture;
+    const query = label === undefined ? "" : `?label=${encodeURIComponent(label)}`;
+    try {
+      const found = await ask(`/v1/explain${query}`, mine, "explanations");
+      if (mine !== picture) return;
+      looks = found;
+      drawLooks();
+    } catch (error) {
+      if (mine === picture) only("looks").replaceChildren(element("li", { textContent: why(error) }));
+    }
+  }
+
+  function labels() {
+    const buttons = picture.top.slice(0, LABELS).map(({ label, probability }) => {
+      const button = element("button", { type: "button", textContent: word("said", { label, share: percent(probability) }) });
+      button.addEventListener("click", () => {
+        press(buttons, button);
+        look(label);
+      });
+      return button;
+    });
+    press(buttons, buttons[0]);
+    only("looks-labels").replaceChildren(...buttons);
+  }
+
+  function drawNear() {
+    only("near-section").hidden = !picture || !about.data?.splits.train;
+    only("near-words").textContent = nearWords ? word(nearWords) : "";
+    only("near").replaceChildren(
+      ...(near ?? []).map((found) => {
+        const alike = found.label === picture.top[0].label;
+        const words = element("small", { className: alike ? "" : "other" }, found.label, element("br"), found.distance.toPrecision(3));
+        return element("li", {}, element("img", { src: found.address, alt: found.label }), words);
+      }),
+    );
+  }
+
+  async function findNear() {
+    const mine = picture;
+    near = null;
+    drawNear();
+    if (!picture || !about.data?.splits.train) return;
+    try {
+      while (!(await get("/v1/network")).data.neighbours) {
+        if (mine !== picture) return;
+        nearWords = "nearSoon";
+        drawNear();
+        await pause(3000);
+      }
+      const found = await ask("/v1/neighbours?k=6", mine, "neighbours");
+      if (mine !== picture) return;
+      [near, nearWords] = [found.nearest, ""];
+      drawNear();
+    } catch (error) {
+      if (mine === picture) only("near-words").textContent = why(error);
+    }
+  }
+
+  async function mistakes() {
+    let [found, count] = [null, MISTAKES];
+    const draw = () => {
+      if (!found) return;
+      only("mistakes-section").hidden = false;
+      const values = { wrong: number(found.wrong), answered: number(found.answered), wanted: number(found.wanted), split: found.split };
+      const key = !found.wrong ? "mistakesNone" : found.answered < found.wanted ? "mistakesSoFar" : "mistakesWords";
+      only("mistakes-words").textContent = word(key, values);
+      only("mistakes").replaceChildren(...found.mistakes.map(mistake));
+      only("more").hidden = found.mistakes.length >= found.wrong || count >= 200;
+    };
+    const refresh = async () => {
+      found = await get(`/v1/mistakes?count=${count}`);
+      draw();
+    };
+    only("more").addEventListener("click", () => {
+      count = Math.min(200, count + MISTAKES);
+      refresh();
+    });
+    inWords(draw);
+    do {
+      await refresh();
+      if (found.answered < found.wanted) await pause(4000);
+    } while (found.answered < found.wanted);
+  }
+
+  inWords(() => {
+    drawLooks();
+    drawNear();
+    if (picture) labels();
+  });
+
+  return (shown) => {
+    [picture, looks, nearWords] = [shown, null, ""];
+    drawLooks();
+    findNear();
+    if (!picture) return;
+    labels();
+    look();
+  };
+}
+
+function mistake(found) {
+  const said = found.top[0];
+  const label = word("mistake", { label: found.label, said: said.label, share: percent(said.probability) });
+  const button = element("button", { type: "button", className: "picture", "aria-label": label }, element("img", { src: found.address, alt: "", loading: "lazy" }));
+  button.addEventListener("click", () => dispatchEvent(new CustomEvent("look-into", { detail: found })));
+  const words = element("div", { className: "about" }, element("b", { textContent: found.label }), element("span", { className: "name", textContent: found.name, title: found.name }));
+  words.append(element("ol", { className: "bars" }, ...bars(found.top, percent, found.label)));
+  return element("li", {}, button, words);
+}

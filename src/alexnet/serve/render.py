@@ -1,0 +1,82 @@
+"""Results as the page shows them: maps as one picture of tiles, pictures as JPEG, both as addresses of data."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+
+import numpy as np
+from PIL import Image
+
+from alexnet.model import AlexNet
+from alexnet.show.kernels import COLUMNS, kernel_tiles
+from alexnet.show.mosaic import coloured
+
+QUALITY = 85
+
+
+def tiles(maps: np.ndarray) -> dict[str, object]:
+    """A layer's activations (C, H, W) as tiles in rows of `columns`, each scaled to its own largest value; those of a
+    fully connected layer (units,) as one square of its units, scaled to the largest of all.
+
+    Says the shape, the picture's address, the columns, and the peak of each map or unit.
+    """
+    if maps.ndim == 1:
+        columns = math.ceil(math.sqrt(len(maps)))
+        square = np.zeros(columns * columns, dtype=np.float32)
+        square[: len(maps)] = _shares(maps[None])[0]
+        whole, peaks = square.reshape(columns, columns), maps
+    else:
+        count, height, width = maps.shape
+        columns = COLUMNS
+        rows = -(-count // columns)
+        padded = np.zeros((rows * columns, height, width), dtype=np.float32)
+        padded[:count] = _shares(maps.reshape(count, -1)).reshape(maps.shape)
+        whole = padded.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, columns * width)
+        peaks = maps.max((1, 2))
+    picture = Image.fromarray((whole * 255).round().astype(np.uint8))
+    picture.putpalette(coloured(np.arange(256) / 255).tobytes())
+    return {
+        "shape": list(maps.shape),
+        "columns": columns,
+        "picture": _address(picture, "PNG"),
+        "peaks": [float(f"{peak:.4g}") for peak in peaks],
+    }
+
+
+def kernels(network: AlexNet) -> bytes:
+    """The first-layer kernels as a PNG of tiles, in rows of `COLUMNS`."""
+    each = kernel_tiles(network)
+    count, height, width, _ = each.shape
+    rows = -(-count // COLUMNS)
+    padded = np.full((rows * COLUMNS, height, width, 3), 128, dtype=np.uint8)
+    padded[:count] = each
+    whole = padded.reshape(rows, COLUMNS, height, width, 3).swapaxes(1, 2)
+    return _file(Image.fromarray(whole.reshape(rows * height, COLUMNS * width, 3)), "PNG")
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    """A picture (H, W, 3) uint8 as a JPEG file."""
+    return _file(Image.fromarray(pixels), "JPEG")
+
+
+def jpeg_address(pixels: np.ndarray) -> str:
+    """The same as an address that contains it."""
+    return _address(Image.fromarray(pixels), "JPEG")
+
+
+def _shares(rows: np.ndarray) -> np.ndarray:
+    """Each row from 0 to its largest value, as 0 to 1; where there are negative ones, from its smallest."""
+    low = np.minimum(rows.min(axis=1, keepdims=True), 0)
+    return (rows - low) / np.maximum(rows.max(axis=1, keepdims=True) - low, 1e-12)
+
+
+def _file(picture: Image.Image, form: str) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, form, **({"quality": QUALITY} if form == "JPEG" else {}))
+    return file.getvalue()
+
+
+def _address(picture: Image.Image, form: str) -> str:
+    return f"data:image/{form.lower()};base64,{base64.b64encode(_file(picture, form)).decode()}"

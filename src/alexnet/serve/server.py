@@ -1,0 +1,106 @@
+"""The server: a port, a network, and until Ctrl-C answers."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+import numpy as np
+import uvicorn
+
+from alexnet.classifier import Classifier
+from alexnet.data.dataset import PreparedDataset
+from alexnet.errors import AlexNetError, UsageError
+from alexnet.evaluation.evaluate import check_fit
+from alexnet.run import Run
+from alexnet.serve.api import api
+from alexnet.serve.exhibits import Exhibits
+from alexnet.serve.limits import Limits
+from alexnet.serve.service import Service
+from alexnet.training.allocator import keep_pages
+
+LAST_SECONDS = 5
+"""How long requests under way may take to end when the server is stopped."""
+
+
+def serve(
+    run: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    precision: str = "float32",
+    device: str | None = None,
+    limits: Limits = Limits(),  # noqa: B008 (frozen)
+) -> None:
+    """Answer requests with the network of a run, and serve the page to look into it, until Ctrl-C or SIGTERM.
+
+    `data`: the prepared dataset that the page shows; by default the one that the run was trained on, where it still
+    is. `port` 0 takes a free one. Prints the address on stdout when it is ready.
+
+    Raises `AlexNetError` when the port can't be had, the run has no weights, or `data` does not fit it.
+    """
+    opened = Run.open(run)
+    with _listening(host, port) as listening:
+        keep_pages()
+        classifier = Classifier.load(run, device=device, precision=precision)
+        dataset, why_not = _dataset(opened, data)
+        if dataset is None:
+            print(f"alexnet: without data: {why_not}", file=sys.stderr)
+        # The first pass compiles what is written for this processor.
+        classifier.probabilities(np.zeros((1, opened.config.size, opened.config.size, 3), dtype=np.uint8))
+        service = Service(classifier, limits)
+        app = api(service, Exhibits(opened, service, dataset, why_not))
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=LAST_SECONDS,
+        )
+        print(address(listening), flush=True)
+        print("Ctrl-C stops it", file=sys.stderr)
+        try:
+            uvicorn.Server(config).run(sockets=[listening])
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+
+
+def address(listening: socket.socket) -> str:
+    """What to type into a browser."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise UsageError(f"port is {port}; it is a number from 0 to 65535")
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise AlexNetError(f"no address {host!r} here: {error.strerror or error}") from None
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(where)
+        listening.listen(2048)
+    except OSError as error:
+        listening.close()
+        raise AlexNetError(
+            f"port {port} of {host} can't be had ({error.strerror or error}): choose another with --port"
+        ) from None
+    return listening
+
+
+def _dataset(run: Run, data: str | os.PathLike[str] | None) -> tuple[PreparedDataset | None, str]:
+    """The data to show, or why there are none; those that were named must be there, and fit."""
+    try:
+        dataset = run.find_data(data)
+        check_fit(run, dataset, "the page can't show it")
+    except AlexNetError as error:
+        if data is not None:
+            raise
+        return None, str(error)
+    return dataset, ""

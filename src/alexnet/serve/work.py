@@ -1,0 +1,56 @@
+"""What the network does to the pictures of requests. Each is a value: equal ones are done in one batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from alexnet.classifier import BATCH_SIZE, Classifier
+from alexnet.show.attribution import looks
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """The probability of every class: (classes,) float64 for each picture."""
+
+    views: int = 1
+    most = BATCH_SIZE
+
+    def __call__(self, classifier: Classifier, pictures: np.ndarray) -> np.ndarray:
+        return classifier.probabilities(pictures, self.views)
+
+
+@dataclass(frozen=True)
+class Features:
+    """The activations of a layer for the central view: (C, H, W) or (units,) float32 for each picture."""
+
+    layer: str
+    most = 16
+
+    @torch.inference_mode()
+    def __call__(self, classifier: Classifier, pictures: np.ndarray) -> np.ndarray:
+        return classifier.network.features(central(classifier, pictures), self.layer).float().cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Where the network looks for a class, None for the most probable: that class, and `attribution.looks`."""
+
+    label: int | None
+    most = 8
+
+    def __call__(self, classifier: Classifier, pictures: np.ndarray) -> list[tuple[int, tuple[np.ndarray, ...]]]:
+        if self.label is None:
+            classes = classifier.probabilities(pictures).argmax(1).tolist()
+        else:
+            classes = [self.label] * len(pictures)
+        shown = looks(classifier.network, classifier.preprocess, pictures, classes)
+        return list(zip(classes, zip(*shown, strict=True), strict=True))
+
+
+def central(classifier: Classifier, pictures: np.ndarray) -> torch.Tensor:
+    """The central view of prepared pictures (N, size, size, 3) uint8, as the network reads it."""
+    device = classifier.preprocess.mean.device
+    return classifier.preprocess.centre(torch.from_numpy(np.ascontiguousarray(pictures)).to(device))

@@ -1,0 +1,43 @@
+"""A server as its users have it: a process of its own."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+
+@dataclass(frozen=True)
+class Server:
+    """One that runs: its address, what it serves, and its process."""
+
+    address: str
+    run: Path
+    data: Path
+    process: subprocess.Popen[str]
+
+    def post(self, path: str, *pictures: bytes, **parameters: object) -> httpx.Response:
+        """Send the bytes of pictures as files called 0, 1, …"""
+        files = [("file", (str(number), picture)) for number, picture in enumerate(pictures)]
+        return httpx.post(self.address + path, files=files, params=parameters, timeout=60)  # type: ignore[arg-type]
+
+    def get(self, path: str, **parameters: object) -> httpx.Response:
+        return httpx.get(self.address + path, params=parameters, timeout=60)  # type: ignore[arg-type]
+
+
+@contextmanager
+def serving(run: Path, data: Path, *options: str) -> Iterator[Server]:
+    """`alexnet serve` on a free port, until the block ends."""
+    command = [sys.executable, "-m", "alexnet.cli", "serve", str(run), "--port", "0", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        address = process.stdout.readline().strip()
+        assert address.startswith("http://127.0.0.1:"), process.communicate()[1]
+        yield Server(address.rstrip("/"), run, data, process)
+    finally:
+        process.kill()
+        process.communicate()

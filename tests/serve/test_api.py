@@ -1,0 +1,288 @@
+import io
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from servers import Server, serving
+
+from alexnet import Classifier
+from alexnet.data.dataset import PreparedDataset
+from alexnet.data.decode import square_picture
+
+
+def said(entry: dict) -> list[tuple[str, float]]:
+    return [(answer["label"], answer["probability"]) for answer in entry["top"]]
+
+
+def expected(classifier: Classifier, *pictures: bytes) -> list[list[tuple[str, float]]]:
+    return [prediction.top for prediction in classifier.predict(pictures)]
+
+
+def same(one: list[tuple[str, float]], other: list[tuple[str, float]]) -> bool:
+    names = [label for label, _ in one] == [label for label, _ in other]
+    return names and all(abs(p - q) < 1e-5 for (_, p), (_, q) in zip(one, other, strict=True))
+
+
+def test_files_are_answered_in_order_as_predict_answers(
+    server: Server, classifier: Classifier, pictures: list[bytes]
+) -> None:
+    answer = server.post("/v1/predict", *pictures)
+    entries = answer.json()["predictions"]
+    assert answer.status_code == 200
+    assert [entry["source"] for entry in entries] == [str(number) for number in range(len(pictures))]
+    for entry, top in zip(entries, expected(classifier, *pictures), strict=True):
+        assert same(said(entry), top)
+        assert (entry["label"], entry["probability"]) == said(entry)[0]
+
+
+@pytest.mark.parametrize("kind", ["image/png", "application/octet-stream", "image/png; charset=binary"])
+def test_the_bytes_of_a_picture(server: Server, classifier: Classifier, pictures: list[bytes], kind: str) -> None:
+    answer = httpx.post(server.address + "/v1/predict", content=pictures[0], headers={"content-type": kind})
+    (entry,) = answer.json()["predictions"]
+    assert same(said(entry), expected(classifier, pictures[0])[0])
+
+
+def test_parameters(server: Server, classifier: Classifier, pictures: list[bytes]) -> None:
+    (entry,) = server.post("/v1/predict", pictures[0], top=1, views=10).json()["predictions"]
+    (wanted,) = classifier.predict(pictures[0], top=1, views=10)
+    assert same(said(entry), wanted.top)
+    for wrong in ({"top": 0}, {"top": "many"}, {"views": 3}, {"views": ""}):
+        answer = server.post("/v1/predict", pictures[0], **wrong)
+        assert answer.status_code == 422
+        assert isinstance(answer.json()["detail"], str)
+
+
+def large_png() -> bytes:
+    file = io.BytesIO()
+    Image.new("1", (8000, 7000)).save(file, "PNG")
+    return file.getvalue()
+
+
+def array_header(*shape: int) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+BAD = {
+    "text": (b"this is no picture", 415, "not a picture"),
+    "pdf": (b"%PDF-1.4 " + b"x" * 100, 415, "a PDF document"),
+    "empty": (b"", 422, "empty file"),
+    "many pixels": (large_png(), 413, "56,000,000 pixels, more than 50,000,000"),
+    "array": (
+        b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (99999, 99999), }" + b" " * 51,
+        422,
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_no_picture_has_its_status(server: Server, pictures: list[bytes], name: str) -> None:
+    content, status, reason = BAD[name]
+    answer = server.post("/v1/predict", content)
+    assert (answer.status_code, reason in answer.json()["detail"]) == (status, True)
+    assert server.post("/v1/predict", pictures[0]).status_code == 200
+
+
+def test_a_truncated_picture(server: Server, pictures: list[bytes]) -> None:
+    answer = server.post("/v1/predict", pictures[0][:2000])
+    assert (answer.status_code, answer.json()) == (422, {"detail": "truncated"})
+
+
+def test_of_several_only_the_bad_one_has_an_error(
+    server: Server, classifier: Classifier, pictures: list[bytes]
+) -> None:
+    answer = server.post("/v1/predict", pictures[0], b"no picture", pictures[1][:3000], pictures[2])
+    one, two, three, four = answer.json()["predictions"]
+    assert answer.status_code == 200
+    assert two == {"source": "1", "error": {"status": 415, "reason": "not a picture"}}
+    assert three == {"source": "2", "error": {"status": 422, "reason": "truncated"}}
+    for entry, top in zip((one, four), expected(classifier, pictures[0], pictures[2]), strict=True):
+        assert same(said(entry), top)
+
+
+def test_when_none_can_be_read_the_answer_says_so(server: Server) -> None:
+    answer = server.post("/v1/predict", b"one", b"two")
+    assert answer.status_code == 415
+    assert "no picture can be read" in answer.json()["detail"]
+
+
+def test_bodies_that_are_refused(server: Server, pictures: list[bytes]) -> None:
+    def status(**request: object) -> int:
+        return httpx.post(server.address + "/v1/predict", **request).status_code  # type: ignore[arg-type]
+
+    assert status(content=b"x" * 20_000_001, headers={"content-type": "image/jpeg"}) == 413
+    assert status(files=[("file", ("large", b"x" * 20_000_001))]) == 413
+    assert status(content=b"{}", headers={"content-type": "application/json"}) == 415
+    assert status(files={"picture": pictures[0]}) == 422
+    assert status(content=b"--x--", headers={"content-type": "multipart/form-data; boundary=y"}) == 422
+    assert status(content=b"", headers={"content-type": "multipart/form-data"}) == 422
+    assert status(files=[("file", (str(n), b"x")) for n in range(65)]) == 422
+
+
+def test_features_are_those_of_the_network(server: Server, classifier: Classifier, pictures: list[bytes]) -> None:
+    raw = torch.from_numpy(square_picture(pictures[3], classifier.config.size))[None]
+    inputs = classifier.preprocess.centre(raw)
+    for layer in ("fc7", "conv5"):
+        answer = server.post("/v1/features", pictures[3], layer=layer).json()
+        (entry,) = answer["features"]
+        with torch.inference_mode():
+            wanted = classifier.network.features(inputs, layer)[0].numpy()
+        assert (answer["layer"], entry["shape"]) == (layer, list(wanted.shape))
+        np.testing.assert_allclose(np.array(entry["values"]).reshape(wanted.shape), wanted, rtol=1e-3, atol=1e-4)
+    answer = server.post("/v1/features", pictures[3], layer="conv9")
+    assert answer.status_code == 422
+    assert "conv9" in answer.json()["detail"]
+
+
+def test_a_training_picture_is_its_own_nearest(server: Server) -> None:
+    train = PreparedDataset.open(server.data).split("train")
+    file = io.BytesIO()
+    Image.fromarray(train[7][0]).save(file, "PNG")
+    deadline = time.monotonic() + 60
+    while (answer := server.post("/v1/neighbours", file.getvalue(), k=3)).status_code == 503:
+        assert answer.headers["retry-after"]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    nearest = answer.json()["neighbours"][0]["nearest"]
+    assert (nearest[0]["position"], nearest[0]["distance"]) == (7, 0)
+    assert nearest[0]["name"] == Path(train.paths(7)).name
+    assert [found["distance"] for found in nearest] == sorted(found["distance"] for found in nearest)
+    shown = Image.open(io.BytesIO(server.get(nearest[0]["address"]).content))
+    assert np.abs(np.asarray(shown).astype(int) - train[7][0]).mean() < 12  # JPEG of noise
+
+
+def picture_in(address: str) -> Image.Image:
+    import base64
+
+    return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+
+
+def test_explanations_and_maps_are_pictures(server: Server, classifier: Classifier, pictures: list[bytes]) -> None:
+    (entry,) = server.post("/v1/explain", pictures[0]).json()["explanations"]
+    assert entry["label"] == expected(classifier, pictures[0])[0][0][0]
+    assert {picture_in(entry[name]).size for name in ("seen", "gradient", "grad_cam")} == {(64, 64)}
+    other = next(label for label in classifier.labels if label != entry["label"])
+    (of_other,) = server.post("/v1/explain", pictures[0], label=other).json()["explanations"]
+    assert of_other["label"] == other
+    assert of_other["gradient"] != entry["gradient"]
+    assert server.post("/v1/explain", pictures[0], label="cat").status_code == 422
+
+    (shown,) = server.post("/v1/maps", pictures[0], layer="conv2").json()["maps"]
+    maps, height, width = shown["shape"]
+    (values,) = server.post("/v1/features", pictures[0], layer="conv2").json()["features"]
+    activations = np.array(values["values"]).reshape(values["shape"])
+    np.testing.assert_allclose(shown["peaks"], activations.max((1, 2)), rtol=2e-3)
+    picture = picture_in(shown["picture"])
+    assert picture.size == (shown["columns"] * width, -(-maps // shown["columns"]) * height)
+    # The brightest pixel of a tile is where the map is largest.
+    tile = np.asarray(picture.convert("RGB")).sum(2)[:height, width : 2 * width]
+    assert tile.ravel()[activations[1].argmax()] == tile.max()
+    (units,) = server.post("/v1/maps", pictures[0], layer="fc7").json()["maps"]
+    assert (units["shape"], len(units["peaks"])) == ([4096], 4096)
+
+
+def test_what_there_is_to_look_at(server: Server) -> None:
+    network = server.get("/v1/network").json()
+    assert [layer["name"] for layer in network["layers"]][:2] == ["conv1", "conv2"]
+    assert network["labels"] == ["lying", "standing"]
+    assert network["data"]["splits"] == {"train": 24, "val": 24}
+    deadline = time.monotonic() + 60
+    while server.get("/v1/network").json()["data"]["looked_at"] != [24, 24]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    unit = server.get("/v1/units/conv3/300").json()
+    assert (unit["tower"], len(unit["pictures"])) == (2, 9)
+    assert Image.open(io.BytesIO(server.get("/v1/units/conv1/3/optimised").content)).size == (64, 64)
+    assert Image.open(io.BytesIO(server.get("/v1/kernels").content)).size == (16 * 11, 6 * 11)
+    for path in ("/v1/units/conv3/384", "/v1/units/conv7/0", "/v1/units/pool1/0/optimised", "/v1/data/train/24"):
+        assert server.get(path).status_code == 404
+    assert server.get("/v1/units/conv3/-1").status_code == 422
+
+
+def test_mistakes_are_wrong_and_the_surest_come_first(server: Server, classifier: Classifier) -> None:
+    deadline = time.monotonic() + 60
+    while (found := server.get("/v1/mistakes", count=100).json())["answered"] < 24:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    val = PreparedDataset.open(server.data).split("val")
+    shares = classifier.probabilities(val.gather(np.arange(24)))
+    wrong = np.flatnonzero(shares.argmax(1) != val.labels)
+    order = wrong[np.argsort(-shares[wrong].max(1), kind="stable")]
+    assert [mistake["position"] for mistake in found["mistakes"]] == order.tolist()
+    assert found["wrong"] == len(wrong)
+
+
+def test_health_metrics_and_documentation(server: Server, pictures: list[bytes]) -> None:
+    def count(name: str) -> float:
+        return float(re.search(rf"^{re.escape(name)} (\S+)$", server.get("/metrics").text, re.MULTILINE)[1])  # type: ignore[index]
+
+    assert server.get("/healthz").json() == {"status": "ok"}
+    server.post("/v1/predict", pictures[0])
+    before = count('alexnet_requests_total{path="/v1/predict",status="200"}')
+    server.post("/v1/predict", pictures[0])
+    assert count('alexnet_requests_total{path="/v1/predict",status="200"}') == before + 1
+    assert count("alexnet_waiting_pictures") == 0
+    docs = server.get("/docs").text
+    assert "/v1/predict" in docs
+    assert not re.search(r"""(src|href)=["'](https?:)?//""", docs)
+    assert server.get("/openapi.json").json()["openapi"].startswith("3.")
+
+
+def test_names_never_reach_the_disk(server: Server, pictures: list[bytes]) -> None:
+    for name in ("../../etc/passwd", "/etc/passwd", "C:\\x\\..\\y", "a\nb", "사진.png"):
+        answer = httpx.post(server.address + "/v1/predict", files={"file": (name, pictures[0])})
+        assert answer.status_code == 200
+    for path in ("/page/..%2f..%2fapi.py", "/page/%2e%2e/api.py", "/page//etc/passwd", "/page/api.py", "/../cli.py"):
+        assert server.get(path).status_code == 404
+    assert server.get("/v1/data/..%2ftrain/0").status_code == 404
+
+
+def test_pages_from_elsewhere_can_do_nothing(server: Server) -> None:
+    answer = httpx.get(server.address + "/", headers={"origin": "http://elsewhere"})
+    assert "access-control-allow-origin" not in answer.headers
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+
+
+def test_ctrl_c_ends_it_cleanly_in_the_middle_of_its_work(served_run: Path, striped_data: Path) -> None:
+    with serving(served_run, striped_data) as running:
+        running.process.send_signal(signal.SIGINT)
+        out, errors = running.process.communicate(timeout=30)
+        assert (running.process.returncode, out) == (0, "")
+        assert "stopped" in errors
+        assert "Traceback" not in errors
+
+
+def command(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "alexnet.cli", "serve", *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_port_that_is_taken(served_run: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = command(str(served_run), "--port", str(port))
+    assert ended.returncode == 1
+    assert re.fullmatch(rf"alexnet: port {port} of 127.0.0.1 can't be had .*--port\n", ended.stderr)
+
+
+def test_what_is_missing_is_said(served_run: Path, tmp_path: Path) -> None:
+    assert "not a run folder" in command(str(tmp_path), "--port", "0").stderr
+    ended = command(str(served_run), "--port", "0", "--data", str(tmp_path / "gone"))
+    assert (ended.returncode, "gone" in ended.stderr) == (1, True)
+    assert command(str(served_run), "--port", "70000").returncode == 2

@@ -1,0 +1,119 @@
+"""What the page shows of the network itself."""
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from alexnet import AlexNet, Classifier, variants
+from alexnet.data.dataset import PreparedDataset
+from alexnet.serve.drawing import drawing
+from alexnet.serve.optimise import optimised
+from alexnet.serve.survey import Survey, field_of
+from alexnet.serve.work import central
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.mark.parametrize("variant", variants())
+def test_every_variant_is_drawn_with_its_towers(variant: str) -> None:
+    with torch.device("meta"):
+        network = AlexNet(variant, 7)
+    picture = ElementTree.fromstring(drawing(network, network.input_size))
+    layers = {group.get("data-layer"): group for group in picture.iter(f"{SVG}g") if group.get("data-layer")}
+    assert list(layers) == [n for n, m in network.named_children() if isinstance(m, nn.Conv2d | nn.Linear)]
+    towers = 2 if network.get_submodule("conv2").groups == 2 else 1
+    assert {len(group.findall(f"{SVG}rect")) for name, group in layers.items() if name != "logits"} == {towers}
+    assert len(layers["logits"].findall(f"{SVG}rect")) == 1
+    # Of the paper's layers only conv3 and the fully connected ones read both towers.
+    reading = [n for n in layers if n.startswith("fc") or n in ("conv3", "conv6")]
+    crossing = sum(path.get("class") == "cross" for path in picture.iter(f"{SVG}path"))
+    assert crossing == (2 * len(reading) if towers == 2 else 0)
+    # Nothing is outside.
+    _, _, width, height = map(float, picture.get("viewBox", "").split())
+    for rect in picture.iter(f"{SVG}rect"):
+        assert 0 <= float(rect.get("x", -1)) < float(rect.get("x", 0)) + float(rect.get("width", 0)) <= width
+        assert 0 <= float(rect.get("y", -1)) < float(rect.get("y", 0)) + float(rect.get("height", 0)) <= height
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "conv5"])
+def test_the_receptive_field_is_where_the_gradient_is(layer: str) -> None:
+    torch.manual_seed(0)
+    network = AlexNet("paper", 2, init="he").eval()
+    x = torch.randn(1, 3, 195, 195, requires_grad=True)
+    field = field_of(network, layer)
+    assert field is not None
+    # Before any non-linearity of its own layer, so that no map is silent; normalisation reads across maps only.
+    maps = dict(network.each_of(x, [layer]))[layer]
+    row, column = maps.shape[2] // 2, maps.shape[3] // 2 + 1
+    (gradient,) = torch.autograd.grad(maps[0, :, row, column].sum(), x)
+    touched = gradient[0].abs().amax(0) > 0
+    for place, axis in ((row, 1), (column, 0)):
+        where = torch.nonzero(touched.any(axis))[:, 0]
+        first = max(0, field.start + place * field.step)
+        last = min(195, field.start + place * field.step + field.size)
+        # At the rim a window may happen not to hold a pool's maximum.
+        assert first <= int(where.min()) <= first + 8
+        assert last - 8 <= int(where.max()) + 1 <= last
+
+
+def test_the_survey_finds_what_excites_each_unit(classifier: Classifier, striped_data) -> None:  # type: ignore[no-untyped-def]
+    dataset = PreparedDataset.open(striped_data)
+    layers = ["conv1", "conv4", "fc7", "logits"]
+    survey = Survey(classifier, dataset, layers)
+    for _ in survey.steps():
+        pass
+    train = dataset.split("train")
+    inputs = central(classifier, train.gather(np.arange(len(train))))
+    for layer in layers:
+        with torch.inference_mode():
+            activations = classifier.network.features(inputs, layer)
+        values = activations.flatten(2).amax(2) if activations.ndim > 2 else activations
+        excited = survey.excited[layer]
+        torch.testing.assert_close(excited.values, values.T.topk(9, dim=1).values, rtol=1e-3, atol=1e-4)
+        unit = 3 if layer != "logits" else 1
+        for value, position, place in zip(
+            excited.values[unit], excited.positions[unit], excited.places[unit], strict=True
+        ):
+            there = activations[position, unit].flatten()[place]
+            torch.testing.assert_close(there, value, rtol=1e-3, atol=1e-4)
+    val = dataset.split("val")
+    wanted = classifier.probabilities(val.gather(np.arange(len(val)))).argmax(1)
+    assert survey.predictions is not None
+    assert (survey.predictions.ranked[:, 0] == wanted).all()
+
+
+@pytest.mark.parametrize(("layer", "unit"), [("conv2", 2), ("logits", 1)])
+def test_the_optimised_picture_excites_more_than_any_of_the_data(
+    classifier: Classifier,
+    striped_data,  # type: ignore[no-untyped-def]
+    layer: str,
+    unit: int,
+) -> None:
+    steps = optimised(classifier, layer, unit)
+    count = 0
+    while True:
+        try:
+            next(steps)
+            count += 1
+        except StopIteration as end:
+            made = end.value
+            break
+    assert count > 10
+    train = PreparedDataset.open(striped_data).split("train")
+    stored = train.gather(np.arange(len(train)))
+    side = len(made)
+    edge = (stored.shape[1] - side) // 2
+    rest = stored[:, edge : edge + side, edge : edge + side]
+    size = classifier.config.size
+    whole = np.zeros((len(rest) + 1, size, size, 3), dtype=np.uint8)
+    whole[:, edge : edge + side, edge : edge + side] = np.concatenate([made[None], rest])
+    network = classifier.network
+    with torch.inference_mode():
+        x = central(classifier, whole)
+        read = dict(network.each_of(x, [name for name in (layer,) if layer != "logits"]))
+        activations = read[layer] if read else network(x)
+    excitement = activations[:, unit].flatten(1).mean(1) if activations.ndim > 2 else activations[:, unit]
+    assert excitement[0] > 1.2 * excitement[1:].max()

@@ -1,0 +1,216 @@
+"""The thread that owns the network: what it takes together, who waits, what a failure does to the others."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Generator, Iterator
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from alexnet import Classifier
+from alexnet.run import Run
+from alexnet.serve.api import api
+from alexnet.serve.exhibits import Exhibits
+from alexnet.serve.limits import Limits
+from alexnet.serve.service import Service
+from alexnet.serve.worker import Worker
+
+
+@dataclass(frozen=True)
+class Means:
+    """The mean of each picture; one that is all 13 is an error, as is any batch with it."""
+
+    most: int = 64
+
+    def __call__(self, classifier: Classifier, pictures: np.ndarray) -> np.ndarray:
+        means = pictures.mean((1, 2, 3))
+        if 13 in means:
+            raise ValueError("thirteen")
+        return means
+
+
+@pytest.fixture
+def batches() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def worker(classifier: Classifier, batches: list[int]) -> Iterator[Worker]:
+    made = Worker(classifier, lambda _work, count, _seconds: batches.append(count))
+    yield made
+    made.close()
+
+
+def put(worker: Worker, work: Any, *values: int) -> list[Future[Any]]:
+    answers = [Future[Any]() for _ in values]
+    for value, answer in zip(values, answers, strict=True):
+        worker.put(work, np.full((4, 4, 3), value, dtype=np.uint8), answer)
+    return answers
+
+
+def blocked(until: threading.Event) -> Generator[None, None, None]:
+    until.wait(10)
+    yield
+
+
+def test_what_has_arrived_is_taken_together(worker: Worker, batches: list[int]) -> None:
+    free = threading.Event()
+    worker.slowly(blocked(free))
+    time.sleep(0.05)
+    alike, others = put(worker, Means(), *range(10)), put(worker, Means(most=3), *range(20, 27))
+    free.set()
+    assert [answer.result(10) for answer in alike + others] == [*range(10), *range(20, 27)]
+    assert batches == [10, 3, 3, 1]
+
+
+def test_a_lone_picture_waits_for_nobody(worker: Worker) -> None:
+    worker._patience = 60.0
+    start = time.perf_counter()
+    assert put(worker, Means(), 5)[0].result(10) == 5
+    assert time.perf_counter() - start < 5
+
+
+def test_one_that_is_being_decoded_is_waited_for(worker: Worker, batches: list[int]) -> None:
+    worker._patience = 30.0
+    worker.coming(2)
+    (first,) = put(worker, Means(), 1)
+    worker.coming(-1)
+    time.sleep(0.2)
+    assert not first.done()
+    (second,) = put(worker, Means(), 2)
+    worker.coming(-1)
+    assert (first.result(10), second.result(10)) == (1, 2)
+    assert batches == [2]
+
+
+def test_a_failure_is_that_of_one_picture(worker: Worker) -> None:
+    free = threading.Event()
+    worker.slowly(blocked(free))
+    time.sleep(0.05)
+    answers = put(worker, Means(), 1, 13, 2)
+    free.set()
+    assert (answers[0].result(10), answers[2].result(10)) == (1, 2)
+    with pytest.raises(ValueError, match="thirteen"):
+        answers[1].result(10)
+    assert put(worker, Means(), 3)[0].result(10) == 3
+
+
+def test_pictures_come_between_the_steps_of_slow_work(worker: Worker) -> None:
+    order: list[str] = []
+
+    def steps(name: str) -> Generator[None, None, str]:
+        for _ in range(3):
+            order.append(name)
+            if name == "urgent" and len(order) == 1:
+                answer.extend(put(worker, Means(), 7))
+                answer[0].add_done_callback(lambda _: order.append("picture"))
+            yield
+        return name
+
+    answer: list[Future[Any]] = []
+    free = threading.Event()
+    worker.slowly(blocked(free))
+    time.sleep(0.05)
+    futures = [worker.slowly(steps("one")), worker.slowly(steps("two")), worker.slowly(steps("urgent"), first=True)]
+    free.set()
+    assert [future.result(10) for future in futures] == ["one", "two", "urgent"]
+    assert order[:4] == ["urgent", "picture", "urgent", "urgent"]
+    assert sorted(order[4:6]) == ["one", "two"]
+
+
+def test_what_waits_when_it_is_closed_is_told(classifier: Classifier) -> None:
+    worker, free = Worker(classifier), threading.Event()
+    worker.slowly(blocked(free))
+    time.sleep(0.05)
+    slow = worker.slowly(blocked(threading.Event()))
+    (answer,) = put(worker, Means(), 1)
+    threading.Timer(0.2, free.set).start()
+    worker.close()
+    for future in (answer, slow, *put(worker, Means(), 2)):
+        with pytest.raises(CancelledError):
+            future.result(1)
+    assert not worker.alive
+
+
+def asked(run: Run, classifier: Classifier, limits: Limits, questions: Any) -> None:
+    """Run a coroutine `questions(client, service)` on an application with these limits."""
+
+    async def talk() -> None:
+        service = Service(classifier, limits)
+        app = api(service, Exhibits(run, service, None, "no data"))
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            try:
+                await questions(client, service)
+            finally:
+                await asyncio.to_thread(service.close)
+
+    asyncio.run(talk())
+
+
+def files(*pictures: bytes) -> list[tuple[str, bytes]]:
+    return [("file", picture) for picture in pictures]
+
+
+def test_no_room_no_time_and_after_it(served_run: Any, classifier: Classifier, pictures: list[bytes]) -> None:
+    async def questions(client: httpx.AsyncClient, service: Service) -> None:
+        full = await client.post("/v1/predict", files=files(*pictures[:4]))
+        assert (full.status_code, full.headers["retry-after"]) == (429, "1")
+        free = threading.Event()
+        service.worker.slowly(blocked(free))
+        await asyncio.sleep(0.1)
+        late = await client.post("/v1/predict", files=files(pictures[0]))
+        assert (late.status_code, late.headers["retry-after"]) == (503, "1")
+        free.set()
+        assert (await client.post("/v1/predict", files=files(*pictures[:3]))).status_code == 200
+        large = await client.post("/v1/predict", content=b"x" * 60_001)
+        assert large.status_code == 413
+        crowded = await asyncio.gather(*(client.post("/v1/predict", content=b"x" * 60_000) for _ in range(2)))
+        assert sorted(answer.status_code for answer in crowded) == [415, 429]
+        assert (await client.post("/v1/predict", files=files(pictures[0]))).status_code == 200
+
+    limits = Limits(bytes=60_000, waiting=3, seconds=2.0, waiting_bytes=100_000)
+    asked(Run.open(served_run), classifier, limits, questions)
+
+
+def test_a_body_that_does_not_come(served_run: Any, classifier: Classifier) -> None:
+    # ASGITransport reads a body whole before it asks, so the application is called directly.
+    async def talk() -> None:
+        service = Service(classifier, Limits(seconds=0.3))
+        app = api(service, Exhibits(Run.open(served_run), service, None))
+        sent: list[Any] = []
+        never = asyncio.Event()
+
+        async def receive() -> Any:
+            await never.wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/predict", "headers": [], "query_string": b""}
+        await app(scope | {"http_version": "1.1", "scheme": "http", "server": ("server", 80)}, receive, send)
+        assert sent[0]["status"] == 408
+        await asyncio.to_thread(service.close)
+
+    asyncio.run(talk())
+
+
+def test_without_data_what_needs_it_says_so(served_run: Any, classifier: Classifier, pictures: list[bytes]) -> None:
+    async def questions(client: httpx.AsyncClient, service: Service) -> None:
+        assert (await client.get("/v1/network")).json()["missing"] == "no data"
+        for answer in (
+            await client.get("/v1/mistakes"),
+            await client.post("/v1/neighbours", files=files(pictures[0])),
+            await client.get("/v1/data/train/0"),
+        ):
+            assert answer.status_code == 404
+        assert (await client.get("/v1/units/conv1/0")).json()["pictures"] == []
+        assert (await client.get("/v1/samples")).json() == {"pictures": []}
+        assert (await client.post("/v1/explain", files=files(pictures[0]))).status_code == 200
+
+    asked(Run.open(served_run), classifier, Limits(), questions)

@@ -121,6 +121,11 @@ class Run:
         _write(folder / "config.json", json.dumps(asdict(config), indent=1, ensure_ascii=False).encode())
         return cls(folder, config)
 
+    @staticmethod
+    def is_begun(path: str | os.PathLike[str]) -> bool:
+        """Whether there is a run to go on with."""
+        return (Path(path) / "config.json").is_file()
+
     def sweep(self) -> None:
         """Remove what a killed writer left half-written."""
         for leftover in self.path.glob(".*.tmp"):
@@ -131,7 +136,10 @@ class Run:
 
         Those that the recipe keeps are `model.safetensors`, the others `best.safetensors` or `last.safetensors`.
         """
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        tensors = {
+            name: (tensor.float() if tensor.dtype == torch.float64 else tensor).detach().cpu().contiguous()
+            for name, tensor in state.items()
+        }
         _write(self.weights_file(which), to_safetensors({**tensors, MEAN: mean.cpu().contiguous()}))
 
     def weights_file(self, which: str | None = None) -> Path:

@@ -1,0 +1,174 @@
+"""The processes that train one network: what they tell each other, and what happens when one fails the others."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from alexnet.errors import AlexNetError, ElsewhereError, UsageError
+
+T = TypeVar("T")
+
+# How torch words that a process is gone or does not answer, by any backend.
+_LOST = ("gloo", "NCCL", "onnection", "imed out", "imeout", "TCPStore", "peer")
+
+
+class Traffic:
+    """Bytes that this process has sent to others, and the seconds that it waited, for each purpose."""
+
+    def __init__(self) -> None:
+        self.sent: dict[str, list[float]] = {}
+
+    def add(self, purpose: str, size: float, seconds: float) -> None:
+        """Count one exchange."""
+        entry = self.sent.setdefault(purpose, [0.0, 0.0])
+        entry[0] += size
+        entry[1] += seconds
+
+    def taken(self) -> dict[str, list[float]]:
+        """What was counted since the last call: purpose → [bytes, seconds]."""
+        sent, self.sent = self.sent, {}
+        return sent
+
+
+class Group:
+    """This process (`rank`, from 0) among `size`; the first leads: it speaks and writes."""
+
+    def __init__(self, device: torch.device, seconds: float) -> None:
+        self.rank, self.size, self.seconds = dist.get_rank(), dist.get_world_size(), seconds
+        self.device = device
+        self.traffic = Traffic()
+        # Files are gathered by a thread of their own while training goes on: they need a channel of their own.
+        self.files = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=seconds))
+
+    @classmethod
+    def join(cls, device: torch.device, seconds: float) -> Group:
+        """Meet the others that `torchrun` started; `seconds` is how long one waits for another.
+
+        Raises `UsageError` where this process was not started by `torchrun`.
+        """
+        if not dist.is_initialized():
+            if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+                raise UsageError(
+                    "--parallel needs several processes: add --processes N, or start it with "
+                    "`torchrun --nproc-per-node N -m alexnet train ...`"
+                )
+            # Numbers on the CPU go through gloo, with a graphics card too; tensors there through NCCL.
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            try:
+                dist.init_process_group(backend, timeout=datetime.timedelta(seconds=seconds))
+            except (RuntimeError, ValueError) as error:
+                raise AlexNetError(f"the processes do not find each other: {_first_line(error)}") from error
+        return cls(device, seconds)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Group:
+        return self
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+    def lead(self, work: Callable[[], T]) -> T:
+        """What the first process returns from `work`, in every process; its error ends all, and it says it."""
+        told: list[Any] = [None, None]
+        if self.leads:
+            try:
+                told[0] = work()
+            except AlexNetError as error:
+                told[1] = error
+        dist.broadcast_object_list(told, device=torch.device("cpu"))
+        if told[1] is not None:
+            raise told[1] if self.leads else ElsewhereError(told[1])
+        result: T = told[0]
+        return result
+
+    def together(self, work: Callable[[], T]) -> T:
+        """What each process returns from its own `work`; where it fails in one, all end, and that one says why."""
+        failure: AlexNetError | None = None
+        try:
+            result = work()
+        except AlexNetError as error:
+            failure = error
+        if self.any(failure is not None):
+            raise failure or ElsewhereError("another process failed")
+        return result
+
+    def sum(self, *values: float) -> list[float]:
+        """The sums of numbers over the processes."""
+        total = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(total)
+        return total.tolist()
+
+    def any(self, flag: bool) -> bool:
+        """Whether one of the processes says so."""
+        return self.sum(float(flag))[0] > 0
+
+    def swap(self, purpose: str, outgoing: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Give `outgoing[r]` to process r, and take from each what it has for this one, of shape `shapes[r]`.
+
+        All tensors are contiguous and of one dtype. What a process has for itself is passed on as it is.
+        """
+        start = time.perf_counter()
+        mine = outgoing[self.rank]
+        incoming = [mine if r == self.rank else mine.new_empty(shape) for r, shape in enumerate(shapes)]
+        others = [r for r in range(self.size) if r != self.rank]
+        sends = [dist.P2POp(dist.isend, outgoing[r], r) for r in others if outgoing[r].numel()]
+        receives = [dist.P2POp(dist.irecv, incoming[r], r) for r in others if incoming[r].numel()]
+        if sends or receives:
+            for work in dist.batch_isend_irecv([*sends, *receives]):
+                work.wait()
+        size = sum(outgoing[r].nbytes for r in others)
+        self.traffic.add(purpose, size, time.perf_counter() - start)
+        return incoming
+
+    def bounds(self, count: int) -> list[tuple[int, int]]:
+        """Which of `count` things each process has: equal parts, as near as can be."""
+        return [(count * r // self.size, count * (r + 1) // self.size) for r in range(self.size)]
+
+    def part(self, count: int) -> tuple[int, int]:
+        """Which of `count` things this process has."""
+        return self.bounds(count)[self.rank]
+
+    @contextmanager
+    def watching(self, where: Callable[[], str]) -> Iterator[None]:
+        """Within, a process that is gone or silent for too long ends in one clear line."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not isinstance(error, dist.DistError) and not any(word in str(error) for word in _LOST):
+                raise
+            silent = "imed out" in str(error) or "imeout" in str(error)
+            what = f"no answer for {self.seconds:g} s from" if silent else "lost"
+            raise AlexNetError(
+                f"process {self.rank} of {self.size}: {what} another process {where()} ({_first_line(error)}); "
+                "the same command with --resume goes on from the last checkpoint"
+            ) from error
+
+    def leave(self) -> None:
+        """The end, for all: nobody goes before the others are done."""
+        dist.barrier()
+
+
+def is_several() -> bool:
+    """Whether `torchrun` has started this process among others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def is_restarted() -> bool:
+    """Whether `torchrun` has started the processes again after one of them failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return copy.copy(lines[0]) if lines else type(error).__name__

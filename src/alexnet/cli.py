@@ -83,6 +83,29 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
+def plan(options: argparse.Namespace) -> None:
+    """How long an epoch takes on so many devices."""
+    from alexnet.plan import plan as plan_steps
+    from alexnet.plan import print_plan
+
+    steps = plan_steps(
+        options.devices,
+        options.gpu,
+        options.link,
+        rate=options.rate,
+        batch=options.batch_size,
+        full_batch=options.full_batch,
+        variant=options.variant,
+    )
+    if options.json:
+        import json
+
+        rows = [{**dataclasses.asdict(step), "epoch_seconds": step.epoch(options.pictures)} for step in steps]
+        print(json.dumps(rows, indent=1))
+    else:
+        print_plan(steps, options.gpu, options.link, options.pictures, options.rate)
+
+
 def evaluate(options: argparse.Namespace) -> None:
     """Measure one run, or several averaged."""
     from alexnet.evaluation.evaluate import check_can_write
@@ -315,6 +338,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_parallel_options(verb)
     _add_recipe_options(verb)
     verb.set_defaults(run=train)
+    _add_plan(verbs)
     _add_evaluate(verbs)
     _add_predict(verbs)
     _add_import(verbs)
@@ -323,6 +347,33 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(verbs)
     _add_bench(verbs)
     return parser
+
+
+def _add_plan(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "plan",
+        help="how long an epoch takes on many devices, by layout",
+        description="Compute time, memory and bytes of each --parallel layout on 1, 2, 4, … devices, from operations, "
+        "bytes and the rate of one device.",
+        epilog="example: alexnet plan --devices 8 --gpu a100 --link nvlink3 --rate 9000",
+    )
+    verb.add_argument("--devices", type=int, required=True, metavar="N", help="how many at most")
+    verb.add_argument(
+        "--gpu", default="h100", metavar="NAME", help="gtx580, k20, v100, a100, rtx4090, l4, h100, h200 (default: h100)"
+    )
+    verb.add_argument(
+        "--link",
+        default="nvlink4",
+        metavar="NAME",
+        help="pcie2 … pcie5, nvlink3, nvlink4, 1gbe, 10gbe, 25gbe, 100gbe, hdr, ndr (default: nvlink4)",
+    )
+    verb.add_argument("--rate", type=float, metavar="X", help="pictures a second that one of them trains, measured")
+    verb.add_argument("--batch-size", type=int, default=128, metavar="N", help="pictures a device (default: 128)")
+    verb.add_argument("--full-batch", type=int, metavar="N", help="pictures a step of the fully connected layers")
+    verb.add_argument("--pictures", type=int, default=1_281_167, metavar="N", help="of an epoch (default: ImageNet's)")
+    verb.add_argument("--variant", default="paper", metavar="NAME", help="the network (default: paper)")
+    verb.add_argument("--json", action="store_true", help="as JSON on stdout")
+    verb.set_defaults(run=plan)
 
 
 def _add_prepare(verbs: Any) -> None:

@@ -580,36 +580,29 @@ class Training:
             os.fsync(self.metrics.fileno())
             self.at.metrics_bytes = self.metrics.tell()
         self.saved_at, self.save_due = time.monotonic(), False
-        content = self.content()
-
-        def write() -> None:
-            self.layout.whole(content)
-            if self.layout.leads:
-                self.run.save_weights("last", content.average or content.network, self.preprocess.mean)
-                checkpoint.write(self.run.path, content)
-
-        self.writer.start(write)
-
-    def save_best(self) -> None:
-        """The weights that the training has to show so far, as the best."""
-        content = self.content()
-        content.optimizers = []
-
-        def write() -> None:
-            self.layout.whole(content)
-            if self.layout.leads:
-                self.run.save_weights("best", content.average or content.network, self.preprocess.mean)
-
-        self.writer.start(write)
-
-    def content(self) -> checkpoint.Content:
-        """What a checkpoint keeps, as it is now."""
         state = {
             "position": dataclasses.asdict(self.at),
             "schedule": self.schedule.state_dict(),
             "health": self.health.state_dict(),
         }
-        return checkpoint.Content.of(self.network, self.optimizers, self.average, state)
+        content = checkpoint.Content.of(self.network, self.optimizers, self.average, state)
+        self.write_whole("last", content, lambda: checkpoint.write(self.run.path, content))
+
+    def save_best(self) -> None:
+        """The weights that the training has to show so far, as the best."""
+        self.write_whole("best", checkpoint.Content.of(self.network, [], self.average, {}))
+
+    def write_whole(self, which: str, content: checkpoint.Content, also: Callable[[], None] | None = None) -> None:
+        """Begin to write the weights that the training has to show, put together from those of all processes."""
+
+        def write() -> None:
+            self.layout.whole(content)
+            if self.layout.leads:
+                self.run.save_weights(which, content.average or content.network, self.preprocess.mean)
+                if also is not None:
+                    also()
+
+        self.writer.start(write)
 
     def load(self) -> None:
         """Stand where the checkpoint stands, if there is one."""

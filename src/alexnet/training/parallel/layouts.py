@@ -186,11 +186,14 @@ class Shared(Alone):
         What the first of them reads is whole, and so is what leaves the last.
         """
         outputs, columns = 0, 1  # of the layer before: how many in all, and how many numbers each is
+        seen = False  # a fully connected layer
         for name, module in modules:
             match module:
                 case nn.Conv2d() | nn.Linear():
                     if outputs and getattr(module, "groups", 1) == 1:
-                        yield f"into_{name}", self.exchange(name, outputs, columns)
+                        enters = isinstance(module, nn.Linear) and not seen
+                        yield ENTRY if enters else f"into_{name}", self.exchange(name, outputs, columns)
+                    seen = seen or isinstance(module, nn.Linear)
                     yield name, self.part_of(name, module)
                     outputs, columns = module.weight.shape[0], 1
                 case nn.BatchNorm2d():

@@ -180,7 +180,9 @@ class PartDropout(nn.Module):
             return x
         if self.factors is None or self.batch != where.batch:
             first, last, width = self.units or (0, x.shape[1], x.shape[1])
-            whole = self.whole.thrown(x.new_ones(where.count, width))
+            channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+            ones = x.new_ones(where.count, width, *x.shape[2:])
+            whole = self.whole.thrown(ones.contiguous(memory_format=torch.channels_last) if channels_last else ones)
             rows = where.rows if self.pictures == "own" else None
             self.factors = (whole if rows is None else whole[rows.to(x.device)])[:, first:last]
             self.batch = where.batch

@@ -183,7 +183,7 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
         side=chosen.side or crop,
         scale=1 / deviation if chosen.pixel_unit == "deviation" else 1.0,
         dataset={
-            "path": str(dataset.path),
+            "path": dataset.address,
             "checksum": _checksum(dataset),
             "counts": {name: len(dataset.split(name)) for name in dataset.splits},
         },

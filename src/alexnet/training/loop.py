@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -36,7 +36,7 @@ from alexnet.training.allocator import keep_pages
 from alexnet.training.health import EpochValidation, Finding, Health, LayerUpdate, dead_units, overlap
 from alexnet.training.initialization import whiten_first_convolution
 from alexnet.training.optimizer import make_optimizers, update_all
-from alexnet.training.parallel.group import Group, is_restarted
+from alexnet.training.parallel.group import Group, is_restarted, watching
 from alexnet.training.parallel.layouts import ENTRY, Alone, Block, open_layout
 from alexnet.training.precision import autocast, choose_device, choose_precision
 from alexnet.training.schedule import Schedule
@@ -77,18 +77,23 @@ def train(
     """
     if parallel is not None and is_restarted() and not resume:
         resume = Run.is_begun(out)
-    training = begin(
-        *(data, out),
-        recipe=recipe,
-        resume=resume,
-        device=device,
-        checkpoint_seconds=checkpoint_seconds,
-        parallel=parallel,
-        passing=passing,
-        peer_seconds=peer_seconds,
-        **changes,
-    )
-    with training.layout.watching(lambda: f"at step {training.at.step}"):
+    training: Training | None = None
+
+    def where() -> str:
+        return f"at step {training.at.step}" if training else "before the first step"
+
+    with nullcontext() if parallel is None else watching(peer_seconds, where):
+        training = begin(
+            *(data, out),
+            recipe=recipe,
+            resume=resume,
+            device=device,
+            checkpoint_seconds=checkpoint_seconds,
+            parallel=parallel,
+            passing=passing,
+            peer_seconds=peer_seconds,
+            **changes,
+        )
         training.run_to_end()
     return training.run
 

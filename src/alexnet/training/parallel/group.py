@@ -6,6 +6,7 @@ import copy
 import datetime
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from alexnet.errors import AlexNetError, ElsewhereError, UsageError
 
@@ -64,8 +66,11 @@ class Group:
                 )
             # Numbers on the CPU go through gloo, with a graphics card too; tensors there through NCCL.
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            timeout = datetime.timedelta(seconds=seconds)
             try:
-                dist.init_process_group(backend, timeout=datetime.timedelta(seconds=seconds))
+                store, rank, size = next(rendezvous("env://", timeout=timeout))
+                ours = dist.PrefixStore(f"alexnet/{_meet(store, rank, size, seconds)}", store)
+                dist.init_process_group(backend, store=ours, rank=rank, world_size=size, timeout=timeout)
             except (RuntimeError, ValueError) as error:
                 raise AlexNetError(f"the processes do not find each other: {_first_line(error)}") from error
         return cls(device, seconds)
@@ -139,34 +144,58 @@ class Group:
         """Which of `count` things this process has."""
         return self.bounds(count)[self.rank]
 
-    @contextmanager
-    def watching(self, where: Callable[[], str]) -> Iterator[None]:
-        """Within, a process that is gone or silent for too long ends in one clear line."""
-        try:
-            yield
-        except RuntimeError as error:
-            if not isinstance(error, dist.DistError) and not any(word in str(error) for word in _LOST):
-                raise
-            silent = "imed out" in str(error) or "imeout" in str(error)
-            what = f"no answer for {self.seconds:g} s from" if silent else "lost"
-            raise AlexNetError(
-                f"process {self.rank} of {self.size}: {what} another process {where()} ({_first_line(error)}); "
-                "the same command with --resume goes on from the last checkpoint"
-            ) from error
-
     def leave(self) -> None:
         """The end, for all: nobody goes before the others are done."""
         dist.barrier()
 
 
-def is_several() -> bool:
-    """Whether `torchrun` has started this process among others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 def is_restarted() -> bool:
     """Whether `torchrun` has started the processes again after one of them failed."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+@contextmanager
+def watching(seconds: float, where: Callable[[], str]) -> Iterator[None]:
+    """Within, a process that is gone, or silent for so long, ends in one clear line that says `where`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and not any(word in str(error) for word in _LOST):
+            raise
+        silent = "imed out" in str(error) or "imeout" in str(error)
+        what = f"no answer for {seconds:g} s from" if silent else "lost"
+        raise AlexNetError(
+            f"process {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')}: {what} another process {where()} "
+            f"({_first_line(error)}); the same command with --resume goes on from the last checkpoint"
+        ) from error
+
+
+def _meet(store: dist.Store, rank: int, size: int, seconds: float) -> str:
+    """A name for this meeting of the processes, the same for all and for no other meeting.
+
+    When `torchrun` starts processes again it gives them the store of those before, where the addresses of the dead
+    still stand. So each says that it has come; the first names who is there until all agree, and then gives the sign.
+    """
+    me, end = uuid.uuid4().hex, time.monotonic() + seconds
+
+    def said(name: str) -> str:
+        return store.get(f"alexnet/{name}").decode() if store.check([f"alexnet/{name}"]) else ""
+
+    store.set(f"alexnet/come/{rank}", me)
+    others = range(1, size)
+    while time.monotonic() < end:
+        if rank == 0:
+            here = "-".join([me, *(said(f"come/{other}") for other in others)])
+            store.set("alexnet/here", here)
+            if all(said(f"agreed/{other}") == here for other in others):
+                store.set("alexnet/sign", here)
+                return here
+        elif me in (here := said("here")):
+            store.set(f"alexnet/agreed/{rank}", here)
+            if said("sign") == here:
+                return here
+        time.sleep(0.02)
+    raise RuntimeError(f"not all {size} have come within {seconds:g} s")
 
 
 def _first_line(error: BaseException) -> str:

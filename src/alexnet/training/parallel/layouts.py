@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -133,10 +132,6 @@ class Alone:
     def traffic(self) -> dict[str, list[float]]:
         """Bytes that this process has sent and seconds it has waited since the last call, for each purpose."""
         return {}
-
-    def watching(self, where: Callable[[], str]) -> AbstractContextManager[None]:
-        """Within, a process that is gone or silent ends in a clear line, which says `where`."""
-        return nullcontext()
 
     def leave(self) -> None:
         """The end, for all."""
@@ -296,9 +291,6 @@ class Shared(Alone):
 
     def traffic(self) -> dict[str, list[float]]:
         return self.group.traffic.taken()
-
-    def watching(self, where: Callable[[], str]) -> AbstractContextManager[None]:
-        return self.group.watching(where)
 
     def leave(self) -> None:
         self.group.leave()

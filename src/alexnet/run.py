@@ -26,6 +26,7 @@ from alexnet.recipe import Recipe
 FORMAT_VERSION = 1
 MEAN = "preprocess.mean"
 METRICS = "metrics.jsonl"
+LAUNCH = ".launch"  # which launch of torchrun began the run
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,6 @@ class Run:
         _write(folder / "config.json", json.dumps(asdict(config), indent=1, ensure_ascii=False).encode())
         return cls(folder, config)
 
-    @staticmethod
-    def is_begun(path: str | os.PathLike[str]) -> bool:
-        """Whether there is a run to go on with."""
-        return (Path(path) / "config.json").is_file()
-
     def sweep(self) -> None:
         """Remove what a killed writer left half-written."""
         for leftover in self.path.glob(".*.tmp"):
@@ -208,7 +204,7 @@ def is_free(path: str | os.PathLike[str]) -> bool:
     folder = Path(path)
     if not folder.is_dir():
         return not os.path.lexists(folder)
-    return all(file.name == "classes.json" or file.match(".*.tmp") for file in folder.iterdir())
+    return all(file.name in ("classes.json", LAUNCH) or file.match(".*.tmp") for file in folder.iterdir())
 
 
 def _write(path: Path, content: bytes) -> None:

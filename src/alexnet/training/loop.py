@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -36,7 +37,7 @@ from alexnet.training.allocator import keep_pages
 from alexnet.training.health import EpochValidation, Finding, Health, LayerUpdate, dead_units, overlap
 from alexnet.training.initialization import whiten_first_convolution
 from alexnet.training.optimizer import make_optimizers, update_all
-from alexnet.training.parallel.group import Group, is_restarted, watching
+from alexnet.training.parallel.group import Group, is_launched_again, remember_launch, watching
 from alexnet.training.parallel.layouts import ENTRY, Alone, Block, open_layout
 from alexnet.training.precision import autocast, choose_device, choose_precision
 from alexnet.training.schedule import Schedule
@@ -75,8 +76,6 @@ def train(
     Raises `UsageError` for values that make no sense, `AlexNetError` when the dataset or the run folder can't be used
     or the loss stops being finite a second time; `KeyboardInterrupt` after Ctrl-C, with everything saved.
     """
-    if parallel is not None and is_restarted() and not resume:
-        resume = Run.is_begun(out)
     training: Training | None = None
 
     def where() -> str:
@@ -118,12 +117,15 @@ def begin(
     layout_of = partial(open_layout, parallel, group=group, passing=passing)
 
     def start() -> Run:
-        run = _reopen(out, dataset, changes) if resume else None
+        goes_on = resume or (group is not None and is_launched_again(Path(out)))
+        run = _reopen(out, dataset, changes) if goes_on else None
         if run is None and not is_free(out):
             raise AlexNetError(f"{out} exists already; go on with it with --resume, or name another folder")
         config = run.config if run else _configure(dataset, recipe, changes, chosen_device)
         with torch.device("meta"):
             layout_of(config.recipe).check(config.network(), len(dataset.split("train")))
+        if group is not None:
+            remember_launch(Path(out))
         return run or Run.create(out, config)
 
     if group is None:

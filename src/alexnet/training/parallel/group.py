@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import datetime
 import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from alexnet.errors import AlexNetError, ElsewhereError, UsageError
+from alexnet.files import write_whole
+from alexnet.run import LAUNCH
 
 T = TypeVar("T")
 
@@ -149,9 +151,20 @@ class Group:
         dist.barrier()
 
 
-def is_restarted() -> bool:
-    """Whether `torchrun` has started the processes again after one of them failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def is_launched_again(folder: Path) -> bool:
+    """Whether `torchrun` has started these processes again for a run that it began, on this host or on another."""
+    launch = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    try:
+        begun = (folder / "config.json").is_file()
+        return begun and launch != "none" and (folder / LAUNCH).read_text() == launch
+    except FileNotFoundError:
+        return False
+
+
+def remember_launch(folder: Path) -> None:
+    """Let `is_launched_again` know the run, before there is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / LAUNCH, os.environ.get("TORCHELASTIC_RUN_ID", "none").encode())
 
 
 @contextmanager
@@ -200,4 +213,4 @@ def _meet(store: dist.Store, rank: int, size: int, seconds: float) -> str:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return copy.copy(lines[0]) if lines else type(error).__name__
+    return lines[0] if lines else type(error).__name__

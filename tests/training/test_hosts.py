@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from test_parallel import ENVIRONMENT, WORKER, alone, command_line, data, distance  # noqa: F401
+from test_parallel import ENVIRONMENT, WORKER, command_line, data, distance, undisturbed  # noqa: F401
 
 ADDRESSES = ("10.213.77.1", "10.213.77.2")
 
@@ -38,7 +38,7 @@ def hosts():
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
 
 
-def test_a_host_that_is_cut_off_comes_back_and_nothing_is_lost(hosts, alone, data, tmp_path):  # noqa: F811
+def test_a_host_that_is_cut_off_comes_back_and_nothing_is_lost(hosts, data, undisturbed, tmp_path):  # noqa: F811
     out = tmp_path / "run"
     words = command_line(data, out, "--parallel", "data", "--checkpoint-seconds", "0.1", "--peer-seconds", "6")
     started = []
@@ -65,4 +65,4 @@ def test_a_host_that_is_cut_off_comes_back_and_nothing_is_lost(hosts, alone, dat
         for host in started:
             host.terminate()
     assert "exists already" not in (tmp_path / "host-0").read_text()
-    assert distance(out, alone / "whole") < 1e-9
+    assert distance(out, undisturbed) < 1e-9

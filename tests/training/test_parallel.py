@@ -34,7 +34,6 @@ TRAININGS = {
     "weird": (10, {"variant": "narrow-weird"}),
     "often": (10, {"full_batch": 6}),
     "float32": (10, {"precision": "float32"}),
-    "whole": (None, {"epochs": 3}),
     "muon": (10, {"optimizer": "muon", "average": 0.9, "draw_every": 4, "light": 0.1, "symmetries": "square"}),
 }
 
@@ -79,6 +78,15 @@ def alone(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     run_all(folder, 1, [training(data, folder / name, name) for name in TRAININGS])
     return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    """What `command_line` trains, by one process."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    whole = {**training(data, folder / "run", "paper"), "steps": None}
+    run_all(folder, 1, [{**whole, "recipe": {**RECIPE, "epochs": 3}}])
+    return folder / "run"
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +226,7 @@ def command_line(data: Path, out: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
-def test_killed_workers_start_again_and_nothing_is_lost(data, alone, tmp_path):
+def test_killed_workers_start_again_and_nothing_is_lost(data, undisturbed, tmp_path):
     """In the middle of an epoch, twice; the end is that of one process that nobody disturbed."""
     out, moments = tmp_path / "run", random.Random(1)
     words = command_line(data, out, "--parallel", "data", "--checkpoint-seconds", "0.1")
@@ -235,7 +243,7 @@ def test_killed_workers_start_again_and_nothing_is_lost(data, alone, tmp_path):
         said = group.communicate()[1]
     assert group.returncode == 0, said
     assert "resuming" in said
-    assert distance(out, alone / "whole") < 1e-9
+    assert distance(out, undisturbed) < 1e-9
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -94,6 +95,8 @@ def train(
             **changes,
         )
         training.run_to_end()
+        if parallel is not None:
+            dist.destroy_process_group()
     return training.run
 
 
@@ -587,35 +590,38 @@ class Training:
             os.fsync(self.metrics.fileno())
             self.at.metrics_bytes = self.metrics.tell()
         self.saved_at, self.save_due = time.monotonic(), False
+        self.write_weights("last", self.optimizers)
+
+    def save_best(self) -> None:
+        """The weights that the training has to show so far, as the best."""
+        self.write_weights("best", None)
+
+    def write_weights(self, which: str, optimizers: list[torch.optim.Optimizer] | None) -> None:
+        """Begin to write the "best" or "last" weights, and with `optimizers` the checkpoint, as all stands now."""
+        if not self.layout.keeps:
+            return
         state = {
             "position": dataclasses.asdict(self.at),
             "schedule": self.schedule.state_dict(),
             "health": self.health.state_dict(),
         }
-        content = checkpoint.Content.of(self.network, self.optimizers, self.average, state)
-        self.write_whole("last", content, lambda: checkpoint.write(self.run.path, content))
+        content = checkpoint.Content.of(self.network, optimizers or [], self.average, state)
 
-    def save_best(self) -> None:
-        """The weights that the training has to show so far, as the best."""
-        self.write_whole("best", checkpoint.Content.of(self.network, [], self.average, {}))
-
-    def write_whole(self, which: str, content: checkpoint.Content, also: Callable[[], None] | None = None) -> None:
-        """Begin to write the weights that the training has to show, put together from those of all processes."""
-
-        def write() -> None:
+        def work() -> None:
             self.layout.whole(content)
             if self.layout.leads:
                 self.run.save_weights(which, content.average or content.network, self.preprocess.mean)
-                if also is not None:
-                    also()
+                if optimizers is not None:
+                    checkpoint.write(self.run.path, content)
 
-        self.writer.start(write)
+        self.writer.start(work)
 
     def load(self) -> None:
         """Stand where the checkpoint stands, if there is one."""
         found = None
         if self.layout.leads:
-            found = checkpoint.read(self.run.path, self.device, self.optimizers)
+            device = self.device if self.layout.size == 1 else torch.device("cpu")  # from where it goes to the others
+            found = checkpoint.read(self.run.path, device, self.optimizers)
         found = self.layout.parts(found)
         if found is None:
             return
@@ -627,7 +633,7 @@ class Training:
 
     def say_how_to_go_on(self) -> None:
         """After Ctrl-C."""
-        self.say(
+        _say(
             f"stopped after step {self.at.step} of {self.total_steps}; "
             f"go on with: alexnet train {self.run.config.dataset['path']} --out {self.run.path} --resume"
         )
@@ -637,12 +643,7 @@ class Training:
         path = self.run.path
         words = f"trained {self.recipe.epochs} epochs; best error {self.at.best_error:.2%}"
         words += " on the validation pictures" if self.validation is not None else " on the training pictures"
-        self.say(f"{words}; {path}")
-
-    def say(self, line: str) -> None:
-        """A line for people, once of all processes."""
-        if self.layout.leads:
-            _say(line)
+        _say(f"{words}; {path}")
 
     def rate(self) -> float:
         """The learning rate of the weights at the step before."""
@@ -708,10 +709,16 @@ def _stop_flag() -> Iterator[threading.Event]:
         return
 
     def handle(*_: object) -> None:
-        signal.signal(signal.SIGINT, before)
+        if stop.is_set() and time.monotonic() - asked[0] < 1:
+            return  # the shell tells all processes, and so does torchrun: it is one Ctrl-C
+        if stop.is_set():
+            signal.signal(signal.SIGINT, before)
+            raise KeyboardInterrupt
+        asked[0] = time.monotonic()
         _say("stopping after this step (Ctrl-C again: at once, losing what came after the last checkpoint)")
         stop.set()
 
+    asked = [0.0]
     before = signal.signal(signal.SIGINT, handle)
     try:
         yield stop
@@ -777,4 +784,6 @@ def _device_words(device: torch.device) -> str:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    """A line for people; of several processes the first says it."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr, flush=True)

@@ -69,6 +69,8 @@ class Group:
             # Numbers on the CPU go through gloo, with a graphics card too; tensors there through NCCL.
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             timeout = datetime.timedelta(seconds=seconds)
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
             try:
                 store, rank, size = next(rendezvous("env://", timeout=timeout))
                 ours = dist.PrefixStore(f"alexnet/{_meet(store, rank, size, seconds)}", store)
@@ -148,7 +150,7 @@ class Group:
 
     def leave(self) -> None:
         """The end, for all: nobody goes before the others are done."""
-        dist.barrier()
+        self.sum(0.0)
 
 
 def is_launched_again(folder: Path) -> bool:

@@ -17,6 +17,7 @@ def launch(processes: int, words: list[str], max_restarts: int) -> int:
     """
     if processes < 1:
         raise UsageError(f"--processes is {processes}; it must be at least 1")
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -39,4 +40,6 @@ def launch(processes: int, words: list[str], max_restarts: int) -> int:
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode > 0 else 1
+    except SignalException as error:
+        return 128 + error.sigval
     return 0

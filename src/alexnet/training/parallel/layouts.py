@@ -122,6 +122,11 @@ class Alone:
         """The share of a layer's units (bool) that are not zero for every picture."""
         return units.float().mean().item()
 
+    @property
+    def keeps(self) -> bool:
+        """Whether this process has something of what a checkpoint keeps."""
+        return True
+
     def whole(self, content: Content) -> None:
         """Put together what a checkpoint keeps, in the process that writes it."""
 
@@ -251,9 +256,13 @@ class Shared(Alone):
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return found.float().mean().item()
 
+    @property
+    def keeps(self) -> bool:
+        return self.leads or bool(self.outputs)
+
     def whole(self, content: Content) -> None:
         for layer, holder, key in tensors_of(content):
-            tensor = holder[key]
+            tensor = holder[key] = holder[key].cpu()
             if layer not in self.outputs or not tensor.dim():
                 continue
             if not self.leads:

@@ -611,7 +611,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt as interruption:
         if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
-            print(f"alexnet: {interruption or 'interrupted'}", file=sys.stderr)
+            print(f"alexnet: {str(interruption) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +18,8 @@ from alexnet.data.prepare import prepare
 from alexnet.errors import UsageError
 from alexnet.model import AlexNet
 from alexnet.recipe import recipes
+from alexnet.training.loop import train
+from alexnet.training.parallel.group import Group
 from alexnet.training.parallel.layouts import Data, OneWeirdTrick, Towers
 
 WORKER = Path(__file__).with_name("parallel_worker.py")
@@ -268,8 +269,36 @@ def test_a_process_that_does_not_answer_ends_the_training_in_one_clear_line(data
     assert group.returncode != 0
 
 
-def fake_group(size: int) -> SimpleNamespace:
-    return SimpleNamespace(rank=0, size=size, leads=True)
+class PaperGroup(Group):
+    """A group whose other processes do not exist."""
+
+    def __init__(self, size: int, rank: int = 0) -> None:
+        self.size, self.rank = size, rank
+
+
+@pytest.mark.parametrize("passing", [None, "at-once", "in-turn", "in-shares"])
+@pytest.mark.parametrize("size", [2, 3, 4, 7])
+@pytest.mark.parametrize("full_batch", [None, 12])
+def test_every_picture_of_a_batch_is_read_by_exactly_one_process(passing, size, full_batch):
+    recipe = recipes()["paper"].override({"batch_size": 40, "full_batch": full_batch})
+    for count in (1, 6, 7, 39, 40):
+        groups = [PaperGroup(size, rank) for rank in range(size)]
+        layouts = [OneWeirdTrick(group, recipe, passing) if passing else Data(group, recipe) for group in groups]
+        assert sorted(np.concatenate([layout.rows(count) for layout in layouts])) == list(range(count))
+        for layout in layouts:
+            blocks = layout.blocks(count) if passing else []
+            seen = [number for block in blocks for number in range(count)[block.pictures]]
+            assert seen in ([], list(range(count)))
+            mine = [layout.rows(count)[block.mine] for block in blocks]
+            for block, pictures in zip(blocks, mine, strict=True):
+                assert set(pictures) <= set(range(count)[block.pictures])
+                assert len(pictures) == block.sizes[layout.group.rank]
+
+
+def test_without_torchrun_it_says_how_to_start_several(data, tmp_path):
+    with pytest.raises(UsageError, match="add --processes N, or start it with `torchrun --nproc-per-node N"):
+        train(data, tmp_path / "run", parallel="data")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -289,4 +318,4 @@ def test_what_a_layout_can_not_do_exactly_it_refuses(layout, size, variant, chan
         network = AlexNet(variant)
     more = {"passing": "in-turn"} if layout is OneWeirdTrick else {}
     with pytest.raises(UsageError, match=words):
-        layout(fake_group(size), recipes()["paper"].override(changes), **more).check(network, 1000)
+        layout(PaperGroup(size), recipes()["paper"].override(changes), **more).check(network, 1000)

@@ -114,7 +114,6 @@ def begin(
     **changes: Any,
 ) -> Training:
     """What `train` runs: a training at its first step, or with `resume` where its last checkpoint stands."""
-    keep_pages()
     chosen_device = choose_device(device)
     group = None if parallel is None else Group.join(chosen_device, peer_seconds)
     layout_of = partial(open_layout, parallel, group=group, passing=passing)
@@ -138,7 +137,9 @@ def begin(
         dataset = group.together(lambda: PreparedDataset.open(data))
         run = group.lead(start)
         group.together(lambda: _check_dataset(run, dataset))
-    return Training(run, dataset, chosen_device, checkpoint_seconds, layout_of(run.config.recipe))
+    training = Training(run, dataset, chosen_device, checkpoint_seconds, layout_of(run.config.recipe))
+    keep_pages()  # from here on: what the first weights took is given back
+    return training
 
 
 def _reopen(out: str | os.PathLike[str], dataset: PreparedDataset, changes: dict[str, Any]) -> Run:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from alexnet import __version__
-from alexnet.errors import AlexNetError, UsageError
+from alexnet.errors import AlexNetError, ElsewhereError, UsageError
 
 # Heavy imports stay inside the verbs: `alexnet --help` answers at once.
 
@@ -58,9 +58,13 @@ def prepare(options: argparse.Namespace) -> None:
     )
 
 
-def train(options: argparse.Namespace) -> None:
-    """Train a network."""
+def train(options: argparse.Namespace) -> int:
+    """Train a network, in this process or in several."""
     _use_large_pages()
+    if options.processes is not None and "RANK" not in os.environ:
+        from alexnet.training.parallel.launch import launch
+
+        return launch(options.processes, options.words, options.max_restarts)
     from alexnet.training.loop import train as train_network
 
     changes = {name: value for name, value in vars(options).items() if name in _recipe_fields() and value is not None}
@@ -71,8 +75,35 @@ def train(options: argparse.Namespace) -> None:
         resume=options.resume,
         device=options.device,
         checkpoint_seconds=options.checkpoint_seconds,
+        parallel=options.parallel or ("data" if options.processes is not None else None),
+        passing=options.passing,
+        peer_seconds=options.peer_seconds,
         **changes,
     )
+    return 0
+
+
+def plan(options: argparse.Namespace) -> None:
+    """How long an epoch takes on so many devices."""
+    from alexnet.plan import plan as plan_steps
+    from alexnet.plan import print_plan
+
+    steps = plan_steps(
+        options.devices,
+        options.gpu,
+        options.link,
+        rate=options.rate,
+        batch=options.batch_size,
+        full_batch=options.full_batch,
+        variant=options.variant,
+    )
+    if options.json:
+        import json
+
+        rows = [{**dataclasses.asdict(step), "epoch_seconds": step.epoch(options.pictures)} for step in steps]
+        print(json.dumps(rows, indent=1))
+    else:
+        print_plan(steps, options.gpu, options.link, options.pictures, options.rate)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -274,6 +305,36 @@ def _recipe_fields() -> dict[str, dataclasses.Field[Any]]:
     return {field.name: field for field in dataclasses.fields(Recipe) if "help" in field.metadata}
 
 
+def _add_parallel_options(verb: argparse.ArgumentParser) -> None:
+    group = verb.add_argument_group(
+        "several processes",
+        "with the same result as one; started by --processes, or on many machines by `torchrun ... -m alexnet train`",
+    )
+    group.add_argument(
+        "--parallel",
+        choices=("data", "towers", "one-weird-trick"),
+        help="shares of each batch; the paper's two towers; or shares for convolutions and units for the rest "
+        "(default: data where there are --processes)",
+    )
+    group.add_argument("--processes", type=int, metavar="N", help="start so many on this machine")
+    group.add_argument(
+        "--max-restarts", type=int, default=3, metavar="N", help="after failures of one, all start again (default: 3)"
+    )
+    group.add_argument(
+        "--passing",
+        choices=("at-once", "in-turn", "in-shares"),
+        default="in-shares",
+        help="one-weird-trick: how activations reach the fully connected layers (default: in-shares)",
+    )
+    group.add_argument(
+        "--peer-seconds",
+        type=float,
+        default=300.0,
+        metavar="S",
+        help="how long one process waits for another before all end (default: 300)",
+    )
+
+
 def _add_recipe_options(verb: argparse.ArgumentParser) -> None:
     """An option for every value of a recipe, with what it is for from the recipe itself."""
     group = verb.add_argument_group("values of the recipe", "each overrides what the recipe has")
@@ -324,8 +385,10 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--checkpoint-seconds", type=float, default=120.0, metavar="S", help="how often to save (default: 120)"
     )
+    _add_parallel_options(verb)
     _add_recipe_options(verb)
     verb.set_defaults(run=train)
+    _add_plan(verbs)
     _add_evaluate(verbs)
     _add_predict(verbs)
     _add_import(verbs)
@@ -336,6 +399,33 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(verbs)
     _add_bench(verbs)
     return parser
+
+
+def _add_plan(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "plan",
+        help="how long an epoch takes on many devices, by layout",
+        description="Compute time, memory and bytes of each --parallel layout on 1, 2, 4, … devices, from operations, "
+        "bytes and the rate of one device.",
+        epilog="example: alexnet plan --devices 8 --gpu a100 --link nvlink3 --rate 9000",
+    )
+    verb.add_argument("--devices", type=int, required=True, metavar="N", help="how many at most")
+    verb.add_argument(
+        "--gpu", default="h100", metavar="NAME", help="gtx580, k20, v100, a100, rtx4090, l4, h100, h200 (default: h100)"
+    )
+    verb.add_argument(
+        "--link",
+        default="nvlink4",
+        metavar="NAME",
+        help="pcie2 … pcie5, nvlink3, nvlink4, 1gbe, 10gbe, 25gbe, 100gbe, hdr, ndr (default: nvlink4)",
+    )
+    verb.add_argument("--rate", type=float, metavar="X", help="pictures a second that one of them trains, measured")
+    verb.add_argument("--batch-size", type=int, default=128, metavar="N", help="pictures a device (default: 128)")
+    verb.add_argument("--full-batch", type=int, metavar="N", help="pictures a step of the fully connected layers")
+    verb.add_argument("--pictures", type=int, default=1_281_167, metavar="N", help="of an epoch (default: ImageNet's)")
+    verb.add_argument("--variant", default="paper", metavar="NAME", help="the network (default: paper)")
+    verb.add_argument("--json", action="store_true", help="as JSON on stdout")
+    verb.set_defaults(run=plan)
 
 
 def _add_prepare(verbs: Any) -> None:
@@ -626,15 +716,19 @@ def _add_precision_and_device(verb: argparse.ArgumentParser, precision: str) -> 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 0 done, 1 the work failed, 2 the words were wrong, 130 interrupted."""
     options = _parser().parse_args(arguments)
+    options.words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return int(options.run(options) or 0)
+    except ElsewhereError as error:
+        return error.exit_code
     except AlexNetError as error:
         if options.debug:
             raise
         print(f"alexnet: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interruption:
-        print(f"alexnet: {interruption or 'interrupted'}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
+            print(f"alexnet: {str(interruption) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()

@@ -11,3 +11,7 @@ class UsageError(AlexNetError):
     """The words were wrong: an option, a name or a value that does not exist. Exit code 2."""
 
     exit_code = 2
+
+
+class ElsewhereError(AlexNetError):
+    """Another process of the same training failed, and says why itself."""

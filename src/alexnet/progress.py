@@ -59,6 +59,17 @@ class Progress:
         raise NotImplementedError
 
 
+class _Silent(Progress):
+    def note(self, line: str) -> None:
+        pass
+
+    def _show(self) -> None:
+        pass
+
+    def _close(self) -> None:
+        pass
+
+
 class _Lines(Progress):
     def __init__(self, total: int | None, what: str, start: int) -> None:
         super().__init__(total, what, start)
@@ -119,13 +130,14 @@ class _Bar(Progress):
 
 
 @contextmanager
-def progress(total: int | None, what: str, start: int = 0) -> Iterator[Progress]:
+def progress(total: int | None, what: str, start: int = 0, silent: bool = False) -> Iterator[Progress]:
     """Show how far the work is on stderr, with rate and time left, until the block ends.
 
     `total` is None where it is not known; `start` were done before. A bar on a terminal; elsewhere a line every ten
-    seconds and one at the end.
+    seconds and one at the end; `silent` where another process shows it.
     """
-    shown: Progress = (_Bar if sys.stderr.isatty() else _Lines)(total, what, start)
+    kind: type[Progress] = _Silent if silent else _Bar if sys.stderr.isatty() else _Lines
+    shown = kind(total, what, start)
     try:
         yield shown
     finally:

@@ -74,6 +74,9 @@ class Recipe:
     optimizer: str = _option("paper", "the paper's update rule, AdamW, or Muon with it", ("paper", "adamw", "muon"))
     epochs: int = _option(90, "passes over the training pictures")
     batch_size: int = _option(128, "pictures a step")
+    full_batch: int | None = _option(
+        None, "pictures a step of the fully connected layers, which then move more often than the convolutions"
+    )
     lr: float = _option(0.01, "learning rate at the start")
     momentum: float = _option(0.9, "momentum of the paper's rule, and of Muon")
     fan_in_lr: float | None = _option(None, "weights of more inputs than this have a rate that falls with their number")
@@ -93,7 +96,11 @@ class Recipe:
     average: float = _option(0.0, "share of the run, at its end, whose weights are averaged; 0 for none")
     keep: str = _option("best", "which weights become model.safetensors", ("best", "last"))
 
-    precision: str = _option("auto", "arithmetic of the forward and backward pass", ("auto", "float32", "bfloat16"))
+    precision: str = _option(
+        "auto",
+        "arithmetic of the forward and backward pass; float64 for comparisons",
+        ("auto", "float32", "bfloat16", "float64"),
+    )
     seed: int = _option(0, "the number that everything random comes from")
 
     @property
@@ -119,6 +126,8 @@ class Recipe:
         for name in ("epochs", "batch_size", "draw_every"):
             if getattr(recipe, name) < 1:
                 raise UsageError(f"{name} is {getattr(recipe, name)}; it must be at least 1")
+        if recipe.full_batch is not None and not 1 <= recipe.full_batch <= recipe.batch_size:
+            raise UsageError(f"full_batch is {recipe.full_batch}; it must be from 1 to batch_size, {recipe.batch_size}")
         if not recipe.lr > 0:
             raise UsageError(f"lr is {recipe.lr}; it must be above 0")
         for name in ("taken_lr", "depth_lr"):

@@ -27,6 +27,7 @@ from alexnet.recipe import Recipe
 FORMAT_VERSION = 1
 MEAN = "preprocess.mean"
 METRICS = "metrics.jsonl"
+LAUNCH = ".launch"  # which launch of torchrun began the run
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,10 @@ class Run:
 
         Those that the recipe keeps are `model.safetensors`, the others `best.safetensors` or `last.safetensors`.
         """
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        tensors = {
+            name: (tensor.float() if tensor.dtype == torch.float64 else tensor).detach().cpu().contiguous()
+            for name, tensor in state.items()
+        }
         _write(self.weights_file(which), to_safetensors({**tensors, MEAN: mean.cpu().contiguous()}))
 
     def weights_file(self, which: str | None = None) -> Path:
@@ -222,7 +226,7 @@ def is_free(path: str | os.PathLike[str]) -> bool:
     folder = Path(path)
     if not folder.is_dir():
         return not os.path.lexists(folder)
-    return all(file.name == "classes.json" or file.match(".*.tmp") for file in folder.iterdir())
+    return all(file.name in ("classes.json", LAUNCH) or file.match(".*.tmp") for file in folder.iterdir())
 
 
 def _write(path: Path, content: bytes) -> None:

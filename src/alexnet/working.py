@@ -58,8 +58,22 @@ class WorkingNetwork(nn.Module):
             pooled = step(pooled)
         return pooled
 
+    def below(self, x: Tensor, module: nn.Module) -> Tensor:
+        """What a module without weights reads: input as `forward` takes it."""
+        return self._through(self.pool(self.first_maps(x)), self._first_pool + 1, self._steps.index(module))
+
+    def beyond(self, activations: Tensor, module: nn.Module) -> Tensor:
+        """From what `below` returns to the logits (N, num_classes)."""
+        return self._through(activations, self._steps.index(module), None)
+
+    def _through(self, x: Tensor, first: int, last: int | None) -> Tensor:
+        for step in self._steps[first:last]:
+            x = step(x)
+        return x
+
     def _copied(self, module: nn.Module) -> nn.Module:
-        if self.dtype == torch.float32 or not isinstance(module, nn.Conv2d | nn.Linear):
+        whole = self.dtype in (torch.float32, torch.float64)
+        if whole or not isinstance(module, nn.Conv2d | nn.Linear):
             return module
         twin = copy.deepcopy(module).to(self.dtype)
         self.copies.update(zip(module.parameters(), twin.parameters(), strict=True))
@@ -82,7 +96,7 @@ def _fused(modules: list[nn.Module]) -> Iterator[Callable[[Tensor], Tensor]]:
             case nn.Conv2d(), _ if _reads_blocks(module):
                 yield _BlockConvolution(module)
             case nn.Dropout(), _:
-                yield _Dropout(module)
+                yield FastDropout(module)
             case nn.AdaptiveAvgPool2d(), _:
                 yield _Fit(module)
             case _:
@@ -134,16 +148,20 @@ class _BlockConvolution:
         return functional.conv2d(blocks(x, height + 2, width + 2, weight.dtype), weight, conv.bias)
 
 
-class _Dropout:
+class FastDropout:
     """Dropout with coins of single precision on a CPU, where torch draws each in double."""
 
     def __init__(self, dropout: nn.Dropout) -> None:
         self.dropout = dropout
 
     def __call__(self, x: Tensor) -> Tensor:
+        return self.thrown(x) if self.dropout.training else x
+
+    def thrown(self, x: Tensor) -> Tensor:
+        """What dropout leaves of `x` in training."""
         p = self.dropout.p
-        if not self.dropout.training or x.device.type != "cpu":
-            return self.dropout(x)
+        if x.device.type != "cpu":
+            return functional.dropout(x, p)
         kept = torch.rand(x.shape) >= p
         return x * kept.to(x.dtype).mul_(1 / (1 - p))
 

@@ -132,13 +132,17 @@ def augment(
     colour_std: float | None = None,
     side: int | None = None,
     dtype: torch.dtype = torch.float32,
+    rows: Tensor | None = None,
+    count: int | None = None,
 ) -> Tensor:
     """A training batch: (N, size, size, 3) uint8 → (N, 3, S, S) `dtype` in channels-last memory, S = `side` or `crop`.
 
     Patches and mirror images are drawn from `generator` (on the CPU) once per `recipe.draw_every` pictures, colour
     once a picture; `colour_std` replaces `recipe.colour` where a schedule has changed it. Paper, section 4.1.
+    Where `pictures` are `rows` of a batch of `count`, it is drawn for all, and they get what is theirs.
     """
-    count, size, crop = len(pictures), preprocess.size, preprocess.crop
+    size, crop = preprocess.size, preprocess.crop
+    count = len(pictures) if count is None else count
     std = recipe.colour if colour_std is None else colour_std
     draws = -(-count // recipe.draw_every)
     spread = size - crop + 1
@@ -154,9 +158,12 @@ def augment(
     contrast, brightness = (1 + light[:, 0]) / colour.divisor(std), light[:, 1] * 127.5
     shift = colour.shifts(amounts) * contrast[:, None] + brightness[:, None]
     gain, shift = contrast * preprocess.scale, shift * preprocess.scale
+    places, flips = offsets[of_picture], flips[of_picture]
+    if rows is not None:
+        places, flips, gain, shift = places[rows], flips[rows], gain[rows], shift[rows]
     resizes = side is not None and side != crop
-    whole = torch.float32 if resizes else dtype
-    batch = preprocess.patches(pictures, offsets[of_picture], flips[of_picture], gain, shift, whole)
+    whole = torch.float32 if resizes or dtype == torch.float64 else dtype
+    batch = preprocess.patches(pictures, places, flips, gain, shift, whole)
     return resized(batch, side).to(dtype)
 
 

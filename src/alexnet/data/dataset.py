@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
+from alexnet.data.remote import fetch, is_address
 from alexnet.errors import AlexNetError
 from alexnet.files import write_whole
 
@@ -40,6 +41,7 @@ class PreparedDataset:
 
     def __init__(self, path: str | os.PathLike[str], index: dict[str, Any]):
         self.path = Path(path)
+        self.address = str(path)  # where others find it
         self._index = index
         self.classes: list[str] = index["classes"]
         self.descriptions: list[str] | None = index.get("descriptions")
@@ -54,7 +56,14 @@ class PreparedDataset:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> PreparedDataset:
-        """Open the folder `path`. Raises AlexNetError when it is no dataset, of another version, or misses a file."""
+        """Open the folder `path`, or the address of one (`s3://…`), which is fetched first.
+
+        Raises AlexNetError when it is no dataset, of another version, or misses a file.
+        """
+        if is_address(path):
+            dataset = cls.open(fetch(str(path), INDEX_NAME))
+            dataset.address = str(path)
+            return dataset
         folder = Path(path)
         try:
             index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))

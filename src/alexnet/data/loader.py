@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,10 +17,18 @@ READ_AHEAD = 2
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures as stored, (N, size, size, 3) uint8, and their labels (N,) int64."""
+    """Pictures as stored, (n, size, size, 3) uint8, and the labels (N,) int64 of all pictures of the batch.
+
+    `rows` (n,) int64: which of the batch the pictures are, where other processes have the others; None: all.
+    """
 
     pictures: Tensor
     labels: Tensor
+    rows: Tensor | None = None
+
+
+Rows = Callable[[int], np.ndarray | None]
+"""Which pictures of a batch of so many a process reads; None for all."""
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
@@ -28,19 +36,21 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
     return -(-len(split) // batch_size)
 
 
-def training_batches(split: Split, batch_size: int, seed: int, epoch: int, first: int = 0) -> Iterator[Batch]:
+def training_batches(
+    split: Split, batch_size: int, seed: int, epoch: int, first: int = 0, rows: Rows | None = None
+) -> Iterator[Batch]:
     """The batches of an epoch in an order that `seed` and `epoch` determine, from batch number `first` on.
 
-    Every picture comes once; the sizes of the batches differ by at most one.
+    Every picture comes once; the sizes of the batches differ by at most one. Of each only `rows` are read.
     """
     order = np.random.default_rng((seed, epoch)).permutation(len(split))
-    return _read(split, np.array_split(order, steps_per_epoch(split, batch_size))[first:])
+    return _read(split, np.array_split(order, steps_per_epoch(split, batch_size))[first:], rows)
 
 
-def evaluation_batches(split: Split, batch_size: int) -> Iterator[Batch]:
-    """All pictures in stored order."""
+def evaluation_batches(split: Split, batch_size: int, rows: Rows | None = None) -> Iterator[Batch]:
+    """All pictures in stored order; of each batch only `rows` are read."""
     count = len(split)
-    return _read(split, [np.arange(i, min(i + batch_size, count)) for i in range(0, count, batch_size)])
+    return _read(split, [np.arange(i, min(i + batch_size, count)) for i in range(0, count, batch_size)], rows)
 
 
 def step_seeds(seed: int, step: int) -> tuple[int, int]:
@@ -52,11 +62,14 @@ def step_seeds(seed: int, step: int) -> tuple[int, int]:
     return int(pictures >> 1), int(network >> 1)
 
 
-def _read(split: Split, batches: list[np.ndarray]) -> Iterator[Batch]:
+def _read(split: Split, batches: list[np.ndarray], rows: Rows | None) -> Iterator[Batch]:
     labels = torch.from_numpy(split.labels)
 
     def read(indices: np.ndarray) -> Batch:
-        return Batch(torch.from_numpy(split.gather(indices)), labels[indices])
+        mine = None if rows is None else rows(len(indices))
+        if mine is None:
+            return Batch(torch.from_numpy(split.gather(indices)), labels[indices])
+        return Batch(torch.from_numpy(split.gather(indices[mine])), labels[indices], torch.from_numpy(mine))
 
     with ThreadPoolExecutor(1, thread_name_prefix="loader") as reader:
         ahead = [reader.submit(read, indices) for indices in batches[:READ_AHEAD]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -81,10 +82,13 @@ class EpochValidation:
 
 
 @torch.no_grad()
-def dead_units(network: AlexNet, batch: Tensor) -> dict[str, float]:
+def dead_units(
+    network: AlexNet, batch: Tensor, alive_share: Callable[[str, Tensor], float] | None = None
+) -> dict[str, float]:
     """For each layer with ReLU the share (0 to 1) of its units that are zero for every picture of the batch.
 
-    `batch`: what `forward` takes, (N, 3, S, S). A unit of a convolution is a whole map. Empty for tanh.
+    `batch`: what `forward` takes, (N, 3, S, S). A unit of a convolution is a whole map. Empty for tanh. `alive_share`
+    tells of a layer, and of its units that are not zero here, how many are not where several processes look.
     """
     training = network.training
     network.eval()
@@ -96,7 +100,7 @@ def dead_units(network: AlexNet, batch: Tensor) -> dict[str, float]:
             layer = name
         elif isinstance(module, nn.ReLU):
             alive = (x > 0).transpose(0, 1).flatten(1).any(1)
-            shares[layer] = 1 - alive.float().mean().item()
+            shares[layer] = 1 - (alive.float().mean().item() if alive_share is None else alive_share(layer, alive))
     network.train(training)
     return shares
 

@@ -13,19 +13,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
 from alexnet.data.augment import Colour, augment
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.loader import Batch, evaluation_batches, step_seeds, steps_per_epoch, training_batches
-from alexnet.errors import AlexNetError, UsageError
+from alexnet.errors import AlexNetError, ElsewhereError, UsageError
 from alexnet.model import AlexNet
 from alexnet.progress import Progress, progress
 from alexnet.recipe import IMAGENET, INITIALIZATIONS, STARTER, Recipe, choose
@@ -35,6 +38,8 @@ from alexnet.training.allocator import keep_pages
 from alexnet.training.health import EpochValidation, Finding, Health, LayerUpdate, dead_units, overlap
 from alexnet.training.initialization import whiten_first_convolution
 from alexnet.training.optimizer import make_optimizers, update_all
+from alexnet.training.parallel.group import Group, is_launched_again, remember_launch, watching
+from alexnet.training.parallel.layouts import ENTRY, Alone, Block, open_layout
 from alexnet.training.precision import autocast, choose_device, choose_precision
 from alexnet.training.probe import probe
 from alexnet.training.schedule import Schedule
@@ -57,6 +62,9 @@ def train(
     resume: bool = False,
     device: str | None = None,
     checkpoint_seconds: float = 120.0,
+    parallel: str | None = None,
+    passing: str = "in-shares",
+    peer_seconds: float = 300.0,
     **changes: Any,
 ) -> Run:
     """Train AlexNet on a prepared dataset (paper, section 5) and leave everything in the run folder `out`.
@@ -65,13 +73,33 @@ def train(
     `changes` are values of it to override. With `resume` a stopped run goes on, with its own recipe, and ends with the
     weights that it would have had. A checkpoint is written about every `checkpoint_seconds`, and at the end.
 
+    With `parallel` ("data", "towers" or "one-weird-trick") every process that `torchrun` starts calls this, and
+    together they train what one would; `passing` says how one weird trick passes activations
+    (`layouts.OneWeirdTrick`), and a process that does not answer for `peer_seconds` ends the training.
+
     Raises `UsageError` for values that make no sense, `AlexNetError` when the dataset or the run folder can't be used
     or the loss stops being finite a second time; `KeyboardInterrupt` after Ctrl-C, with everything saved.
     """
-    training = begin(
-        data, out, recipe=recipe, resume=resume, device=device, checkpoint_seconds=checkpoint_seconds, **changes
-    )
-    training.run_to_end()
+    training: Training | None = None
+
+    def where() -> str:
+        return f"at step {training.at.step}" if training else "before the first step"
+
+    with nullcontext() if parallel is None else watching(peer_seconds, where):
+        training = begin(
+            *(data, out),
+            recipe=recipe,
+            resume=resume,
+            device=device,
+            checkpoint_seconds=checkpoint_seconds,
+            parallel=parallel,
+            passing=passing,
+            peer_seconds=peer_seconds,
+            **changes,
+        )
+        training.run_to_end()
+        if parallel is not None:
+            dist.destroy_process_group()
     return training.run
 
 
@@ -83,19 +111,38 @@ def begin(
     resume: bool = False,
     device: str | None = None,
     checkpoint_seconds: float = 120.0,
+    parallel: str | None = None,
+    passing: str = "in-shares",
+    peer_seconds: float = 300.0,
     **changes: Any,
 ) -> Training:
     """What `train` runs: a training at its first step, or with `resume` where its last checkpoint stands."""
-    dataset = PreparedDataset.open(data)
     chosen_device = choose_device(device)
-    keep_pages()
-    if resume:
-        run = _reopen(out, dataset, changes)
-    else:
-        if not is_free(out):
+    group = None if parallel is None else Group.join(chosen_device, peer_seconds)
+    layout_of = partial(open_layout, parallel, group=group, passing=passing)
+
+    def start() -> Run:
+        goes_on = resume or (group is not None and is_launched_again(Path(out)))
+        run = _reopen(out, dataset, changes) if goes_on else None
+        if run is None and not is_free(out):
             raise AlexNetError(f"{out} exists already; go on with it with --resume, or name another folder")
-        run = Run.create(out, _configure(dataset, recipe, changes, chosen_device))
-    return Training(run, dataset, chosen_device, checkpoint_seconds)
+        config = run.config if run else _configure(dataset, recipe, changes, chosen_device)
+        with torch.device("meta"):
+            layout_of(config.recipe).check(config.network(), len(dataset.split("train")))
+        if group is not None:
+            remember_launch(Path(out))
+        return run or Run.create(out, config)
+
+    if group is None:
+        dataset = PreparedDataset.open(data)
+        run = start()
+    else:
+        dataset = group.together(lambda: PreparedDataset.open(data))
+        run = group.lead(start)
+        group.together(lambda: _check_dataset(run, dataset))
+    training = Training(run, dataset, chosen_device, checkpoint_seconds, layout_of(run.config.recipe))
+    keep_pages()  # from here on: what the first weights took is given back
+    return training
 
 
 def _reopen(out: str | os.PathLike[str], dataset: PreparedDataset, changes: dict[str, Any]) -> Run:
@@ -105,11 +152,16 @@ def _reopen(out: str | os.PathLike[str], dataset: PreparedDataset, changes: dict
     other = [name for name, value in changes.items() if values.get(name) != value]
     if other:
         raise UsageError(f"a resumed run keeps its own recipe; leave out {', '.join(other)}")
-    if run.config.dataset.get("checksum") != _checksum(dataset):
-        raise AlexNetError(f"{dataset.path} is not the dataset that {out} was trained on; resume it with that one")
+    _check_dataset(run, dataset)
     run.sweep()
     _say(f"resuming {out}: recipe {run.config.recipe.name}, seed {run.config.recipe.seed}")
     return run
+
+
+def _check_dataset(run: Run, dataset: PreparedDataset) -> None:
+    """Raise `AlexNetError` where a run was trained on another dataset."""
+    if run.config.dataset.get("checksum") != _checksum(dataset):
+        raise AlexNetError(f"{dataset.path} is not the dataset that {run.path} was trained on; resume it with that one")
 
 
 def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str, Any], device: torch.device) -> Config:
@@ -145,7 +197,7 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
         side=chosen.side or crop,
         scale=1 / deviation if chosen.pixel_unit == "deviation" else 1.0,
         dataset={
-            "path": str(dataset.path),
+            "path": dataset.address,
             "checksum": _checksum(dataset),
             "counts": {name: len(dataset.split(name)) for name in dataset.splits},
         },
@@ -203,8 +255,10 @@ class Position:
 class Training:
     """One training, from wherever its run folder stands to its end."""
 
-    def __init__(self, run: Run, dataset: PreparedDataset, device: torch.device, checkpoint_seconds: float) -> None:
-        self.run, self.device = run, device
+    def __init__(
+        self, run: Run, dataset: PreparedDataset, device: torch.device, checkpoint_seconds: float, layout: Alone
+    ) -> None:
+        self.run, self.device, self.layout = run, device, layout
         self.recipe = run.config.recipe
         self.dtype = choose_precision(self.recipe.precision, device)
         self.checkpoint_seconds = checkpoint_seconds
@@ -218,27 +272,36 @@ class Training:
         if self.recipe.mean == "colour":
             mean = torch.from_numpy(dataset.mean_rgb.astype(np.float32)).expand(dataset.size, dataset.size, 3)
         self.preprocess = run.config.preprocess(mean.contiguous().to(device))
+        self.network: AlexNet
+        self.at: Position
         self.bar: Progress
-        self.board: SummaryWriter
+        self.board: SummaryWriter | _SilentBoard
         self.metrics: BinaryIO
-        self.stopping: Callable[[], bool]
+        self.interrupted: Callable[[], bool]
+        self.last_step: int | None = None
+        self.stop_asked = self.save_due = False
+        self.writer = checkpoint.Writer()
         self.stand()
 
     def stand(self) -> None:
         """Where the run folder says, or at the beginning."""
         self.start_anew()
+        if self.dtype == torch.float64:
+            self.network.double()
+        self.network = self.layout.place(self.network)
+        self.optimizers = make_optimizers(self.network, self.recipe, self.taken)
         self.load()
         self.working = WorkingNetwork(self.network, self.dtype)
+        self.layout.watch(self.working)
 
     def start_anew(self) -> None:
         """Fresh weights from the seed, nothing learned yet."""
         torch.manual_seed(self.recipe.seed)
-        self.network: AlexNet = self.run.config.network()
+        self.network = self.run.config.network()
         if self.run.config.start and not checkpoint.exists(self.run.path):
             start_from(self.network, self.run.config)
         self.network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.taken = layers_above(self.run.config)
-        self.optimizers = make_optimizers(self.network, self.recipe, self.taken)
         self.schedule = Schedule(self.recipe, self.steps_per_epoch)
         self.health = Health(
             self.classes,
@@ -276,19 +339,21 @@ class Training:
             _stop_flag() as interrupted,
             self.open_metrics(),
             self.open_board(),
-            progress(total, "training", done) as self.bar,
+            progress(total, "training", done, silent=not self.layout.leads) as self.bar,
         ):
-            self.stopping = lambda: interrupted.is_set() or self.at.step == last_step
+            self.interrupted, self.last_step = interrupted.is_set, last_step
             if self.at.step == 0 and self.validation is not None:
                 self.report(overlap(self.training, self.validation))
-            if self.at.step == 0 and self.taken:
+            if self.at.step == 0 and self.taken and self.layout.size == 1:
                 self.say_what_is_known()
             while self.at.epoch <= self.recipe.epochs and not self.stopping():
                 self.run_epoch()
             self.save_if_finite()
+            self.writer.finish()
+            self.layout.leave()
         if self.at.epoch > self.recipe.epochs:
             self.say_end()
-        elif interrupted.is_set():
+        elif self.stop_asked or interrupted.is_set():
             self.say_how_to_go_on()
             raise KeyboardInterrupt
 
@@ -303,7 +368,9 @@ class Training:
     def run_epoch(self) -> None:
         """The rest of the epoch that the training stands in, as far as it gets."""
         recipe, start, seen_before = self.recipe, time.monotonic(), self.at.seen
-        batches = training_batches(self.training, recipe.batch_size, recipe.seed, self.at.epoch, self.at.batch)
+        batches = training_batches(
+            self.training, recipe.batch_size, recipe.seed, self.at.epoch, self.at.batch, self.layout.rows
+        )
         before: dict[str, Tensor] = {}
         for batch in batches:
             last = self.at.batch + 1 == self.steps_per_epoch
@@ -315,15 +382,15 @@ class Training:
                 break
             if self.stopping():
                 return
-            if self.is_save_due() and not self.save_if_finite():
+            if self.save_due and not self.save_if_finite():
                 return
-        wild = _not_finite_weights(self.network)
+        wild = _not_finite_weights(self.network, self.layout.any)
         if wild:
             self.go_back(wild)
             return
         rate = (self.at.seen - seen_before) / max(time.monotonic() - start, 1e-9)
         self.end_epoch(before, batch, rate, time.monotonic() - start)
-        if self.is_save_due():
+        if self.save_due:
             self.save()
 
     def step(self, batch: Batch) -> bool:
@@ -332,27 +399,28 @@ class Training:
         picture_seed, network_seed = step_seeds(recipe.seed, at.step)
         generator = torch.Generator().manual_seed(picture_seed)
         torch.manual_seed(network_seed)
-        pictures, labels = batch.pictures.to(self.device), batch.labels.to(self.device)
+        pictures, count = batch.pictures.to(self.device), len(batch.labels)
         colour = self.schedule.colour(at.epoch)
         side = self.schedule.side(at.step) or self.run.config.side
-        inputs = augment(pictures, self.preprocess, self.colour, recipe, generator, colour, side, self.dtype)
+        inputs = augment(
+            *(pictures, self.preprocess, self.colour, recipe, generator, colour, side, self.dtype, batch.rows, count)
+        )
         for optimizer in self.optimizers:
             self.schedule.apply(optimizer, at.epoch, at.step)
         self.network.train()
-        logits = self.working(inputs)
-        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
-        value = loss.item()
+        blocks = self.layout.blocks(count)
+        value, wrong = self.learn_in_blocks(inputs, batch, blocks) if blocks else self.learn(inputs, batch)
         if not math.isfinite(value):
-            self.go_back(_first_not_finite(self.network, inputs, self.device, self.dtype))
+            self.go_back(_first_not_finite(self.network, inputs, self.device, self.dtype, self.layout.any))
             return False
-        loss.backward()
+        self.layout.finish()
         update_all(self.optimizers, self.working.copies)
 
         at.step += 1
         at.batch += 1
-        at.seen += len(labels)
-        at.loss_sum += value * len(labels)
-        at.wrong += int((logits.argmax(1) != labels).sum())
+        at.seen += count
+        at.loss_sum += value * count
+        at.wrong += wrong
         self.update_average()
         if at.step % max(1, self.steps_per_epoch // 20) == 0:
             rate = self.rate()
@@ -360,23 +428,79 @@ class Training:
             self.board.add_scalar("loss/step", value, at.step)
         self.report(self.health.after_step(at.step, value))
         self.bar.advance(
-            len(labels),
+            count,
             epoch=f"{at.epoch}/{recipe.epochs}",
             loss=f"{at.loss_sum / at.seen:.3f}",
             error=f"{at.wrong / at.seen:.1%}",
         )
         return True
 
+    def learn(self, inputs: Tensor, batch: Batch) -> tuple[float, int]:
+        """Loss and mistakes of a batch; where the loss is finite, with gradients in the weights."""
+        labels = self.layout.begin(batch).to(self.device)
+        logits = self.working(inputs)
+        loss = self.layout.share(self.loss(logits, labels), labels)
+        value, wrong = self.agree(loss.item(), _mistakes(logits, labels))
+        if math.isfinite(value):
+            loss.backward()
+        return value, wrong
+
+    def learn_in_blocks(self, inputs: Tensor, batch: Batch, blocks: list[Block]) -> tuple[float, int]:
+        """The same where the fully connected layers see a block of the batch at a time.
+
+        With `full_batch` they are updated after each block, by its mean gradient; the convolutions after the batch.
+        """
+        self.layout.begin(batch)
+        labels, often = batch.labels.to(self.device), self.recipe.full_batch is not None
+        entry = self.network.get_submodule(ENTRY)
+        activations = self.working.below(inputs, entry)
+        gradient = torch.empty_like(activations)
+        value, wrong = 0.0, 0
+        for block in blocks:
+            self.layout.enter(block)
+            mine = activations.detach()[block.mine].requires_grad_()
+            of_block = labels[block.pictures]
+            logits = self.working.beyond(mine, entry)
+            share = len(of_block) / len(labels)
+            loss = self.loss(logits, of_block)
+            (loss if often else loss * share).backward()
+            assert mine.grad is not None
+            gradient[block.mine] = mine.grad * share if often else mine.grad
+            value, wrong = value + loss.item() * share, wrong + _mistakes(logits, of_block)
+            if often:
+                update_all(self.optimizers, self.working.copies)
+        value, wrong = self.agree(value, wrong)
+        if math.isfinite(value):
+            activations.backward(gradient)
+        return value, wrong
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss of some pictures."""
+        logits = logits.float() if logits.dtype == torch.bfloat16 else logits
+        return functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+
+    def agree(self, value: float, wrong: int) -> tuple[float, int]:
+        """Loss and mistakes of the whole batch; and let all processes know whether to stop, and to save."""
+        due = time.monotonic() - self.saved_at > self.checkpoint_seconds and not self.writer.busy
+        value, wrong, self.stop_asked, self.save_due = self.layout.totals(value, wrong, self.interrupted(), due)
+        return value, wrong
+
+    def stopping(self) -> bool:
+        """Whether the training is to end after this step."""
+        return self.stop_asked or self.at.step == self.last_step
+
     def end_epoch(self, before: dict[str, Tensor], batch: Batch, rate: float, seconds: float) -> None:
         """Validate, look at every layer, let the schedule act, write it all down."""
         at = self.at
         loss, error = at.loss_sum / at.seen, at.wrong / at.seen
+        mean = self.layout.mean
         layers = [
-            LayerUpdate(name, weight.detach().abs().mean().item(), (weight.detach() - before[name]).abs().mean().item())
+            LayerUpdate(name, mean(name, weight.detach().abs()), mean(name, (weight.detach() - before[name]).abs()))
             for name, weight in self.layer_weights()
         ]
         validation = self.validate()
-        dead = dead_units(self.network.eval(), self.preprocess.centre(batch.pictures.to(self.device)))
+        self.layout.begin(batch)
+        dead = dead_units(self.network.eval(), self.centre(batch), self.layout.alive)
         judged = error if validation is None else validation.error
         learning_rate = self.rate()
         dropped = self.schedule.after_epoch(judged)
@@ -412,12 +536,16 @@ class Training:
         self.bar.note(words)
         if dropped:
             self.bar.note("the error has stopped improving: learning rate divided by ten")
+        traffic = self.layout.traffic()
+        if traffic:
+            record["traffic"] = {name: {"bytes": size, "seconds": time} for name, (size, time) in traffic.items()}
+            self.bar.note(_traffic_words(traffic, self.steps_per_epoch, seconds))
         self.write(record)
         self.report(findings)
         if judged < at.best_error:
             at.best_error = judged
             if validation is not None or self.recipe.keep == "best":
-                self.run.save_weights("best", self.result(), self.preprocess.mean)
+                self.save_best()
         at.epoch, at.batch = at.epoch + 1, 0
         at.loss_sum, at.wrong, at.seen = 0.0, 0, 0
 
@@ -434,15 +562,22 @@ class Training:
             working = WorkingNetwork(network, self.dtype)
         loss, wrong = 0.0, 0
         predicted = torch.zeros(len(self.classes), dtype=torch.int64)
-        for batch in evaluation_batches(self.validation, self.recipe.batch_size):
-            labels = batch.labels.to(self.device)
-            logits = working(self.preprocess.centre(batch.pictures.to(self.device))).float()
+        for batch in evaluation_batches(self.validation, self.recipe.batch_size, self.layout.rows):
+            labels = self.layout.begin(batch).to(self.device)
+            logits = working(self.centre(batch)).float()
             loss += functional.cross_entropy(logits, labels, reduction="sum").item()
             answers = logits.argmax(1)
             wrong += int((answers != labels).sum())
             predicted += torch.bincount(answers.cpu(), minlength=len(self.classes))
-        count = len(self.validation)
+        count, summed = len(self.validation), self.layout.summed
+        loss, wrong = summed(torch.tensor(loss, dtype=torch.float64)).item(), int(summed(torch.tensor(wrong)))
+        predicted = summed(predicted)
         return EpochValidation(loss / count, wrong / count, predicted.tolist(), self.validation.class_counts)
+
+    def centre(self, batch: Batch) -> Tensor:
+        """The central patches of a batch, as the plain network reads them."""
+        patches = self.preprocess.centre(batch.pictures.to(self.device))
+        return patches.double() if self.dtype == torch.float64 else patches
 
     @torch.no_grad()
     def update_average(self) -> None:
@@ -467,10 +602,12 @@ class Training:
         """After numbers that are not finite, `where` first: to the last good state, once, and on more slowly."""
         step = self.at.step
         if self.schedule.scale != 1.0:
-            raise AlexNetError(
+            kind = AlexNetError if self.layout.leads else ElsewhereError
+            raise kind(
                 f"numbers not finite at step {step}, first in {where}, with a tenth of the learning rate too: "
                 f"train with a smaller one, such as --lr {self.recipe.lr * 0.01:g}, or with --recipe small"
             )
+        self.writer.finish()
         self.stand()
         self.schedule.scale = SMALLER_RATE
         self.at.rollbacks += 1
@@ -478,14 +615,15 @@ class Training:
             f"numbers not finite at step {step}, first in {where}: back to step {self.at.step}, "
             "with a tenth of the learning rate"
         )
-        self.metrics.truncate(self.at.metrics_bytes)
-        self.metrics.seek(0, os.SEEK_END)
+        if self.layout.leads:
+            self.metrics.truncate(self.at.metrics_bytes)
+            self.metrics.seek(0, os.SEEK_END)
         self.bar.done = (self.at.epoch - 1) * len(self.training) + self.at.seen
         self.save()
 
     def save_if_finite(self) -> bool:
         """`save`; False when the weights are not finite and the training had to go back instead."""
-        wild = _not_finite_weights(self.network)
+        wild = _not_finite_weights(self.network, self.layout.any)
         if wild:
             self.go_back(wild)
             return False
@@ -493,32 +631,52 @@ class Training:
         return True
 
     def save(self) -> None:
-        """The checkpoint, and the last weights where others than the run itself can read them."""
-        self.metrics.flush()
-        os.fsync(self.metrics.fileno())
-        self.at.metrics_bytes = self.metrics.tell()
+        """The checkpoint, and the last weights where others than the run itself can read them, beside the training."""
+        if self.layout.leads:
+            self.metrics.flush()
+            os.fsync(self.metrics.fileno())
+            self.at.metrics_bytes = self.metrics.tell()
+        self.saved_at, self.save_due = time.monotonic(), False
+        self.write_weights("last", self.optimizers)
+
+    def save_best(self) -> None:
+        """The weights that the training has to show so far, as the best."""
+        self.write_weights("best", None)
+
+    def write_weights(self, which: str, optimizers: list[torch.optim.Optimizer] | None) -> None:
+        """Begin to write the "best" or "last" weights, and with `optimizers` the checkpoint, as all stands now."""
+        if not self.layout.keeps:
+            return
         state = {
             "position": dataclasses.asdict(self.at),
             "schedule": self.schedule.state_dict(),
             "health": self.health.state_dict(),
         }
-        self.run.save_weights("last", self.result(), self.preprocess.mean)
-        checkpoint.save(self.run.path, self.network, self.optimizers, self.average, state)
-        self.saved_at = time.monotonic()
+        content = checkpoint.Content.of(self.network, optimizers or [], self.average, state)
+
+        def work() -> None:
+            self.layout.whole(content)
+            if self.layout.leads:
+                self.run.save_weights(which, content.average or content.network, self.preprocess.mean)
+                if optimizers is not None:
+                    checkpoint.write(self.run.path, content)
+
+        self.writer.start(work)
 
     def load(self) -> None:
         """Stand where the checkpoint stands, if there is one."""
-        found = checkpoint.load(self.run.path, self.network, self.optimizers, self.device)
+        found = None
+        if self.layout.leads:
+            device = self.device if self.layout.size == 1 else torch.device("cpu")  # from where it goes to the others
+            found = checkpoint.read(self.run.path, device, self.optimizers)
+        found = self.layout.parts(found)
         if found is None:
             return
-        self.average, state = found
+        found.restore(self.network, self.optimizers)
+        self.average, state = found.average, found.state
         self.at = Position(**state["position"])
         self.schedule.load_state_dict(state["schedule"])
         self.health.load_state_dict(state["health"])
-
-    def is_save_due(self) -> bool:
-        """Whether the last checkpoint is old enough."""
-        return time.monotonic() - self.saved_at > self.checkpoint_seconds
 
     def say_how_to_go_on(self) -> None:
         """After Ctrl-C."""
@@ -552,11 +710,16 @@ class Training:
 
     def write(self, record: dict[str, Any]) -> None:
         """A line of metrics.jsonl."""
+        if not self.layout.leads:
+            return
         self.metrics.write(json.dumps(record).encode() + b"\n")
 
     @contextmanager
     def open_metrics(self) -> Iterator[None]:
         """metrics.jsonl, without the lines of steps that will be taken again."""
+        if not self.layout.leads:
+            yield
+            return
         path = self.run.path / METRICS
         path.touch()
         with path.open("r+b") as self.metrics:
@@ -567,10 +730,21 @@ class Training:
     @contextmanager
     def open_board(self) -> Iterator[None]:
         """The TensorBoard event files in `tensorboard/`."""
+        if not self.layout.leads:
+            self.board = _SilentBoard()
+            yield
+            return
         from torch.utils.tensorboard import SummaryWriter
 
         with SummaryWriter(self.run.path / "tensorboard", purge_step=self.at.step or None) as self.board:
             yield
+
+
+class _SilentBoard:
+    """TensorBoard, where another process writes it."""
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        pass
 
 
 @contextmanager
@@ -582,10 +756,16 @@ def _stop_flag() -> Iterator[threading.Event]:
         return
 
     def handle(*_: object) -> None:
-        signal.signal(signal.SIGINT, before)
+        if stop.is_set() and time.monotonic() - asked[0] < 1:
+            return  # the shell tells all processes, and so does torchrun: it is one Ctrl-C
+        if stop.is_set():
+            signal.signal(signal.SIGINT, before)
+            raise KeyboardInterrupt
+        asked[0] = time.monotonic()
         _say("stopping after this step (Ctrl-C again: at once, losing what came after the last checkpoint)")
         stop.set()
 
+    asked = [0.0]
     before = signal.signal(signal.SIGINT, handle)
     try:
         yield stop
@@ -594,29 +774,49 @@ def _stop_flag() -> Iterator[threading.Event]:
 
 
 @torch.no_grad()
-def _first_not_finite(network: AlexNet, inputs: Tensor, device: torch.device, dtype: torch.dtype) -> str:
+def _first_not_finite(
+    network: AlexNet, inputs: Tensor, device: torch.device, dtype: torch.dtype, any_process: Callable[[bool], bool]
+) -> str:
     """The first layer, on the way of a picture, whose weights or activations are not all finite."""
-    if not inputs.isfinite().all():
+    if any_process(not inputs.isfinite().all()):
         return "the input"
     x = inputs
-    wild = _not_finite_weights(network)
+    wild = _not_finite_weights(network, any_process)
     if wild:
         return wild
     with autocast(device, dtype):
         for name, module in network.named_children():
             x = module(x)
-            if not x.isfinite().all():
+            if any_process(not x.isfinite().all()):
                 return f"the activations of {name}"
     return "the loss"
 
 
 @torch.no_grad()
-def _not_finite_weights(network: AlexNet) -> str | None:
+def _not_finite_weights(network: AlexNet, any_process: Callable[[bool], bool]) -> str | None:
     """The first layer whose weights are not all finite, in words; None when all are."""
-    for name, module in network.named_children():
-        if not all(parameter.isfinite().all() for parameter in module.parameters()):
+    finite = {
+        name: all(bool(parameter.isfinite().all()) for parameter in module.parameters())
+        for name, module in network.named_children()
+    }
+    if not any_process(not all(finite.values())):
+        return None
+    for name, is_finite in finite.items():
+        if any_process(not is_finite):
             return f"the weights of {name}"
     return None
+
+
+def _traffic_words(traffic: dict[str, list[float]], steps: int, seconds: float) -> str:
+    """What an epoch has sent and waited for, in a line."""
+    size, waited = (sum(values[number] for values in traffic.values()) for number in (0, 1))
+    largest = sorted(traffic.items(), key=lambda entry: -entry[1][0])[:4]
+    named = ", ".join(f"{name} {values[0] / steps / 1e6:.2f}" for name, values in largest)
+    return f"sent {size / steps / 1e6:.2f} MB a step ({named}); waited {waited / max(seconds, 1e-9):.0%} of the time"
+
+
+def _mistakes(logits: Tensor, labels: Tensor) -> int:
+    return int((logits.argmax(1) != labels).sum())
 
 
 def _checksum(dataset: PreparedDataset) -> str:
@@ -631,4 +831,6 @@ def _device_words(device: torch.device) -> str:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    """A line for people; of several processes the first says it."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import AbstractContextManager
 
@@ -9,13 +10,15 @@ import torch
 
 from alexnet.errors import UsageError
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 
 
 def choose_device(name: str | None = None) -> torch.device:
     """The device of that name, or the best there is. Raises `UsageError` for one that is not there."""
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:  # each process on a host has a graphics card of its own
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -27,12 +30,14 @@ def choose_device(name: str | None = None) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """float32 or bfloat16; for "auto" the faster of the two in a matrix product timed on this machine.
 
-    The master weights stay float32 in either. Raises `UsageError` for another name.
+    The master weights stay float32 in either. "float64", for the weights too, is there to compare two ways of training.
+    Raises `UsageError` for another name.
     """
     if name not in PRECISIONS:
         raise UsageError(f"no precision {name!r}; there are: {', '.join(PRECISIONS)}")
     if name != "auto":
-        return torch.bfloat16 if name == "bfloat16" else torch.float32
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
     if device.type != "cpu":
         supported = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if supported else torch.float32
@@ -52,4 +57,4 @@ def _product_seconds(dtype: torch.dtype, size: int = 768) -> float:
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
     """The context in which a forward pass runs in `dtype`."""
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    return torch.autocast(device.type, dtype, enabled=dtype == torch.bfloat16)

@@ -1,0 +1,336 @@
+"""What several processes on this machine send, need and take, against one; kills; and what the plan says of many.
+
+    python benchmarks/parallel.py [--only PART ...] [--batch-size 128] [--steps 4] [--rounds 5] [--kills 20]
+
+Parts: exchange (bytes of each layout: counted, computed, and on the loopback device where it can be had alone; where
+a step's time goes), memory (of a process, two towers against one process), overhead (two processes of one thread
+against one of two, in turn), kills (at random moments of a small training; its end against the undisturbed one), plan
+(the published table beside the model's times). The pictures are noise, 1000 classes. A part stays in the file as it was
+until it is measured again.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from alexnet.data.loader import training_batches
+from alexnet.data.prepare import prepare
+from alexnet.files import write_whole
+from alexnet.plan import DEVICES, LINKS, Work, against_published, best, plan
+from alexnet.progress import progress
+from alexnet.provenance import provenance
+from alexnet.training.loop import begin
+
+PARTS = ("exchange", "memory", "overhead", "kills", "plan")
+WEIRD = "one-weird-trick"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--only", action="append", choices=PARTS)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/parallel.json"))
+    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(**arguments.worker)
+        return
+    report = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        for part in arguments.only or PARTS:
+            measured = {"exchange": exchange, "memory": memory, "overhead": overhead, "kills": kills, "plan": planned}
+            found = measured[part](scratch, arguments)
+            command = f"python benchmarks/parallel.py --only {part} --batch-size {arguments.batch_size}"
+            command += f" --steps {arguments.steps} --rounds {arguments.rounds} --kills {arguments.kills}"
+            report[part] = {**found, **provenance(command)}
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(arguments.out, json.dumps(report, indent=1).encode() + b"\n")
+            print(f"{part}: in {arguments.out}", file=sys.stderr)
+
+
+def noise(scratch: Path, pictures: int = 1024) -> Path:
+    """A prepared dataset of 1000 classes."""
+    data = scratch / "data"
+    if data.exists():
+        return data
+    rng = np.random.default_rng(0)
+    with progress(pictures, "pictures") as bar:
+        for number in range(pictures):
+            place = scratch / "pictures" / f"{number % 1000:04}"
+            place.mkdir(parents=True, exist_ok=True)
+            small = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(small).resize((256, 256), Image.Resampling.BICUBIC).save(place / f"{number}.jpg")
+            bar.advance()
+    prepare(scratch / "pictures", data, split={"val": 0.0}, progress=False)
+    return data
+
+
+def run(
+    scratch: Path,
+    processes: int,
+    arguments: argparse.Namespace,
+    threads: int = 1,
+    alone_on_loopback: bool = False,
+    **training: Any,
+) -> list[dict[str, Any]]:
+    """What each process of a training measured in a few steps; see `work`."""
+    out = scratch / "run"
+    shutil.rmtree(out, ignore_errors=True)
+    values = {
+        **{"data": str(noise(scratch)), "out": str(out), "report": str(scratch / "report"), "steps": arguments.steps},
+        **{"batch_size": arguments.batch_size, **training},
+    }
+    command = [str(Path(__file__).resolve()), "--worker", json.dumps(values)]
+    if processes > 1:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command = [*launcher, *command]
+        if alone_on_loopback:
+            command = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
+    else:
+        command = [sys.executable, *command]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "THP_MEM_ALLOC_ENABLE": "1"}
+    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return [json.loads((scratch / f"report-{rank}").read_text()) for rank in range(processes)]
+
+
+def work(data: str, out: str, report: str, steps: int, batch_size: int, **options: Any) -> None:
+    """Take some steps, and write seconds, bytes sent and the most memory of this process."""
+    training = begin(
+        *(data, out),
+        recipe="paper",
+        batch_size=batch_size,
+        precision=options.pop("precision", "float32"),
+        variant=options.pop("variant", "paper"),
+        lr=1e-5,
+        **options,
+    )
+    training.saved_at, training.interrupted = float("inf"), lambda: False
+    seconds = []
+    with training.open_metrics(), training.open_board(), progress(None, "", silent=True) as training.bar:
+        rows = training.layout.rows
+        batches = training_batches(training.training, batch_size, 0, 1, 0, rows)
+        for number, batch in zip(range(steps + 1), batches, strict=False):
+            if number == 1:  # the first step is warming up
+                training.layout.traffic()
+                before = loopback_bytes()
+            start = time.perf_counter()
+            training.step(batch)
+            seconds.append(time.perf_counter() - start)
+        training.layout.leave()
+    taken = len(seconds) - 1
+    traffic = {name: [a / taken, b / taken] for name, (a, b) in training.layout.traffic().items()}
+    parameters = sum(p.numel() for p in training.network.parameters())
+    result = {
+        "seconds": statistics.median(seconds[1:]),
+        "traffic": traffic,
+        "loopback_bytes": (loopback_bytes() - before) / taken,
+        "peak_bytes": peak_bytes(),
+        "parameters": parameters,
+    }
+    rank = os.environ.get("RANK", "0")
+    Path(f"{report}-{rank}").write_text(json.dumps(result))
+
+
+def loopback_bytes() -> int:
+    """What the loopback device of this network namespace has carried."""
+    lines = Path("/proc/net/dev").read_text().splitlines()
+    return next(int(line.split(":")[1].split()[8]) for line in lines if line.strip().startswith("lo:"))
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+
+
+def exchange(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Bytes that one process sends in a step: counted where it sends, computed, and seen on the loopback device."""
+    alone = subprocess.run(["unshare", "-rn", "ip", "link", "set", "lo", "up"], capture_output=True, check=False)
+    rows = []
+    layouts = [
+        *(("data", 2, "paper", {}), ("towers", 2, "paper", {})),
+        *((WEIRD, 2, "one-weird-trick", {"passing": passing}) for passing in ("at-once", "in-turn", "in-shares")),
+        *((WEIRD, 4, "one-weird-trick", {"passing": passing}) for passing in ("at-once", "in-turn", "in-shares")),
+    ]
+    for layout, processes, variant, more in layouts:
+        found = run(
+            *(scratch, processes, arguments),
+            alone_on_loopback=alone.returncode == 0,
+            parallel=layout,
+            variant=variant,
+            **more,
+        )
+        counted = [sum(size for size, _ in one["traffic"].values()) for one in found]
+        rows.append(
+            {
+                "layout": layout,
+                **more,
+                "processes": processes,
+                "variant": variant,
+                "batch": arguments.batch_size,
+                "bytes_counted": statistics.mean(counted),
+                "bytes_computed": computed(layout, processes, Work.of(variant), arguments.batch_size),
+                "bytes_on_loopback": found[0]["loopback_bytes"] / processes if alone.returncode == 0 else None,
+                "bytes_by_purpose": {name: size for name, (size, _) in found[0]["traffic"].items()},
+                "seconds": found[0]["seconds"],
+                "seconds_waiting": {name: waited for name, (_, waited) in found[0]["traffic"].items()},
+            }
+        )
+    return {"precision": "float32", "rows": rows}
+
+
+def computed(layout: str, processes: int, work: Work, batch: int, size: int = 4) -> float:
+    """Bytes that a process sends in a step of a batch of all processes, on average over them."""
+    others = processes - 1
+    if layout == "data":
+        return 2 * others / processes * (work.convolution_parameters + work.full_parameters) * size
+    if layout == "towers":
+        return batch * size * (sum(work.crossing) + work.classes / 2)
+    gradients = 2 * others / processes * work.convolution_parameters * size
+    passed = batch / processes * others * (2 * sum(work.full_inputs) + work.classes) * size
+    return gradients + passed
+
+
+def memory(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The most memory of a process while training, beside what it has before the network is there."""
+    code = "from benchmarks import parallel"  # nothing but the imports
+    program = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); {code}; print(parallel.peak_bytes())"
+    )
+    idle = float(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout)
+    one = run(scratch, 1, arguments)[0]
+    towers = run(scratch, 2, arguments, parallel="towers")
+    peak = max(tower["peak_bytes"] for tower in towers)
+    return {
+        "batch": arguments.batch_size,
+        "precision": "float32",
+        "imports_bytes": idle,
+        "one_process_bytes": one["peak_bytes"],
+        "tower_bytes": [tower["peak_bytes"] for tower in towers],
+        "tower_to_one": peak / one["peak_bytes"],
+        "tower_to_one_without_imports": (peak - idle) / (one["peak_bytes"] - idle),
+        "parameters": {"one": one["parameters"], "tower": [tower["parameters"] for tower in towers]},
+    }
+
+
+def overhead(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Two processes of one thread each against one process of two threads, in turn."""
+    rounds = []
+    for _ in range(arguments.rounds):
+        one = run(scratch, 1, arguments, threads=2)[0]["seconds"]
+        two = run(scratch, 2, arguments, threads=1, parallel="data")[0]["seconds"]
+        rounds.append({"one_process": one, "two_processes": two})
+    ratios = [each["two_processes"] / each["one_process"] for each in rounds]
+    return {
+        "batch": arguments.batch_size,
+        "precision": "float32",
+        "ratio": statistics.median(ratios),
+        "spread": [min(ratios), max(ratios)],
+        "seconds_of_a_step": rounds,
+    }
+
+
+def kills(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """A worker killed at random moments of a small training, which torchrun starts again; its end, bit for bit."""
+    rng, moments = np.random.default_rng(0), random.Random(0)
+    for name in ("lying", "standing"):
+        (scratch / "few" / name).mkdir(parents=True, exist_ok=True)
+        for number in range(36):
+            Image.fromarray(rng.integers(0, 256, (72, 72, 3), dtype=np.uint8)).save(
+                scratch / "few" / name / f"{number}.png"
+            )
+    prepare(scratch / "few", scratch / "small", size=72, split={"val": 0.2}, progress=False)
+    worker = Path(__file__).parents[1] / "tests" / "training" / "parallel_worker.py"  # knows small networks
+
+    def command(out: Path) -> list[str]:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        words = f"--max-restarts {2 * arguments.kills} {worker} train {scratch / 'small'} --out {out} --parallel data"
+        words += " --variant narrow --recipe paper --crop 64 --epochs 40 --batch-size 6 --lr 0.001 --precision float32"
+        return [*launcher, *words.split(), "--checkpoint-seconds", "0.2"]
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    undisturbed = scratch / "undisturbed"
+    subprocess.run(command(undisturbed), env=environment, check=True, capture_output=True)
+    killed, restarts = 0, 0
+    worst = 0.0
+    with progress(arguments.kills, "kills") as bar:
+        while killed < arguments.kills:
+            out = scratch / f"killed-{killed}"
+            with (scratch / "log").open("w+") as log:
+                process = subprocess.Popen(command(out), env=environment, stderr=log)
+                while process.poll() is None and killed < arguments.kills:
+                    time.sleep(moments.uniform(0.5, 12))  # starting again is among the moments
+                    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+                    workers = [int(pid) for pid in children.read_text().split()] if process.poll() is None else []
+                    if workers:
+                        os.kill(moments.choice(workers), signal.SIGKILL)
+                        killed += 1
+                        bar.advance()
+                code = process.wait()
+                log.seek(0)
+                said = log.read()
+            if code:
+                sys.exit(f"not recovered after {killed} kills:\n{said}")
+            restarts += said.count("resuming")
+            ours, theirs = (
+                torch.load(folder / "checkpoint.pt", weights_only=True)["network"] for folder in (out, undisturbed)
+            )
+            worst = max(worst, *((ours[name] - theirs[name]).abs().max().item() for name in ours))
+    return {"kills": killed, "resumed_from_a_checkpoint": restarts, "largest_difference_of_a_weight": worst}
+
+
+def planned(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The published table beside the model's speed-ups, and the time of an epoch on 1 to 64 devices."""
+    table = []
+    for gpu, link in (("k20", "pcie2"), ("h100", "nvlink4"), ("h100", "pcie5")):
+        for row, step, speed_up in against_published(gpu, link):
+            published = {"published_hours": row.hours, "published_speed_up": row.speed_up, "published_error": row.error}
+            table.append(
+                {
+                    **{"gpu": gpu, "link": link, "devices": row.devices, "batch": row.batch},
+                    **{"full_batch": row.full_batch, **published, "speed_up": speed_up},
+                    **{"hours_of_90_epochs": 90 * step.epoch(1_281_167) / 3600, "waiting": step.waiting / step.seconds},
+                }
+            )
+    scaling = []
+    for gpu, link, variant in (("k20", "pcie2", "paper"), ("h100", "nvlink4", "paper"), ("h100", "100gbe", "paper")):
+        steps = plan(64, gpu, link, variant=variant)
+        for step in steps:
+            chosen = best(steps, step.devices)
+            scaling.append(
+                {
+                    **{"gpu": gpu, "link": link, "variant": variant, "layout": step.layout, "devices": step.devices},
+                    **{"epoch_seconds": step.epoch(1_281_167), "speed_up": steps[0].epoch(1) / step.epoch(1)},
+                    **{"bytes_a_step": step.sent, "memory_bytes": step.memory, "best": step is chosen},
+                }
+            )
+    return {
+        "published": table,
+        "scaling": scaling,
+        "rates": {name: DEVICES[name].source for name in ("k20", "h100")},
+        "links_bytes_a_second": {name: LINKS[name] for name in ("pcie2", "pcie5", "nvlink4", "100gbe")},
+    }
+
+
+if __name__ == "__main__":
+    main()

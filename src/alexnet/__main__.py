@@ -1,0 +1,8 @@
+"""`python -m alexnet`, and `torchrun -m alexnet`."""
+
+import sys
+
+from alexnet.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""A prepared dataset at an address (`s3://`, `gs://`, `http://`, …): fetched once to this host, then read from disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from alexnet.errors import AlexNetError
+from alexnet.files import write_whole
+from alexnet.progress import progress
+
+AT_ONCE = 8  # files fetched at a time
+_BLOCK = 1 << 22
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Whether this names no folder of this host."""
+    return "://" in str(path)
+
+
+def fetch(address: str, index_name: str) -> Path:
+    """The folder of this host that holds the dataset at `address`, whose index is the file `index_name`.
+
+    Every file is compared with its recorded checksum; what is there already is not fetched again, and of several
+    processes one fetches while the others wait. The folders are in `ALEXNET_CACHE` (default: `~/.cache/alexnet`).
+    Raises `AlexNetError` when the address can't be read.
+    """
+    try:
+        from fsspec.core import url_to_fs
+
+        files, root = url_to_fs(address)
+    except ImportError as error:
+        raise AlexNetError(f"{address} needs more: pip install 'alexnet[remote]' ({error})") from error
+    except ValueError as error:
+        raise AlexNetError(f"{address} can't be read: {error}") from error
+    with _said(address):
+        index = files.cat_file(f"{root}/{index_name}")
+    values = json.loads(index)
+    wanted = {values["mean_image"]: values["mean_image_sha256"]}
+    for split in values["splits"].values():
+        wanted |= {shard["file"]: shard["sha256"] for shard in split["shards"]}
+    folder = _cache() / hashlib.sha256(address.encode() + index).hexdigest()[:20]
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder), _said(address):
+        missing = [name for name in wanted if not (folder / name).is_file()]
+        if missing:
+            _fetch_all(files, root, folder, {name: wanted[name] for name in missing})
+        write_whole(folder / index_name, index)
+    return folder
+
+
+def _fetch_all(files: Any, root: str, folder: Path, wanted: dict[str, str]) -> None:
+    with progress(len(wanted), "fetching") as bar, ThreadPoolExecutor(AT_ONCE, "fetcher") as threads:
+        fetching = [threads.submit(_fetch_one, files, f"{root}/{name}", folder / name, wanted[name]) for name in wanted]
+        try:
+            for done in as_completed(fetching):
+                done.result()
+                bar.advance()
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _fetch_one(files: Any, source: str, file: Path, sha256: str) -> None:
+    def copy(out: IO[bytes]) -> None:
+        digest = hashlib.sha256()
+        with files.open(source, "rb", block_size=_BLOCK, cache_type="none") as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+                out.write(block)
+        if digest.hexdigest() != sha256:
+            raise AlexNetError(f"{source} is not what was written: its checksum differs; put it there again")
+
+    write_whole(file, copy)
+
+
+@contextmanager
+def _said(address: str) -> Iterator[None]:
+    """Whatever a file system of the net raises, in a line."""
+    try:
+        yield
+    except AlexNetError:
+        raise
+    except FileNotFoundError as error:
+        raise AlexNetError(f"{address} is not a prepared dataset: {error} is not there") from error
+    except Exception as error:  # each file system has errors of its own
+        raise AlexNetError(f"{address} can't be read: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Within, no other process of this host fetches the same."""
+    try:
+        import fcntl
+    except ImportError:  # where there is none, two may fetch the same, and the last one's files stay
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _cache() -> Path:
+    named = os.environ.get("ALEXNET_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "alexnet"

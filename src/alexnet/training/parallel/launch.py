@@ -1,0 +1,45 @@
+"""Several processes on this machine, started by torch's own launcher."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import uuid
+
+from alexnet.errors import UsageError
+
+
+def launch(processes: int, words: list[str], max_restarts: int) -> int:
+    """Run `alexnet` with these words in so many processes; the exit code is that of the first to fail, or 0.
+
+    When one fails, all start again, `max_restarts` times, and go on from the last checkpoint.
+    """
+    if processes < 1:
+        raise UsageError(f"--processes is {processes}; it must be at least 1")
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # The cores are shared out; torchrun would give each process one.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes say what is wrong
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=str(uuid.uuid4()),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=max_restarts,
+        monitor_interval=0.2,
+        start_method="spawn",
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "alexnet", *words)
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return failure.exitcode if failure.exitcode > 0 else 1
+    except SignalException as error:
+        return 128 + error.sigval
+    return 0

@@ -18,6 +18,8 @@ from alexnet.files import write_whole
 
 FORMAT_VERSION = 1
 FILE = "checkpoint.pt"
+LONGEST = 60.0
+"""Seconds that a training which has failed waits for what is still being written."""
 
 
 def exists(folder: Path) -> bool:
@@ -128,11 +130,20 @@ def read(folder: Path, device: torch.device, optimizers: Sequence[torch.optim.Op
 
 
 class Writer:
-    """Writes files beside the training, in the order that it was given them."""
+    """Writes files beside the training, in the order that it was given them; as a context, whole before it ends."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.finish()
+        elif self._thread is not None:  # the error that ended the training is what counts
+            self._thread.join(LONGEST)
 
     @property
     def busy(self) -> bool:

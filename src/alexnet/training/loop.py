@@ -340,6 +340,7 @@ class Training:
             self.open_metrics(),
             self.open_board(),
             progress(total, "training", done, silent=not self.layout.leads) as self.bar,
+            self.writer,
         ):
             self.interrupted, self.last_step = interrupted.is_set, last_step
             if self.at.step == 0 and self.validation is not None:

@@ -118,6 +118,7 @@ def begin(
 ) -> Training:
     """What `train` runs: a training at its first step, or with `resume` where its last checkpoint stands."""
     chosen_device = choose_device(device)
+    dataset = PreparedDataset.open(data)  # may be fetched first, by each host in its own time
     group = None if parallel is None else Group.join(chosen_device, peer_seconds)
     layout_of = partial(open_layout, parallel, group=group, passing=passing)
 
@@ -134,10 +135,8 @@ def begin(
         return run or Run.create(out, config)
 
     if group is None:
-        dataset = PreparedDataset.open(data)
         run = start()
     else:
-        dataset = group.together(lambda: PreparedDataset.open(data))
         run = group.lead(start)
         group.together(lambda: _check_dataset(run, dataset))
     training = Training(run, dataset, chosen_device, checkpoint_seconds, layout_of(run.config.recipe))

@@ -26,6 +26,10 @@ T = TypeVar("T")
 _LOST = ("gloo", "NCCL", "onnection", "imed out", "imeout", "TCPStore", "peer")
 
 
+MEETING_SECONDS = 3600.0
+"""How long the first to come waits for the last: some fetch their pictures first."""
+
+
 class Traffic:
     """Bytes that this process has sent to others, and the seconds that it waited, for each purpose."""
 
@@ -73,7 +77,7 @@ class Group:
                 torch.cuda.set_device(device)
             try:
                 store, rank, size = next(rendezvous("env://", timeout=timeout))
-                ours = dist.PrefixStore(f"alexnet/{_meet(store, rank, size, seconds)}", store)
+                ours = dist.PrefixStore(f"alexnet/{_meet(store, rank, size)}", store)
                 dist.init_process_group(backend, store=ours, rank=rank, world_size=size, timeout=timeout)
             except (RuntimeError, ValueError) as error:
                 raise AlexNetError(f"the processes do not find each other: {_first_line(error)}") from error
@@ -185,13 +189,13 @@ def watching(seconds: float, where: Callable[[], str]) -> Iterator[None]:
         ) from error
 
 
-def _meet(store: dist.Store, rank: int, size: int, seconds: float) -> str:
+def _meet(store: dist.Store, rank: int, size: int) -> str:
     """A name for this meeting of the processes, the same for all and for no other meeting.
 
     When `torchrun` starts processes again it gives them the store of those before, where the addresses of the dead
     still stand. So each says that it has come; the first names who is there until all agree, and then gives the sign.
     """
-    me, end = uuid.uuid4().hex, time.monotonic() + seconds
+    me, end = uuid.uuid4().hex, time.monotonic() + MEETING_SECONDS
 
     def said(name: str) -> str:
         return store.get(f"alexnet/{name}").decode() if store.check([f"alexnet/{name}"]) else ""
@@ -210,7 +214,7 @@ def _meet(store: dist.Store, rank: int, size: int, seconds: float) -> str:
             if said("sign") == here:
                 return here
         time.sleep(0.02)
-    raise RuntimeError(f"not all {size} have come within {seconds:g} s")
+    raise RuntimeError(f"not all {size} have come within {MEETING_SECONDS:g} s")
 
 
 def _first_line(error: BaseException) -> str:

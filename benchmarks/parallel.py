@@ -279,7 +279,7 @@ def kills(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             with (scratch / "log").open("w+") as log:
                 process = subprocess.Popen(command(out), env=environment, stderr=log)
                 while process.poll() is None and killed < arguments.kills:
-                    time.sleep(moments.uniform(0.5, 12))  # starting again is among the moments
+                    wait_for_moment(process, out / "checkpoint.pt", moments)
                     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
                     workers = [int(pid) for pid in children.read_text().split()] if process.poll() is None else []
                     if workers:
@@ -297,6 +297,17 @@ def kills(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             )
             worst = max(worst, *((ours[name] - theirs[name]).abs().max().item() for name in ours))
     return {"kills": killed, "resumed_from_a_checkpoint": restarts, "largest_difference_of_a_weight": worst}
+
+
+def wait_for_moment(process: subprocess.Popen, checkpoint: Path, moments: random.Random) -> None:
+    """Some time after another checkpoint; one moment of five is any, also while the workers are starting."""
+    before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+    anywhen = moments.random() < 0.2
+    while not anywhen and process.poll() is None:
+        time.sleep(0.02)
+        if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
+            break
+    time.sleep(moments.uniform(0.2, 8) if anywhen else moments.uniform(0, 1))
 
 
 def planned(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -280,6 +280,8 @@ class PaperGroup(Group):
 @pytest.mark.parametrize("size", [2, 3, 4, 7])
 @pytest.mark.parametrize("full_batch", [None, 12])
 def test_every_picture_of_a_batch_is_read_by_exactly_one_process(passing, size, full_batch):
+    if full_batch and passing == "in-turn":
+        full_batch = -(-40 // size)  # a block a process, or it is refused
     recipe = recipes()["paper"].override({"batch_size": 40, "full_batch": full_batch})
     for count in (1, 6, 7, 39, 40):
         groups = [PaperGroup(size, rank) for rank in range(size)]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import striped_picture
+from stripes import striped_picture
 
 from alexnet.data.prepare import prepare
 from alexnet.errors import UsageError

@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test bench browser venv lint types clean
+.PHONY: demo test test-long bench browser venv lint types clean
 
 demo: venv          ## solar cells: prepare, train, measure, classify ten, show (about a quarter of an hour on two cores)
 	$(BIN)/alexnet demo
 
 test: lint types browser    ## lint, types and the tests
 	$(BIN)/pytest
+
+test-long: venv     ## the tests that take minutes: processes killed, hosts cut off, four processes
+	$(BIN)/pytest -m long
 
 INSTALL_CHROMIUM := apt-get install --yes --quiet --no-install-recommends chromium
 

@@ -339,6 +339,7 @@ def test_the_slider_changes_the_numbers(
         return {name: tab.page.inner_text(f"[data-is={name}]") for name in ("threshold", "found", "missed", "alarms")}
 
     evaluation = evaluate(run.path, striped_data, views=1, device="cpu")
+    slider.scroll_into_view_if_needed()
     box = slider.bounding_box()
     seen = []
     for share in (0.02, 0.98):

@@ -38,6 +38,7 @@ def hosts():
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
 
 
+@pytest.mark.long
 def test_a_host_that_is_cut_off_comes_back_and_nothing_is_lost(hosts, data, undisturbed, tmp_path):  # noqa: F811
     out = tmp_path / "run"
     words = command_line(data, out, "--parallel", "data", "--checkpoint-seconds", "0.1", "--peer-seconds", "6")

@@ -168,6 +168,7 @@ def test_two_processes_train_what_one_does(alone, two, run):
     assert distance(two / run, alone / run.split()[1]) < (2e-2 if "muon" in run else 1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("run", ["data batch", "in-turn weird", "in-shares often"])
 def test_four_processes_train_what_one_does(alone, four, run):
     assert distance(four / run, alone / run.split()[1]) < 1e-9
@@ -177,6 +178,7 @@ def test_towers_in_float32_are_equal_up_to_rounding(alone, two):
     assert distance(two / "towers float32", alone / "float32") < 1e-4
 
 
+@pytest.mark.long
 def test_a_run_goes_on_in_any_other_layout(alone, two, four):
     assert distance(two / "mixed paper", alone / "paper") < 1e-9
 
@@ -226,6 +228,7 @@ def command_line(data: Path, out: Path, *more: str) -> list[str]:
     return ["train", *words, *recipe, "--pixel-unit", "deviation", "--precision", "float64", "--epochs", "3"]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
 def test_killed_workers_start_again_and_nothing_is_lost(data, undisturbed, tmp_path):
     """In the middle of an epoch, twice; the end is that of one process that nobody disturbed."""

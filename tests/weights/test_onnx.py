@@ -38,9 +38,10 @@ def narrow(variant: str, **switches: str) -> AlexNet:
     torch.manual_seed(0)
     with torch.device("meta"):
         network = AlexNet(variant, CLASSES, **switches)
-        network.fc6 = torch.nn.Linear(network.fc6.in_features, 24)
-        network.fc7 = torch.nn.Linear(24, 24)
-        network.logits = torch.nn.Linear(24, CLASSES)
+        if variant != "convolutions":
+            network.fc6 = torch.nn.Linear(network.fc6.in_features, 24)
+            network.fc7 = torch.nn.Linear(24, 24)
+            network.logits = torch.nn.Linear(24, CLASSES)
     network.to_empty(device="cpu").initialize("he")
     torch.nn.init.normal_(network.logits.weight, 0, 0.3)
     for module in network.children():

@@ -1,6 +1,7 @@
 """The networks against paper.md's tables, and against float64 implementations that share no code with the package."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet import AlexNet, UsageError, variants
+from alexnet.model import Weighted
+from alexnet.working import WorkingNetwork
 
 # Published: section 1 of the paper's facts, one row a layer: output shape, parameters, multiply-adds.
 PAPER_TABLE = {
@@ -45,6 +48,9 @@ PARAMETERS = {
     "released-2012-half": HALF,
     "released-2012-six-conv": 60_965_224 + 256 * 256 * 9 + 256,
     "released-2012-no-norm": 60_965_224,
+    "cifar-18pct": 32 * 76 + 32 * 801 + 64 * 801 + 1000 * 1025,
+    "cifar-13pct": 64 * 76 + 64 * 1601 + 36 * 32 * (577 + 289) + 1000 * 1153,
+    "cifar-11pct": 64 * 76 + 64 * 1601 + 36 * (64 * 577 + 32 * 577) + 1000 * 1153,
 }
 SHAPES = {
     "one-weird-trick": [(64, 55, 55), (192, 27, 27), (384, 13, 13), (256, 13, 13), (256, 13, 13)],
@@ -65,7 +71,7 @@ def sharp_network(variant: str, seed: int = 0) -> AlexNet:
     network.initialize("he")
     nn.init.normal_(network.logits.weight, std=0.05)
     for module in network.children():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, Weighted):
             nn.init.normal_(module.bias, std=0.5)
     return network.double()
 
@@ -102,10 +108,10 @@ def ref_lrn(x: Tensor, towers: int, k: float, alpha: float, beta: float = 0.75, 
     return torch.stack(maps, 1)
 
 
-def ref_spatial(x: Tensor) -> Tensor:
-    """Each map divided by `(1 + 0.001/25 · sum over its 5×5 neighbourhood of squares) ** 0.75`."""
-    energy = F.pad(x**2, (2, 2, 2, 2)).unfold(2, 5, 1).unfold(3, 5, 1).sum((-1, -2))
-    return x / (1 + 0.001 / 25 * energy) ** 0.75
+def ref_spatial(x: Tensor, n: int = 5, alpha: float = 0.001) -> Tensor:
+    """Each map divided by `(1 + alpha/n² · sum over its n×n neighbourhood of squares) ** 0.75`."""
+    energy = F.pad(x**2, (n // 2,) * 4).unfold(2, n, 1).unfold(3, n, 1).sum((-1, -2))
+    return x / (1 + alpha / n**2 * energy) ** 0.75
 
 
 def ref_pool(x: Tensor) -> Tensor:
@@ -269,6 +275,71 @@ def test_released_networks_equal_an_independent_implementation(variant: str, how
     expected = ref_released(x, dict(network.named_parameters()), **how)
     assert relative_error(network(x), expected) < 1e-10
     assert relative_error(network.float()(x.float()), expected) < 1e-5
+
+
+def ref_mean_pool(x: Tensor) -> Tensor:
+    """The mean of what 3×3 windows, stride 2, see of the maps; the last window hangs over the edge."""
+    ones = F.pad(torch.ones_like(x), (0, 1, 0, 1)).unfold(2, 3, 2).unfold(3, 3, 2).sum((-1, -2))
+    return F.pad(x, (0, 1, 0, 1)).unfold(2, 3, 2).unfold(3, 3, 2).sum((-1, -2)) / ones
+
+
+def ref_18pct(x: Tensor, p: dict[str, Tensor]) -> Tensor:
+    """cuda-convnet's layers-18pct: section 10 of the facts."""
+    x = ref_spatial(ref_pool(ref_conv(x, p, "conv1", pad=2).clamp(min=0)), 3, 5e-5)
+    x = ref_spatial(ref_mean_pool(ref_conv(x, p, "conv2", pad=2).clamp(min=0)), 3, 5e-5)
+    x = ref_mean_pool(ref_conv(x, p, "conv3", pad=2).clamp(min=0))
+    return ref_full(x, p, "logits")
+
+
+def ref_local(x: Tensor, p: dict[str, Tensor], name: str) -> Tensor:
+    """3×3 kernels of its own at each of 6×6 places."""
+    padded = F.pad(x, (1, 1, 1, 1))
+    weight, bias = p[f"{name}.weight"].view(6, 6, -1, x.shape[1] * 9), p[f"{name}.bias"].view(6, 6, -1)
+    rows = [
+        torch.stack(
+            [padded[:, :, i : i + 3, j : j + 3].flatten(1) @ weight[i, j].T + bias[i, j] for j in range(6)], dim=-1
+        )
+        for i in range(6)
+    ]
+    return torch.stack(rows, dim=-2)
+
+
+def ref_13pct(x: Tensor, p: dict[str, Tensor], norm: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
+    x = norm(ref_pool(ref_conv(x, p, "conv1", pad=2).clamp(min=0)))
+    x = ref_pool(norm(ref_conv(x, p, "conv2", pad=2).clamp(min=0)))
+    x = ref_local(ref_local(x, p, "local3").clamp(min=0), p, "local4").clamp(min=0)
+    return ref_full(x, p, "logits")
+
+
+def ref_11pct(x: Tensor, p: dict[str, Tensor]) -> Tensor:
+    return ref_13pct(x, p, lambda x: ref_lrn(x, 1, k=1.0, alpha=1e-3 / 9, n=9))
+
+
+@pytest.mark.parametrize(
+    ("variant", "reference"), [("cifar-18pct", ref_18pct), ("cifar-13pct", ref_13pct), ("cifar-11pct", ref_11pct)]
+)
+def test_cifar_networks_equal_an_independent_implementation(variant: str, reference) -> None:
+    network = sharp_network(variant)
+    x = pixels(2, network.input_size)
+    weights = dict(network.named_parameters())
+    target = torch.tensor([3, 1])
+    expected = reference(x, weights)
+    wanted = torch.autograd.grad(F.cross_entropy(expected, target), list(weights.values()))
+    gradients = torch.autograd.grad(F.cross_entropy(network(x), target), list(weights.values()))
+    assert relative_error(network(x), expected) < 1e-10
+    for name, gradient, right in zip(weights, gradients, wanted, strict=True):
+        assert relative_error(gradient, right) < 1e-9, name
+    working = WorkingNetwork(network.float())
+    assert relative_error(working(x.float()), expected) < 1e-5
+
+
+def test_cifar_weights_begin_as_the_configuration_says() -> None:
+    torch.manual_seed(0)
+    network = AlexNet("cifar-13pct", 10)
+    deviations = {name: float(p.std()) for name, p in network.named_parameters() if name.endswith("weight")}
+    wanted = {"conv1": 0.0001, "conv2": 0.01, "local3": 0.04, "local4": 0.04, "logits": 0.01}
+    assert deviations == pytest.approx({f"{name}.weight": std for name, std in wanted.items()}, rel=0.05)
+    assert not any(p.any() for name, p in network.named_parameters() if name.endswith("bias"))
 
 
 @torch.no_grad()

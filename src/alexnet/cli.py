@@ -696,9 +696,9 @@ def _add_network_options(verb: argparse.ArgumentParser, views: int, precision: s
     verb.add_argument(
         "--views",
         type=int,
-        choices=(1, 10),
+        choices=(1, 9, 10),
         default=views,
-        help=f"1: the centre; 10: corners, centre and mirror images, averaged (default: {views})",
+        help=f"1: the centre; 9: three by three; 10: corners, centre and mirror images, averaged (default: {views})",
     )
     _add_precision_and_device(verb, precision)
 

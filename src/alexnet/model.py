@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -41,6 +41,18 @@ class Conv:
     padding: int = 0
     groups: int = 1
     overhang: bool = False
+    std: float = 0.01
+
+
+@dataclass(frozen=True)
+class Local:
+    """As `Conv` with stride 1, but with kernels of its own at each place (locally connected, unshared weights)."""
+
+    name: str
+    kernels: int
+    size: int
+    padding: int = 0
+    std: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,7 @@ class Pool:
 
     name: str
     ceil: bool = False
+    average: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,9 +103,11 @@ class Full:
 
     name: str
     units: int | None
+    std: float = 0.01
 
 
-Layer = Conv | Activation | LocalNorm | SpatialNorm | Pool | Dropout | Full
+Weights = Conv | Local | Full
+Layer = Weights | Activation | LocalNorm | SpatialNorm | Pool | Dropout
 
 
 @dataclass(frozen=True)
@@ -188,6 +203,36 @@ _ONE_WEIRD_TRICK: tuple[Layer, ...] = (
     Full("logits", None),
 )
 
+
+def _cifar(*layers: Layer) -> tuple[Layer, ...]:
+    """A network of the CIFAR-10 configurations of cuda-convnet; `std` is that of its first weights."""
+    return (*layers, Full("logits", None))
+
+
+def _cifar_two_convolutions(norms: tuple[LocalNorm, LocalNorm] | None, local3: int) -> tuple[Layer, ...]:
+    """Configurations conv-local-13pct and conv-local-11pct: two convolutions, two locally connected layers."""
+    norm1, norm2 = ((norm,) for norm in norms) if norms else ((), ())
+    return _cifar(
+        *(Conv("conv1", 64, 5, padding=2, std=0.0001), Activation("relu1"), Pool("pool1", ceil=True), *norm1),
+        *(Conv("conv2", 64, 5, padding=2), Activation("relu2"), *norm2, Pool("pool2", ceil=True)),
+        *(Local("local3", local3, 3, padding=1, std=0.04), Activation("relu3")),
+        *(Local("local4", 32, 3, padding=1, std=0.04), Activation("relu4")),
+    )
+
+
+_CIFAR_18PCT = _cifar(
+    *(Conv("conv1", 32, 5, padding=2, std=0.0001), Activation("relu1"), Pool("pool1", ceil=True)),
+    SpatialNorm("spatial1", 3, 5e-5),
+    *(Conv("conv2", 32, 5, padding=2), Activation("relu2"), Pool("pool2", ceil=True, average=True)),
+    SpatialNorm("spatial2", 3, 5e-5),
+    *(Conv("conv3", 64, 5, padding=2), Activation("relu3"), Pool("pool3", ceil=True, average=True)),
+)
+
+_NORMS_OF_11PCT = (
+    LocalNorm("norm1", k=1.0, divide_by_n=True, size=9, alpha=1e-3),
+    LocalNorm("norm2", k=1.0, divide_by_n=True, size=9, alpha=1e-3),
+)
+
 _VARIANTS = (
     Variant(
         "paper",
@@ -239,6 +284,21 @@ _VARIANTS = (
         "Configuration #148: #145 without any normalisation layer, the comparison of section 3.3.",
         *(224, "released-2012", _released(normalized=False)),
     ),
+    Variant(
+        "cifar-18pct",
+        "cuda-convnet's 18pct on CIFAR-10: three convolutions and the classes, the four layers of figure 1.",
+        *(32, "cuda-convnet", _CIFAR_18PCT),
+    ),
+    Variant(
+        "cifar-13pct",
+        "cuda-convnet's conv-local-13pct on CIFAR-10: two convolutions, two locally connected layers.",
+        *(24, "cuda-convnet", _cifar_two_convolutions(None, 32)),
+    ),
+    Variant(
+        "cifar-11pct",
+        "cuda-convnet's conv-local-11pct on CIFAR-10: wider, with response normalisation (section 3.3).",
+        *(24, "cuda-convnet", _cifar_two_convolutions(_NORMS_OF_11PCT, 64)),
+    ),
 )
 
 
@@ -267,6 +327,33 @@ def windows(conv: nn.Conv2d, side: int) -> int:
     """How many windows of a convolution there are along a side, which has its padding."""
     room, stride = side - conv.kernel_size[0], conv.stride[0]
     return (-(-room // stride) if isinstance(conv, OverhangConv2d) else room // stride) + 1
+
+
+class LocallyConnected2d(nn.Module):
+    """Kernels of its own at each place of maps with a given side: (N, C, side, side) → (N, kernels, H, H).
+
+    `weight` (H · H · kernels, C · size · size) has a row a unit, place after place; `bias` one number a unit.
+    """
+
+    def __init__(self, maps: int, kernels: int, size: int, padding: int, side: int) -> None:
+        super().__init__()
+        self.maps, self.kernels, self.size, self.padding = maps, kernels, size, padding
+        self.places = side + 2 * padding - size + 1
+        self.weight = nn.Parameter(torch.empty(self.places**2 * kernels, maps * size**2))
+        self.bias = nn.Parameter(torch.empty(len(self.weight)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = functional.unfold(x, self.size, padding=self.padding).permute(2, 0, 1)
+        rows = self.weight.view(len(patches), self.kernels, -1)
+        units = torch.baddbmm(self.bias.view(len(patches), 1, self.kernels), patches, rows.mT)
+        return units.permute(1, 2, 0).unflatten(2, (self.places, self.places))
+
+    def extra_repr(self) -> str:
+        return f"{self.maps}, {self.kernels}, size={self.size}, padding={self.padding}, places={self.places}"
+
+
+Weighted = nn.Conv2d | nn.Linear | LocallyConnected2d
+"""The modules that are layers with weights, as the paper counts them."""
 
 
 class LocalResponseNorm(nn.Module):
@@ -310,7 +397,8 @@ class AlexNet(nn.Module):
     - `normalization`: "lrn", "none", or "batch": batch normalisation between every convolution and what follows it;
     - `pooling`: "overlapping" (3×3, stride 2) or "non-overlapping" (2×2, stride 2) (3.4);
     - `dropout`: the probability of dropping a unit; 0 for none (4.2);
-    - `init`: "paper" (5), "released-2012", or "he", which trains at once on few pictures.
+    - `init`: "paper" (5), "released-2012", "cuda-convnet" (that of the variant's table), or "he", which trains at
+      once on few pictures.
 
     The initial weights are drawn from torch's global generator. Raises `UsageError` for an unknown name.
     """
@@ -327,7 +415,7 @@ class AlexNet(nn.Module):
         init: str | None = None,
     ) -> None:
         super().__init__()
-        table = _named(variant, variants(), "variant")
+        table = named(variant, variants(), "variant")
         if num_classes < 1:
             raise UsageError(f"num_classes is {num_classes}; a network needs at least one class")
         if dropout is not None and not 0 <= dropout < 1:
@@ -339,7 +427,7 @@ class AlexNet(nn.Module):
             (init, INITIALIZATIONS, "init"),
         ):
             if value is not None:
-                _named(value, dict.fromkeys(known), what)
+                named(value, dict.fromkeys(known), what)
         self.variant = table
         self.num_classes = num_classes
         self.input_size = table.input_size
@@ -398,7 +486,7 @@ class AlexNet(nn.Module):
     def _end_of(self, layer: str) -> int:
         """How many modules a picture has passed where `features` reads a layer."""
         names = [name for name, _ in self.named_children()]
-        _named(layer, dict.fromkeys(self.layer_names()), "layer")
+        named(layer, dict.fromkeys(self.layer_names()), "layer")
         last = names.index(layer)
         while last + 1 < len(names) and isinstance(self.get_submodule(names[last + 1]), nn.BatchNorm2d):
             last += 1
@@ -412,22 +500,25 @@ class AlexNet(nn.Module):
         """Draw all weights anew (paper, section 5; for the released code its configuration files).
 
         "paper": N(0, 0.01²), biases 1 in conv2, conv4, conv5, fc6, fc7 and 0 elsewhere. "released-2012": the same
-        with a standard deviation of 0.03 in conv3 and above. "he": variance 2 / fan-in (1 / fan-in for tanh), zero
+        with a standard deviation of 0.03 in conv3 and above. "cuda-convnet": that of each row of the table, zero
+        biases. "he": variance 2 / fan-in (1 / fan-in for tanh), zero
         biases, and zeros in the last layer, so that the loss starts at ln(classes) whatever the pictures.
         """
         tanh = any(isinstance(module, nn.Tanh) for module in self.children())
         for name, module in self.named_children():
-            if not isinstance(module, nn.Conv2d | nn.Linear) or module.weight.is_meta:
+            if not isinstance(module, Weighted) or module.weight.is_meta:
                 continue  # nothing to draw where there is no memory; torch would import its compiler for it
             fan_in = module.weight[0].numel()
             std = 0.01
             if scheme == "released-2012" and name in ("conv3", "conv4", "conv5", "conv6"):
                 std = 0.03
+            elif scheme == "cuda-convnet":
+                std = next(row.std for row in self.variant.layers if isinstance(row, Weights) and row.name == name)
             elif scheme == "he":
                 std = 0.0 if name == "logits" else math.sqrt((1 if tanh else 2) / fan_in)
             nn.init.normal_(module.weight, 0.0, std)
             if module.bias is not None:
-                ones = scheme != "he" and name in ("conv2", "conv4", "conv5", "fc6", "fc7")
+                ones = scheme in ("paper", "released-2012") and name in ("conv2", "conv4", "conv5", "fc6", "fc7")
                 nn.init.constant_(module.bias, 1.0 if ones else 0.0)
 
     def summary(self) -> str:
@@ -465,12 +556,17 @@ class AlexNet(nn.Module):
                 continue
             parameters = sum(p.numel() for p in module.parameters())
             multiply_adds = neurons = 0
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, Weighted):
                 positions = x[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
                 multiply_adds = module.weight.numel() * positions
                 neurons = x.numel()
             result.append(LayerCost(name, tuple(x.shape[1:]), module, parameters, multiply_adds, neurons))
         return result
+
+
+def towers_of(network: AlexNet) -> int:
+    """How many towers the network has (paper, section 3.2): 1 or 2."""
+    return max(m.groups for m in network.children() if isinstance(m, nn.Conv2d))
 
 
 @dataclass(frozen=True)
@@ -485,7 +581,7 @@ class LayerCost:
     neurons: int
 
 
-def _modules(
+def _modules(  # noqa: PLR0912
     variant: Variant,
     num_classes: int,
     activation: str | None,
@@ -497,25 +593,31 @@ def _modules(
     layers = variant.layers
     if normalization == "lrn" and not any(isinstance(row, LocalNorm) for row in layers):
         layers = tuple(_with_lrn(layers))
-    maps, flat = 3, False
+    maps, side, flat = 3, variant.input_size, False
     for row in layers:
         match row:
             case Conv(name, kernels, size, stride, padding, groups, overhang):
                 batch = normalization == "batch"
                 kind = OverhangConv2d if overhang else nn.Conv2d
-                yield name, kind(maps, kernels, size, stride, padding, groups=groups, bias=not batch)
-                maps = kernels
+                conv = kind(maps, kernels, size, stride, padding, groups=groups, bias=not batch)
+                yield name, conv
+                maps, side = kernels, windows(conv, side + 2 * padding)
                 if batch:
                     yield f"batch{name[-1]}", nn.BatchNorm2d(kernels)
+            case Local(name, kernels, size, padding):
+                local = LocallyConnected2d(maps, kernels, size, padding, side)
+                yield name, local
+                maps, side = kernels, local.places
             case LocalNorm(name) if normalization in (None, "lrn"):
                 yield name, LocalResponseNorm(row)
             case SpatialNorm(name) if normalization in (None, "lrn"):
                 yield name, SpatialResponseNorm(row)
             case Activation(name):
                 yield name, nn.Tanh() if activation == "tanh" else nn.ReLU(inplace=True)
-            case Pool(name, ceil):
-                overlapping = pooling != "non-overlapping"
-                yield name, nn.MaxPool2d(3 if overlapping else 2, 2, ceil_mode=ceil and overlapping)
+            case Pool(name, ceil, average):
+                size, ceil = (2, False) if pooling == "non-overlapping" else (3, ceil)
+                yield name, (nn.AvgPool2d if average else nn.MaxPool2d)(size, 2, ceil_mode=ceil)
+                side = (side - size + ceil) // 2 + 1
             case Dropout(name):
                 probability = 0.5 if dropout is None else dropout
                 if probability:
@@ -523,9 +625,9 @@ def _modules(
             case Full(name, units):
                 if not flat:
                     # The identity on the nominal input; lets every variant read other sizes.
-                    yield "fit", nn.AdaptiveAvgPool2d(6)
+                    yield "fit", nn.AdaptiveAvgPool2d(side)
                     yield "flatten", nn.Flatten()
-                    maps, flat = maps * 36, True
+                    maps, flat = maps * side**2, True
                 yield name, nn.Linear(maps, units or num_classes)
                 maps = units or num_classes
 
@@ -538,7 +640,7 @@ def _with_lrn(layers: tuple[Layer, ...]) -> Iterator[Layer]:
             yield LocalNorm(f"norm{row.name[-1]}")
 
 
-def _shape_words(module: nn.Module) -> tuple[str, str, str]:
+def _shape_words(module: nn.Module) -> tuple[str, str, str]:  # noqa: PLR0911
     """Kernels, stride/pad and groups of a layer, as the table prints them."""
     match module:
         case nn.Conv2d():
@@ -550,8 +652,11 @@ def _shape_words(module: nn.Module) -> tuple[str, str, str]:
             )
         case nn.Linear():
             return f"{module.in_features}→{module.out_features}", "", ""
-        case nn.MaxPool2d():
-            return f"max {module.kernel_size}×{module.kernel_size}", f"{module.stride}/{module.padding}", ""
+        case nn.MaxPool2d() | nn.AvgPool2d():
+            kind = "max" if isinstance(module, nn.MaxPool2d) else "mean"
+            return f"{kind} {module.kernel_size}×{module.kernel_size}", f"{module.stride}/{module.padding}", ""
+        case LocallyConnected2d(kernels=kernels, maps=maps, size=size, padding=padding):
+            return f"{kernels} of {maps}×{size}×{size} a place", f"1/{padding}", ""
         case LocalResponseNorm():
             return f"{module.row.size} maps", "", str(module.row.groups)
         case SpatialResponseNorm():
@@ -559,7 +664,7 @@ def _shape_words(module: nn.Module) -> tuple[str, str, str]:
     return "", "", ""
 
 
-def _named(value: str, known: dict[str, T], what: str) -> T:
+def named(value: str, known: Mapping[str, T], what: str) -> T:
     """`known[value]`, or a `UsageError` that lists what there is."""
     if value not in known:
         raise UsageError(f"no {what} {value!r}; there are: {', '.join(known)}")

@@ -8,18 +8,16 @@ reading pictures, and devices that share a link.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import nn
 
 from alexnet.errors import UsageError
-from alexnet.model import AlexNet
+from alexnet.model import AlexNet, named
+from alexnet.training.parallel.layouts import PASSINGS, why_no_towers
 
 IMAGENET = 1_281_167
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -197,7 +195,7 @@ def layouts_for(devices: int) -> list[str]:
     """What can run on so many devices."""
     if devices == 1:
         return ["one"]
-    passings = [f"one-weird-trick/{passing}" for passing in ("at-once", "in-turn", "in-shares")]
+    passings = [f"one-weird-trick/{passing}" for passing in PASSINGS]
     return ["data", *(["towers"] if devices == 2 else []), *passings]
 
 
@@ -217,17 +215,18 @@ def plan(
     """
     if devices < 1:
         raise UsageError(f"--devices is {devices}; it must be at least 1")
-    chosen = named(DEVICES, gpu, "device")
+    chosen = named(gpu, DEVICES, "device")
     if rate is not None:
         chosen = dataclasses.replace(chosen, rate=rate, source="as given")
-    speed, work = named(LINKS, link, "link"), Work.of(variant)
-    crosses = variant == "paper" or (variant.startswith("released-2012") and "half" not in variant)
+    speed, work = named(link, LINKS, "link"), Work.of(variant)
+    with torch.device("meta"):
+        has_towers = why_no_towers(AlexNet(variant)) is None
     counts = sorted({*(2**n for n in range(devices.bit_length()) if 2**n <= devices), devices})
     return [
         step(layout, count, chosen, speed, work, batch, full_batch)
         for count in counts
         for layout in layouts_for(count)
-        if layout != "towers" or crosses
+        if layout != "towers" or has_towers
     ]
 
 
@@ -262,7 +261,7 @@ PUBLISHED = (
 
 def against_published(gpu: str = "k20", link: str = "pcie2") -> list[tuple[Published, Step, float]]:
     """Each published row, the model's step for it on other devices or the same, and the model's speed-up."""
-    device, speed, work = named(DEVICES, gpu, "device"), named(LINKS, link, "link"), Work.of("one-weird-trick")
+    device, speed, work = named(gpu, DEVICES, "device"), named(link, LINKS, "link"), Work.of("one-weird-trick")
     alone = step("one", 1, device, speed, work)
     rows = []
     for row in PUBLISHED:
@@ -271,13 +270,6 @@ def against_published(gpu: str = "k20", link: str = "pcie2") -> list[tuple[Publi
         modelled = step(layout, row.devices, device, speed, work, row.batch // row.devices, often)
         rows.append((row, modelled, alone.epoch(1) / modelled.epoch(1)))
     return rows
-
-
-def named(known: Mapping[str, T], name: str, what: str) -> T:
-    """`known[name]`; `UsageError` that lists what there is."""
-    if name not in known:
-        raise UsageError(f"no {what} {name!r}; there are: {', '.join(known)}")
-    return known[name]
 
 
 def print_plan(steps: list[Step], gpu: str, link: str, pictures: int, rate: float | None = None) -> None:

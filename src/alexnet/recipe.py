@@ -9,7 +9,7 @@ from typing import Any
 
 from alexnet.errors import UsageError
 
-INITIALIZATIONS = ("paper", "released-2012", "he")
+INITIALIZATIONS = ("paper", "released-2012", "cuda-convnet", "he")
 """The ways to draw first weights. A recipe's `init` may name weights to start from instead."""
 STARTER, IMAGENET = "starter", "imagenet"
 """Weights that `init` knows by name: the features in this package; torchvision's, which are fetched."""
@@ -45,8 +45,8 @@ class Recipe:
     dropout: float | None = _option(None, "probability of dropping a unit; 0 for none")
     init: str | None = _option(
         None,
-        "the first weights: drawn as paper, released-2012 or he; or taken over from starter (features in this "
-        "package), imagenet (torchvision's, fetched), or a run folder or file that `alexnet import` reads",
+        "the first weights: drawn as paper, released-2012, cuda-convnet or he; or taken over from starter (features in "
+        "this package), imagenet (torchvision's, fetched), or a run folder or file that `alexnet import` reads",
     )
     whiten: bool = _option(False, "start conv1 as the whitened principal components of the training pictures")
 
@@ -82,6 +82,7 @@ class Recipe:
     fan_in_lr: float | None = _option(None, "weights of more inputs than this have a rate that falls with their number")
     muon_lr: float = _option(20.0, "learning rate of Muon's convolutions, as a multiple of the others'")
     weight_decay: float = _option(0.0005, "weight decay")
+    layer_decay: tuple[tuple[str, float], ...] = ()  # weight decay of layers that have another, by name
     bias_lr: float = _option(1.0, "learning rate of the biases, as a multiple of the weights'")
     bias_decay: bool = _option(True, "whether biases decay too")
     taken_lr: float = _option(1.0, "learning rate of layers taken over (--init), as a multiple of the new ones'")
@@ -146,7 +147,8 @@ class Recipe:
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
         """The reverse of `to_dict`."""
         events = tuple(Event(**event) for event in values.get("events", ()))
-        return cls(**{**values, "events": events})
+        decays = tuple((layer, decay) for layer, decay in values.get("layer_decay", ()))
+        return cls(**{**values, "events": events, "layer_decay": decays})
 
 
 _PAPER = Recipe(
@@ -222,13 +224,58 @@ _SMALL = Recipe(
     keep="last",
 )
 
+# CIFAR-10 by the same author's code (cuda-convnet, its example layers): pixels minus the mean image, by hand.
+_CIFAR_18PCT = Recipe(
+    name="cifar-18pct",
+    purpose="CIFAR-10 as cuda-convnet's 18pct: whole pictures as they are, no crops, no mirror images.",
+    variant="cifar-18pct",
+    views="centre",
+    symmetries="none",
+    colour=0.0,
+    epochs=140,
+    lr=0.001,
+    weight_decay=0.004,
+    layer_decay=(("logits", 1.0),),
+    bias_lr=2.0,
+    bias_decay=False,
+    schedule="by-hand",
+    events=(Event(121, lr=0.0001), Event(131, lr=0.00001)),
+    keep="last",
+)
+
+# There training went on by hand until a fifth of the pictures, kept back, stopped improving, and then with them.
+_CIFAR_13PCT = dataclasses.replace(
+    _CIFAR_18PCT,
+    name="cifar-13pct",
+    purpose="CIFAR-10 as cuda-convnet's conv-local-13pct: patches of 24×24 and mirror images; nine views to test.",
+    variant="cifar-13pct",
+    views="random",
+    symmetries="mirror",
+    mean="centre",
+    epochs=520,
+    weight_decay=0.0,
+    layer_decay=(("local3", 0.004), ("local4", 0.004), ("logits", 0.004)),
+    events=(Event(501, lr=0.0001), Event(511, lr=0.00001)),
+)
+
+_CIFAR_11PCT = dataclasses.replace(
+    _CIFAR_13PCT,
+    name="cifar-11pct",
+    purpose="CIFAR-10 as cuda-convnet's conv-local-11pct: wider, with response normalisation.",
+    variant="cifar-11pct",
+    layer_decay=(("local3", 0.004), ("local4", 0.004), ("logits", 0.01)),
+)
+
 SMALL_UP_TO = 20_000
 SMALL_STEPS = 400  # the fewest steps of the recipe `small`: with a dozen pictures many epochs, each cheap
 
 
+_RECIPES = (_PAPER, _RELEASED, _PRETRAINED, _SMALL, _CIFAR_18PCT, _CIFAR_13PCT, _CIFAR_11PCT)
+
+
 def recipes() -> dict[str, Recipe]:
     """Every recipe by name."""
-    return {recipe.name: recipe for recipe in (_PAPER, _RELEASED, _PRETRAINED, _SMALL)}
+    return {recipe.name: recipe for recipe in _RECIPES}
 
 
 def choose(name: str, training_pictures: int) -> tuple[Recipe, str]:

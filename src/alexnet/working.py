@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from alexnet.kernels.blocks import blocks, can_block
 from alexnet.kernels.pool import can_pool, max_pool
-from alexnet.model import AlexNet, LocalResponseNorm, windows
+from alexnet.model import AlexNet, LocalResponseNorm, Weighted, windows
 from alexnet.normalization import local_response_norm
 
 
@@ -73,7 +73,7 @@ class WorkingNetwork(nn.Module):
 
     def _copied(self, module: nn.Module) -> nn.Module:
         whole = self.dtype in (torch.float32, torch.float64)
-        if whole or not isinstance(module, nn.Conv2d | nn.Linear):
+        if whole or not isinstance(module, Weighted):
             return module
         twin = copy.deepcopy(module).to(self.dtype)
         self.copies.update(zip(module.parameters(), twin.parameters(), strict=True))
@@ -167,10 +167,10 @@ class FastDropout:
 
 
 class _Fit:
-    """The averaging to 6×6 maps, where they are not 6×6 already."""
+    """The averaging to the maps of the nominal input, where they are not such already."""
 
     def __init__(self, fit: nn.AdaptiveAvgPool2d) -> None:
         self.fit = fit
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x if x.shape[2:] == (6, 6) else self.fit(x)
+        return x if x.shape[2:] == (self.fit.output_size,) * 2 else self.fit(x)

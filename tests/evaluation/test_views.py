@@ -66,6 +66,16 @@ def test_released_views_are_minus_the_mean_of_the_centre(pictures, mean) -> None
         np.testing.assert_allclose(view.numpy().transpose(0, 2, 3, 1), by_hand - centre / 64, atol=1e-5)
 
 
+def test_nine_views_are_three_by_three_places(pictures, mean, preprocess) -> None:
+    centred = (pictures.astype(np.float64) - mean) / 64
+    far, middle = SIZE - CROP, (SIZE - CROP) // 2
+    views = list(patches(torch.from_numpy(pictures), preprocess, 9))
+    places = [(top, left) for top in (0, middle, far) for left in (0, middle, far)]
+    for view, (top, left) in zip(views, places, strict=True):
+        by_hand = centred[:, top : top + CROP, left : left + CROP]
+        np.testing.assert_allclose(view.numpy().transpose(0, 2, 3, 1), by_hand, atol=1e-5)
+
+
 def test_one_view_is_the_centre(pictures, mean, preprocess) -> None:
     (view,) = patches(torch.from_numpy(pictures), preprocess, 1)
     np.testing.assert_allclose(view.numpy().transpose(0, 2, 3, 1), crops_by_hand(pictures, mean)[8], atol=1e-5)
@@ -139,7 +149,7 @@ def test_bfloat16_is_near_float32() -> None:
 
 
 def test_another_number_of_views_is_a_usage_error(preprocess, pictures) -> None:
-    with pytest.raises(UsageError, match=r"views is 5.*1 .*10"):
+    with pytest.raises(UsageError, match=r"views is 5.*1 .*9 .*10"):
         list(patches(torch.from_numpy(pictures), preprocess, 5))
 
 

@@ -5,10 +5,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from alexnet import AlexNet, Classifier, variants
 from alexnet.data.dataset import PreparedDataset
+from alexnet.model import Weighted
 from alexnet.serve.drawing import drawing
 from alexnet.serve.optimise import optimised
 from alexnet.serve.survey import Survey, field_of
@@ -23,7 +23,7 @@ def test_every_variant_is_drawn_with_its_towers(variant: str) -> None:
         network = AlexNet(variant, 7)
     picture = ElementTree.fromstring(drawing(network, network.input_size))
     layers = {group.get("data-layer"): group for group in picture.iter(f"{SVG}g") if group.get("data-layer")}
-    assert list(layers) == [n for n, m in network.named_children() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert list(layers) == [n for n, m in network.named_children() if isinstance(m, Weighted)]
     towers = 2 if network.get_submodule("conv2").groups == 2 else 1
     assert {len(group.findall(f"{SVG}rect")) for name, group in layers.items() if name != "logits"} == {towers}
     assert len(layers["logits"].findall(f"{SVG}rect")) == 1

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from alexnet import AlexNet, UsageError
+from alexnet.model import towers_of
 from alexnet.show import kernels
 from alexnet.show.mosaic import coloured, mosaic, overlay
 
@@ -32,7 +33,7 @@ def test_the_first_tower_is_above_the_second(network: AlexNet) -> None:
 def test_a_network_without_towers_has_one_block() -> None:
     with torch.device("meta"):
         shape = AlexNet("one-weird-trick", 2)
-    assert kernels.towers_of(shape) == 1
+    assert towers_of(shape) == 1
     shape.to_empty(device="cpu").initialize("he")
     (axes,) = kernels.first_layer_kernels(shape).axes
     assert "64 kernels of 11×11×3" in axes.get_title(loc="left")

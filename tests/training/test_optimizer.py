@@ -68,6 +68,15 @@ def test_the_released_recipe_doubles_the_rate_of_biases_and_spares_them_decay():
     assert groups["conv2"]["weight_decay"] == 0
 
 
+def test_a_layer_may_have_a_decay_of_its_own():
+    recipe = recipes.recipes()["cifar-18pct"]
+    (rule,) = make_optimizers(AlexNet("cifar-18pct", 10), recipe)
+    decays = {(group["layer"], group["params"][0].ndim > 1): group["weight_decay"] for group in rule.param_groups}
+    assert decays[("conv1", True)] == decays[("conv3", True)] == 0.004
+    assert decays[("logits", True)] == 1
+    assert not any(decay for (_, is_weight), decay in decays.items() if not is_weight)
+
+
 @pytest.mark.parametrize("shape", [(96, 363), (128, 1200), (200, 50)])
 def test_orthogonalized_keeps_the_directions_and_evens_out_their_lengths(shape):
     generator = torch.Generator().manual_seed(0)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from alexnet.bench.peers import TextbookTraining, photographs, wait_for
@@ -16,7 +16,7 @@ from alexnet.bench.pictures import paper_batches
 from alexnet.bench.timing import Comparison, compared, in_turn
 from alexnet.data.prepare import prepare
 from alexnet.errors import AlexNetError
-from alexnet.model import AlexNet
+from alexnet.model import AlexNet, Weighted
 from alexnet.recipe import recipes
 from alexnet.training.optimizer import make_optimizers, update_all
 from alexnet.training.precision import choose_device, choose_precision
@@ -54,7 +54,7 @@ class OurTraining:
     def operations(self) -> int:
         """Floating-point operations that a picture's step can't do without: three products a layer, two for conv1,
         whose input needs no gradient."""
-        costs = [cost for cost in self.network.costs() if isinstance(cost.module, nn.Conv2d | nn.Linear)]
+        costs = [cost for cost in self.network.costs() if isinstance(cost.module, Weighted)]
         return 2 * (3 * sum(cost.multiply_adds for cost in costs) - costs[0].multiply_adds)
 
 

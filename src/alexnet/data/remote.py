@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from alexnet.errors import AlexNetError
-from alexnet.files import write_whole
+from alexnet.files import locked, write_whole
 from alexnet.progress import progress
 
 AT_ONCE = 8  # files fetched at a time
@@ -47,7 +47,7 @@ def fetch(address: str, index_name: str) -> Path:
         wanted |= {shard["file"]: shard["sha256"] for shard in split["shards"]}
     folder = _cache() / hashlib.sha256(address.encode() + index).hexdigest()[:20]
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder), _said(address):
+    with locked(folder / ".lock", wait=True), _said(address):
         missing = [name for name in wanted if not (folder / name).is_file()]
         if missing:
             _fetch_all(files, root, folder, {name: wanted[name] for name in missing})
@@ -91,19 +91,6 @@ def _said(address: str) -> Iterator[None]:
         raise AlexNetError(f"{address} is not a prepared dataset: {error} is not there") from error
     except Exception as error:  # each file system has errors of its own
         raise AlexNetError(f"{address} can't be read: {type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Within, no other process of this host fetches the same."""
-    try:
-        import fcntl
-    except ImportError:  # where there is none, two may fetch the same, and the last one's files stay
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _cache() -> Path:

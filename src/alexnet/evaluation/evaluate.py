@@ -24,7 +24,7 @@ from alexnet.evaluation.ensemble import (
     search_coefficients,
 )
 from alexnet.evaluation.metrics import Predictions
-from alexnet.evaluation.views import VIEWS
+from alexnet.evaluation.views import NO_SUCH_VIEWS, VIEWS
 from alexnet.files import write_whole
 from alexnet.progress import Progress, progress
 from alexnet.run import Run
@@ -273,7 +273,7 @@ def _check(
     if not paths:
         raise UsageError("no run to evaluate")
     if views not in VIEWS:
-        raise UsageError(f"views is {views}; there are: 1 (the centre), 10 (corners, centre and mirror images)")
+        raise UsageError(NO_SUCH_VIEWS.format(views=views))
     if batch_size < 1:
         raise UsageError(f"batch size is {batch_size}; it must be at least 1")
     if search and len(paths) < 2:

@@ -12,16 +12,24 @@ from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation.sharing import can_share, shared_logits
 from alexnet.working import WorkingNetwork
 
-VIEWS = (1, 10)
+VIEWS = (1, 9, 10)
+NO_SUCH_VIEWS = (
+    "views is {views}; there are: 1 (the centre), 9 (three by three), 10 (corners, centre and mirror images)"
+)
 
 
 def offsets(size: int, crop: int, views: int) -> list[tuple[int, int]]:
-    """Top-left corners of the patches of side `crop` in a picture of side `size`: the centre, or corners and centre."""
+    """Top-left corners of the patches of side `crop` in a picture of side `size`.
+
+    The centre for 1 view; three by three for 9; corners and centre for 10.
+    """
     last = size - crop
     centre = last // 2
-    # Without a margin the five patches are one, and so is their average.
+    # Without a margin all patches are one, and so is their average.
     if views == 1 or last == 0:
         return [(centre, centre)]
+    if views == 9:
+        return [(top, left) for top in (0, centre, last) for left in (0, centre, last)]
     return [(0, 0), (0, last), (last, 0), (last, last), (centre, centre)]
 
 
@@ -29,13 +37,14 @@ def patches(pictures: Tensor, preprocess: Preprocess, views: int) -> Iterator[Te
     """The views of each picture, one view of the whole batch at a time (paper, section 4.1).
 
     `pictures`: (N, size, size, 3) uint8. Yields what `Preprocess.patch` gives: with `views` 1 the centre, with 10 the
-    four corners and the centre, each followed by its mirror image. Raises `UsageError` for another number.
+    four corners and the centre, each followed by its mirror image, with 9 three by three places, as cuda-convnet tests
+    on CIFAR-10. Raises `UsageError` for another number.
     """
     if views not in VIEWS:
-        raise UsageError(f"views is {views}; there are: 1 (the centre), 10 (corners, centre and mirror images)")
+        raise UsageError(NO_SUCH_VIEWS.format(views=views))
     for top, left in offsets(preprocess.size, preprocess.crop, views):
         yield preprocess.patch(pictures, top, left)
-        if views > 1:
+        if views == 10:
             yield preprocess.patch(pictures, top, left, mirrored=True)
 
 
@@ -48,7 +57,7 @@ def probabilities(network: nn.Module, preprocess: Preprocess, pictures: Tensor, 
     two views of the batch. Raises `AlexNetError` when the network's outputs are not finite.
     """
     pictures = pictures.to(preprocess.mean.device, non_blocking=True)
-    if views > 1 and isinstance(network, WorkingNetwork) and can_share(network, preprocess):
+    if views == 10 and isinstance(network, WorkingNetwork) and can_share(network, preprocess):
         corners = offsets(preprocess.size, preprocess.crop, views)
         each = shared_logits(network, preprocess, pictures, corners)
     else:

@@ -7,8 +7,7 @@ from html import escape
 
 from torch import nn
 
-from alexnet.model import AlexNet, LayerCost
-from alexnet.show.kernels import towers_of
+from alexnet.model import AlexNet, LayerCost, Weighted, towers_of
 
 FAR = 0.42
 """How far a block's depth goes to the right and up: pixels of the drawing for each of its own."""
@@ -37,7 +36,7 @@ def blocks_of(network: AlexNet, side: int) -> list[Block]:
     costs = network.costs(side)
     for cost in costs:
         module = cost.module
-        if not isinstance(module, nn.Conv2d | nn.Linear):
+        if not isinstance(module, Weighted):
             continue
         kernel, stride = (
             (int(module.kernel_size[0]), int(module.stride[0])) if isinstance(module, nn.Conv2d) else (0, 0)
@@ -138,8 +137,8 @@ def _input(x: float, middle: float, side: int) -> str:
 def _is_pooled(costs: list[LayerCost], cost: LayerCost) -> bool:
     """Whether pooling comes before the next layer with weights."""
     for other in costs[costs.index(cost) + 1 :]:
-        if isinstance(other.module, nn.Conv2d | nn.Linear):
+        if isinstance(other.module, Weighted):
             return False
-        if isinstance(other.module, nn.MaxPool2d):
+        if isinstance(other.module, nn.MaxPool2d | nn.AvgPool2d):
             return True
     return False

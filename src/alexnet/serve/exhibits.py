@@ -18,7 +18,7 @@ from torch import Tensor
 from alexnet.data.dataset import PreparedDataset
 from alexnet.errors import AlexNetError
 from alexnet.evaluation.ensemble import Member
-from alexnet.model import AlexNet
+from alexnet.model import AlexNet, towers_of
 from alexnet.run import Run
 from alexnet.search import Index, open_index
 from alexnet.serve import render
@@ -28,7 +28,6 @@ from alexnet.serve.optimise import optimised
 from alexnet.serve.service import Service
 from alexnet.serve.survey import BATCH_SIZE, Survey, field_of
 from alexnet.serve.worker import Worker
-from alexnet.show.kernels import towers_of
 from alexnet.show.pictures import surest_mistakes
 from alexnet.show.wording import question
 

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from alexnet.model import AlexNet
-from alexnet.show.kernels import COLUMNS, kernel_tiles
-from alexnet.show.mosaic import coloured
+from alexnet.show.kernels import COLUMNS, kernel_tiles, scaled
+from alexnet.show.mosaic import coloured, mosaic
 
 QUALITY = 85
 
@@ -25,14 +25,14 @@ def tiles(maps: np.ndarray) -> dict[str, object]:
     if maps.ndim == 1:
         columns = math.ceil(math.sqrt(len(maps)))
         square = np.zeros(columns * columns, dtype=np.float32)
-        square[: len(maps)] = _shares(maps[None])[0]
+        square[: len(maps)] = scaled(maps[None])[0]
         whole, peaks = square.reshape(columns, columns), maps
     else:
         count, height, width = maps.shape
         columns = COLUMNS
         rows = -(-count // columns)
         padded = np.zeros((rows * columns, height, width), dtype=np.float32)
-        padded[:count] = _shares(maps.reshape(count, -1)).reshape(maps.shape)
+        padded[:count] = scaled(maps)
         whole = padded.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, columns * width)
         peaks = maps.max((1, 2))
     picture = Image.fromarray((whole * 255).round().astype(np.uint8))
@@ -47,13 +47,7 @@ def tiles(maps: np.ndarray) -> dict[str, object]:
 
 def kernels(network: AlexNet) -> bytes:
     """The first-layer kernels as a PNG of tiles, in rows of `COLUMNS`."""
-    each = kernel_tiles(network)
-    count, height, width, _ = each.shape
-    rows = -(-count // COLUMNS)
-    padded = np.full((rows * COLUMNS, height, width, 3), 128, dtype=np.uint8)
-    padded[:count] = each
-    whole = padded.reshape(rows, COLUMNS, height, width, 3).swapaxes(1, 2)
-    return _file(Image.fromarray(whole.reshape(rows * height, COLUMNS * width, 3)), "PNG")
+    return _file(Image.fromarray(mosaic(kernel_tiles(network), COLUMNS, gap=0)), "PNG")
 
 
 def jpeg(pixels: np.ndarray) -> bytes:
@@ -64,12 +58,6 @@ def jpeg(pixels: np.ndarray) -> bytes:
 def jpeg_address(pixels: np.ndarray) -> str:
     """The same as an address that contains it."""
     return _address(Image.fromarray(pixels), "JPEG")
-
-
-def _shares(rows: np.ndarray) -> np.ndarray:
-    """Each row from 0 to its largest value, as 0 to 1; where there are negative ones, from its smallest."""
-    low = np.minimum(rows.min(axis=1, keepdims=True), 0)
-    return (rows - low) / np.maximum(rows.max(axis=1, keepdims=True) - low, 1e-12)
 
 
 def _file(picture: Image.Image, form: str) -> bytes:

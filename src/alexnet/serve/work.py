@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from alexnet.classifier import BATCH_SIZE, Classifier
+from alexnet.features import layer_features
 from alexnet.show.attribution import looks
 
 
@@ -29,9 +30,8 @@ class Features:
     layer: str
     most = 16
 
-    @torch.inference_mode()
     def __call__(self, classifier: Classifier, pictures: np.ndarray) -> np.ndarray:
-        return classifier.network.features(central(classifier, pictures), self.layer).float().cpu().numpy()
+        return next(layer_features(classifier.network, classifier.preprocess, [pictures], self.layer))
 
 
 @dataclass(frozen=True)

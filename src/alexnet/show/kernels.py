@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alexnet.model import AlexNet
+from alexnet.model import AlexNet, towers_of
 from alexnet.show.mosaic import coloured, mosaic
 from alexnet.show.style import MUTED, Figure, bare, drawn, new
 
@@ -60,9 +60,9 @@ def feature_maps(network: AlexNet, inputs: Tensor, layer: str) -> Figure:
         side = math.ceil(math.sqrt(len(maps)))
         square = np.zeros(side * side, dtype=np.float32)
         square[: len(maps)] = maps
-        return _squares([coloured(_scaled(square.reshape(1, side, side)))[0]], f"{layer}: {len(maps):,} units", 3.2)
+        return _squares([coloured(scaled(square.reshape(1, side, side)))[0]], f"{layer}: {len(maps):,} units", 3.2)
     count, height, width = maps.shape
-    tiles = coloured(_scaled(maps))
+    tiles = coloured(scaled(maps))
     each = count // towers
     columns = COLUMNS if each <= 128 else 24 if each == 192 else 32
     enlarge = max(1, round(640 / columns / width))
@@ -85,13 +85,9 @@ def _squares(pictures: list[np.ndarray], title: str, width: float) -> Figure:
     return figure
 
 
-def towers_of(network: AlexNet) -> int:
-    """How many towers the network has (paper, section 3.2): 1 or 2."""
-    return max(m.groups for m in network.children() if isinstance(m, nn.Conv2d))
-
-
-def _scaled(maps: np.ndarray) -> np.ndarray:
-    """Each map (n, h, w) from 0 to its largest value, as 0 to 1; of a tanh or before ReLU from its smallest."""
-    low = np.minimum(maps.min(axis=(1, 2), keepdims=True), 0)
-    span = maps.max(axis=(1, 2), keepdims=True) - low
+def scaled(maps: np.ndarray) -> np.ndarray:
+    """Each map (n, …) from 0 to its largest value, as 0 to 1; of a tanh or before ReLU from its smallest."""
+    each = tuple(range(1, maps.ndim))
+    low = np.minimum(maps.min(axis=each, keepdims=True), 0)
+    span = maps.max(axis=each, keepdims=True) - low
     return (maps - low) / np.maximum(span, 1e-12)

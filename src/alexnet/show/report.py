@@ -22,6 +22,7 @@ from alexnet.evaluation.evaluate import Evaluation, evaluate
 from alexnet.evaluation.tables import WORDS
 from alexnet.features import BATCH_SIZE, layer_features
 from alexnet.files import write_whole
+from alexnet.model import towers_of
 from alexnet.progress import Progress, progress
 from alexnet.provenance import machine
 from alexnet.recipe import recipes
@@ -307,7 +308,7 @@ class _Report:
 
     def inside(self, member: Member, evaluation: Evaluation | None) -> None:
         """First-layer kernels, and the maps of every layer for one picture."""
-        network, towers = member.network, kernels.towers_of(member.network)
+        network, towers = member.network, towers_of(member.network)
         note = "Grey is zero, each kernel scaled to its largest weight."
         note += " The two towers of the paper: first above, second below." if towers > 1 else ""
         words = f"{'Two towers' if towers > 1 else 'One tower'} of first-layer kernels: "

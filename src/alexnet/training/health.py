@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alexnet.data.dataset import Split
-from alexnet.model import AlexNet, variants
+from alexnet.model import AlexNet, Weighted, variants
 from alexnet.recipe import SMALL_UP_TO, Recipe, recipes
 
 # A mean loss within 2% of guessing is guessing; 10% below it something was learned.
@@ -96,7 +96,7 @@ def dead_units(
     x, layer = batch, ""
     for name, module in network.named_children():
         x = module(x)
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, Weighted):
             layer = name
         elif isinstance(module, nn.ReLU):
             alive = (x > 0).transpose(0, 1).flatten(1).any(1)

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from alexnet.data.augment import Colour, augment
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.loader import Batch, evaluation_batches, step_seeds, steps_per_epoch, training_batches
 from alexnet.errors import AlexNetError, ElsewhereError, UsageError
-from alexnet.model import AlexNet
+from alexnet.model import AlexNet, Weighted
 from alexnet.progress import Progress, progress
 from alexnet.recipe import IMAGENET, INITIALIZATIONS, STARTER, Recipe, choose
 from alexnet.run import METRICS, Config, Run, is_free
@@ -339,23 +339,26 @@ class Training:
             self.open_metrics(),
             self.open_board(),
             progress(total, "training", done, silent=not self.layout.leads) as self.bar,
-            self.writer,
         ):
             self.interrupted, self.last_step = interrupted.is_set, last_step
-            if self.at.step == 0 and self.validation is not None:
-                self.report(overlap(self.training, self.validation))
-            if self.at.step == 0 and self.taken and self.layout.size == 1:
-                self.say_what_is_known()
-            while self.at.epoch <= self.recipe.epochs and not self.stopping():
-                self.run_epoch()
-            self.save_if_finite()
-            self.writer.finish()
+            with self.writer:
+                self.run_epochs()
             self.layout.leave()
         if self.at.epoch > self.recipe.epochs:
             self.say_end()
         elif self.stop_asked or interrupted.is_set():
             self.say_how_to_go_on()
             raise KeyboardInterrupt
+
+    def run_epochs(self) -> None:
+        """All epochs that are left, or as far as the training is to go, and the last checkpoint."""
+        if self.at.step == 0 and self.validation is not None:
+            self.report(overlap(self.training, self.validation))
+        if self.at.step == 0 and self.taken and self.layout.size == 1:
+            self.say_what_is_known()
+        while self.at.epoch <= self.recipe.epochs and not self.stopping():
+            self.run_epoch()
+        self.save_if_finite()
 
     def say_what_is_known(self) -> None:
         """How far what was taken over goes without training it: a linear classifier on the topmost layer of it."""
@@ -699,7 +702,7 @@ class Training:
     def layer_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Name and weights of each layer that has some."""
         for name, module in self.network.named_children():
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, Weighted):
                 yield name, module.weight
 
     def report(self, findings: list[Finding]) -> None:

@@ -134,7 +134,7 @@ def make_optimizers(
     what the rule needs; the gains and shifts of batch normalisation count as biases. "muon" moves the weights of the
     convolutions, and leaves everything else to AdamW.
     """
-    taken = taken or {}
+    taken, decays = taken or {}, dict(recipe.layer_decay)
     groups: list[dict[str, Any]] = []
     convolutions: list[dict[str, Any]] = []
     for layer, module in network.named_children():
@@ -147,7 +147,7 @@ def make_optimizers(
                 "lr": recipe.lr,
                 "lr_factor": share * (recipe.bias_lr if bias else _share(parameter, recipe.fan_in_lr)),
                 "taken": layer in taken,
-                "weight_decay": 0.0 if bias and not recipe.bias_decay else recipe.weight_decay,
+                "weight_decay": 0.0 if bias and not recipe.bias_decay else decays.get(layer, recipe.weight_decay),
             }
             if recipe.optimizer == "muon" and isinstance(module, nn.Conv2d) and not bias:
                 convolutions.append({**group, "lr_factor": share * recipe.muon_lr, "towers": module.groups})

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import AlexNetError
-from alexnet.model import AlexNet
+from alexnet.model import AlexNet, Weighted
 from alexnet.recipe import IMAGENET, STARTER
 from alexnet.run import Config
 from alexnet.weights.foreign import Foreign, shape_words
@@ -126,7 +126,7 @@ def _layers(network: AlexNet) -> Iterator[tuple[str, list[str]]]:
     """Each layer with weights, and its modules: itself, and the batch normalisation that follows it."""
     modules = list(network.named_children())
     for number, (name, module) in enumerate(modules):
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, Weighted):
             following = modules[number + 1 : number + 2]
             yield name, [name, *(after for after, other in following if isinstance(other, nn.BatchNorm2d))]
 

@@ -177,7 +177,7 @@ def _add(graph: _Graph, name: str, module: nn.Module, shape: torch.Size, value: 
             ceil = int(module.ceil_mode)
             return graph.add("MaxPool", name, [value], kernel_shape=window, strides=strides, ceil_mode=ceil)
         case nn.AdaptiveAvgPool2d():
-            if tuple(shape[2:]) == (6, 6):
+            if tuple(shape[2:]) == (module.output_size,) * 2:
                 return value
             return _both_sides(graph, name, _averages(shape[2]), value)
         case nn.Flatten():

@@ -8,6 +8,7 @@ import sys
 import uuid
 
 from alexnet.errors import UsageError
+from alexnet.provenance import usable_cores
 
 
 def launch(processes: int, words: list[str], max_restarts: int) -> int:
@@ -22,8 +23,7 @@ def launch(processes: int, words: list[str], max_restarts: int) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     # The cores are shared out; torchrun would give each process one.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes say what is wrong
     config = LaunchConfig(
         min_nodes=1,

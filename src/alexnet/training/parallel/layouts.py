@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from alexnet.data.loader import Batch
 from alexnet.errors import UsageError
-from alexnet.model import AlexNet, LocalResponseNorm
+from alexnet.model import AlexNet, LocalResponseNorm, towers_of
 from alexnet.recipe import Recipe
 from alexnet.training.checkpoint import Content, tensors_of
 from alexnet.training.parallel.group import Group
@@ -200,11 +200,13 @@ class Shared(Alone):
                     yield name, self.part_of(name, module)
                 case LocalResponseNorm():
                     yield name, narrowed(module, self.group)
+                case nn.AdaptiveAvgPool2d(output_size=int(side)):
+                    columns = side**2
+                    yield name, module
                 case nn.Dropout():
                     first, last = self.group.part(outputs)
                     yield name, PartDropout(module, self.where, (first, last, outputs), "block")
                 case _:
-                    columns = 36 if isinstance(module, nn.Flatten) else columns
                     yield name, module
         yield "into_loss", self.exchange("loss", outputs, columns, last=True)
 
@@ -317,6 +319,15 @@ class Data(Shared):
         yield from rows_apart(list(network.named_children()), self.where, self.group, "own")
 
 
+def why_no_towers(network: AlexNet) -> str | None:
+    """Why a network can't be split into its towers; None where it can."""
+    towers = towers_of(network)
+    for name, module in network.named_children():
+        if isinstance(module, LocalResponseNorm) and module.row.groups != towers:
+            return f"{name} of {network.variant.name} crosses them"
+    return "it has none" if towers == 1 else None
+
+
 class Towers(Shared):
     """The paper's two graphics cards (section 3.2): each process has one tower and sees every picture.
 
@@ -327,15 +338,9 @@ class Towers(Shared):
     splits_rows = splits_logits = False
 
     def check(self, network: AlexNet, pictures: int) -> None:
-        towers = max(module.groups for module in network.children() if isinstance(module, nn.Conv2d))
-        crossing = [
-            name
-            for name, module in network.named_children()
-            if isinstance(module, LocalResponseNorm) and module.row.groups != towers
-        ]
-        if towers == 1 or crossing:
-            what = f"{crossing[0]} of {network.variant.name} crosses them" if crossing else "it has none"
-            raise UsageError(f"{network.variant.name} can't be split into towers: {what}; `paper` can")
+        towers, why_not = towers_of(network), why_no_towers(network)
+        if why_not is not None:
+            raise UsageError(f"{network.variant.name} can't be split into towers: {why_not}; `paper` can")
         if self.size != towers:
             raise UsageError(f"--parallel towers needs {towers} processes, one a tower, not {self.size}")
         if self.recipe.optimizer == "muon":

@@ -251,21 +251,32 @@ def demo(options: argparse.Namespace) -> None:
 def reproduce(options: argparse.Namespace) -> None:
     """Repeat an experiment and write its results."""
     _use_large_pages()
-    from importlib import import_module
     from inspect import signature
     from pathlib import Path
 
-    results = Path(options.results or f"docs/results/{options.experiment}.json")
-    words = ["alexnet", "reproduce", options.experiment, "--seeds", *map(str, options.seeds)]
+    from alexnet.reproduce.catalogue import RESULTS, experiments, print_list
+
+    if options.list or options.experiment is None:
+        print_list(Path(options.results) if options.results else RESULTS)
+        return
+    if options.experiment not in experiments():
+        raise UsageError(f"no experiment {options.experiment!r}; there are: {', '.join(experiments())}")
+    experiment = experiments()[options.experiment]
+    seeds = options.seeds or experiment.seeds[: 1 if options.quick else None]
+    words = ["alexnet", "reproduce", experiment.name, "--seeds", *map(str, seeds)]
     words += [word for folder in options.data for word in ("--data", Path(folder).name)]
     words += [word for name in options.only for word in ("--only", name)]
-    given = {name: value for name in ("data", "only") if (value := getattr(options, name))}
-    experiment = import_module(f"alexnet.reproduce.{options.experiment}")
-    unknown = given.keys() - signature(experiment.reproduce).parameters.keys()
+    words += [f"--{name}" for name in ("quick", "full") if getattr(options, name)]
+    given = {name: value for name in ("data", "only", "quick", "full") if (value := getattr(options, name))}
+    function = experiment.function()
+    unknown = given.keys() - signature(function).parameters.keys()
     if unknown:
-        raise UsageError(f"--{unknown.pop()} is not for {options.experiment}")
-    work = Path(options.out or options.experiment + "-out")
-    print(experiment.reproduce(work, results, options.seeds, " ".join(words), **given))
+        raise UsageError(f"--{unknown.pop()} is not for {experiment.name}")
+    work = Path(options.out or ("quick-out" if options.quick else experiment.folder or f"{experiment.name}-out"))
+    # What was tried quickly is no result: it stays where it was made.
+    folder = work if options.quick else RESULTS
+    results = Path(options.results or folder / f"{experiment.name}.json")
+    print(function(work, results, seeds, " ".join(words), **given))
     print(f"all of it in {results}", file=sys.stderr)
 
 
@@ -470,18 +481,18 @@ def _add_demo(verbs: Any) -> None:
 
     verb = verbs.add_parser(
         "reproduce",
-        help="repeat an experiment over several seeds and write its results",
-        description="solar: the demo's training from scratch, once a seed, measured on the 656 cells never seen. "
-        "small: does the loss fall in the first tenth of a run, on 12, 200, 2,000 and 95 : 5 unbalanced pictures? "
-        "starter: the features that the package comes with, from Tiny ImageNet (--data tiny-imagenet-200). "
-        "transfer: what they are worth, on the solar cells and on --data FOLDER, with 12 to all training pictures. "
-        "What was done before is not done again.",
-        epilog="example: alexnet reproduce transfer --seeds 0 1 --only solar/all",
+        help="repeat an experiment of the paper and write its results",
+        description="Run an experiment of the paper, or of its author's code, on real pictures; write its numbers and "
+        "its figure. What was done before is not done again, and what was stopped goes on. Without a name: the list.",
+        epilog="example: alexnet reproduce figure-1 --data cifar-10.zip",
     )
-    verb.add_argument("experiment", choices=["small", "solar", "starter", "transfer"], help="which one")
-    verb.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], metavar="N", help="(default: 0 to 4)")
-    verb.add_argument("--out", metavar="FOLDER", help="where the runs go (default: EXPERIMENT-out)")
-    verb.add_argument("--data", action="append", default=[], metavar="FOLDER", help="pictures (may be given again)")
+    verb.add_argument("experiment", nargs="?", metavar="EXPERIMENT", help="which one; --list names them")
+    verb.add_argument("--list", action="store_true", help="all experiments, published and measured side by side")
+    verb.add_argument("--seeds", type=int, nargs="+", metavar="N", help="(default: the experiment's own)")
+    verb.add_argument("--out", metavar="FOLDER", help="where the runs go (default: a folder EXPERIMENT-out)")
+    verb.add_argument("--data", action="append", default=[], metavar="SOURCE", help="pictures (may be given again)")
+    verb.add_argument("--quick", action="store_true", help="in under a minute, to see that it works: no result")
+    verb.add_argument("--full", action="store_true", help="as long as published, where the default is shorter")
     verb.add_argument(
         "--only",
         action="append",

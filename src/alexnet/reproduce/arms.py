@@ -1,0 +1,62 @@
+"""What every experiment is made of: arms that are trained once and go on after a stop, and numbers that are kept."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from alexnet.data.dataset import INDEX_NAME, PreparedDataset
+from alexnet.data.prepare import prepare
+from alexnet.errors import UsageError
+from alexnet.files import write_whole
+from alexnet.run import Run, is_free
+from alexnet.training.loop import train
+
+
+def prepared(source: Any, data: Path, **options: Any) -> PreparedDataset:
+    """What `alexnet prepare` makes of `source`, unless it is in `data` already."""
+    if (data / INDEX_NAME).exists():
+        return PreparedDataset.open(data)
+    data.parent.mkdir(parents=True, exist_ok=True)
+    return prepare(source() if callable(source) else source, data, **options)
+
+
+def trained(data: Path, run: Path, **how: Any) -> Run:
+    """What `alexnet train` leaves in `run`: one that is done stays as it is, one that was stopped goes on.
+
+    `how`: as for `train`. Raises `UsageError` for a run that was begun with other values.
+    """
+    if is_free(run):
+        run.parent.mkdir(parents=True, exist_ok=True)
+        return train(data, run, **how)
+    found, recipe = Run.open(run), how.pop("recipe", None)
+    if isinstance(recipe, str) and recipe != found.config.recipe.name:
+        raise UsageError(f"{run} is of the recipe {found.config.recipe.name}, not {recipe}; name another --out")
+    values = found.config.recipe.to_dict()
+    other = [name for name, value in how.items() if values.get(name) != value]
+    if other:
+        raise UsageError(f"{run} was begun with another {', '.join(other)}; name another --out")
+    epochs = found.metrics("epoch")
+    if epochs and epochs[-1]["epoch"] == found.config.recipe.epochs:
+        return found
+    return train(data, run, resume=True)
+
+
+def measured(file: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `measure` returns: measured once, and kept as JSON."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps(measure()).encode())
+    return dict(json.loads(file.read_text()))
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation (None of a single one) and the values themselves, as JSON has it."""
+    return {
+        "mean": statistics.mean(values),
+        "standard_deviation": statistics.stdev(values) if len(values) > 1 else None,
+        "values": list(values),
+    }

@@ -1,0 +1,167 @@
+"""The experiments there are: what each repeats, what was published, and where its result says what came out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path("docs/results")
+
+FORMS = {"share": "{:.1%}", "times": "{:.1f}×", "points": "{:+.1f} points", "number": "{:.2f}"}
+"""How a value is written. A share is stored from 0 to 1, points as a hundredth of it."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published number, and the place of ours in the experiment's JSON: names from the outside in, with dots."""
+
+    what: str
+    published: float | None
+    key: str
+    form: str = "share"
+
+    def words(self, value: float | None) -> str:
+        """The value as the table has it; a dash where there is none."""
+        if value is None:
+            return "–"
+        return FORMS[self.form].format(value * 100 if self.form == "points" else value)
+
+    def difference(self, measured: float | None) -> str:
+        """Measured against published: a ratio for what is a ratio, else the difference in points."""
+        if measured is None or self.published is None:
+            return "–"
+        if self.form in ("times", "number"):
+            return f"{measured / self.published:.2f}×"
+        return f"{(measured - self.published) * 100:+.1f} points"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One thing that `alexnet reproduce` repeats: the function `reproduce` of a module of this package.
+
+    `module`: its name, by default the experiment's own; `values`: what it is called with for this experiment; `folder`:
+    where the runs go, for experiments that share some.
+    """
+
+    name: str
+    summary: str
+    claims: tuple[Claim, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    module: str | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+    folder: str | None = None
+
+    def function(self) -> Callable[..., str]:
+        """What does it: (work folder, file for the results, seeds, command, and what of `options` it takes)."""
+        name = self.module or self.name.replace("-", "_")
+        return partial(import_module(f"alexnet.reproduce.{name}").reproduce, **self.values)
+
+
+CIFAR = "cifar-out"  # one copy of the pictures, and arms in common
+
+_ALL = (
+    Experiment(
+        "figure-1",
+        "ReLU against tanh: epochs until a four-layer network has 25% training error on CIFAR-10 (3.1)",
+        (Claim("tanh's epochs to 25% training error, as a multiple of ReLU's", 6.0, "ratio", "times"),),
+        (0, 1, 2),
+    ),
+    Experiment(
+        "cifar-18pct",
+        "cuda-convnet's 18pct on CIFAR-10, without augmentation",
+        (Claim("test error", 0.18, "test_error.mean"),),
+        *((0,), "cifar_networks", {"network": "cifar-18pct"}, CIFAR),
+    ),
+    Experiment(
+        "cifar-13pct",
+        "cuda-convnet's conv-local-13pct on CIFAR-10: patches, mirror images, nine views",
+        (Claim("test error, nine views", 0.13, "test_error.mean"),),
+        *((0,), "cifar_networks", {"network": "cifar-13pct"}, CIFAR),
+    ),
+    Experiment(
+        "cifar-11pct",
+        "cuda-convnet's conv-local-11pct on CIFAR-10: wider, with response normalisation",
+        (Claim("test error, nine views", 0.11, "test_error.mean"),),
+        *((0,), "cifar_networks", {"network": "cifar-11pct"}, CIFAR),
+    ),
+    Experiment(
+        "cifar-lrn",
+        "the same network on CIFAR-10 without response normalisation and with it (3.3)",
+        (
+            Claim("test error without", 0.13, "without.test_error.mean"),
+            Claim("test error with", 0.11, "with.test_error.mean"),
+            Claim("what it takes away", -0.02, "difference", "points"),
+        ),
+        (0,),
+        folder=CIFAR,
+    ),
+    Experiment("solar", "the demo's training from scratch, measured on the 656 solar cells never seen"),
+    Experiment(
+        "small", "does the loss fall in the first tenth of a run, on 12, 200, 2,000 and 95 : 5 unbalanced pictures?"
+    ),
+    Experiment(
+        "starter", "the features that the package comes with, from Tiny ImageNet (--data tiny-imagenet-200)", (), (0,)
+    ),
+    Experiment(
+        "transfer", "what they are worth, on the solar cells and on --data FOLDER, with 12 to all training pictures"
+    ),
+)
+
+
+def experiments() -> dict[str, Experiment]:
+    """Every experiment by name."""
+    return {experiment.name: experiment for experiment in _ALL}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of `alexnet reproduce --list`."""
+
+    experiment: str
+    claim: Claim
+    measured: float | None
+
+    def words(self) -> tuple[str, str, str, str, str]:
+        """Experiment, what it is about, published, measured, and how they differ."""
+        claim = self.claim
+        published, measured = claim.words(claim.published), claim.words(self.measured)
+        return self.experiment, claim.what, published, measured, claim.difference(self.measured)
+
+
+def rows(results: Path) -> Iterator[Row]:
+    """Each claim of each experiment, beside what its file in the folder `results` says."""
+    for experiment in _ALL:
+        file = results / f"{experiment.name}.json"
+        found = json.loads(file.read_text()) if file.exists() else {}
+        for claim in experiment.claims:
+            yield Row(experiment.name, claim, _value(found, claim.key))
+
+
+def print_list(results: Path) -> None:
+    """All experiments, published and measured side by side, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("experiment", "", "published", "measured", "difference", box=None, pad_edge=False)
+    told = set()
+    for row in rows(results):
+        name, *words = row.words()
+        table.add_row("" if name in told else name, *words)
+        told.add(name)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("\nWhat each does (alexnet reproduce NAME; --quick tries one in under a minute):\n")
+    for experiment in _ALL:
+        console.print(f"{experiment.name:<14}{experiment.summary}", soft_wrap=True)
+
+
+def _value(found: Mapping[str, Any], key: str) -> float | None:
+    value: Any = found
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,10 @@ from rich.table import Table
 
 from alexnet import solar
 from alexnet.classifier import Classifier
-from alexnet.data.dataset import INDEX_NAME, PreparedDataset
-from alexnet.data.prepare import prepare
+from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.evaluate import Evaluation, evaluate
 from alexnet.files import write_whole
-from alexnet.run import is_free
-from alexnet.training.loop import train
+from alexnet.reproduce.arms import prepared, trained
 
 CHANGES: dict[str, Any] = {"symmetries": "square"}
 """What the demo sets beside the recipe that `auto` picks: a cell looks as well upside down, or lying on its side."""
@@ -48,9 +46,9 @@ def demo(
         "Deitsch et al., elpv-dataset, CC BY-NC-SA 4.0; 1,968 to learn from, 656 to be tested on.\n"
     )
     say("[bold]1  prepare[/]")
-    dataset = prepare_cells(folder, data)
+    dataset = prepared(partial(solar.write_source, folder / "cells.csv"), data)
     say("\n[bold]2  train[/]")
-    train_cells(data, run, seed)
+    trained(data, run, seed=seed, **CHANGES)
     say("\n[bold]3  measure[/], on cells the network has never seen")
     result = evaluate(run, dataset, split="test", views=10, precision="auto")
     say("\n[bold]4  use[/]")
@@ -75,26 +73,6 @@ def demo(
     )
     print(report)
     return result
-
-
-def prepare_cells(folder: Path, data: Path) -> PreparedDataset:
-    """The prepared solar cells, made in `data` unless they are there already."""
-    if (data / INDEX_NAME).exists():
-        dataset = PreparedDataset.open(data)
-        print(
-            f"{data} is prepared already: {sum(len(dataset.split(s)) for s in dataset.splits):,} pictures",
-            file=sys.stderr,
-        )
-        return dataset
-    return prepare(solar.write_source(folder / "cells.csv"), data)
-
-
-def train_cells(data: Path, run: Path, seed: int, **changes: Any) -> None:
-    """A run on the solar cells; one that was stopped goes on."""
-    if is_free(run):
-        train(data, run, seed=seed, **CHANGES, **changes)
-    else:
-        train(data, run, resume=True)
 
 
 def _cells_table(run: Path, dataset: PreparedDataset) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ from alexnet.training.loop import train
 def prepared(source: Any, data: Path, **options: Any) -> PreparedDataset:
     """What `alexnet prepare` makes of `source`, unless it is in `data` already."""
     if (data / INDEX_NAME).exists():
-        return PreparedDataset.open(data)
+        dataset = PreparedDataset.open(data)
+        pictures = sum(len(dataset.split(name)) for name in dataset.splits)
+        print(f"{data} is prepared already: {pictures:,} pictures", file=sys.stderr)
+        return dataset
     data.parent.mkdir(parents=True, exist_ok=True)
     return prepare(source() if callable(source) else source, data, **options)
 
@@ -41,6 +45,7 @@ def trained(data: Path, run: Path, **how: Any) -> Run:
         raise UsageError(f"{run} was begun with another {', '.join(other)}; name another --out")
     epochs = found.metrics("epoch")
     if epochs and epochs[-1]["epoch"] == found.config.recipe.epochs:
+        print(f"{run} is trained already: {len(epochs)} epochs", file=sys.stderr)
         return found
     return train(data, run, resume=True)
 

@@ -38,6 +38,7 @@ class Arms:
     activation: str
     target: float
     limit: int
+    rates: tuple[float, ...] = RATES
 
     def curve(self, rate: float, seed: int, limit: int) -> dict[str, Any]:
         """Training error of each epoch, at most `limit`, and after how many epochs it was `target` (None: it was not).
@@ -54,18 +55,18 @@ class Arms:
         def epochs(place: int) -> float:
             if place not in tried:
                 best = min((c["epochs"] for c in tried.values() if c["epochs"]), default=float(self.limit))
-                tried[place] = self.curve(RATES[place], seed, min(self.limit, math.ceil(best) + 1))
+                tried[place] = self.curve(self.rates[place], seed, min(self.limit, math.ceil(best) + 1))
             return tried[place]["epochs"] or math.inf
 
-        place = len(RATES) // 2
+        place = len(self.rates) // 2
         for direction in (1, -1):
-            while 0 <= place + direction < len(RATES) and epochs(place + direction) < epochs(place):
+            while 0 <= place + direction < len(self.rates) and epochs(place + direction) < epochs(place):
                 place += direction
         if epochs(place) == math.inf:
             raise AlexNetError(
                 f"{self.activation}: no training error of {self.target:.0%} within {self.limit} epochs at any rate"
             )
-        return RATES[place], {f"{RATES[place]:g}": tried[place] for place in sorted(tried)}
+        return self.rates[place], {f"{self.rates[place]:g}": tried[place] for place in sorted(tried)}
 
     def _measure(self, run: Path, rate: float, seed: int, limit: int) -> dict[str, Any]:
         print(f"{run.name}:", file=sys.stderr)
@@ -90,10 +91,10 @@ def reproduce(
     Returns the ratio in a line.
     """
     dataset = cifar10(work, data, quick)
-    target, limit = (QUICK_TARGET, QUICK_EPOCHS) if quick else (TARGET, EPOCHS)
+    target, limit, rates = (QUICK_TARGET, QUICK_EPOCHS, RATES[4:6]) if quick else (TARGET, EPOCHS, RATES)
     found: dict[str, dict[str, Any]] = {}
     for activation in ACTIVATIONS:
-        arms = Arms(dataset.path, work, activation, target, limit)
+        arms = Arms(dataset.path, work, activation, target, limit, rates)
         rate, tried = arms.best_rate(seeds[0])
         curves = {str(seed): arms.curve(rate, seed, limit) for seed in seeds}
         epochs = [curve["epochs"] for curve in curves.values()]

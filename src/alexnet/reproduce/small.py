@@ -6,14 +6,14 @@ import csv
 import math
 import statistics
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from alexnet import solar
-from alexnet.data.dataset import INDEX_NAME
-from alexnet.data.prepare import prepare
 from alexnet.files import write_whole
 from alexnet.provenance import provenance, write_result
+from alexnet.reproduce.arms import prepared
 from alexnet.training.loop import begin
 
 # (defective, functional) training cells; None: all 1,968 of the demo.
@@ -37,10 +37,7 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str) -> 
 
 
 def _measure(name: str, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    folder.mkdir(parents=True, exist_ok=True)
-    data = folder / "data"
-    if not (data / INDEX_NAME).exists():
-        prepare(_source(folder / "cells.csv", SETS[name]), data)
+    data = prepared(partial(_source, folder / "cells.csv", SETS[name]), folder / "data").path
     losses = []
     for seed in seeds:
         training = begin(data, folder / f"seed-{seed}", resume=(folder / f"seed-{seed}").exists(), seed=seed, init="he")

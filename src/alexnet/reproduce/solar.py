@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from alexnet.data.dataset import PreparedDataset
-from alexnet.demo import CHANGES, prepare_cells, train_cells
+from alexnet.demo import CHANGES
 from alexnet.evaluation.evaluate import evaluate
-from alexnet.files import write_whole
 from alexnet.provenance import provenance, write_result
+from alexnet.reproduce.arms import measured, prepared, trained
 from alexnet.run import Run
-from alexnet.solar import PUBLISHED
+from alexnet.solar import PUBLISHED, write_source
 
 
 def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str) -> str:
@@ -22,13 +22,10 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str) -> 
 
     Returns a line that says what came out.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    data = work / "data"
-    dataset = prepare_cells(work, data)
-    runs = []
-    for seed in seeds:
-        train_cells(data, work / f"seed-{seed}", seed, init="he")
-        runs.append(_measured(work / f"seed-{seed}", dataset, seed))
+    dataset = prepared(partial(write_source, work / "cells.csv"), work / "data")
+    runs = [
+        measured(work / f"seed-{seed}.json", partial(_measure, work / f"seed-{seed}", dataset, seed)) for seed in seeds
+    ]
     accuracies = [entry["views_10"]["top1"] for entry in runs]
     test = dataset.split("test")
     report = {
@@ -46,12 +43,9 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str) -> 
     return f"accuracy {statistics.mean(accuracies):.2%} over {len(seeds)} seeds"
 
 
-def _measured(run: Path, dataset: PreparedDataset, seed: int) -> dict[str, Any]:
-    """What came out of one seed; measured once, and kept beside the run."""
-    kept = run.with_suffix(".json")
-    if kept.exists():
-        return dict(json.loads(kept.read_text()))
-    epochs = Run.open(run).metrics("epoch")
+def _measure(run: Path, dataset: PreparedDataset, seed: int) -> dict[str, Any]:
+    """What comes out of one seed."""
+    epochs = trained(dataset.path, run, seed=seed, init="he", **CHANGES).metrics("epoch")
     entry: dict[str, Any] = {
         "seed": seed,
         "training_seconds": sum(record["seconds"] for record in epochs),
@@ -65,5 +59,4 @@ def _measured(run: Path, dataset: PreparedDataset, seed: int) -> dict[str, Any]:
             "roc_auc": result.two_classes()["roc_auc"],
             "confusion": result.confusion.tolist(),
         }
-    write_whole(kept, json.dumps(entry).encode())
     return entry

@@ -7,21 +7,21 @@ import dataclasses
 import io
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
 
-from alexnet.data.dataset import INDEX_NAME, PreparedDataset
-from alexnet.data.prepare import prepare
+from alexnet.data.dataset import PreparedDataset
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.files import write_whole
 from alexnet.provenance import provenance, write_result
-from alexnet.run import MEAN, Run, is_free
+from alexnet.reproduce.arms import measured, prepared, trained
+from alexnet.run import MEAN, Run
 from alexnet.show.kernels import first_layer_kernels
 from alexnet.show.style import png
-from alexnet.training.loop import train
 
 # What `transfer` measures on was not seen before: nine classes, and the twenty of another selection.
 KEPT = (
@@ -57,18 +57,10 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, dat
         raise UsageError(
             "name the folder tiny-imagenet-200 with --data (http://cs231n.stanford.edu/tiny-imagenet-200.zip)"
         )
-    work.mkdir(parents=True, exist_ok=True)
-    if not (work / "data" / INDEX_NAME).exists():
-        prepare(write_source(Path(data[0]), work / "pictures.csv"), work / "data", size=64)
-    dataset = PreparedDataset.open(work / "data")
-    runs = []
-    for seed in seeds:
-        run = work / f"seed-{seed}"
-        if is_free(run):
-            train(work / "data", run, recipe="small", seed=seed, **CHANGES)
-        else:
-            train(work / "data", run, resume=True)
-        runs.append(_measured(run, dataset, seed))
+    dataset = prepared(partial(write_source, Path(data[0]), work / "pictures.csv"), work / "data", size=64)
+    runs = [
+        measured(work / f"seed-{seed}.json", partial(_measure, work / f"seed-{seed}", dataset, seed)) for seed in seeds
+    ]
     first = Run.open(work / f"seed-{seeds[0]}")
     report = {
         "what": "the five convolutions of the paper's network, trained on Tiny ImageNet without the classes of `kept`; "
@@ -164,12 +156,9 @@ was never seen. One seed. What ImageNet's pictures over- and under-represent, th
 """
 
 
-def _measured(run: Path, dataset: PreparedDataset, seed: int) -> dict[str, Any]:
-    """What came out of one seed; measured once, and kept beside the run."""
-    kept = run.with_suffix(".json")
-    if kept.exists():
-        return dict(json.loads(kept.read_text()))
-    epochs = Run.open(run).metrics("epoch")
+def _measure(run: Path, dataset: PreparedDataset, seed: int) -> dict[str, Any]:
+    """What comes out of one seed."""
+    epochs = trained(dataset.path, run, recipe="small", seed=seed, **CHANGES).metrics("epoch")
     entry: dict[str, Any] = {
         "seed": seed,
         "training_seconds": sum(record["seconds"] for record in epochs),
@@ -179,5 +168,4 @@ def _measured(run: Path, dataset: PreparedDataset, seed: int) -> dict[str, Any]:
     for views in (1, 10):
         result = evaluate(run, dataset, split="val", views=views, precision="auto")
         entry[f"views_{views}"] = {"top1": result.top1, "top5": result.top5, "log_loss": result.log_loss}
-    write_whole(kept, json.dumps(entry).encode())
     return entry

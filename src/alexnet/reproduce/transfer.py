@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alexnet import demo, solar
-from alexnet.data.dataset import INDEX_NAME, PreparedDataset
-from alexnet.data.prepare import prepare
+from alexnet.data.dataset import PreparedDataset
 from alexnet.errors import AlexNetError
 from alexnet.evaluation.evaluate import evaluate
-from alexnet.files import write_whole
 from alexnet.provenance import provenance, write_result
-from alexnet.run import is_free
-from alexnet.training.loop import begin, train
+from alexnet.reproduce.arms import measured, prepared, trained
+from alexnet.training.loop import begin
 from alexnet.training.probe import probe
 
 SIZES: tuple[int | None, ...] = (12, 100, 1000, None)
@@ -54,30 +51,28 @@ def reproduce(
 ) -> str:
     """Measure every arm, or those whose name begins with one of `only`, and write all that were ever measured there.
 
-    The solar cells are always one set; `data` are others, folders with train/ and test/ or val/, one folder a class.
+    The solar cells are always one set; `data` are others, sources with train and test or val that `prepare` takes.
     Returns a line that says what came out.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    sets = {SOLAR: demo.prepare_cells(work, work / "data")}
+    sets = {SOLAR: prepared(partial(solar.write_source, work / "cells.csv"), work / "data")}
     for folder in data:
-        sets[Path(folder).resolve().name] = _prepared(Path(folder), work / Path(folder).resolve().name)
+        name = Path(folder).resolve().stem
+        sets[name] = prepared(folder, work / name / "data", size=SIZE_OF_OTHERS)
     for arm in _arms(sets, seeds):
         if (not only or any(arm.name.startswith(name) for name in only)) and not _kept(work, arm).exists():
             print(f"{arm.name}:", file=sys.stderr)
-            write_whole(_kept(work, arm), json.dumps(_measure(arm, sets[arm.set], work)).encode())
-    measured = {
-        arm: json.loads(_kept(work, arm).read_text()) for arm in _arms(sets, seeds) if _kept(work, arm).exists()
-    }
-    if not measured:
+            measured(_kept(work, arm), partial(_measure, arm, sets[arm.set], work))
+    found = {arm: json.loads(_kept(work, arm).read_text()) for arm in _arms(sets, seeds) if _kept(work, arm).exists()}
+    if not found:
         raise AlexNetError(f"no arm's name begins with {' or '.join(only)}; they look like solar/100/starter/0")
-    table = _summary(measured)
+    table = _summary(found)
     report = {
         "what": "accuracy on test pictures: a network from scratch, a linear classifier on the starter's conv5, and "
         "the network trained from the starter; so many training pictures, drawn evenly from all with the seed",
         "sets": {name: {split: len(one.split(split)) for split in one.splits} for name, one in sets.items()},
         "published_percent": {SOLAR: solar.PUBLISHED},
         "table": table,
-        "arms": {arm.name: entry for arm, entry in measured.items()},
+        "arms": {arm.name: entry for arm, entry in found.items()},
         **provenance(command),
     }
     write_result(results, report)
@@ -85,11 +80,6 @@ def reproduce(
         f"{row['set']} {row['pictures']} {row['way']}: {row['mean']:.2%} over {len(row['seeds'])} seeds"
         for row in table
     )
-
-
-def _prepared(folder: Path, where: Path) -> PreparedDataset:
-    data = where / "data"
-    return PreparedDataset.open(data) if (data / INDEX_NAME).exists() else prepare(folder, data, size=SIZE_OF_OTHERS)
 
 
 def _arms(sets: dict[str, PreparedDataset], seeds: Sequence[int]) -> Iterator[Arm]:
@@ -110,30 +100,24 @@ def _measure(arm: Arm, dataset: PreparedDataset, work: Path) -> dict[str, Any]:
     data = dataset.path if arm.pictures is None else _drawn(dataset, arm, work)
     run = work / "runs" / arm.name
     start = time.monotonic()
-    measured = "test" if "test" in dataset.splits else "val"
+    seen = "test" if "test" in dataset.splits else "val"
     if arm.way == "probe":
         training = begin(data, run.with_name(f"{arm.seed}-probe"), seed=arm.seed, init="starter", **changes)
         network, preprocess = training.network.eval(), training.preprocess
         found = probe(
-            network, preprocess, training.training, dataset.split(measured), "conv5", training.dtype, pictures=None
+            network, preprocess, training.training, dataset.split(seen), "conv5", training.dtype, pictures=None
         )
         accuracy = float("nan") if found is None else found.accuracy
         return {"accuracy": accuracy, "seconds": time.monotonic() - start}
     init = {"scratch": "he", "starter": "starter"}[arm.way]
-    if is_free(run):
-        train(data, run, seed=arm.seed, init=init, **changes)
-    else:
-        train(data, run, resume=True)
+    trained(data, run, seed=arm.seed, init=init, **changes)
     seconds = time.monotonic() - start
-    result = evaluate(run, dataset, split=measured, views=10 if arm.set == SOLAR else 1, precision="auto")
+    result = evaluate(run, dataset, split=seen, views=10 if arm.set == SOLAR else 1, precision="auto")
     return {"accuracy": result.top1, "seconds": seconds}
 
 
 def _drawn(dataset: PreparedDataset, arm: Arm, work: Path) -> Path:
     """A dataset of so many training pictures, every class in its share, and at least one of each."""
-    data = work / "drawn" / f"{arm.set}-{arm.pictures}-{arm.seed}"
-    if (data / INDEX_NAME).exists():
-        return data
     assert arm.pictures is not None
     split = dataset.split("train")
     order = np.random.default_rng(arm.seed).permutation(len(split))
@@ -141,18 +125,10 @@ def _drawn(dataset: PreparedDataset, arm: Arm, work: Path) -> Path:
     rest = order[~np.isin(order, first_of_each)]
     rest = rest[np.argsort(split.labels[rest], kind="stable")]
     spread = np.linspace(0, len(rest) - 1, arm.pictures - len(first_of_each)).round().astype(np.int64)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "split"])
-    source = Path(dataset.source)
-    root = (source if source.is_dir() else source.parent).resolve()
-    for index in [*first_of_each, *rest[spread]]:
-        writer.writerow([root / split.paths(int(index)), dataset.classes[split.labels[index]], "train"])
-    listing = data.with_suffix(".csv")
-    listing.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(listing, text.getvalue().encode())
-    prepare(listing, data, size=dataset.size)
-    return data
+    chosen = [split[int(index)] for index in (*first_of_each, *rest[spread])]
+    pictures = [(picture, dataset.classes[label], "train") for picture, label in chosen]
+    data = work / "drawn" / f"{arm.set}-{arm.pictures}-{arm.seed}"
+    return prepared(pictures, data, size=dataset.size, progress=False).path
 
 
 def _summary(measured: dict[Arm, dict[str, Any]]) -> list[dict[str, Any]]:

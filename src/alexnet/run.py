@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -219,6 +220,13 @@ class Run:
             raise AlexNetError(f"{file} lacks the mean image of {self.config.size}×{self.config.size} pixels")
         network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         return network, self.config.preprocess(mean.to(device))
+
+
+def add_tensors(digest: hashlib._Hash, tensors: Mapping[str, Tensor]) -> None:
+    """Add named tensors to a checksum: names, shapes and values, in the order of the names."""
+    for name in sorted(tensors):
+        digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
 
 
 def is_free(path: str | os.PathLike[str]) -> bool:

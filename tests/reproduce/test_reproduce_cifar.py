@@ -99,9 +99,9 @@ def test_an_error_is_crossed_between_the_middles_of_two_epochs(errors: list[floa
 def test_the_search_climbs_to_the_rate_that_is_there_first(
     best: float, tried: set[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def curve(self: Arms, rate: float, seed: int, limit: int) -> dict[str, float | None]:
+    def curve(self: Arms, rate: float, seed: int, rival: list[float]) -> dict[str, object]:
         epochs = 5 + 4 * abs(RATES.index(rate) - RATES.index(best))
-        return {"epochs": epochs if epochs <= limit else None}
+        return {"epochs": epochs if not rival or epochs < len(rival) else None, "errors": [0.0] * epochs}
 
     monkeypatch.setattr(figure_1.Arms, "curve", curve)
     rate, found = Arms(tmp_path, tmp_path, "tanh", 0.25, 60).best_rate(0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -165,6 +166,12 @@ class Split:
         for picture, shard, row in zip(out, shards.tolist(), rows.tolist(), strict=True):
             np.copyto(picture, self._images(shard)[row])
         return out
+
+    def batches(self, indices: np.ndarray, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """`indices`, `count` at a time, each time with what `gather` gives for them."""
+        for start in range(0, len(indices), count):
+            part = indices[start : start + count]
+            yield part, self.gather(part)
 
     def _locate(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):

@@ -19,8 +19,8 @@ from alexnet.run import Run, is_free
 from alexnet.show.style import BLUE, INK, MUTED, Figure, drawn, new, png
 from alexnet.training.loop import begin
 
-TARGET, EPOCHS = 0.25, 60
-"""The training error whose epoch is measured; after so many epochs an arm is given up."""
+TARGET, EPOCHS, PATIENCE = 0.25, 60, 10
+"""The training error whose epoch is measured; after so many epochs an arm is given up; when it has only been behind."""
 QUICK_TARGET, QUICK_EPOCHS = 0.88, 3
 ACTIVATIONS = ("relu", "tanh")
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -40,13 +40,14 @@ class Arms:
     limit: int
     rates: tuple[float, ...] = RATES
 
-    def curve(self, rate: float, seed: int, limit: int) -> dict[str, Any]:
-        """Training error of each epoch, at most `limit`, and after how many epochs it was `target` (None: it was not).
+    def curve(self, rate: float, seed: int, rival: Sequence[float] = ()) -> dict[str, Any]:
+        """Training error of each epoch, and after how many epochs it was `target` (None: it was not).
 
         The error of an epoch is the mean over its batches as they were trained on, so it stands for the middle of it.
+        Given up when the errors of a `rival` were there sooner, or were lower in each of the first `PATIENCE` epochs.
         """
         name = f"{self.activation}-{rate:g}-{seed}"
-        return measured(self.work / f"{name}.json", lambda: self._measure(self.work / name, rate, seed, limit))
+        return measured(self.work / f"{name}.json", lambda: self._measure(self.work / name, rate, seed, rival))
 
     def best_rate(self, seed: int) -> tuple[float, dict[str, Any]]:
         """The rate that was there first, and the curves of all that were tried; each ends when another was sooner."""
@@ -54,8 +55,9 @@ class Arms:
 
         def epochs(place: int) -> float:
             if place not in tried:
-                best = min((c["epochs"] for c in tried.values() if c["epochs"]), default=float(self.limit))
-                tried[place] = self.curve(self.rates[place], seed, min(self.limit, math.ceil(best) + 1))
+                there = [curve for curve in tried.values() if curve["epochs"]]
+                rival = min(there, key=lambda curve: curve["epochs"])["errors"] if there else ()
+                tried[place] = self.curve(self.rates[place], seed, rival)
             return tried[place]["epochs"] or math.inf
 
         place = len(self.rates) // 2
@@ -68,19 +70,26 @@ class Arms:
             )
         return self.rates[place], {f"{self.rates[place]:g}": tried[place] for place in sorted(tried)}
 
-    def _measure(self, run: Path, rate: float, seed: int, limit: int) -> dict[str, Any]:
+    def _measure(self, run: Path, rate: float, seed: int, rival: Sequence[float]) -> dict[str, Any]:
         print(f"{run.name}:", file=sys.stderr)
         values = {**CHANGES, "activation": self.activation, "lr": rate, "seed": seed, "epochs": self.limit}
         training = begin(self.data, run, recipe="cifar-18pct", resume=not is_free(run), **values)
         errors = _errors(training.run)
-        while len(errors) < limit and not training.at.rollbacks and min(errors, default=1.0) > self.target:
+        while min(errors, default=1.0) > self.target and not training.at.rollbacks and not self._beaten(errors, rival):
             try:
                 training.run_to_end((len(errors) + 1) * training.steps_per_epoch)
             except AlexNetError:  # numbers not finite even at a tenth of the rate
                 break
             errors = _errors(training.run)
-        diverged = training.at.rollbacks > 0  # what came after was another rate
+        # After numbers that are not finite the rate is another.
+        diverged = training.at.rollbacks > 0
         return {"errors": errors, "epochs": None if diverged else crossing(errors, self.target), "diverged": diverged}
+
+    def _beaten(self, errors: Sequence[float], rival: Sequence[float]) -> bool:
+        if not rival:
+            return len(errors) >= self.limit
+        behind = all(mine > other for mine, other in zip(errors, rival, strict=False))
+        return len(errors) > len(rival) or (behind and len(errors) >= PATIENCE)
 
 
 def reproduce(
@@ -96,7 +105,7 @@ def reproduce(
     for activation in ACTIVATIONS:
         arms = Arms(dataset.path, work, activation, target, limit, rates)
         rate, tried = arms.best_rate(seeds[0])
-        curves = {str(seed): arms.curve(rate, seed, limit) for seed in seeds}
+        curves = {str(seed): arms.curve(rate, seed) for seed in seeds}
         epochs = [curve["epochs"] for curve in curves.values()]
         if None in epochs:
             raise AlexNetError(f"{activation} at {rate:g}: one of the seeds has not come to {target:.0%}")

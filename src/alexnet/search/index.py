@@ -27,7 +27,7 @@ from alexnet.evaluation.evaluate import check_fit
 from alexnet.features import BATCH_SIZE, layer_features
 from alexnet.files import locked, write_whole
 from alexnet.progress import progress
-from alexnet.run import Run
+from alexnet.run import Run, add_tensors
 from alexnet.search import codes, exact, lists
 from alexnet.training.precision import choose_device
 
@@ -237,10 +237,7 @@ def _fingerprint(member: Member, dataset: PreparedDataset) -> str:
     config = member.run.config
     said = [_FORMAT_VERSION, config.crop, config.side, config.scale, config.recipe.mean, dataset.checksums()]
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
-    state = {**member.network.state_dict(), "mean": member.preprocess.mean}
-    for name in sorted(state):
-        digest.update(f"{name} {tuple(state[name].shape)}".encode())
-        digest.update(state[name].detach().cpu().contiguous().numpy())
+    add_tensors(digest, {**member.network.state_dict(), "mean": member.preprocess.mean})
     return digest.hexdigest()[:16]
 
 

@@ -88,15 +88,20 @@ class Survey:
                     yield
 
     def _answers(self) -> Iterator[None]:
-        for positions, pictures, labels in _batches(self.measured, self.wanted(self.measured)):
-            said = Predictions.of(self.classifier.probabilities(pictures), labels)
+        split = self.measured
+        if split is None:
+            return
+        for positions, pictures in split.batches(self.wanted(split), BATCH_SIZE):
+            said = Predictions.of(self.classifier.probabilities(pictures), split.labels[positions])
             self.predictions = said if self.predictions is None else Predictions.joined([self.predictions, said])
             self.answered += len(positions)
             yield None
 
     def _excitements(self) -> Iterator[None]:
-        network = self.classifier.network
-        for positions, pictures, _ in _batches(self.train, self.wanted(self.train)):
+        network, split = self.classifier.network, self.train
+        if split is None:
+            return
+        for positions, pictures in split.batches(self.wanted(split), BATCH_SIZE):
             with torch.inference_mode():
                 for layer, activations in network.each_of(central(self.classifier, pictures), self.layers):
                     known = self.excited.get(layer) or Excited.none(activations.shape[1])
@@ -111,7 +116,7 @@ def field_of(network: AlexNet, layer: str) -> Field | None:
     for name, module in network.named_children():
         if isinstance(module, nn.Linear):
             return None
-        if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
             kernel, stride, padding = (
                 value[0] if isinstance(value, tuple) else value
                 for value in (module.kernel_size, module.stride, module.padding)
@@ -122,11 +127,3 @@ def field_of(network: AlexNet, layer: str) -> Field | None:
         if name == layer:
             return Field(size, step, start)
     return None
-
-
-def _batches(split: Split | None, positions: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Positions, pictures and labels, a batch at a time."""
-    for first in range(0, len(positions), BATCH_SIZE):
-        part = positions[first : first + BATCH_SIZE]
-        assert split is not None
-        yield part, split.gather(part), split.labels[part]

@@ -471,9 +471,9 @@ def _answer_cards(evaluation: Evaluation, indices: np.ndarray) -> Iterator[str]:
 
 def _batches(split: Split, indices: np.ndarray, bar: Progress) -> Iterator[np.ndarray]:
     """The pictures of `indices`, a batch at a time."""
-    for start in range(0, len(indices), BATCH_SIZE):
-        yield split.gather(indices[start : start + BATCH_SIZE])
-        bar.advance(len(indices[start : start + BATCH_SIZE]))
+    for part, batch in split.batches(indices, BATCH_SIZE):
+        yield batch
+        bar.advance(len(part))
 
 
 def _layers_with_weights(member: Member) -> list[str]:

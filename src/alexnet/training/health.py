@@ -22,6 +22,7 @@ from alexnet.data.dataset import Split
 from alexnet.model import AlexNet, Weighted, variants
 from alexnet.recipe import SMALL_UP_TO, Recipe, recipes
 
+BATCH_SIZE = 64  # pictures looked at at a time
 # A mean loss within 2% of guessing is guessing; 10% below it something was learned.
 GUESSING = 0.98
 LEARNED = 0.9
@@ -241,8 +242,8 @@ def _evenly(count: int, limit: int) -> np.ndarray:
 def _look(split: Split, indices: np.ndarray) -> np.ndarray:
     """Colour, contrast and edges of the pictures in a grid of 4 × 4: (n, 128) float32."""
     rows = []
-    for start in range(0, len(indices), 64):
-        x = torch.from_numpy(split.gather(indices[start : start + 64])).permute(0, 3, 1, 2).float()
+    for _, pictures in split.batches(indices, BATCH_SIZE):
+        x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
         x = functional.adaptive_avg_pool2d(x, 64)
         grey = functional.pad(x.mean(1, keepdim=True), (0, 1, 0, 1), mode="replicate")
         edges = [(grey[..., :-1, 1:] - grey[..., :-1, :-1]).abs(), (grey[..., 1:, :-1] - grey[..., :-1, :-1]).abs()]
@@ -255,8 +256,7 @@ def _fingerprints(split: Split, indices: np.ndarray) -> tuple[list[bytes], np.nd
     """A hash of every picture's pixels, and its grey thumbnail of 16 × 16: (n, 256) float32."""
     prints: list[bytes] = []
     thumbnails = []
-    for start in range(0, len(indices), 64):
-        pictures = split.gather(indices[start : start + 64])
+    for _, pictures in split.batches(indices, BATCH_SIZE):
         prints += [hashlib.blake2b(picture, digest_size=16).digest() for picture in pictures]
         x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().mean(1, keepdim=True)
         thumbnails.append(functional.adaptive_avg_pool2d(x, 16).flatten(1))

@@ -31,7 +31,7 @@ from alexnet.data.loader import Batch, evaluation_batches, step_seeds, steps_per
 from alexnet.errors import AlexNetError, ElsewhereError, UsageError
 from alexnet.model import AlexNet, Weighted
 from alexnet.progress import Progress, progress
-from alexnet.recipe import IMAGENET, INITIALIZATIONS, STARTER, Recipe, choose
+from alexnet.recipe import Recipe, choose
 from alexnet.run import METRICS, Config, Run, is_free
 from alexnet.training import checkpoint
 from alexnet.training.allocator import keep_pages
@@ -43,8 +43,7 @@ from alexnet.training.parallel.layouts import ENTRY, Alone, Block, open_layout
 from alexnet.training.precision import autocast, choose_device, choose_precision
 from alexnet.training.probe import probe
 from alexnet.training.schedule import Schedule
-from alexnet.training.transfer import LAST, find_start, layers_above, network_of, source_words, start_from
-from alexnet.weights.importing import find_weights
+from alexnet.training.transfer import LAST, layers_above, start_from, with_network_of_start, with_start
 from alexnet.working import WorkingNetwork
 
 if TYPE_CHECKING:
@@ -170,7 +169,7 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
         chosen, reason = recipe, "as given"
     else:
         chosen, reason = choose(recipe, pictures)
-    chosen = chosen.override(_with_network_of_start(changes))
+    chosen = chosen.override(with_network_of_start(changes))
     dtype = choose_precision(chosen.precision, device)
     said = "as asked" if chosen.precision != "auto" else "the faster on this machine"
     precision = str(dtype).removeprefix("torch.")
@@ -202,37 +201,11 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
         },
         descriptions=dataset.descriptions,
     )
-    return config if chosen.start is None else _with_start(config, asked="init" in changes)
-
-
-def _with_network_of_start(changes: dict[str, Any]) -> dict[str, Any]:
-    """The changes, and the network of weights that were asked for, where it is not asked for another.
-
-    The starter is there for the network of the recipe.
-    """
-    name = changes.get("init")
-    if name is None or name in (STARTER, *INITIALIZATIONS):
-        return changes
-    if name != IMAGENET and not os.path.exists(name) and ":" not in name:
-        raise UsageError(
-            f"no init {name!r}: neither a file or folder nor one of {', '.join((*INITIALIZATIONS, STARTER, IMAGENET))}"
-        )
-    where = os.path.abspath(name) if os.path.exists(name) else name
-    return {**network_of(find_weights(name)), **changes, "init": where}
-
-
-def _with_start(config: Config, asked: bool) -> Config:
-    """The config that also says what is taken over; from scratch where nothing fits and nobody asked for it."""
-    start = find_start(config)
-    if start.layers:
-        _say(start.words())
-        return dataclasses.replace(config, start=start.to_dict())
-    reasons = "; ".join(f"{layer}: {why}" for layer, why in list(start.left.items())[:2])
-    words = f"nothing of {source_words(start.source)} fits this network ({reasons})"
-    if asked:
-        raise AlexNetError(words)
-    _say(f"{words}: from scratch")
-    return dataclasses.replace(config, recipe=config.recipe.override({"init": config.recipe.scheme}))
+    if chosen.start is None:
+        return config
+    config, words = with_start(config, asked="init" in changes)
+    _say(words)
+    return config
 
 
 @dataclass
@@ -362,7 +335,8 @@ class Training:
 
     def say_what_is_known(self) -> None:
         """How far what was taken over goes without training it: a linear classifier on the topmost layer of it."""
-        layer = [name for name in self.taken if name != LAST and not name.startswith("batch")][-1]
+        assert self.run.config.start is not None
+        layer = [name for name in self.run.config.start["layers"] if name != LAST][-1]
         known = probe(self.network.eval(), self.preprocess, self.training, self.validation, layer, self.dtype)
         if known is not None:
             self.bar.note(f"with what is already known: {known.words()}; training on")

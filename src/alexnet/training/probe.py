@@ -91,7 +91,7 @@ def _read(
     network: AlexNet, preprocess: Preprocess, split: Split, rows: np.ndarray, layer: str, precision: torch.dtype
 ) -> np.ndarray:
     """What the layer says of the pictures in `rows`, (N, D) float32."""
-    batches = (split.gather(rows[start : start + BATCH_SIZE]) for start in range(0, len(rows), BATCH_SIZE))
+    batches = (pictures for _, pictures in split.batches(rows, BATCH_SIZE))
     parts = []
     with progress(len(rows), f"{layer} of {split.name} pictures") as bar:
         for activations in layer_features(network, preprocess, batches, layer, precision):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from alexnet.errors import AlexNetError
+from alexnet.errors import AlexNetError, UsageError
 from alexnet.model import AlexNet, Weighted
-from alexnet.recipe import IMAGENET, STARTER
-from alexnet.run import Config
+from alexnet.recipe import IMAGENET, INITIALIZATIONS, STARTER
+from alexnet.run import Config, add_tensors
 from alexnet.weights.foreign import Foreign, shape_words
 from alexnet.weights.importing import find_weights
 
@@ -36,9 +37,7 @@ class Start:
     def checksum(self) -> str:
         """SHA-256 of the weights taken over."""
         digest = hashlib.sha256()
-        for name in sorted(self.weights):
-            digest.update(f"{name} {tuple(self.weights[name].shape)}".encode())
-            digest.update(self.weights[name].contiguous().numpy().tobytes())
+        add_tensors(digest, self.weights)
         return digest.hexdigest()
 
     def words(self) -> str:
@@ -54,11 +53,37 @@ def source_words(name: str) -> str:
     return known.get(name, name)
 
 
-def network_of(source: Foreign) -> dict[str, Any]:
-    """The values of a recipe that make the network of `source`."""
-    switches = source.config.switches if source.config else source.switches
-    names = ("activation", "normalization", "pooling")
-    return {"variant": source.variant, **{name: switches.get(name) for name in names}}
+def with_network_of_start(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes to a recipe, and the network of the weights that they name, where they name no other.
+
+    The starter is there for the network of the recipe. Raises `UsageError` where nothing is called so.
+    """
+    name = changes.get("init")
+    if name is None or name in (STARTER, *INITIALIZATIONS):
+        return dict(changes)
+    if name != IMAGENET and not os.path.exists(name) and ":" not in name:
+        raise UsageError(
+            f"no init {name!r}: neither a file or folder nor one of {', '.join((*INITIALIZATIONS, STARTER, IMAGENET))}"
+        )
+    source = find_weights(name)
+    network = {switch: source.switches.get(switch) for switch in ("activation", "normalization", "pooling")}
+    where = os.path.abspath(name) if os.path.exists(name) else name
+    return {"variant": source.variant, **network, **changes, "init": where}
+
+
+def with_start(config: Config, asked: bool) -> tuple[Config, str]:
+    """The config that also says what is taken over, and that in words; from scratch where nothing fits.
+
+    Raises `AlexNetError` when nothing fits and it was asked for.
+    """
+    start = find_start(config)
+    if start.layers:
+        return replace(config, start=start.to_dict()), start.words()
+    reasons = "; ".join(f"{layer}: {why}" for layer, why in list(start.left.items())[:2])
+    words = f"nothing of {source_words(start.source)} fits this network ({reasons})"
+    if asked:
+        raise AlexNetError(words)
+    return replace(config, recipe=config.recipe.override({"init": config.recipe.scheme})), f"{words}: from scratch"
 
 
 def find_start(config: Config) -> Start:
@@ -79,7 +104,6 @@ def take_over(source: Foreign, config: Config, name: str) -> Start:
     with torch.device("meta"):
         network = config.network()
     found = _as_read_by(source, config, network)
-    classes = source.config.classes if source.config else source.classes
     taken: dict[str, Tensor] = {}
     layers: list[str] = []
     left: dict[str, str] = {}
@@ -88,7 +112,7 @@ def take_over(source: Foreign, config: Config, name: str) -> Start:
             f"{part}.{key}": array for part in parts for key, array in network.get_submodule(part).state_dict().items()
         }
         why = _why_not(expected, found)
-        if layer == LAST and classes != config.classes:
+        if layer == LAST and source.classes != config.classes:
             why = "other classes"
         if why is None and left:
             why = f"above {next(iter(left))}"
@@ -150,8 +174,7 @@ def _as_read_by(source: Foreign, config: Config, network: AlexNet) -> dict[str, 
         weights = folded(weights)
     own_unit = source.config is not None and source.config.recipe.pixel_unit == "deviation"
     if "conv1.weight" in weights and not (own_unit and config.recipe.pixel_unit == "deviation"):
-        scale = source.config.scale if source.config else source.scale
-        weights["conv1.weight"] = weights["conv1.weight"] * (scale / config.scale)
+        weights["conv1.weight"] = weights["conv1.weight"] * (source.scale / config.scale)
     return weights
 
 

@@ -42,6 +42,11 @@ class Foreign:
     descriptions: list[str] | None = None
     config: Config | None = None
 
+    def described_by(self, config: Config) -> Foreign:
+        """The same network, given the config.json that travelled with it."""
+        what = {name: getattr(config, name) for name in ("crop", "scale", "switches", "classes", "descriptions")}
+        return replace(self, config=config, **what)
+
     def reading_bgr(self) -> Foreign:
         """The same network, given that its weights expect blue first: conv1 takes RGB afterwards."""
         return self._with_conv1(self.weights["conv1.weight"].flip(1))

@@ -195,8 +195,8 @@ def _read_safetensors(file: Path, mean: Path | None, variant: str | None) -> For
     if tuple(image.shape) != (size, size, 3) or image.dtype != torch.float32:
         raise AlexNetError(f"{file}: {MEAN} is {tuple(image.shape)} {image.dtype}, not ({size}, {size}, 3) float32")
     weights = {name: array.float() if array.is_floating_point() else array for name, array in weights.items()}
-    crop = config.crop if config else variants()[variant].input_size
-    return Foreign("our layout", variant, weights, image, crop, config=config)
+    found = Foreign("our layout", variant, weights, image, variants()[variant].input_size)
+    return found.described_by(config) if config else found
 
 
 def fetch(address: str, folder: Path) -> Path:

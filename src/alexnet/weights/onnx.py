@@ -302,7 +302,7 @@ def _own(config: Config, graph: _Read, weights: dict[str, Tensor], file: str | P
     seen = [name.replace("running_mean", "num_batches_tracked") for name in weights if name.endswith("running_mean")]
     weights |= dict.fromkeys(seen, torch.tensor(0))
     image = torch.from_numpy(np.array(mean, np.float32))
-    return Foreign("alexnet's ONNX", config.recipe.variant, weights, image, config.crop, config=config)
+    return Foreign("alexnet's ONNX", config.recipe.variant, weights, image, config.crop).described_by(config)
 
 
 Row = tuple[Any, ...]

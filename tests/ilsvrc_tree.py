@@ -38,29 +38,33 @@ def meta_mat(year: int, synsets: Mapping[str, str]) -> bytes:
     return file.getvalue()
 
 
-def ilsvrc_2012(root: Path, validation: int) -> list[str]:
-    """ILSVRC-2012 with its 1000 classes, a picture each, and so many validation pictures.
+def ilsvrc(root: Path, year: int, classes: int, validation: int, test: int = 0) -> list[str]:
+    """A folder with the files of 2012 or 2010: a training picture of each class, and so many of the others.
 
     Returns the WordNet ids of the validation pictures.
     """
-    rng = np.random.default_rng(2012)
+    rng = np.random.default_rng(year)
     # Ids in another order than the names, as in the real one.
-    wnids = [f"n{number:08}" for number in rng.permutation(np.arange(1_440_764, 1_441_764))]
+    wnids = [f"n{number:08}" for number in rng.permutation(np.arange(1_440_764, 1_440_764 + classes))]
     train = {f"{wnid}.tar": tar_bytes({f"{wnid}_{number}.JPEG": _jpeg(rng)}) for number, wnid in enumerate(wnids)}
-    truth = rng.integers(1, len(wnids) + 1, validation)
-    pictures = {f"ILSVRC2012_val_{number:08}.JPEG": _jpeg(rng) for number in range(1, validation + 1)}
+    truth = rng.integers(1, classes + 1, validation)
     kit = {
-        "data/meta.mat": meta_mat(2012, {wnid: f"thing {wnid[1:]}" for wnid in wnids}),
-        "data/ILSVRC2012_validation_ground_truth.txt": "".join(f"{number}\n" for number in truth).encode(),
+        "data/meta.mat": meta_mat(year, {wnid: f"thing {wnid[1:]}" for wnid in wnids}),
+        f"data/ILSVRC{year}_validation_ground_truth.txt": "".join(f"{number}\n" for number in truth).encode(),
     }
+    images, inside, kit_name, around = {
+        2012: ("img", "", "devkit_t12", "ILSVRC2012_devkit_t12/"),
+        2010: ("images", "val/", "devkit-1.0", "devkit-1.0/"),
+    }[year]
     root.mkdir(parents=True)
-    write_tar(root / "ILSVRC2012_img_train.tar", train)
-    write_tar(root / "ILSVRC2012_img_val.tar", pictures)
-    write_tar(
-        root / "ILSVRC2012_devkit_t12.tar.gz",
-        {f"ILSVRC2012_devkit_t12/{name}": content for name, content in kit.items()},
-        "w:gz",
-    )
+    write_tar(root / f"ILSVRC{year}_{images}_train.tar", train)
+    pictures = {f"{inside}ILSVRC{year}_val_{number:08}.JPEG": _jpeg(rng) for number in range(1, validation + 1)}
+    write_tar(root / f"ILSVRC{year}_{images}_val.tar", pictures)
+    write_tar(root / f"ILSVRC{year}_{kit_name}.tar.gz", {around + name: kit[name] for name in kit}, "w:gz")
+    if test:
+        pictures = {f"test/ILSVRC{year}_test_{number:08}.JPEG": _jpeg(rng) for number in range(1, test + 1)}
+        write_tar(root / f"ILSVRC{year}_{images}_test.tar", pictures)
+        (root / f"ILSVRC{year}_test_ground_truth.txt").write_text("1\n" * test)
     return [wnids[number - 1] for number in truth]
 
 

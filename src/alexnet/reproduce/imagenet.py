@@ -128,8 +128,8 @@ def reproduce(
         raise UsageError("--data names the folder of ILSVRC's tar files, or one dataset that was prepared of them")
     given, suffix = Path(data[0]), "-quick" if quick else ""
     arms = [Arm(variant, seed, {"epochs": 1} if quick else {}, work / f"{variant}{suffix}") for seed in seeds]
-    if any(is_free(arm.run) for arm in arms):
-        _say_what_comes(given, work, recipe, len(seeds), quick)
+    if untrained := sum(is_free(arm.run) for arm in arms):
+        _say_what_comes(given, work, recipe, untrained, quick)
     dataset = _pictures(given, work, quick)
     views = VIEWS[:1] if quick else VIEWS
     measures = [arm.measure(dataset, views) for arm in arms]
@@ -240,7 +240,7 @@ def _year(dataset: PreparedDataset) -> str:
 # What it takes
 
 
-def _say_what_comes(given: Path, work: Path, recipe: Recipe, seeds: int, quick: bool) -> None:
+def _say_what_comes(given: Path, work: Path, recipe: Recipe, runs: int, quick: bool) -> None:
     """Say what all of it takes on the disk and in time. Raises `AlexNetError` where the disk is too small for it."""
     if (work / "imagenet" / PLAN_NAME).exists():
         return  # it was said, and a part of it is on the disk already
@@ -252,9 +252,9 @@ def _say_what_comes(given: Path, work: Path, recipe: Recipe, seeds: int, quick: 
         counts = dict(Counter(str(item.split) for item in _listed(given).items))
         needed = sum(counts.values()) * SIZE * SIZE * 3
     work.mkdir(parents=True, exist_ok=True)
-    free, total = shutil.disk_usage(work).free, needed + seeds * RUN_BYTES
+    free, total = shutil.disk_usage(work).free, needed + runs * RUN_BYTES
     pictures = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    room = f"{needed / 1e9:,.1f} GB prepared and {seeds * RUN_BYTES / 1e9:,.1f} GB of runs; {free / 1e9:,.1f} GB free"
+    room = f"{needed / 1e9:,.1f} GB prepared and {runs * RUN_BYTES / 1e9:,.1f} GB of runs; {free / 1e9:,.1f} GB free"
     if total > free and not quick:
         raise AlexNetError(f"the disk of {work} is too full for {pictures}: {room}")
     rate = _rate(recipe.variant)

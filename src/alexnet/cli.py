@@ -266,8 +266,9 @@ def reproduce(options: argparse.Namespace) -> None:
     words = ["alexnet", "reproduce", experiment.name, "--seeds", *map(str, seeds)]
     words += [word for folder in options.data for word in ("--data", Path(folder).name)]
     words += [word for name in options.only for word in ("--only", name)]
+    words += ["--variant", options.variant] if options.variant else []
     words += [f"--{name}" for name in ("quick", "full") if getattr(options, name)]
-    given = {name: value for name in ("data", "only", "quick", "full") if (value := getattr(options, name))}
+    given = {name: value for name in ("data", "only", "variant", "quick", "full") if (value := getattr(options, name))}
     function = experiment.function()
     unknown = given.keys() - signature(function).parameters.keys()
     if unknown:
@@ -499,6 +500,11 @@ def _add_demo(verbs: Any) -> None:
         default=[],
         metavar="NAME",
         help="transfer: arms whose name begins so, as in solar/100/starter (may be given again)",
+    )
+    verb.add_argument(
+        "--variant",
+        metavar="NAME",
+        help="imagenet: the network, paper or released-2012, and -half, -no-norm or -six-conv of it (default: paper)",
     )
     verb.add_argument("--results", metavar="FILE", help="the JSON to write (default: docs/results/EXPERIMENT.json)")
     verb.set_defaults(run=reproduce)

@@ -6,7 +6,6 @@ import csv
 import gzip
 import io
 import json
-import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,15 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ilsvrc_tree import Files, meta_mat, tar_bytes, write_tar
 from PIL import Image
-from scipy.io import savemat
 
 from alexnet.data.decode import UnreadablePictureError, decode
 from alexnet.data.items import Item, ItemList, Reader, Source
 from alexnet.data.sources import open_source
 from alexnet.errors import AlexNetError, UsageError
-
-Files = dict[str, bytes]
 
 
 def png(value: int) -> bytes:
@@ -57,25 +54,6 @@ def write_zip(path: Path, files: Files, method: int = zipfile.ZIP_STORED) -> Pat
         for name, content in files.items():
             archive.writestr(name, content)
     return path
-
-
-def write_tar(path: Path, files: Files, mode: str = "w") -> Path:
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
-
-
-def tar_bytes(files: Files) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return file.getvalue()
 
 
 @pytest.fixture
@@ -219,20 +197,7 @@ def test_an_encrypted_zip(tmp_path: Path, spool: Path) -> None:
 
 # ImageNet's own files, in small
 
-WNIDS = ("n02119789", "n01440764", "n03000000")
-WORDS = ("kit fox, Vulpes macrotis", "tench, Tinca tinca", "whole")
-
-
-def meta_mat(year: int) -> bytes:
-    """The synsets in the order of their ids, not of their names; the last is an inner node without pictures."""
-    kinds = [(f"ILSVRC{year}_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
-    synsets = np.empty((3, 1), dtype=kinds)
-    for number, (wnid, words) in enumerate(zip(WNIDS, WORDS, strict=True)):
-        synsets[number, 0] = (number + 1, wnid, words, 2 if number == 2 else 0)
-    file = io.BytesIO()
-    savemat(file, {"synsets": synsets})
-    return file.getvalue()
-
+SYNSETS = {"n02119789": "kit fox, Vulpes macrotis", "n01440764": "tench, Tinca tinca"}
 
 TRAIN_TARS = {
     "n01440764.tar": tar_bytes({"n01440764_10.JPEG": png(1), "n01440764_2.JPEG": png(2)}),
@@ -245,7 +210,7 @@ def test_ilsvrc_2012(tmp_path: Path, spool: Path) -> None:
     write_tar(tmp_path / "ILSVRC2012_img_val.tar", {f"ILSVRC2012_val_{n:08}.JPEG": png(10 + n) for n in (2, 1, 3)})
     write_tar(tmp_path / "ILSVRC2012_img_test.tar", {"ILSVRC2012_test_00000001.JPEG": png(99)})
     kit = "ILSVRC2012_devkit_t12/data"
-    truth = {f"{kit}/ILSVRC2012_validation_ground_truth.txt": b"2\n1\n1\n", f"{kit}/meta.mat": meta_mat(2012)}
+    truth = {f"{kit}/ILSVRC2012_validation_ground_truth.txt": b"2\n1\n1\n", f"{kit}/meta.mat": meta_mat(2012, SYNSETS)}
     write_tar(tmp_path / "ILSVRC2012_devkit_t12.tar.gz", truth, "w:gz")
     source = open_source(tmp_path, spool)
     assert read(source) == {
@@ -267,7 +232,7 @@ def test_ilsvrc_2010(tmp_path: Path, spool: Path) -> None:
     write_tar(tmp_path / "ILSVRC2010_images_test.tar", tested)
     write_tar(tmp_path / "patch_images.tar", {"patch_images/train/n02119789_1.JPEG": png(33)})
     (tmp_path / "ILSVRC2010_test_ground_truth.txt").write_text("1\n2\n")
-    truth = {"ILSVRC2010_validation_ground_truth.txt": b"2\n1\n", "meta.mat": meta_mat(2010)}
+    truth = {"ILSVRC2010_validation_ground_truth.txt": b"2\n1\n", "meta.mat": meta_mat(2010, SYNSETS)}
     kit = {f"devkit-1.0/data/{name}": content for name, content in truth.items()}
     write_tar(tmp_path / "ILSVRC2010_devkit-1.0.tar.gz", kit, "w:gz")
     assert read(open_source(tmp_path, spool)) == {

@@ -29,11 +29,13 @@ SIDE = 227
 class OurTraining:
     """The step of `alexnet train --recipe paper`, on a batch that is there already or one that is given."""
 
-    def __init__(self, batch_size: int, side: int = SIDE, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, batch_size: int, side: int = SIDE, dtype: torch.dtype | None = None, variant: str = "paper"
+    ) -> None:
         recipe = recipes()["paper"].override({"lr": 1e-4})
         self.device = choose_device()
         self.dtype = dtype or choose_precision("auto", self.device)
-        self.network = AlexNet("paper").to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = AlexNet(variant).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.working = WorkingNetwork(self.network, self.dtype)
         self.optimizers = make_optimizers(self.network, recipe)
         for optimizer in self.optimizers:

@@ -35,10 +35,13 @@ _TAR_ENDINGS = (".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz")
 def open_source(source: Any, spool: Path) -> Source:
     """List the pictures of `source`.
 
-    source: a path or "hf:NAME" as `KINDS` says, or an iterable of (picture, label) or (picture, label, split), picture
-    being a path, the bytes of a file, an array or a PIL image. spool: an existing folder for what has to be copied to
-    be read at random; it must last as long as the items. Raises AlexNetError when there is nothing to make of it.
+    source: a path or "hf:NAME" as `KINDS` says, an iterable of (picture, label) or (picture, label, split), picture
+    being a path, the bytes of a file, an array or a PIL image, or a list that was made before. spool: an existing
+    folder for what has to be copied to be read at random; it must last as long as the items. Raises AlexNetError when
+    there is nothing to make of it.
     """
+    if isinstance(source, Source):
+        return source
     if not isinstance(source, str | os.PathLike):
         return _from_python(source, spool)
     if str(source).startswith("hf:"):

@@ -64,6 +64,16 @@ class Experiment:
 
 CIFAR = "cifar-out"  # one copy of the pictures, and arms in common
 
+
+def _imagenet_claims() -> Iterator[Claim]:
+    """Tables 1 and 2: what one network reaches on ten views, as printed and as it was trained."""
+    for year, split, top1, top5 in (("2012", "val", 0.407, 0.182), ("2010", "test", 0.375, 0.170)):
+        for variant in ("paper", "released-2012"):
+            for top, published in (("top-1", top1), ("top-5", top5)):
+                key = f"{year}.{variant}.{split}.views_10.{top.replace('-', '')}_error.mean"
+                yield Claim(f"ILSVRC-{year} {split}, {top} error, {variant}", published, key)
+
+
 _ALL = (
     Experiment(
         "figure-1",
@@ -99,6 +109,13 @@ _ALL = (
         ),
         (0,),
         folder=CIFAR,
+    ),
+    Experiment(
+        "imagenet",
+        "tables 1 and 2: all of it on ILSVRC-2012 or 2010, with --data FOLDER of its tar files; --quick lists them, "
+        "trains on a picture of each class, and says what the whole would take",
+        tuple(_imagenet_claims()),
+        (0,),
     ),
     Experiment("solar", "the demo's training from scratch, measured on the 656 solar cells never seen"),
     Experiment(

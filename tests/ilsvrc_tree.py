@@ -1,0 +1,83 @@
+"""ILSVRC's own files, in small: the tar files and the devkit as its organisers lay them out."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.io import savemat
+
+Files = dict[str, bytes]
+
+
+def write_tar(path: Path, files: Files, mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        _add(archive, files)
+    return path
+
+
+def tar_bytes(files: Files) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        _add(archive, files)
+    return file.getvalue()
+
+
+def meta_mat(year: int, synsets: Mapping[str, str]) -> bytes:
+    """WordNet id → words in the order of their ILSVRC ids; behind them an inner node, which has no pictures."""
+    kinds = [(f"ILSVRC{year}_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
+    rows = np.empty((len(synsets) + 1, 1), dtype=kinds)
+    for number, (wnid, words) in enumerate({**synsets, "n99999999": "whole"}.items()):
+        rows[number, 0] = (number + 1, wnid, words, len(synsets) if number == len(synsets) else 0)
+    file = io.BytesIO()
+    savemat(file, {"synsets": rows})
+    return file.getvalue()
+
+
+def ilsvrc(root: Path, year: int, classes: int, validation: int, test: int = 0) -> list[str]:
+    """A folder with the files of 2012 or 2010: a training picture of each class, and so many of the others.
+
+    Returns the WordNet ids of the validation pictures.
+    """
+    rng = np.random.default_rng(year)
+    # Ids in another order than the names, as in the real one.
+    wnids = [f"n{number:08}" for number in rng.permutation(np.arange(1_440_764, 1_440_764 + classes))]
+    train = {f"{wnid}.tar": tar_bytes({f"{wnid}_{number}.JPEG": _jpeg(rng)}) for number, wnid in enumerate(wnids)}
+    truth = rng.integers(1, classes + 1, validation)
+    kit = {
+        "data/meta.mat": meta_mat(year, {wnid: f"thing {wnid[1:]}" for wnid in wnids}),
+        f"data/ILSVRC{year}_validation_ground_truth.txt": "".join(f"{number}\n" for number in truth).encode(),
+    }
+    images, inside, kit_name, around = {
+        2012: ("img", "", "devkit_t12", "ILSVRC2012_devkit_t12/"),
+        2010: ("images", "val/", "devkit-1.0", "devkit-1.0/"),
+    }[year]
+    root.mkdir(parents=True)
+    write_tar(root / f"ILSVRC{year}_{images}_train.tar", train)
+    pictures = {f"{inside}ILSVRC{year}_val_{number:08}.JPEG": _jpeg(rng) for number in range(1, validation + 1)}
+    write_tar(root / f"ILSVRC{year}_{images}_val.tar", pictures)
+    write_tar(root / f"ILSVRC{year}_{kit_name}.tar.gz", {around + name: kit[name] for name in kit}, "w:gz")
+    if test:
+        pictures = {f"test/ILSVRC{year}_test_{number:08}.JPEG": _jpeg(rng) for number in range(1, test + 1)}
+        write_tar(root / f"ILSVRC{year}_{images}_test.tar", pictures)
+        (root / f"ILSVRC{year}_test_ground_truth.txt").write_text("1\n" * test)
+    return [wnids[number - 1] for number in truth]
+
+
+def _add(archive: tarfile.TarFile, files: Files) -> None:
+    for name, content in files.items():
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+
+
+def _jpeg(rng: np.random.Generator) -> bytes:
+    """A few blurred colours, no two pictures alike."""
+    file = io.BytesIO()
+    colours = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+    colours.resize((80, 64), Image.Resampling.BILINEAR).save(file, "JPEG", quality=80)
+    return file.getvalue()

@@ -7,8 +7,8 @@ BIN := .venv/bin
 demo: venv          ## solar cells: prepare, train, measure, classify ten, show (about a quarter of an hour on two cores)
 	$(BIN)/alexnet demo
 
-test: lint types browser    ## lint, types and the tests
-	$(BIN)/pytest
+test: lint types browser    ## lint, types and the tests, two at a time
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test-long: venv     ## the tests that take minutes: processes killed, hosts cut off, four processes
 	$(BIN)/pytest -m long

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import AlexNetError
-from alexnet.model import AlexNet, Weighted
+from alexnet.model import SWITCHES, AlexNet, Weighted
 from alexnet.recipe import IMAGENET, STARTER
 from alexnet.run import Config
 from alexnet.weights.foreign import Foreign, shape_words
@@ -57,8 +57,7 @@ def source_words(name: str) -> str:
 def network_of(source: Foreign) -> dict[str, Any]:
     """The values of a recipe that make the network of `source`."""
     switches = source.config.switches if source.config else source.switches
-    names = ("activation", "normalization", "pooling")
-    return {"variant": source.variant, **{name: switches.get(name) for name in names}}
+    return {"variant": source.variant, **{name: switches.get(name) for name in SWITCHES}}
 
 
 def find_start(config: Config) -> Start:

@@ -140,6 +140,39 @@ _ALL = (
         folder=ABLATION,
         of_any_set=True,
     ),
+    Experiment(
+        "ensemble",
+        "one, three and five of these networks averaged (6, table 2)",
+        (
+            Claim("error of one network", 0.407, "networks.1.mean"),
+            Claim("error of five averaged", 0.381, "networks.5.mean"),
+            Claim("what averaging five takes away", -0.026, "networks.5.difference", "points"),
+        ),
+        folder=ABLATION,
+        quick_seeds=3,
+        of_any_set=True,
+    ),
+    Experiment(
+        "views",
+        "one view of each picture against ten, by the same networks (4.1)",
+        (
+            Claim("error with one view", 0.390, "one_view.mean"),
+            Claim("error with ten", 0.375, "ten_views.mean"),
+            Claim("what ten take away", -0.015, "difference.mean", "points"),
+        ),
+        folder=ABLATION,
+        quick_seeds=3,
+        of_any_set=True,
+    ),
+    Experiment(
+        "towers",
+        "does one of two towers learn colour, the other grey? (6.1, figure 3; needs --data of colour photographs)",
+        (
+            Claim("saturation of the more colourful tower's first kernels", None, "more_colourful.mean", "number"),
+            Claim("saturation of the paler tower's", None, "paler.mean", "number"),
+        ),
+        (0, 1, 2),
+    ),
     Experiment("solar", "the demo's training from scratch, measured on the 656 solar cells never seen"),
     Experiment(
         "small", "does the loss fall in the first tenth of a run, on 12, 200, 2,000 and 95 : 5 unbalanced pictures?"

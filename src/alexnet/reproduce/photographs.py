@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from alexnet import solar
-from alexnet.data.dataset import PreparedDataset
+from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.items import Reader
 from alexnet.data.sources import open_source
 from alexnet.errors import UsageError
@@ -39,6 +39,11 @@ def photographs(work: Path, data: Sequence[str], quick: bool = False) -> Prepare
         few = lambda: first_of_each(source(), QUICK_TRAINING, QUICK_TESTED)  # noqa: E731
         return prepared(few, folder / "few", size=QUICK_SIZE, progress=False)
     return prepared(lambda: first_of_each(source(), TRAINING, TESTED) if data else source(), folder / "data")
+
+
+def test_pictures(dataset: PreparedDataset) -> Split:
+    """What the networks are measured on."""
+    return dataset.split("test" if "test" in dataset.splits else "val")
 
 
 def first_of_each(source: Path, training: int, tested: int) -> Iterator[tuple[bytes, str, str | None]]:

@@ -58,7 +58,7 @@ CHANGES = {
     "without-conv3": Change("without conv3", {"without": "conv3"}, 0.02),
     "without-conv4": Change("without conv4", {"without": "conv4"}, 0.02),
     "without-conv5": Change("without conv5", {"without": "conv5"}, 0.02),
-    "batch": Change("batch normalisation instead", {"normalization": "batch"}),
+    "batch": Change("batch normalisation instead of LRN", {"normalization": "batch"}),
     "paper-init": Change("N(0, 0.01²) instead of He's", {"init": "paper"}),
 }
 QUICK_CHANGES = (FULL, "tanh", "without-conv4")
@@ -218,7 +218,7 @@ def figure(report: dict[str, Any]) -> Figure:
     axes.set_xlabel("Points of error more than the whole network")
     axes.plot([], [], ".", color=INK, label="a seed")
     axes.plot([], [], "D", color=ORANGE, markersize=5, label="the paper, on ImageNet")
-    axes.legend(loc="best")
+    drawing.legend(loc="outside lower center", ncols=2)
     pictures = f"{report['pictures'].get('train', 0):,} training pictures"
     axes.set_title(f"One thing changed: {report['set']}, {pictures}")
     return drawing

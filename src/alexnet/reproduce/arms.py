@@ -72,7 +72,7 @@ def compared(differences: Sequence[float]) -> dict[str, Any]:
     A mean of less than two standard errors is inside the noise. Of three seeds that is said too seldom: differences of
     luck alone are outside in 18 of 100 cases, and `p` says in how many they would be as large as this one.
     """
-    from scipy.stats import t
+    from scipy.special import stdtr
 
     found = spread(differences)
     deviation, mean = found["standard_deviation"], found["mean"]
@@ -84,6 +84,6 @@ def compared(differences: Sequence[float]) -> dict[str, Any]:
     return {
         **found,
         "standard_error": error,
-        "p": 2 * float(t.sf(abs(mean) / error, len(differences) - 1)) if error else float(mean == 0),
+        "p": 2 * float(stdtr(len(differences) - 1, -abs(mean) / error)) if error else float(mean == 0),
         "verdict": f"{words}: inside the noise" if inside else f"{words}: {'worse' if mean > 0 else 'better'}",
     }

@@ -168,8 +168,12 @@ _ALL = (
         "towers",
         "does one of two towers learn colour, the other grey? (6.1, figure 3; needs --data of colour photographs)",
         (
-            Claim("saturation of the more colourful tower's first kernels", None, "more_colourful.mean", "number"),
-            Claim("saturation of the paler tower's", None, "paler.mean", "number"),
+            Claim(
+                "saturation of the more colourful tower's first kernels", None, "kernels.more_colourful.mean", "number"
+            ),
+            Claim("saturation of the paler tower's", None, "kernels.paler.mean", "number"),
+            Claim("the same of what training added: more colourful", None, "learned.more_colourful.mean", "number"),
+            Claim("the same of what training added: paler", None, "learned.paler.mean", "number"),
         ),
         (0, 1, 2),
     ),

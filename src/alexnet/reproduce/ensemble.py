@@ -62,9 +62,10 @@ def reproduce(
 def verdict(one: Sequence[float], together: float, size: int, pictures: int) -> str:
     """What the average of `size` networks is worth, beside each alone and beside what a single picture weighs."""
     beaten = sum(together < error for error in one)
+    difference = (together - statistics.mean(one)) * 100
     return (
-        f"{size} networks: {(together - statistics.mean(one)) * 100:+.1f} points of error against one on average, better "
-        f"than {beaten} of the {len(one)} alone; one picture of the test is {100 / pictures:.2f} points"
+        f"{size} networks: {difference:+.1f} points of error against one on average, better than {beaten} of the "
+        f"{len(one)} alone; one picture of the test is {100 / pictures:.2f} points"
     )
 
 

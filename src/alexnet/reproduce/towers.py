@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +15,12 @@ from torch import Tensor
 from alexnet.data.dataset import PreparedDataset
 from alexnet.errors import UsageError
 from alexnet.files import write_whole
-from alexnet.model import AlexNet, towers_of
 from alexnet.provenance import provenance, write_result
 from alexnet.recipe import recipes
 from alexnet.reproduce.arms import measured, prepared, spread, trained
 from alexnet.reproduce.photographs import QUICK_TESTED, QUICK_TRAINING, first_of_each
 from alexnet.run import Run
-from alexnet.show.kernels import kernel_tiles
+from alexnet.show.kernels import COLUMNS, tiles_of
 from alexnet.show.mosaic import mosaic
 from alexnet.show.style import Figure, bare, drawn, new, png
 
@@ -33,17 +33,19 @@ CHANGES: dict[str, Any] = {
     "side": 67,
     "batch_size": 64,
     "epochs": 20,
+    "lr": 0.03,
     "schedule": "cosine",
     "warmup": 0.05,
     "keep": "last",
 }
 """Beside the recipe `paper`: small pictures make it cheap, and the kernels of 11×11 are the same."""
-QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 24}
+QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 8}
 DEALS = 100_000
 CHANCE = 0.05
 """A difference that dealing kernels at random reaches more seldom is none of chance."""
 UNTRAINED = (2 / 3) ** 0.5
 """The saturation of kernels of independent numbers: two of three directions of colour are off the grey axis."""
+KINDS = {"kernels": "kernels", "learned": "what training added", "untrained": "the first weights"}
 
 
 def reproduce(
@@ -51,7 +53,7 @@ def reproduce(
 ) -> str:
     """Train two towers on the colour photographs `data` with each seed, and measure how colourful their kernels are.
 
-    Returns the verdict.
+    Returns the verdicts.
     """
     if len(data) != 1:
         raise UsageError("name one set of colour photographs with --data: any source that `alexnet prepare` takes")
@@ -59,17 +61,13 @@ def reproduce(
     values = CHANGES | QUICK if quick else CHANGES
     runs = {seed: work / f"seed-{seed}{'-quick' * quick}" for seed in seeds}
     entries = [_entry(dataset, run, seed, values) for seed, run in runs.items()]
-    differences = [entry["difference"] for entry in entries]
     report = {
         "what": "saturation of a first-layer kernel: the root of the share of its sum of squares that is off the grey "
         "axis, where red, green and blue are the same; 0 is grey, 1 is nothing but colour. Its mean over each tower, "
-        "their difference, and how often so large a one comes of dealing the kernels to two towers at random",
+        "their difference, and how often (p) so large a one comes of dealing the kernels to two towers at random; of "
+        "the kernels, of what training has added to their first weights, and of those",
         "saturation_of_independent_numbers": UNTRAINED,
-        "paler": spread([min(entry["towers"]) for entry in entries]),
-        "more_colourful": spread([max(entry["towers"]) for entry in entries]),
-        "difference": spread(differences),
-        "untrained_difference": spread([entry["untrained"]["difference"] for entry in entries]),
-        "verdict": verdict(differences, [entry["p"] for entry in entries]),
+        **{kind: _over_seeds([entry[kind] for entry in entries]) for kind in KINDS},
         "deals": DEALS,
         "pictures": {"from": Path(data[0]).name} | {split: len(dataset.split(split)) for split in dataset.splits},
         "recipe": recipes()["paper"].override(values).to_dict(),
@@ -78,8 +76,8 @@ def reproduce(
         **provenance(command),
     }
     write_result(results, report)
-    write_whole(results.with_suffix(".png"), png(figure([Run.open(run).load()[0] for run in runs.values()], entries)))
-    return str(report["verdict"])
+    write_whole(results.with_suffix(".png"), png(figure([_weights(Run.open(run)) for run in runs.values()], entries)))
+    return "\n".join(f"{words}: {report[kind]['verdict']}" for kind, words in KINDS.items())
 
 
 def _pictures(work: Path, source: str, quick: bool) -> PreparedDataset:
@@ -96,11 +94,9 @@ def _entry(dataset: PreparedDataset, run: Path, seed: int, values: dict[str, Any
         print(f"seed {seed}:", file=sys.stderr)
         done = trained(dataset.path, run, recipe="paper", seed=seed, **values)
         epochs = done.metrics("epoch")
-        torch.manual_seed(seed)
         return {
             "seed": seed,
-            **_measured(done.load()[0]),
-            "untrained": _measured(done.config.network()),
+            **{kind: _of_towers(weight) for kind, weight in _weights(done).items()},
             "train_loss": [epoch["train_loss"] for epoch in epochs],
             "train_error": [epoch["train_error"] for epoch in epochs],
             "validation_error": [epoch.get("validation_error") for epoch in epochs],
@@ -110,15 +106,34 @@ def _entry(dataset: PreparedDataset, run: Path, seed: int, values: dict[str, Any
     return measured(run.with_suffix(".json"), measure)
 
 
-def _measured(network: AlexNet) -> dict[str, Any]:
-    """Saturation of every kernel and the mean of each tower; their difference, and its chance."""
-    kernels = saturation(network.state_dict()["conv1.weight"])
-    towers = [float(tower.mean()) for tower in np.split(kernels, towers_of(network))]
+def _weights(run: Run) -> dict[str, Tensor]:
+    """The first layer of a trained network, less its first weights, and those."""
+    kernels = run.load()[0].state_dict()["conv1.weight"]
+    torch.manual_seed(run.config.recipe.seed)  # as the training drew them
+    first = run.config.network().state_dict()["conv1.weight"]
+    return {"kernels": kernels, "learned": kernels - first, "untrained": first}
+
+
+def _of_towers(weight: Tensor) -> dict[str, Any]:
+    """Saturation of every kernel and the mean of each half of them; their difference, and its chance."""
+    kernels = saturation(weight)
+    towers = [float(tower.mean()) for tower in np.split(kernels, 2)]
     return {
         "towers": towers,
         "difference": max(towers) - min(towers),
         "p": chance(kernels),
-        "kernels": kernels.round(4).tolist(),
+        "each": kernels.round(4).tolist(),
+    }
+
+
+def _over_seeds(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    differences, chances = ([one[name] for one in found] for name in ("difference", "p"))
+    return {
+        "paler": spread([min(one["towers"]) for one in found]),
+        "more_colourful": spread([max(one["towers"]) for one in found]),
+        "difference": spread(differences),
+        "p": chances,
+        "verdict": verdict(differences, chances),
     }
 
 
@@ -144,22 +159,24 @@ def chance(kernels: np.ndarray, deals: int = DEALS) -> float:
 def verdict(differences: Sequence[float], chances: Sequence[float]) -> str:
     """Whether one tower is more colourful than chance makes it, in words."""
     apart = sum(p < CHANCE for p in chances)
-    mean = sum(differences) / len(differences)
     return (
-        f"the towers' saturation differs by {mean:.2f} on average; by more than chance in {apart} of {len(chances)} "
-        f"seeds (p below {CHANCE:g})"
+        f"saturation of the towers differs by {statistics.mean(differences):.2f}, by more than chance in {apart} of "
+        f"{len(chances)} seeds (p below {CHANCE:g})"
     )
 
 
 @drawn
-def figure(networks: Sequence[AlexNet], entries: Sequence[dict[str, Any]]) -> Figure:
-    """The kernels of each seed, a tower beside the other, with their mean saturation."""
-    tiles = [np.split(kernel_tiles(network), towers_of(network)) for network in networks]
-    pictures = [[mosaic(tower, columns=8, gap=2, enlarge=3) for tower in towers] for towers in tiles]
-    drawing = new(2.6 * len(pictures), width=6.4)
-    for row, entry, towers in zip(drawing.subplots(len(pictures), 2, squeeze=False), entries, pictures, strict=True):
-        for number, (axes, picture) in enumerate(zip(row, towers, strict=True)):
-            bare(axes).imshow(picture)
-            words = f"Seed {entry['seed']}, tower {number + 1}: saturation {entry['towers'][number]:.2f}"
-            axes.set_title(words, fontsize=8)
+def figure(weights: Sequence[dict[str, Tensor]], entries: Sequence[dict[str, Any]]) -> Figure:
+    """The kernels of each seed and what training added to them, a tower beside the other, with the mean saturation."""
+    drawing = new(2.0 * len(entries), width=7)
+    rows = [
+        (kind, entry, np.split(tiles_of(found[kind]), 2))
+        for found, entry in zip(weights, entries, strict=True)
+        for kind in ("kernels", "learned")
+    ]
+    for row, (kind, entry, towers) in zip(drawing.subplots(len(rows), 2, squeeze=False), rows, strict=True):
+        for number, (axes, tower) in enumerate(zip(row, towers, strict=True)):
+            bare(axes).imshow(mosaic(tower, COLUMNS, gap=2, enlarge=3))
+            saturation = f"tower {number + 1}, saturation {entry[kind]['towers'][number]:.2f}"
+            axes.set_title(f"Seed {entry['seed']}, {KINDS[kind]}: {saturation}", fontsize=7)
     return drawing

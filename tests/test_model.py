@@ -40,6 +40,7 @@ HALF = 17_472 + 153_728 + 221_376 + 331_968 + 442_624 + 37_752_832 + 16_781_312 
 PARAMETERS = {
     "paper": 60_965_224,
     "one-tower": 62_378_344,
+    "paper-half": HALF,
     "convolutions": 2_334_080 + 9216 * 1000 + 1000,
     "one-weird-trick": 61_100_840,
     "caffe": 60_965_224,
@@ -53,6 +54,7 @@ PARAMETERS = {
     "cifar-11pct": 64 * 76 + 64 * 1601 + 36 * (64 * 577 + 32 * 577) + 1000 * 1153,
 }
 SHAPES = {
+    "paper-half": [(48, 55, 55), (128, 27, 27), (192, 13, 13), (192, 13, 13), (256, 13, 13)],
     "one-weird-trick": [(64, 55, 55), (192, 27, 27), (384, 13, 13), (256, 13, 13), (256, 13, 13)],
     "released-2012-half": [(48, 55, 55), (128, 27, 27), (192, 13, 13), (192, 13, 13), (256, 13, 13)],
 }
@@ -64,9 +66,9 @@ def shadow(variant: str, num_classes: int = 1000, **switches: object) -> AlexNet
         return AlexNet(variant, num_classes, **switches)
 
 
-def sharp_network(variant: str, seed: int = 0) -> AlexNet:
+def sharp_network(variant: str, seed: int = 0, **switches: object) -> AlexNet:
     """A float64 network whose every weight, bias and normalisation matters for what comes out."""
-    network = shadow(variant, 7).to_empty(device="cpu").eval()
+    network = shadow(variant, 7, **switches).to_empty(device="cpu").eval()
     torch.manual_seed(seed)
     network.initialize("he")
     nn.init.normal_(network.logits.weight, std=0.05)
@@ -132,20 +134,25 @@ def ref_head(x: Tensor, p: dict[str, Tensor], seen: dict[str, Tensor]) -> Tensor
     return seen["logits"]
 
 
-def ref_paper(x: Tensor, p: dict[str, Tensor], seen: dict[str, Tensor], caffe: bool = False) -> Tensor:
+def ref_paper(x: Tensor, p: dict[str, Tensor], seen: dict[str, Tensor], caffe: bool = False, towers: int = 2) -> Tensor:
     """Sections 3.1 to 3.5 (paper), or bvlc_alexnet: k = 1, alpha / n, windows across all maps."""
-    norm = {"towers": 1, "k": 1.0, "alpha": 1e-4 / 5} if caffe else {"towers": 2, "k": 2.0, "alpha": 1e-4}
+    norm = {"towers": 1, "k": 1.0, "alpha": 1e-4 / 5} if caffe else {"towers": towers, "k": 2.0, "alpha": 1e-4}
     seen["conv1"] = ref_conv(x, p, "conv1", stride=4).clamp(min=0)
     seen["norm1"] = ref_lrn(seen["conv1"], **norm)
     seen["pool1"] = ref_pool(seen["norm1"])
-    seen["conv2"] = ref_conv(seen["pool1"], p, "conv2", pad=2, towers=2).clamp(min=0)
+    seen["conv2"] = ref_conv(seen["pool1"], p, "conv2", pad=2, towers=towers).clamp(min=0)
     seen["norm2"] = ref_lrn(seen["conv2"], **norm)
     seen["pool2"] = ref_pool(seen["norm2"])
-    seen["conv3"] = ref_conv(seen["pool2"], p, "conv3", pad=1).clamp(min=0)
-    seen["conv4"] = ref_conv(seen["conv3"], p, "conv4", pad=1, towers=2).clamp(min=0)
-    seen["conv5"] = ref_conv(seen["conv4"], p, "conv5", pad=1, towers=2).clamp(min=0)
-    seen["pool5"] = ref_pool(seen["conv5"])
+    x = seen["pool2"]
+    for name, parts in (("conv3", 1), ("conv4", towers), ("conv5", towers)):
+        if f"{name}.weight" in p:
+            x = seen[name] = ref_conv(x, p, name, pad=1, towers=parts).clamp(min=0)
+    seen["pool5"] = ref_pool(x)
     return ref_head(seen["pool5"], p, seen)
+
+
+def ref_half(x: Tensor, p: dict[str, Tensor], seen: dict[str, Tensor]) -> Tensor:
+    return ref_paper(x, p, seen, towers=1)
 
 
 def ref_caffe(x: Tensor, p: dict[str, Tensor], seen: dict[str, Tensor]) -> Tensor:
@@ -363,6 +370,57 @@ def test_224_with_the_overhanging_window_equals_227_with_zeros_right_and_below()
 
 
 # Switches.
+
+
+@pytest.mark.parametrize(
+    ("variant", "without", "reference"),
+    [
+        ("paper", "conv3", ref_paper),
+        ("paper", "conv4", ref_paper),
+        ("paper", "conv5", ref_paper),
+        ("paper-half", None, ref_half),
+        ("paper-half", "conv4", ref_half),
+    ],
+)
+@torch.no_grad()
+def test_the_network_without_a_layer_and_that_of_one_gpu_equal_the_printed_formulas(variant, without, reference):
+    network, x = sharp_network(variant, without=without), pixels(1, 227)
+    weights = dict(network.named_parameters())
+    assert [name for name in ("conv3", "conv4", "conv5") if f"{name}.weight" not in weights] == [without] * bool(
+        without
+    )
+    seen: dict[str, Tensor] = {}
+    expected = reference(x, weights, seen)
+    assert relative_error(network(x), expected) < 1e-10
+    for layer, value in seen.items():
+        assert relative_error(network.features(x, layer), value) < 1e-10, layer
+    assert relative_error(WorkingNetwork(network.float())(x.float()), expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("variant", "without", "left"),
+    [
+        ("paper", "conv2", "conv1 relu1 norm1 pool1 pool2 conv3"),
+        ("caffenet", "conv2", "conv1 relu1 pool1 norm1 pool2 conv3"),
+        ("released-2012", "conv5", "conv4 relu4 pool5 fc6"),
+        ("released-2012-six-conv", "conv6", "conv5 pool5 relu5 fc6"),
+        ("one-weird-trick", "conv5", "conv4 relu4 pool5 drop5 fc6"),
+        ("cifar-13pct", "local3", "pool2 local4 relu4 logits"),
+    ],
+)
+def test_what_is_done_to_a_layer_left_out_goes_with_it_and_a_pooling_stays(variant: str, without: str, left: str):
+    assert f" {left} " in f" {' '.join(shadow(variant, without=without).layer_names())} "
+
+
+def test_left_out_with_batch_normalisation_and_with_response_normalisation_added():
+    assert "batch4" not in shadow("paper", normalization="batch", without="conv4").layer_names()
+    assert "norm2" not in shadow("one-weird-trick", normalization="lrn", without="conv2").layer_names()
+
+
+@pytest.mark.parametrize("without", ["conv1", "fc6", "logits", "conv6", "pool1", ""])
+def test_what_can_not_be_left_out_lists_what_can(without: str):
+    with pytest.raises(UsageError, match=f"'{without}'.*conv2, conv3, conv4, conv5$"):
+        shadow("paper", without=without)
 
 
 def test_tanh_replaces_every_relu() -> None:

@@ -262,7 +262,7 @@ def reproduce(options: argparse.Namespace) -> None:
     if options.experiment not in experiments():
         raise UsageError(f"no experiment {options.experiment!r}; there are: {', '.join(experiments())}")
     experiment = experiments()[options.experiment]
-    seeds = options.seeds or experiment.seeds[: 1 if options.quick else None]
+    seeds = options.seeds or experiment.seeds[: experiment.quick_seeds if options.quick else None]
     words = ["alexnet", "reproduce", experiment.name, "--seeds", *map(str, seeds)]
     words += [word for folder in options.data for word in ("--data", Path(folder).name)]
     words += [word for name in options.only for word in ("--only", name)]
@@ -276,7 +276,7 @@ def reproduce(options: argparse.Namespace) -> None:
     work = Path(options.out or ("quick-out" if options.quick else experiment.folder or f"{experiment.name}-out"))
     # What was tried quickly is no result: it stays where it was made.
     folder = work if options.quick else RESULTS
-    results = Path(options.results or folder / f"{experiment.name}.json")
+    results = Path(options.results or folder / experiment.file(options.data))
     print(function(work, results, seeds, " ".join(words), **given))
     print(f"all of it in {results}", file=sys.stderr)
 
@@ -499,7 +499,7 @@ def _add_demo(verbs: Any) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="transfer: arms whose name begins so, as in solar/100/starter (may be given again)",
+        help="transfer, ablation: arms whose name begins so, as in solar/100/starter or tanh (may be given again)",
     )
     verb.add_argument(
         "--variant",

@@ -19,6 +19,8 @@ from alexnet.recipe import INITIALIZATIONS
 ACTIVATIONS = ("relu", "tanh")
 NORMALIZATIONS = ("lrn", "none", "batch")
 POOLINGS = ("overlapping", "non-overlapping")
+SWITCHES = ("activation", "normalization", "pooling", "without")
+"""What of a recipe changes the layers of a variant that have weights to go with them."""
 
 T = TypeVar("T")
 
@@ -121,6 +123,11 @@ class Variant:
     layers: tuple[Layer, ...]
 
 
+Kernels = tuple[int, int, int, int, int]
+WHOLE, HALF = (96, 256, 384, 384, 256), (48, 128, 192, 192, 256)
+"""Kernels of the five convolutions: on two GPUs, and on one (paper, section 3.2)."""
+
+
 def _head() -> tuple[Layer, ...]:
     """fc6, fc7 and the logits, with dropout on the *outputs* of fc6 and fc7 (paper, section 4.2)."""
     return (
@@ -130,20 +137,21 @@ def _head() -> tuple[Layer, ...]:
     )
 
 
-def _paper_convolutions(*, towers: int, norm_groups: int) -> tuple[Layer, ...]:
+def _paper_convolutions(*, towers: int, kernels: Kernels = WHOLE) -> tuple[Layer, ...]:
+    n1, n2, n3, n4, n5 = kernels
     return (
-        *(Conv("conv1", 96, 11, stride=4, overhang=True), Activation("relu1")),
-        *(LocalNorm("norm1", norm_groups), Pool("pool1")),
-        *(Conv("conv2", 256, 5, padding=2, groups=towers), Activation("relu2")),
-        *(LocalNorm("norm2", norm_groups), Pool("pool2")),
-        *(Conv("conv3", 384, 3, padding=1), Activation("relu3")),
-        *(Conv("conv4", 384, 3, padding=1, groups=towers), Activation("relu4")),
-        *(Conv("conv5", 256, 3, padding=1, groups=towers), Activation("relu5"), Pool("pool5")),
+        *(Conv("conv1", n1, 11, stride=4, overhang=True), Activation("relu1")),
+        *(LocalNorm("norm1", towers), Pool("pool1")),
+        *(Conv("conv2", n2, 5, padding=2, groups=towers), Activation("relu2")),
+        *(LocalNorm("norm2", towers), Pool("pool2")),
+        *(Conv("conv3", n3, 3, padding=1), Activation("relu3")),
+        *(Conv("conv4", n4, 3, padding=1, groups=towers), Activation("relu4")),
+        *(Conv("conv5", n5, 3, padding=1, groups=towers), Activation("relu5"), Pool("pool5")),
     )
 
 
-def _paper_like(*, towers: int, norm_groups: int) -> tuple[Layer, ...]:
-    return (*_paper_convolutions(towers=towers, norm_groups=norm_groups), *_head())
+def _paper_like(*, towers: int, kernels: Kernels = WHOLE) -> tuple[Layer, ...]:
+    return (*_paper_convolutions(towers=towers, kernels=kernels), *_head())
 
 
 def _caffe(*, pool_first: bool) -> tuple[Layer, ...]:
@@ -166,7 +174,7 @@ def _caffe(*, pool_first: bool) -> tuple[Layer, ...]:
 
 def _released(
     *,
-    kernels: tuple[int, int, int, int, int] = (96, 256, 384, 384, 256),
+    kernels: Kernels = WHOLE,
     towers: int = 2,
     normalized: bool = True,
     sixth: bool = False,
@@ -237,17 +245,22 @@ _VARIANTS = (
     Variant(
         "paper",
         "The network of the paper: two towers, response normalisation as printed, overlapping pooling.",
-        *(227, "paper", _paper_like(towers=2, norm_groups=2)),
+        *(227, "paper", _paper_like(towers=2)),
     ),
     Variant(
         "one-tower",
         "The paper's network without towers: every kernel sees all maps below.",
-        *(227, "paper", _paper_like(towers=1, norm_groups=1)),
+        *(227, "paper", _paper_like(towers=1)),
+    ),
+    Variant(
+        "paper-half",
+        "The paper's one-GPU network of section 3.2: one tower, half the kernels in conv1 to conv4.",
+        *(227, "paper", _paper_like(towers=1, kernels=HALF)),
     ),
     Variant(
         "convolutions",
         "The paper's five convolutions, and the classes straight from pool5: what the starter was trained as.",
-        *(227, "he", (*_paper_convolutions(towers=2, norm_groups=2), Full("logits", None))),
+        *(227, "he", (*_paper_convolutions(towers=2), Full("logits", None))),
     ),
     Variant(
         "one-weird-trick",
@@ -271,8 +284,8 @@ _VARIANTS = (
     ),
     Variant(
         "released-2012-half",
-        "Configuration #145-half: the paper's one-GPU network of section 3.2, half the kernels in conv1 to conv4.",
-        *(224, "released-2012", _released(kernels=(48, 128, 192, 192, 256), towers=1)),
+        "Configuration #145-half: the one-GPU network of section 3.2, half the kernels in conv1 to conv4.",
+        *(224, "released-2012", _released(kernels=HALF, towers=1)),
     ),
     Variant(
         "released-2012-six-conv",
@@ -396,6 +409,7 @@ class AlexNet(nn.Module):
     - `activation`: "relu" or "tanh" (3.1);
     - `normalization`: "lrn", "none", or "batch": batch normalisation between every convolution and what follows it;
     - `pooling`: "overlapping" (3×3, stride 2) or "non-overlapping" (2×2, stride 2) (3.4);
+    - `without`: a convolution to leave out, any but the first, with its non-linearity and normalisation (7);
     - `dropout`: the probability of dropping a unit; 0 for none (4.2);
     - `init`: "paper" (5), "released-2012", "cuda-convnet" (that of the variant's table), or "he", which trains at
       once on few pictures.
@@ -411,6 +425,7 @@ class AlexNet(nn.Module):
         activation: str | None = None,
         normalization: str | None = None,
         pooling: str | None = None,
+        without: str | None = None,
         dropout: float | None = None,
         init: str | None = None,
     ) -> None:
@@ -432,7 +447,10 @@ class AlexNet(nn.Module):
         self.num_classes = num_classes
         self.input_size = table.input_size
         self.init = init or table.init
-        for name, module in _modules(table, num_classes, activation, normalization, pooling, dropout):
+        layers = _with_lrn(table.layers) if normalization == "lrn" else table.layers
+        if without is not None:
+            layers = _left_out(layers, without, variant)
+        for name, module in _modules(layers, self.input_size, num_classes, activation, normalization, pooling, dropout):
             self.add_module(name, module)
         self.initialize(self.init)
 
@@ -581,19 +599,17 @@ class LayerCost:
     neurons: int
 
 
-def _modules(  # noqa: PLR0912
-    variant: Variant,
+def _modules(
+    layers: tuple[Layer, ...],
+    side: int,
     num_classes: int,
     activation: str | None,
     normalization: str | None,
     pooling: str | None,
     dropout: float | None,
 ) -> Iterator[tuple[str, nn.Module]]:
-    """The variant's table, with the switches applied, as named modules."""
-    layers = variant.layers
-    if normalization == "lrn" and not any(isinstance(row, LocalNorm) for row in layers):
-        layers = tuple(_with_lrn(layers))
-    maps, side, flat = 3, variant.input_size, False
+    """A table for pictures of `side` pixels, with the switches applied, as named modules."""
+    maps, flat = 3, False
     for row in layers:
         match row:
             case Conv(name, kernels, size, stride, padding, groups, overhang):
@@ -632,12 +648,30 @@ def _modules(  # noqa: PLR0912
                 maps = units or num_classes
 
 
-def _with_lrn(layers: tuple[Layer, ...]) -> Iterator[Layer]:
-    """Response normalisation where the paper has it: after the first and second non-linearity (section 3.5)."""
+def _with_lrn(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """Response normalisation where the paper has it, unless there is some: after the first and second non-linearity."""
+    if any(isinstance(row, LocalNorm) for row in layers):
+        return layers
+    added: list[Layer] = []
     for row in layers:
-        yield row
+        added.append(row)
         if isinstance(row, Activation) and row.name in ("relu1", "relu2"):
-            yield LocalNorm(f"norm{row.name[-1]}")
+            added.append(LocalNorm(f"norm{row.name[-1]}"))
+    return tuple(added)
+
+
+def _left_out(layers: tuple[Layer, ...], name: str, variant: str) -> tuple[Layer, ...]:
+    """The table without a convolution and what is done to its maps; a pooling stays, for what is above it."""
+    convolutions = [row.name for row in layers if isinstance(row, Conv | Local)]
+    named(name, dict.fromkeys(convolutions[1:]), f"convolution to leave out of {variant}:")
+    kept: list[Layer] = []
+    out = False
+    for row in layers:
+        if isinstance(row, Weights):
+            out = row.name == name
+        if not out or isinstance(row, Pool | Dropout):
+            kept.append(row)
+    return tuple(kept)
 
 
 def _shape_words(module: nn.Module) -> tuple[str, str, str]:  # noqa: PLR0911

@@ -42,6 +42,7 @@ class Recipe:
     activation: str | None = _option(None, "the non-linearity", ("relu", "tanh"))
     normalization: str | None = _option(None, "response normalisation or another", ("lrn", "none", "batch"))
     pooling: str | None = _option(None, "3×3 or 2×2 windows, stride 2", ("overlapping", "non-overlapping"))
+    without: str | None = _option(None, "a convolution to leave out, any but the first, as conv4")
     dropout: float | None = _option(None, "probability of dropping a unit; 0 for none")
     init: str | None = _option(
         None,

@@ -22,7 +22,7 @@ from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import PreparedDataset
 from alexnet.errors import AlexNetError
 from alexnet.files import write_whole
-from alexnet.model import AlexNet
+from alexnet.model import SWITCHES, AlexNet
 from alexnet.recipe import Recipe
 
 FORMAT_VERSION = 1
@@ -59,8 +59,7 @@ class Config:
     @property
     def switches(self) -> dict[str, str]:
         """What of the recipe's network is other than its variant has it, of what changes its layers."""
-        names = ("activation", "normalization", "pooling")
-        return {name: value for name in names if (value := getattr(self.recipe, name)) is not None}
+        return {name: value for name in SWITCHES if (value := getattr(self.recipe, name)) is not None}
 
     @cached_property
     def labels(self) -> list[str]:
@@ -80,9 +79,7 @@ class Config:
         return AlexNet(
             recipe.variant,
             len(self.classes),
-            activation=recipe.activation,
-            normalization=recipe.normalization,
-            pooling=recipe.pooling,
+            **self.switches,
             dropout=recipe.dropout,
             init=recipe.scheme,
         )

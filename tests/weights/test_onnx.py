@@ -31,6 +31,7 @@ SWITCHES = [
     {"normalization": "none"},
     {"activation": "tanh"},
     {"pooling": "non-overlapping"},
+    {"without": "conv4"},
 ]
 
 

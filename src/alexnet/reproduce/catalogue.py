@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -45,7 +46,8 @@ class Experiment:
     """One thing that `alexnet reproduce` repeats: the function `reproduce` of a module of this package.
 
     `module`: its name, by default the experiment's own; `values`: what it is called with for this experiment; `folder`:
-    where the runs go, for experiments that share some.
+    where the runs go, for experiments that share some; `quick_seeds`: how many of them `--quick` takes. `of_any_set`:
+    `--data` is another set of pictures, with results of its own.
     """
 
     name: str
@@ -55,6 +57,12 @@ class Experiment:
     module: str | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
     folder: str | None = None
+    quick_seeds: int = 1
+    of_any_set: bool = False
+
+    def file(self, data: Sequence[str]) -> str:
+        """The name of the results: NAME.json, or NAME-SET.json."""
+        return f"{'-'.join([self.name, *filter(None, [set_name(data)])]) if self.of_any_set else self.name}.json"
 
     def function(self) -> Callable[..., str]:
         """What does it: (work folder, file for the results, seeds, command, and what of `options` it takes)."""
@@ -62,7 +70,17 @@ class Experiment:
         return partial(import_module(f"alexnet.reproduce.{name}").reproduce, **self.values)
 
 
+def set_name(data: Sequence[str]) -> str | None:
+    """What the pictures of `--data` are called in the name of a file; None without."""
+    return re.sub("[^a-z0-9]+", "-", Path(data[0]).resolve().stem.lower()).strip("-") if data else None
+
+
 CIFAR = "cifar-out"  # one copy of the pictures, and arms in common
+ABLATION = "ablation-out"
+
+
+def _costs(what: str, published: float | None, change: str) -> Claim:
+    return Claim(what, published, f"changes.{change}.difference.mean", "points")
 
 
 def _imagenet_claims() -> Iterator[Claim]:
@@ -117,6 +135,56 @@ _ALL = (
         tuple(_imagenet_claims()),
         (0,),
     ),
+    Experiment(
+        "ablation",
+        "the network on photographs against itself with one thing changed (3.1 to 5, 7)",
+        (
+            _costs("more error with tanh", None, "tanh"),
+            _costs("more error without response normalisation", 0.014, "no-lrn"),
+            _costs("more error with pooling that does not overlap", 0.004, "non-overlapping"),
+            _costs("more error with one tower of half the kernels", 0.017, "half"),
+            _costs("more error without dropout", None, "no-dropout"),
+            _costs("more error without crops and mirror images", None, "no-crops"),
+            _costs("more error without colour shift (published: over 1)", 0.01, "no-colour"),
+            _costs("more error without conv3", 0.02, "without-conv3"),
+            _costs("more error without conv4", 0.02, "without-conv4"),
+            _costs("more error without conv5", 0.02, "without-conv5"),
+            _costs("more error with batch normalisation instead", None, "batch"),
+            _costs("more error with N(0, 0.01²) instead of He's weights", None, "paper-init"),
+        ),
+        (0, 1, 2),
+        folder=ABLATION,
+        of_any_set=True,
+    ),
+    Experiment(
+        "ensemble",
+        "one, three and five of these networks averaged (6, table 2)",
+        (Claim("what averaging five takes away", -0.026, "networks.5.difference", "points"),),
+        folder=ABLATION,
+        quick_seeds=3,
+        of_any_set=True,
+    ),
+    Experiment(
+        "views",
+        "one view of each picture against ten, by the same networks (4.1)",
+        (Claim("what ten views take away", -0.015, "difference.mean", "points"),),
+        folder=ABLATION,
+        quick_seeds=3,
+        of_any_set=True,
+    ),
+    Experiment(
+        "towers",
+        "does one of two towers learn colour, the other grey? (6.1, figure 3; needs --data of colour photographs)",
+        (
+            Claim(
+                "saturation of the more colourful tower's first kernels", None, "kernels.more_colourful.mean", "number"
+            ),
+            Claim("saturation of the paler tower's", None, "kernels.paler.mean", "number"),
+            Claim("the same of what training added: more colourful", None, "learned.more_colourful.mean", "number"),
+            Claim("the same of what training added: paler", None, "learned.paler.mean", "number"),
+        ),
+        (0, 1, 2),
+    ),
     Experiment("solar", "the demo's training from scratch, measured on the 656 solar cells never seen"),
     Experiment(
         "small", "does the loss fall in the first tenth of a run, on 12, 200, 2,000 and 95 : 5 unbalanced pictures?"
@@ -153,10 +221,13 @@ class Row:
 def rows(results: Path) -> Iterator[Row]:
     """Each claim of each experiment, beside what its file in the folder `results` says."""
     for experiment in _ALL:
-        file = results / f"{experiment.name}.json"
-        found = json.loads(file.read_text()) if file.exists() else {}
-        for claim in experiment.claims:
-            yield Row(experiment.name, claim, _value(found, claim.key))
+        files = {experiment.name: results / f"{experiment.name}.json"}
+        if experiment.of_any_set:
+            files |= {file.stem: file for file in sorted(results.glob(f"{experiment.name}-*.json"))}
+        for name, file in files.items():
+            found = json.loads(file.read_text()) if file.exists() else {}
+            for claim in experiment.claims:
+                yield Row(name, claim, _value(found, claim.key))
 
 
 def print_list(results: Path) -> None:

@@ -40,8 +40,13 @@ def first_layer_kernels(network: AlexNet) -> Figure:
 
 
 def kernel_tiles(network: AlexNet) -> np.ndarray:
-    """The first-layer kernels as pictures, (n, h, w, 3) uint8: zero is grey, each scaled to its largest weight."""
-    weight = next(m for m in network.children() if isinstance(m, nn.Conv2d)).weight.detach().float().cpu()
+    """The first-layer kernels as pictures, as `tiles_of` has them."""
+    return tiles_of(next(m for m in network.children() if isinstance(m, nn.Conv2d)).weight.detach())
+
+
+def tiles_of(weight: Tensor) -> np.ndarray:
+    """Kernels (n, 3, h, w) as pictures, (n, h, w, 3) uint8: zero is grey, each scaled to its largest weight."""
+    weight = weight.float().cpu()
     scaled = 0.5 + 0.5 * weight / weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
     return (scaled.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
 

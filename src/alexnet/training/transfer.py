@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import AlexNetError, UsageError
-from alexnet.model import AlexNet, Weighted
+from alexnet.model import SWITCHES, AlexNet, Weighted
 from alexnet.recipe import IMAGENET, INITIALIZATIONS, STARTER
 from alexnet.run import Config, add_tensors
 from alexnet.weights.foreign import Foreign, shape_words
@@ -66,7 +66,7 @@ def with_network_of_start(changes: Mapping[str, Any]) -> dict[str, Any]:
             f"no init {name!r}: neither a file or folder nor one of {', '.join((*INITIALIZATIONS, STARTER, IMAGENET))}"
         )
     source = find_weights(name)
-    network = {switch: source.switches.get(switch) for switch in ("activation", "normalization", "pooling")}
+    network = {switch: source.switches.get(switch) for switch in SWITCHES}
     where = os.path.abspath(name) if os.path.exists(name) else name
     return {"variant": source.variant, **network, **changes, "init": where}
 

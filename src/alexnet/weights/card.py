@@ -8,7 +8,7 @@ from typing import Any
 
 from alexnet import __version__
 from alexnet.errors import AlexNetError
-from alexnet.model import variants
+from alexnet.model import SWITCHES, variants
 from alexnet.run import Config, Run
 
 _USE = {
@@ -109,7 +109,7 @@ def _data(config: Config) -> str:
 
 def _recipe(values: dict[str, Any]) -> dict[str, Any]:
     """What is known: of weights that others trained, the network and not the training."""
-    network = ("variant", "activation", "normalization", "pooling", "mean")
+    network = ("variant", *SWITCHES, "mean")
     known = network if values["name"] == "imported" else tuple(values)
     return {name: values[name] for name in known if values[name] is not None and name != "purpose"}
 

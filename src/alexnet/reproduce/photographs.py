@@ -1,0 +1,60 @@
+"""Photographs for the comparisons at AlexNet's own 256×256: the solar cells, or the first of another set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from alexnet import solar
+from alexnet.data.dataset import PreparedDataset, Split
+from alexnet.data.items import Reader
+from alexnet.data.sources import open_source
+from alexnet.errors import UsageError
+from alexnet.reproduce.arms import prepared
+from alexnet.reproduce.catalogue import set_name
+
+SOLAR = "solar"
+TRAINING, TESTED = 2000, 1000
+"""Pictures taken of a set that is not the solar cells, evenly from its classes, so that a training takes minutes."""
+QUICK_TRAINING, QUICK_TESTED = 48, 16
+QUICK_SIZE = 72
+
+
+def photographs(work: Path, data: Sequence[str], quick: bool = False) -> PreparedDataset:
+    """The solar cells, all of them, or the first pictures of `data`, a source of any kind that `prepare` takes.
+
+    They are measured on "test"; of a source without one "val" becomes it, of one without both a fifth is "val".
+    """
+    folder = work / (set_name(data) or SOLAR)
+    if len(data) > 1:
+        raise UsageError("--data names one set of photographs")
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def source() -> Path:
+        return Path(data[0]) if data else solar.write_source(folder / "cells.csv")
+
+    if quick:
+        few = lambda: first_of_each(source(), QUICK_TRAINING, QUICK_TESTED)  # noqa: E731
+        return prepared(few, folder / "few", size=QUICK_SIZE, progress=False)
+    return prepared(lambda: first_of_each(source(), TRAINING, TESTED) if data else source(), folder / "data")
+
+
+def test_pictures(dataset: PreparedDataset) -> Split:
+    """What the networks are measured on."""
+    return dataset.split("test" if "test" in dataset.splits else "val")
+
+
+def first_of_each(source: Path, training: int, tested: int) -> Iterator[tuple[bytes, str, str | None]]:
+    """So many pictures to train on and to be tested on, the first of each class: (bytes, class, split)."""
+    with TemporaryDirectory() as spool:
+        items, reader = open_source(source, Path(spool)).items, Reader()
+        classes = len({item.label for item in items})
+        test = "test" if any(item.split == "test" for item in items) else "val"
+        room = {None: training, "train": training, test: tested}
+        taken: Counter[tuple[str, str | None]] = Counter()
+        for item in items:
+            taken[item.label, item.split] += 1
+            if taken[item.label, item.split] <= max(1, room.get(item.split, 0) // classes) and item.split in room:
+                yield reader.read(item), item.label, "test" if item.split == test else item.split

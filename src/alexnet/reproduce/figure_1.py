@@ -20,7 +20,7 @@ from alexnet.show.style import BLUE, INK, MUTED, Figure, drawn, new, png
 from alexnet.training.loop import begin
 
 TARGET, EPOCHS, PATIENCE = 0.25, 60, 10
-"""The training error whose epoch is measured; after so many epochs an arm is given up; when it has only been behind."""
+"""The training error whose epoch is measured; after so many epochs an arm is given up; when it is behind another."""
 QUICK_TARGET, QUICK_EPOCHS = 0.88, 3
 ACTIVATIONS = ("relu", "tanh")
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -44,7 +44,7 @@ class Arms:
         """Training error of each epoch, and after how many epochs it was `target` (None: it was not).
 
         The error of an epoch is the mean over its batches as they were trained on, so it stands for the middle of it.
-        Given up when the errors of a `rival` were there sooner, or were lower in each of the first `PATIENCE` epochs.
+        Given up when it is behind a `rival`, the errors of another arm, after `PATIENCE` epochs or later.
         """
         name = f"{self.activation}-{rate:g}-{seed}"
         return measured(self.work / f"{name}.json", lambda: self._measure(self.work / name, rate, seed, rival))
@@ -53,18 +53,17 @@ class Arms:
         """The rate that was there first, and the curves of all that were tried; each ends when another was sooner."""
         tried: dict[int, dict[str, Any]] = {}
 
-        def epochs(place: int) -> float:
+        def standing(place: int) -> tuple[float, float]:
             if place not in tried:
-                there = [curve for curve in tried.values() if curve["epochs"]]
-                rival = min(there, key=lambda curve: curve["epochs"])["errors"] if there else ()
+                rival = tried[min(tried, key=standing)]["errors"] if tried else ()
                 tried[place] = self.curve(self.rates[place], seed, rival)
-            return tried[place]["epochs"] or math.inf
+            return tried[place]["epochs"] or math.inf, min(tried[place]["errors"], default=1.0)
 
         place = len(self.rates) // 2
         for direction in (1, -1):
-            while 0 <= place + direction < len(self.rates) and epochs(place + direction) < epochs(place):
+            while 0 <= place + direction < len(self.rates) and standing(place + direction) < standing(place):
                 place += direction
-        if epochs(place) == math.inf:
+        if tried[place]["epochs"] is None:
             raise AlexNetError(
                 f"{self.activation}: no training error of {self.target:.0%} within {self.limit} epochs at any rate"
             )
@@ -86,10 +85,10 @@ class Arms:
         return {"errors": errors, "epochs": None if diverged else crossing(errors, self.target), "diverged": diverged}
 
     def _beaten(self, errors: Sequence[float], rival: Sequence[float]) -> bool:
-        if not rival:
+        if not rival or len(errors) >= self.limit:
             return len(errors) >= self.limit
-        behind = all(mine > other for mine, other in zip(errors, rival, strict=False))
-        return len(errors) > len(rival) or (behind and len(errors) >= PATIENCE)
+        behind = len(errors) > len(rival) or (bool(errors) and errors[-1] > rival[len(errors) - 1])
+        return behind and len(errors) >= min(PATIENCE, len(rival))
 
 
 def reproduce(

@@ -60,9 +60,9 @@ def serve(
             timeout_keep_alive=75,
             timeout_graceful_shutdown=LAST_SECONDS,
         )
-        print(address(listening), flush=True)
-        print("Ctrl-C stops it", file=sys.stderr)
         try:
+            print(address(listening), flush=True)
+            print("Ctrl-C stops it", file=sys.stderr)
             uvicorn.Server(config).run(sockets=[listening])
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)

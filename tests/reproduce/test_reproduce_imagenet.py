@@ -84,6 +84,7 @@ def test_from_the_tar_files_to_the_numbers(tree: Tree, tmp_path: Path, capsys: p
     assert "epoch 1/1" not in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_2010_two_seeds_ten_views_and_what_was_prepared_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,7 @@ def undisturbed(striped_data, tmp_path_factory):
     return run
 
 
+@pytest.mark.long
 def test_killed_at_ten_random_moments(striped_data, undisturbed, tmp_path):
     out, moments = tmp_path / "run", random.Random(0)
     every_step = ("--checkpoint-seconds", "0.2")

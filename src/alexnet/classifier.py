@@ -19,7 +19,7 @@ from alexnet.data.augment import Preprocess
 from alexnet.data.decode import UnreadablePictureError, square_picture, to_rgb
 from alexnet.data.resize import square
 from alexnet.errors import AlexNetError, UsageError
-from alexnet.evaluation.views import VIEWS, probabilities
+from alexnet.evaluation.views import check_views, probabilities
 from alexnet.model import AlexNet
 from alexnet.run import Config, Run
 from alexnet.training.precision import choose_device, choose_precision
@@ -141,8 +141,7 @@ class Classifier:
         """
         if top < 1:
             raise UsageError(f"top is {top}; it must be at least 1")
-        if views not in VIEWS:
-            raise UsageError(f"views is {views}; there are: 1 (the centre), 10 (corners, centre and mirror images)")
+        check_views(views)
         if batch_size < 1:
             raise UsageError(f"batch size is {batch_size}; it must be at least 1")
         return self._stream(_each(pictures), top, views, batch_size)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from alexnet import __version__
-from alexnet.errors import AlexNetError, ElsewhereError, UsageError
+from alexnet.errors import AlexNetError, ElsewhereError, UsageError, named
 
 # Heavy imports stay inside the verbs: `alexnet --help` answers at once.
 
@@ -34,9 +34,8 @@ def recipes(options: argparse.Namespace) -> None:
     from alexnet.recipe import recipes as all_recipes
 
     if options.recipe:
-        if options.recipe not in all_recipes():
-            raise UsageError(f"no recipe {options.recipe!r}; there are: {', '.join(all_recipes())}")
-        print(json.dumps(all_recipes()[options.recipe].to_dict(), indent=1, ensure_ascii=False))
+        recipe = all_recipes()[named(options.recipe, all_recipes(), "recipe")]
+        print(json.dumps(recipe.to_dict(), indent=1, ensure_ascii=False))
         return
     for name, recipe in all_recipes().items():
         print(f"{name:<16}{recipe.purpose}")
@@ -259,9 +258,7 @@ def reproduce(options: argparse.Namespace) -> None:
     if options.list or options.experiment is None:
         print_list(Path(options.results) if options.results else RESULTS)
         return
-    if options.experiment not in experiments():
-        raise UsageError(f"no experiment {options.experiment!r}; there are: {', '.join(experiments())}")
-    experiment = experiments()[options.experiment]
+    experiment = experiments()[named(options.experiment, experiments(), "experiment")]
     seeds = options.seeds or experiment.seeds[: experiment.quick_seeds if options.quick else None]
     words = ["alexnet", "reproduce", experiment.name, "--seeds", *map(str, seeds)]
     words += [word for folder in options.data for word in ("--data", Path(folder).name)]
@@ -492,7 +489,7 @@ def _add_demo(verbs: Any) -> None:
     verb.add_argument("--seeds", type=int, nargs="+", metavar="N", help="(default: the experiment's own)")
     verb.add_argument("--out", metavar="FOLDER", help="where the runs go (default: a folder EXPERIMENT-out)")
     verb.add_argument("--data", action="append", default=[], metavar="SOURCE", help="pictures (may be given again)")
-    verb.add_argument("--quick", action="store_true", help="in under a minute, to see that it works: no result")
+    verb.add_argument("--quick", action="store_true", help="in about a minute, to see that it works: no result")
     verb.add_argument("--full", action="store_true", help="as long as published, where the default is shorter")
     verb.add_argument(
         "--only",

@@ -1,5 +1,7 @@
 """The errors a person can mend: one clear line, and the exit code the shell gets."""
 
+from collections.abc import Iterable
+
 
 class AlexNetError(Exception):
     """The work failed: what was wrong, where, and what to do. Exit code 1."""
@@ -15,3 +17,11 @@ class UsageError(AlexNetError):
 
 class ElsewhereError(AlexNetError):
     """Another process of the same training failed, and says why itself."""
+
+
+def named(value: str, known: Iterable[str], what: str) -> str:
+    """`value`, or a `UsageError` that lists what there is."""
+    names = tuple(known)
+    if value not in names:
+        raise UsageError(f"no {what} {value!r}; there are: {', '.join(names)}")
+    return value

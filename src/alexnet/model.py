@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alexnet.errors import UsageError
+from alexnet.errors import UsageError, named
 from alexnet.normalization import local_response_norm, spatial_response_norm
 from alexnet.recipe import INITIALIZATIONS
 
@@ -21,9 +20,6 @@ NORMALIZATIONS = ("lrn", "none", "batch")
 POOLINGS = ("overlapping", "non-overlapping")
 SWITCHES = ("activation", "normalization", "pooling", "without")
 """What of a recipe changes the layers of a variant that have weights to go with them."""
-
-T = TypeVar("T")
-
 
 # The rows of a variant's table.
 
@@ -430,7 +426,7 @@ class AlexNet(nn.Module):
         init: str | None = None,
     ) -> None:
         super().__init__()
-        table = named(variant, variants(), "variant")
+        table = variants()[named(variant, variants(), "variant")]
         if num_classes < 1:
             raise UsageError(f"num_classes is {num_classes}; a network needs at least one class")
         if dropout is not None and not 0 <= dropout < 1:
@@ -442,7 +438,7 @@ class AlexNet(nn.Module):
             (init, INITIALIZATIONS, "init"),
         ):
             if value is not None:
-                named(value, dict.fromkeys(known), what)
+                named(value, known, what)
         self.variant = table
         self.num_classes = num_classes
         self.input_size = table.input_size
@@ -504,7 +500,7 @@ class AlexNet(nn.Module):
     def _end_of(self, layer: str) -> int:
         """How many modules a picture has passed where `features` reads a layer."""
         names = [name for name, _ in self.named_children()]
-        named(layer, dict.fromkeys(self.layer_names()), "layer")
+        named(layer, self.layer_names(), "layer")
         last = names.index(layer)
         while last + 1 < len(names) and isinstance(self.get_submodule(names[last + 1]), nn.BatchNorm2d):
             last += 1
@@ -663,7 +659,7 @@ def _with_lrn(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
 def _left_out(layers: tuple[Layer, ...], name: str, variant: str) -> tuple[Layer, ...]:
     """The table without a convolution and what is done to its maps; a pooling stays, for what is above it."""
     convolutions = [row.name for row in layers if isinstance(row, Conv | Local)]
-    named(name, dict.fromkeys(convolutions[1:]), f"convolution to leave out of {variant}:")
+    named(name, convolutions[1:], f"convolution to leave out of {variant}:")
     kept: list[Layer] = []
     out = False
     for row in layers:
@@ -696,10 +692,3 @@ def _shape_words(module: nn.Module) -> tuple[str, str, str]:  # noqa: PLR0911
         case SpatialResponseNorm():
             return f"{module.row.size}×{module.row.size}", "", ""
     return "", "", ""
-
-
-def named(value: str, known: Mapping[str, T], what: str) -> T:
-    """`known[value]`, or a `UsageError` that lists what there is."""
-    if value not in known:
-        raise UsageError(f"no {what} {value!r}; there are: {', '.join(known)}")
-    return known[value]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from alexnet.errors import UsageError
-from alexnet.model import AlexNet, named
+from alexnet.errors import UsageError, named
+from alexnet.model import AlexNet
 from alexnet.training.parallel.layouts import PASSINGS, why_no_towers
 
 IMAGENET = 1_281_167
@@ -215,10 +215,10 @@ def plan(
     """
     if devices < 1:
         raise UsageError(f"--devices is {devices}; it must be at least 1")
-    chosen = named(gpu, DEVICES, "device")
+    chosen = DEVICES[named(gpu, DEVICES, "device")]
     if rate is not None:
         chosen = dataclasses.replace(chosen, rate=rate, source="as given")
-    speed, work = named(link, LINKS, "link"), Work.of(variant)
+    speed, work = LINKS[named(link, LINKS, "link")], Work.of(variant)
     with torch.device("meta"):
         has_towers = why_no_towers(AlexNet(variant)) is None
     counts = sorted({*(2**n for n in range(devices.bit_length()) if 2**n <= devices), devices})
@@ -261,7 +261,8 @@ PUBLISHED = (
 
 def against_published(gpu: str = "k20", link: str = "pcie2") -> list[tuple[Published, Step, float]]:
     """Each published row, the model's step for it on other devices or the same, and the model's speed-up."""
-    device, speed, work = named(gpu, DEVICES, "device"), named(link, LINKS, "link"), Work.of("one-weird-trick")
+    device, speed = DEVICES[named(gpu, DEVICES, "device")], LINKS[named(link, LINKS, "link")]
+    work = Work.of("one-weird-trick")
     alone = step("one", 1, device, speed, work)
     rows = []
     for row in PUBLISHED:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from alexnet.errors import UsageError
+from alexnet.errors import UsageError, named
 
 INITIALIZATIONS = ("paper", "released-2012", "cuda-convnet", "he")
 """The ways to draw first weights. A recipe's `init` may name weights to start from instead."""
@@ -119,9 +119,7 @@ class Recipe:
         """The recipe with some values changed; `UsageError` for a name, a choice or a value that makes no sense."""
         for name, value in changes.items():
             known = {f.name: f for f in dataclasses.fields(self)}
-            if name not in known:
-                raise UsageError(f"no value {name!r} in a recipe; there are: {', '.join(known)}")
-            choices = known[name].metadata.get("choices", ())
+            choices = known[named(name, known, "recipe value")].metadata.get("choices", ())
             if choices and value is not None and value not in choices:
                 raise UsageError(f"{name} is {value!r}; there are: {', '.join(choices)}")
         recipe = dataclasses.replace(self, **changes)
@@ -139,6 +137,10 @@ class Recipe:
             if not 0 <= getattr(recipe, name) < 1:
                 raise UsageError(f"{name} is {getattr(recipe, name)}; it must be from 0 up to, not including, 1")
         return recipe
+
+    def differing(self, values: Mapping[str, Any]) -> list[str]:
+        """The names of `values` that the recipe has otherwise, or not at all."""
+        return [name for name, value in values.items() if getattr(self, name, self) != value]
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON has it."""
@@ -285,8 +287,7 @@ def choose(name: str, training_pictures: int) -> tuple[Recipe, str]:
     Raises `UsageError` for a name that does not exist.
     """
     known = recipes()
-    if name not in ("auto", *known):
-        raise UsageError(f"no recipe {name!r}; there are: auto, {', '.join(known)}")
+    named(name, ("auto", *known), "recipe")
     reason = "as asked"
     if name == "auto" and training_pictures <= SMALL_UP_TO:
         name, reason = "small", f"{training_pictures:,} training pictures are few (up to {SMALL_UP_TO:,})"

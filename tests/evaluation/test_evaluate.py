@@ -220,7 +220,7 @@ def test_without_test_and_val_the_splits_are_named(runs, data) -> None:
     dataset = PreparedDataset.open(data)
     index = json.loads((data / "dataset.json").read_text())
     index["splits"] = {"train": index["splits"]["train"]}
-    with pytest.raises(AlexNetError, match=r"neither a test nor a val split.*train"):
+    with pytest.raises(AlexNetError, match=r"no pictures in test or val.*train"):
         evaluate(runs[0], PreparedDataset(dataset.path, index))
     assert evaluate(runs[0], PreparedDataset(dataset.path, index), split="train", views=1).split.name == "train"
 

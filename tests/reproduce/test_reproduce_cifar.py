@@ -15,10 +15,13 @@ from PIL import Image
 from alexnet import recipes
 from alexnet.cli import main
 from alexnet.data.prepare import prepare
-from alexnet.errors import AlexNetError
+from alexnet.errors import AlexNetError, UsageError
+from alexnet.recipe import Event
 from alexnet.reproduce import cifar, cifar_networks, figure_1
+from alexnet.reproduce.arms import trained
 from alexnet.reproduce.catalogue import experiments, rows
 from alexnet.reproduce.figure_1 import RATES, Arms, crossing
+from alexnet.training.loop import begin
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +151,20 @@ def test_the_original_is_read_from_its_binary_form(tmp_path: Path, monkeypatch: 
     assert not any((tmp_path / "other").iterdir())
 
 
-def test_a_run_that_was_begun_otherwise_is_not_taken_for_this_arm(pictures: Path, tmp_path: Path) -> None:
-    from alexnet.errors import UsageError
-    from alexnet.reproduce.arms import trained
+def test_a_run_with_events_goes_on_after_a_stop(pictures: Path, tmp_path: Path) -> None:
+    data = prepare(pictures, tmp_path / "data", size=32, progress=False).path
+    how = {"recipe": "cifar-18pct", "epochs": 2, "events": (Event(2, lr=1e-4),), "layer_decay": (("logits", 0.5),)}
+    begun = begin(data, tmp_path / "run", **how)
+    begun.run_to_end(begun.steps_per_epoch)
+    rates = [epoch["lr"] for epoch in trained(data, tmp_path / "run", **how).metrics("epoch")]
+    assert rates == [0.001, 1e-4]
+    with pytest.raises(UsageError, match="begun with another events"):
+        trained(data, tmp_path / "run", **{**how, "events": (Event(2, lr=1e-5),)})
+    with pytest.raises(UsageError, match="keeps its own recipe; leave out events"):
+        begin(data, tmp_path / "run", resume=True, events=())
 
+
+def test_a_run_that_was_begun_otherwise_is_not_taken_for_this_arm(pictures: Path, tmp_path: Path) -> None:
     data = prepare(pictures, tmp_path / "data", size=32, progress=False).path
     how = {"recipe": "cifar-18pct", "epochs": 1, "events": ()}
     first = trained(data, tmp_path / "run", seed=0, **how)

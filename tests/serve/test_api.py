@@ -17,6 +17,7 @@ from servers import Server, serving
 from alexnet import Classifier
 from alexnet.data.dataset import PreparedDataset
 from alexnet.data.decode import square_picture
+from alexnet.evaluation.views import VIEWS
 
 
 def said(entry: dict) -> list[tuple[str, float]]:
@@ -52,9 +53,10 @@ def test_the_bytes_of_a_picture(server: Server, classifier: Classifier, pictures
 
 
 def test_parameters(server: Server, classifier: Classifier, pictures: list[bytes]) -> None:
-    (entry,) = server.post("/v1/predict", pictures[0], top=1, views=10).json()["predictions"]
-    (wanted,) = classifier.predict(pictures[0], top=1, views=10)
-    assert same(said(entry), wanted.top)
+    for views in VIEWS:
+        (entry,) = server.post("/v1/predict", pictures[0], top=1, views=views).json()["predictions"]
+        (wanted,) = classifier.predict(pictures[0], top=1, views=views)
+        assert same(said(entry), wanted.top)
     for wrong in ({"top": 0}, {"top": "many"}, {"views": 3}, {"views": ""}):
         answer = server.post("/v1/predict", pictures[0], **wrong)
         assert answer.status_code == 422

@@ -69,7 +69,8 @@ def test_a_picture_is_answered_and_looked_into(server: Server, pictures: list[by
     assert page.inner_text("#unit-title") == "conv3, map 200 of tower 2"
     page.wait_for_selector("#made:not([hidden])")
     assert page.eval_on_selector("#made", "image => image.decode().then(() => image.naturalWidth)") == 64
-    page.wait_for_selector("#exciting li")
+    # Once the server has looked at all of its pictures, and the page has heard of it.
+    until(page, "/^Among [0-9]+ training pictures;/.test(document.querySelector('#exciting-words').textContent)")
     wanted = server.get("/v1/units/conv3/200").json()["pictures"]
     assert page.eval_on_selector_all("#exciting img", "all => all.map((i) => new URL(i.src).pathname)") == [
         found["address"] for found in wanted

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.bench.timing import Comparison
-from alexnet.errors import AlexNetError, UsageError
+from alexnet.errors import AlexNetError, UsageError, named
 from alexnet.provenance import machine_in_a_name, provenance, write_result
 
 NAMES = ("train-step", "fed", "memory", "lrn", "loader", "prepare", "views", "inference", "startup")
@@ -30,9 +30,8 @@ def bench(
     of made ones. results: a folder to write `bench-<machine>.json` into. Returns what that file has. Raises
     `UsageError` for a name that does not exist, `AlexNetError` when a peer is not installed.
     """
-    unknown = [name for name in only if name not in NAMES]
-    if unknown:
-        raise UsageError(f"no bench {unknown[0]!r}; there are: {', '.join(NAMES)}")
+    for name in only:
+        named(name, NAMES, "bench")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch size is {batch_size}; it must be at least 1")
     if pictures is not None and not pictures.is_dir():

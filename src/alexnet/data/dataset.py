@@ -94,6 +94,16 @@ class PreparedDataset:
             raise AlexNetError(f"{self.path} has no split {name!r}: it has {', '.join(self.splits)}")
         return Split(self.path, name, self.size, self._index["splits"][name])
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many pictures each split has."""
+        return {name: len(self.split(name)) for name in self.splits}
+
+    @property
+    def measured_on(self) -> str | None:
+        """The split that says how good a network is: "test" where it has pictures, else "val", else None."""
+        return next((name for name in ("test", "val") if self.counts.get(name)), None)
+
     def checksums(self) -> dict[str, str]:
         """File name → sha256 (hex) of the shards and the mean image, as recorded when they were written."""
         recorded = {self._index["mean_image"]: self._index["mean_image_sha256"]}

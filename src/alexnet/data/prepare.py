@@ -419,7 +419,7 @@ def _clean(folder: Path, remove: bool = False) -> None:
 
 
 def _closing_line(dataset: PreparedDataset, seconds: float) -> str:
-    counts = {name: len(dataset.split(name)) for name in dataset.splits}
+    counts = dataset.counts
     splits = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     pictures = f"{sum(counts.values()):,} pictures of {len(dataset.classes):,} classes"
     line = f"prepared {pictures} ({splits}) in {time_words(seconds)}"

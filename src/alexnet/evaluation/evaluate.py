@@ -24,7 +24,7 @@ from alexnet.evaluation.ensemble import (
     search_coefficients,
 )
 from alexnet.evaluation.metrics import Predictions
-from alexnet.evaluation.views import NO_SUCH_VIEWS, VIEWS
+from alexnet.evaluation.views import check_views
 from alexnet.files import write_whole
 from alexnet.progress import Progress, progress
 from alexnet.run import Run
@@ -272,8 +272,7 @@ def _check(
 ) -> None:
     if not paths:
         raise UsageError("no run to evaluate")
-    if views not in VIEWS:
-        raise UsageError(NO_SUCH_VIEWS.format(views=views))
+    check_views(views)
     if batch_size < 1:
         raise UsageError(f"batch size is {batch_size}; it must be at least 1")
     if search and len(paths) < 2:
@@ -298,13 +297,10 @@ def check_fit(run: Run, dataset: PreparedDataset, so: str = "the run can't be me
 
 
 def _default_split(dataset: PreparedDataset) -> str:
-    for name in ("test", "val"):
-        if name in dataset.splits:
-            return name
+    if dataset.measured_on is not None:
+        return dataset.measured_on
     there = ", ".join(dataset.splits)
-    raise AlexNetError(
-        f"{dataset.path} has neither a test nor a val split: choose one with --split (there are: {there})"
-    )
+    raise AlexNetError(f"{dataset.path} has no pictures in test or val: choose one with --split (there are: {there})")
 
 
 def _positive(dataset: PreparedDataset, split: Split, positive: str | None) -> int | None:

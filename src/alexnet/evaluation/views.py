@@ -12,10 +12,14 @@ from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation.sharing import can_share, shared_logits
 from alexnet.working import WorkingNetwork
 
-VIEWS = (1, 9, 10)
-NO_SUCH_VIEWS = (
-    "views is {views}; there are: 1 (the centre), 9 (three by three), 10 (corners, centre and mirror images)"
-)
+VIEWS = {1: "the centre", 9: "three by three", 10: "corners, centre and mirror images"}
+
+
+def check_views(views: int) -> None:
+    """Raise `UsageError` for a number of views that there is not."""
+    if views not in VIEWS:
+        there = ", ".join(f"{number} ({words})" for number, words in VIEWS.items())
+        raise UsageError(f"views is {views}; there are: {there}")
 
 
 def offsets(size: int, crop: int, views: int) -> list[tuple[int, int]]:
@@ -40,8 +44,7 @@ def patches(pictures: Tensor, preprocess: Preprocess, views: int) -> Iterator[Te
     four corners and the centre, each followed by its mirror image, with 9 three by three places, as cuda-convnet tests
     on CIFAR-10. Raises `UsageError` for another number.
     """
-    if views not in VIEWS:
-        raise UsageError(NO_SUCH_VIEWS.format(views=views))
+    check_views(views)
     for top, left in offsets(preprocess.size, preprocess.crop, views):
         yield preprocess.patch(pictures, top, left)
         if views == 10:

@@ -13,13 +13,12 @@ from typing import Any
 from alexnet.data.dataset import PreparedDataset
 from alexnet.errors import AlexNetError
 from alexnet.evaluation.evaluate import evaluate
-from alexnet.files import write_whole
 from alexnet.provenance import provenance, write_result
 from alexnet.recipe import recipes
-from alexnet.reproduce.arms import compared, measured, spread, trained
+from alexnet.reproduce.arms import compared, measured, spread, trained, write_with_figure
 from alexnet.reproduce.catalogue import set_name
 from alexnet.reproduce.photographs import SOLAR, photographs
-from alexnet.show.style import BLUE, INK, ORANGE, Figure, drawn, new, png
+from alexnet.show.style import BLUE, INK, ORANGE, Figure, drawn, new
 from alexnet.training.checkpoint import FILE as CHECKPOINT
 
 BASE: dict[str, Any] = {
@@ -166,15 +165,16 @@ def _write(arms: Sequence[Arm], results: Path, command: str, name: str) -> dict[
         "difference is of the errors with ten views, change minus whole network, of each seed, as shares of 1; weights "
         "of the last epoch",
         "set": name,
-        "pictures": {split: len(dataset.split(split)) for split in dataset.splits},
+        "pictures": dataset.counts,
         "classes": len(dataset.classes),
         "recipe": recipes()["paper"].override(base(quick)).to_dict(),
         "changes": entries,
         **provenance(command),
     }
-    write_result(results, report)
     if len(entries) > (FULL in entries):
-        write_whole(results.with_suffix(".png"), png(figure(report)))
+        write_with_figure(results, report, figure(report))
+    else:
+        write_result(results, report)
     return entries
 
 

@@ -14,7 +14,9 @@ from alexnet.data.dataset import INDEX_NAME, PreparedDataset
 from alexnet.data.prepare import prepare
 from alexnet.errors import UsageError
 from alexnet.files import write_whole
+from alexnet.provenance import write_result
 from alexnet.run import Run, is_free
+from alexnet.show.style import Figure, png
 from alexnet.training.loop import train
 
 
@@ -22,8 +24,7 @@ def prepared(source: Any, data: Path, **options: Any) -> PreparedDataset:
     """What `alexnet prepare` makes of `source`, unless it is in `data` already."""
     if (data / INDEX_NAME).exists():
         dataset = PreparedDataset.open(data)
-        pictures = sum(len(dataset.split(name)) for name in dataset.splits)
-        print(f"{data} is prepared already: {pictures:,} pictures", file=sys.stderr)
+        print(f"{data} is prepared already: {sum(dataset.counts.values()):,} pictures", file=sys.stderr)
         return dataset
     data.parent.mkdir(parents=True, exist_ok=True)
     return prepare(source() if callable(source) else source, data, **options)
@@ -40,9 +41,7 @@ def trained(data: Path, run: Path, **how: Any) -> Run:
     found, recipe = Run.open(run), how.pop("recipe", None)
     if isinstance(recipe, str) and recipe != found.config.recipe.name:
         raise UsageError(f"{run} is of the recipe {found.config.recipe.name}, not {recipe}; name another --out")
-    values = found.config.recipe.to_dict()
-    other = [name for name, value in how.items() if values.get(name) != value]
-    if other:
+    if other := found.config.recipe.differing(how):
         raise UsageError(f"{run} was begun with another {', '.join(other)}; name another --out")
     epochs = found.metrics("epoch")
     if epochs and epochs[-1]["epoch"] == found.config.recipe.epochs:
@@ -57,6 +56,12 @@ def measured(file: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, json.dumps(measure()).encode())
     return dict(json.loads(file.read_text()))
+
+
+def write_with_figure(results: Path, report: dict[str, Any], figure: Figure) -> None:
+    """Write the results as JSON and, beside them, the figure drawn from them as PNG."""
+    write_result(results, report)
+    write_whole(results.with_suffix(".png"), png(figure))
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

@@ -243,7 +243,7 @@ def print_list(results: Path) -> None:
         told.add(name)
     console = Console(highlight=False)
     console.print(table)
-    console.print("\nWhat each does (alexnet reproduce NAME; --quick tries one in under a minute):\n")
+    console.print("\nWhat each does (alexnet reproduce NAME; --quick tries one in about a minute):\n")
     for experiment in _ALL:
         console.print(f"{experiment.name:<14}{experiment.summary}", soft_wrap=True)
 

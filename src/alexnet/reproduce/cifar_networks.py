@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.evaluate import evaluate
-from alexnet.files import write_whole
-from alexnet.provenance import provenance, write_result
+from alexnet.provenance import provenance
 from alexnet.recipe import Event, recipes
-from alexnet.reproduce.arms import measured, spread, trained
+from alexnet.reproduce.arms import measured, spread, trained, write_with_figure
 from alexnet.reproduce.cifar import cifar10, source_words
-from alexnet.show.style import BLUE, INK, MUTED, ORANGE, Figure, drawn, new, png
+from alexnet.show.style import BLUE, INK, MUTED, ORANGE, Figure, drawn, new
 
 SHORTER = {"cifar-13pct": 40, "cifar-11pct": 40}
 """Epochs instead of the recipe's 520, unless the experiment is run in full."""
@@ -23,31 +23,50 @@ VIEWS = {"cifar-18pct": 1, "cifar-13pct": 9, "cifar-11pct": 9}
 
 
 @dataclass(frozen=True)
-class Arm:
-    """A network to train with a seed, and what is set beside its recipe."""
+class Arms:
+    """The trainings of a network on CIFAR-10 with `seeds`; `changes` are set beside its recipe, `name` says which."""
 
+    dataset: PreparedDataset
     network: str
-    seed: int
+    seeds: Sequence[int]
     changes: dict[str, Any]
+    name: str
 
-    def measure(self, dataset: PreparedDataset, folder: Path) -> dict[str, Any]:
-        """Train it in `folder` and measure it on the test pictures; once."""
-        run = folder / f"seed-{self.seed}"
-        return measured(run.with_suffix(".json"), lambda: self._measure(dataset, run))
+    def measure(self, work: Path) -> dict[str, Any]:
+        """Train each in `work` and measure it on the test pictures, once: every arm, and their errors."""
+        arms = []
+        for seed in self.seeds:
+            run = work / self.name / f"seed-{seed}"
+            arms.append(measured(run.with_suffix(".json"), partial(self._measure, run, seed)))
+        errors = {name: spread([arm[name] for arm in arms]) for name in ("test_error", "test_error_one_view")}
+        return {**errors, "arms": arms}
 
-    def _measure(self, dataset: PreparedDataset, run: Path) -> dict[str, Any]:
-        epochs = trained(dataset.path, run, recipe=self.network, seed=self.seed, **self.changes).metrics("epoch")
-        one = evaluate(run, dataset, split="test", views=1, precision="auto")
+    def _measure(self, run: Path, seed: int) -> dict[str, Any]:
+        epochs = trained(self.dataset.path, run, recipe=self.network, seed=seed, **self.changes).metrics("epoch")
+        one = evaluate(run, self.dataset, split="test", views=1, precision="auto")
         views = VIEWS[self.network]
-        best = one if views == 1 else evaluate(run, dataset, split="test", views=views, precision="auto")
+        best = one if views == 1 else evaluate(run, self.dataset, split="test", views=views, precision="auto")
         return {
-            "seed": self.seed,
+            "seed": seed,
             "seconds": sum(epoch["seconds"] for epoch in epochs),
             "train_error": [epoch["train_error"] for epoch in epochs],
             "train_loss": [epoch["train_loss"] for epoch in epochs],
             "test_error_one_view": 1 - one.top1,
             "test_error": 1 - best.top1,
             "test_log_loss": best.log_loss,
+        }
+
+    def about(self, data: Sequence[str]) -> dict[str, Any]:
+        """What was trained on what, as a result says it."""
+        recipe = recipes()[self.network]
+        return {
+            "network": self.network,
+            "views": VIEWS[self.network],
+            "pictures": source_words(data),
+            "test_pictures": self.dataset.counts["test"],
+            "recipe": recipe.override(self.changes).to_dict(),
+            "epochs_published": recipe.epochs,
+            "seeds": list(self.seeds),
         }
 
 
@@ -80,29 +99,16 @@ def reproduce(
     Returns the error in a line.
     """
     dataset = cifar10(work, data, quick)
-    values = changes(network, full, quick)
-    arms = [Arm(network, seed, values).measure(dataset, work / _folder(network, quick)) for seed in seeds]
-    errors = spread([arm["test_error"] for arm in arms])
+    arms = Arms(dataset, network, seeds, changes(network, full, quick), f"{network}{'-quick' * quick}")
+    found = arms.measure(work)
     report = {
-        "what": f"error on the {len(dataset.split('test')):,} test pictures of CIFAR-10, weights of the last epoch",
-        "network": network,
-        "views": VIEWS[network],
-        "test_error": errors,
-        "test_error_one_view": spread([arm["test_error_one_view"] for arm in arms]),
-        "pictures": source_words(data),
-        "recipe": recipes()[network].override(values).to_dict(),
-        "epochs_published": recipes()[network].epochs,
-        "seeds": list(seeds),
-        "arms": arms,
+        "what": "error on the test pictures of CIFAR-10, weights of the last epoch",
+        **arms.about(data),
+        **found,
         **provenance(command),
     }
-    write_result(results, report)
-    write_whole(results.with_suffix(".png"), png(curves({network: arms})))
-    return f"{network}: test error {errors['mean']:.2%} over {len(arms)} seed{'s' * (len(arms) > 1)}"
-
-
-def _folder(network: str, quick: bool) -> str:
-    return f"{network}-quick" if quick else network
+    write_with_figure(results, report, curves({network: found["arms"]}))
+    return f"{network}: test error {found['test_error']['mean']:.2%} over {len(seeds)} seed{'s' * (len(seeds) > 1)}"
 
 
 @drawn

@@ -14,15 +14,14 @@ from alexnet.data.dataset import Split
 from alexnet.data.loader import evaluation_batches
 from alexnet.evaluation.ensemble import load_members, member_probabilities
 from alexnet.evaluation.evaluate import BATCH_SIZE
-from alexnet.files import write_whole
 from alexnet.progress import progress
-from alexnet.provenance import provenance, write_result
+from alexnet.provenance import provenance
 from alexnet.recipe import recipes
 from alexnet.reproduce.ablation import FULL, Arm, base
-from alexnet.reproduce.arms import measured, spread
+from alexnet.reproduce.arms import measured, spread, write_with_figure
 from alexnet.reproduce.catalogue import set_name
 from alexnet.reproduce.photographs import SOLAR, photographs, test_pictures
-from alexnet.show.style import BLUE, INK, Figure, drawn, new, png
+from alexnet.show.style import BLUE, INK, Figure, drawn, new
 from alexnet.training.precision import choose_device, choose_precision
 from alexnet.working import WorkingNetwork
 
@@ -48,7 +47,7 @@ def reproduce(
         "what": "error on test pictures, ten views, of the mean over every choice of so many of the networks; they "
         "differ in their seed alone; weights of the last epoch",
         "set": set_name(data) or SOLAR,
-        "pictures": {split: len(dataset.split(split)) for split in dataset.splits},
+        "pictures": dataset.counts,
         "networks": {
             size: {**spread(found), "difference": statistics.mean(found) - statistics.mean(one)}
             for size, found in errors.items()
@@ -58,8 +57,7 @@ def reproduce(
         "seeds": list(seeds),
         **provenance(command),
     }
-    write_result(results, report)
-    write_whole(results.with_suffix(".png"), png(figure(report)))
+    write_with_figure(results, report, figure(report))
     words = ", ".join(f"{statistics.mean(found):.2%} of {size}" for size, found in errors.items())
     return f"error {words}; {report['verdict']}"
 

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.errors import AlexNetError
-from alexnet.files import write_whole
-from alexnet.provenance import provenance, write_result
-from alexnet.reproduce.arms import measured
+from alexnet.provenance import provenance
+from alexnet.reproduce.arms import measured, write_with_figure
 from alexnet.reproduce.cifar import cifar10, source_words
 from alexnet.run import Run, is_free
-from alexnet.show.style import BLUE, INK, MUTED, Figure, drawn, new, png
+from alexnet.show.style import BLUE, INK, MUTED, Figure, drawn, new
 from alexnet.training.loop import begin
 
 TARGET, EPOCHS, PATIENCE = 0.25, 60, 10
@@ -131,8 +130,7 @@ def reproduce(
         **found,
         **provenance(command),
     }
-    write_result(results, report)
-    write_whole(results.with_suffix(".png"), png(figure(report)))
+    write_with_figure(results, report, figure(report))
     return (
         f"{target:.0%} training error after {found['relu']['epochs']:.1f} epochs with ReLU, "
         f"{found['tanh']['epochs']:.1f} with tanh: {report['ratio']:.1f} times as many (published: 6)"

@@ -19,15 +19,13 @@ from alexnet.bench.training import BATCH_SIZE, OurTraining
 from alexnet.data.dataset import INDEX_NAME, PLAN_NAME, PreparedDataset
 from alexnet.data.ilsvrc import is_ilsvrc, open_ilsvrc
 from alexnet.data.items import Source
-from alexnet.errors import AlexNetError, UsageError
+from alexnet.errors import AlexNetError, UsageError, named
 from alexnet.evaluation.evaluate import Evaluation, evaluate
-from alexnet.files import write_whole
-from alexnet.model import named
-from alexnet.provenance import provenance, write_result
+from alexnet.provenance import provenance
 from alexnet.recipe import Recipe, recipes
-from alexnet.reproduce.arms import measured, prepared, spread, trained
+from alexnet.reproduce.arms import measured, prepared, spread, trained, write_with_figure
 from alexnet.run import is_free
-from alexnet.show.style import BLUE, GREEN, INK, MUTED, ORANGE, Figure, drawn, new, png
+from alexnet.show.style import BLUE, GREEN, INK, MUTED, ORANGE, Figure, drawn, new
 from alexnet.training.allocator import keep_pages
 
 RECIPES = {
@@ -139,15 +137,14 @@ def reproduce(
         "average": _average(dataset, arms, views) if len(arms) > 1 else None,
         "published": [row._asdict() for row in PUBLISHED if (row.year, row.variant) == (year, variant)],
         "classes": len(dataset.classes),
-        "pictures": {name: len(dataset.split(name)) for name in dataset.splits},
+        "pictures": dataset.counts,
         "recipe": recipe.override(arms[0].changes).to_dict(),
         "seeds": list(seeds),
         "arms": measures,
         **provenance(command),
     }
     report = _with_others(results, year, variant, section)
-    write_result(results, report)
-    write_whole(results.with_suffix(".png"), png(curves(report)))
+    write_with_figure(results, report, curves(report))
     best = {split: section[split][f"views_{views[-1]}"] for split in splits}
     words = [
         f"{split}: top-1 error {scores['top1_error']['mean']:.2%}, top-5 {scores['top5_error']['mean']:.2%}"
@@ -246,7 +243,7 @@ def _say_what_comes(given: Path, work: Path, recipe: Recipe, runs: int, quick: b
         return  # it was said, and a part of it is on the disk already
     if _is_prepared(given) or _is_prepared(work / "imagenet"):
         dataset = PreparedDataset.open(given if _is_prepared(given) else work / "imagenet")
-        counts, needed = {name: len(dataset.split(name)) for name in dataset.splits}, 0
+        counts, needed = dataset.counts, 0
     else:
         print(f"listing the pictures in {given}", file=sys.stderr, flush=True)
         counts = dict(Counter(str(item.split) for item in _listed(given).items))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,14 +36,18 @@ def photographs(work: Path, data: Sequence[str], quick: bool = False) -> Prepare
         return Path(data[0]) if data else solar.write_source(folder / "cells.csv")
 
     if quick:
-        few = lambda: first_of_each(source(), QUICK_TRAINING, QUICK_TESTED)  # noqa: E731
-        return prepared(few, folder / "few", size=QUICK_SIZE, progress=False)
+        return few(source, folder / "few", QUICK_SIZE)
     return prepared(lambda: first_of_each(source(), TRAINING, TESTED) if data else source(), folder / "data")
+
+
+def few(source: Callable[[], Path], data: Path, size: int) -> PreparedDataset:
+    """What `--quick` takes of a set: its first pictures, small."""
+    return prepared(lambda: first_of_each(source(), QUICK_TRAINING, QUICK_TESTED), data, size=size, progress=False)
 
 
 def test_pictures(dataset: PreparedDataset) -> Split:
     """What the networks are measured on."""
-    return dataset.split("test" if "test" in dataset.splits else "val")
+    return dataset.split(dataset.measured_on or "test")
 
 
 def first_of_each(source: Path, training: int, tested: int) -> Iterator[tuple[bytes, str, str | None]]:

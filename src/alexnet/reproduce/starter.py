@@ -67,7 +67,7 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, dat
         "accuracies on its validation pictures of the other classes",
         "kept": list(KEPT),
         "classes": len(dataset.classes),
-        "pictures": {name: len(dataset.split(name)) for name in dataset.splits},
+        "pictures": dataset.counts,
         "changes": CHANGES,
         "recipe": first.config.recipe.to_dict(),
         "runs": runs,

@@ -14,15 +14,14 @@ from torch import Tensor
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.errors import UsageError
-from alexnet.files import write_whole
-from alexnet.provenance import provenance, write_result
+from alexnet.provenance import provenance
 from alexnet.recipe import recipes
-from alexnet.reproduce.arms import measured, prepared, spread, trained
-from alexnet.reproduce.photographs import QUICK_TESTED, QUICK_TRAINING, first_of_each
+from alexnet.reproduce.arms import measured, prepared, spread, trained, write_with_figure
+from alexnet.reproduce.photographs import few
 from alexnet.run import Run
 from alexnet.show.kernels import COLUMNS, tiles_of
 from alexnet.show.mosaic import mosaic
-from alexnet.show.style import Figure, bare, drawn, new, png
+from alexnet.show.style import Figure, bare, drawn, new
 
 SIZE = 64
 CHANGES: dict[str, Any] = {
@@ -69,22 +68,18 @@ def reproduce(
         "saturation_of_independent_numbers": UNTRAINED,
         **{kind: _over_seeds([entry[kind] for entry in entries]) for kind in KINDS},
         "deals": DEALS,
-        "pictures": {"from": Path(data[0]).name} | {split: len(dataset.split(split)) for split in dataset.splits},
+        "pictures": {"from": Path(data[0]).name} | dataset.counts,
         "recipe": recipes()["paper"].override(values).to_dict(),
         "seeds": list(seeds),
         "runs": entries,
         **provenance(command),
     }
-    write_result(results, report)
-    write_whole(results.with_suffix(".png"), png(figure([_weights(Run.open(run)) for run in runs.values()], entries)))
+    write_with_figure(results, report, figure([_weights(Run.open(run)) for run in runs.values()], entries))
     return "\n".join(f"{words}: {report[kind]['verdict']}" for kind, words in KINDS.items())
 
 
 def _pictures(work: Path, source: str, quick: bool) -> PreparedDataset:
-    if quick:
-        few = lambda: first_of_each(Path(source), QUICK_TRAINING, QUICK_TESTED)  # noqa: E731
-        return prepared(few, work / "few", size=SIZE, progress=False)
-    return prepared(source, work / "data", size=SIZE)
+    return few(lambda: Path(source), work / "few", SIZE) if quick else prepared(source, work / "data", size=SIZE)
 
 
 def _entry(dataset: PreparedDataset, run: Path, seed: int, values: dict[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def reproduce(
     report = {
         "what": "accuracy on test pictures: a network from scratch, a linear classifier on the starter's conv5, and "
         "the network trained from the starter; so many training pictures, drawn evenly from all with the seed",
-        "sets": {name: {split: len(one.split(split)) for split in one.splits} for name, one in sets.items()},
+        "sets": {name: one.counts for name, one in sets.items()},
         "published_percent": {SOLAR: solar.PUBLISHED},
         "table": table,
         "arms": {arm.name: entry for arm, entry in found.items()},
@@ -100,7 +100,7 @@ def _measure(arm: Arm, dataset: PreparedDataset, work: Path) -> dict[str, Any]:
     data = dataset.path if arm.pictures is None else _drawn(dataset, arm, work)
     run = work / "runs" / arm.name
     start = time.monotonic()
-    seen = "test" if "test" in dataset.splits else "val"
+    seen = dataset.measured_on or "val"
     if arm.way == "probe":
         training = begin(data, run.with_name(f"{arm.seed}-probe"), seed=arm.seed, init="starter", **changes)
         network, preprocess = training.network.eval(), training.preprocess

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet.files import write_whole
-from alexnet.provenance import provenance, write_result
+from alexnet.provenance import provenance
 from alexnet.recipe import recipes
 from alexnet.reproduce.ablation import FULL, VIEWS, Arm, base
-from alexnet.reproduce.arms import compared, spread
+from alexnet.reproduce.arms import compared, spread, write_with_figure
 from alexnet.reproduce.catalogue import set_name
 from alexnet.reproduce.photographs import SOLAR, photographs
-from alexnet.show.style import BLUE, INK, Figure, drawn, new, png
+from alexnet.show.style import BLUE, INK, Figure, drawn, new
 
 
 def reproduce(
@@ -30,15 +29,14 @@ def reproduce(
         "what": "error on test pictures of the same networks with one view, the centre, and with ten; the difference "
         "is ten minus one, of each seed, as a share of 1; weights of the last epoch",
         "set": set_name(data) or SOLAR,
-        "pictures": {split: len(dataset.split(split)) for split in dataset.splits},
+        "pictures": dataset.counts,
         **{views: spread(found) for views, found in errors.items()},
         "difference": compared([arm["ten_views"] - arm["one_view"] for arm in arms]),
         "recipe": recipes()["paper"].override(base(quick)).to_dict(),
         "seeds": list(seeds),
         **provenance(command),
     }
-    write_result(results, report)
-    write_whole(results.with_suffix(".png"), png(figure(report)))
+    write_with_figure(results, report, figure(report))
     words = ", ".join(f"{report[views]['mean']:.2%} with {number}" for views, number in VIEWS.items())
     return f"error {words}: {report['difference']['verdict']}"
 

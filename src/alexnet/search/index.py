@@ -21,7 +21,7 @@ import numpy as np
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.data.loader import evaluation_batches
-from alexnet.errors import AlexNetError, UsageError
+from alexnet.errors import AlexNetError, UsageError, named
 from alexnet.evaluation.ensemble import Member
 from alexnet.evaluation.evaluate import check_fit
 from alexnet.features import BATCH_SIZE, layer_features
@@ -209,9 +209,7 @@ def choose_method(name: str, pictures: int) -> str:
 
     Raises `UsageError` for one that does not exist, `AlexNetError` where it needs faiss and that is missing.
     """
-    if name not in METHODS:
-        raise UsageError(f"no method {name!r}; there are: {', '.join(METHODS)}")
-    if name == "auto":
+    if named(name, METHODS, "method") == "auto":
         name = "exact" if pictures <= EXACT_UP_TO else "index"
     if name != "exact":
         _faiss()

@@ -13,7 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from alexnet import __version__
-from alexnet.evaluation.views import VIEWS
+from alexnet.errors import UsageError, named
+from alexnet.evaluation.views import VIEWS, check_views
 from alexnet.serve import render, schema
 from alexnet.serve.exhibits import Exhibits
 from alexnet.serve.limits import Refusal
@@ -75,13 +76,12 @@ def _pictures(service: Service, exhibits: Exhibits) -> APIRouter:
     layers, labels = classifier.network.layer_names(), classifier.labels
     Layer = Annotated[str, Query(description="as `alexnet variants` names them", json_schema_extra={"enum": layers})]
     Views = Annotated[
-        int, Query(description="1: the centre; 10: corners and mirror images too", json_schema_extra={"enum": [1, 10]})
+        int,
+        Query(
+            description="; ".join(f"{number}: {words}" for number, words in VIEWS.items()),
+            json_schema_extra={"enum": list(VIEWS)},
+        ),
     ]
-
-    def layer_named(name: str) -> str:
-        if name not in layers:
-            raise Refusal(422, f"no layer {name!r}; there are: {', '.join(layers)}")
-        return name
 
     @router.post("/v1/predict", response_model=schema.Predictions, openapi_extra=schema.BODY)
     async def predict(
@@ -90,8 +90,7 @@ def _pictures(service: Service, exhibits: Exhibits) -> APIRouter:
         views: Views = 1,
     ) -> Response:
         """The most probable classes of each picture, as `alexnet predict` says them."""
-        if views not in VIEWS:
-            raise Refusal(422, f"views is {views}; there are: 1 (the centre), 10 (corners, centre and mirror images)")
+        check_views(views)
         results = await service.results(request, Probabilities(views))
         entries = _entries(results, lambda shares: _prediction(classifier.top(shares, top)))
         return _json({"predictions": entries})
@@ -99,7 +98,7 @@ def _pictures(service: Service, exhibits: Exhibits) -> APIRouter:
     @router.post("/v1/features", response_model=schema.LayerFeatures, openapi_extra=schema.BODY)
     async def features(request: Request, layer: Layer = "fc7") -> Response:
         """The activations of a layer; those of fc7 say what is alike (paper, section 6.1)."""
-        results = await service.results(request, Features(layer_named(layer)))
+        results = await service.results(request, Features(named(layer, layers, "layer")))
         count = sum(result.size for _, result in results if not isinstance(result, Refusal))
         if count > MOST_VALUES:
             raise Refusal(413, f"{count:,} values, more than {MOST_VALUES:,}: ask about fewer pictures at once")
@@ -145,7 +144,7 @@ def _pictures(service: Service, exhibits: Exhibits) -> APIRouter:
     @router.post("/v1/maps", response_model=schema.LayerMaps, openapi_extra=schema.BODY)
     async def maps(request: Request, layer: Layer = "conv1") -> Response:
         """What a layer makes of each picture, to look at."""
-        results = await service.results(request, Features(layer_named(layer)))
+        results = await service.results(request, Features(named(layer, layers, "layer")))
         return _json({"layer": layer, "maps": await asyncio.to_thread(_entries, results, render.tiles)})
 
     return router
@@ -243,6 +242,10 @@ def _errors(app: FastAPI) -> None:
     async def refused(_: Request, refusal: Refusal) -> Response:
         headers = {"Retry-After": "1"} if refusal.status in (429, 503) else {}
         return _json({"detail": refusal.reason}, refusal.status, headers)
+
+    @app.exception_handler(UsageError)
+    async def misnamed(_: Request, error: UsageError) -> Response:
+        return _json({"detail": str(error)}, 422)
 
     @app.exception_handler(RequestValidationError)
     async def misspoken(_: Request, error: RequestValidationError) -> Response:

@@ -66,8 +66,7 @@ class Survey:
     def __init__(self, classifier: Classifier, dataset: PreparedDataset, layers: list[str]) -> None:
         self.classifier, self.layers = classifier, layers
         self.train = dataset.split("train") if "train" in dataset.splits else None
-        measured = next((name for name in ("test", "val") if name in dataset.splits), None)
-        self.measured = dataset.split(measured) if measured else None
+        self.measured = dataset.split(dataset.measured_on) if dataset.measured_on else None
         self.excited: dict[str, Excited] = {}
         self.predictions: Predictions | None = None
         self.looked_at = self.answered = 0

@@ -146,9 +146,7 @@ def begin(
 def _reopen(out: str | os.PathLike[str], dataset: PreparedDataset, changes: dict[str, Any]) -> Run:
     """A run that goes on with its own recipe and dataset."""
     run = Run.open(out)
-    values = run.config.recipe.to_dict()
-    other = [name for name, value in changes.items() if values.get(name) != value]
-    if other:
+    if other := run.config.recipe.differing(changes):
         raise UsageError(f"a resumed run keeps its own recipe; leave out {', '.join(other)}")
     _check_dataset(run, dataset)
     run.sweep()
@@ -197,7 +195,7 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
         dataset={
             "path": dataset.address,
             "checksum": _checksum(dataset),
-            "counts": {name: len(dataset.split(name)) for name in dataset.splits},
+            "counts": dataset.counts,
         },
         descriptions=dataset.descriptions,
     )

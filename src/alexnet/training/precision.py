@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from alexnet.errors import UsageError
+from alexnet.errors import UsageError, named
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 
@@ -33,8 +33,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     The master weights stay float32 in either. "float64", for the weights too, is there to compare two ways of training.
     Raises `UsageError` for another name.
     """
-    if name not in PRECISIONS:
-        raise UsageError(f"no precision {name!r}; there are: {', '.join(PRECISIONS)}")
+    named(name, PRECISIONS, "precision")
     if name != "auto":
         dtype: torch.dtype = getattr(torch, name)
         return dtype

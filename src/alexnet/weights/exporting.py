@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from alexnet.data.augment import Preprocess, resized
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.loader import evaluation_batches
-from alexnet.errors import AlexNetError, UsageError
+from alexnet.errors import AlexNetError, UsageError, named
 from alexnet.files import write_whole
 from alexnet.model import AlexNet
 from alexnet.run import MEAN, Config, Run
@@ -139,8 +139,7 @@ class Deployed(nn.Module):
 
 
 def _check_words(to: str, preprocessing: str, int8: bool, repo: str | None) -> None:
-    if to not in FORMATS:
-        raise UsageError(f"no format {to!r}; there are: {', '.join(FORMATS)}")
+    named(to, FORMATS, "format")
     if preprocessing not in PREPROCESSING:
         raise UsageError(f"preprocessing is {preprocessing!r}; there are: {', '.join(PREPROCESSING)}")
     if int8 and to != "onnx":
@@ -283,10 +282,9 @@ def _measured(config: Config, data: str | os.PathLike[str] | None) -> tuple[str,
     dataset = PreparedDataset.open(path)
     if dataset.classes != config.classes or dataset.size != config.size:
         raise AlexNetError(f"{path} has other classes or another size than the run")
-    name = next((name for name in ("test", "val") if name in dataset.splits and len(dataset.split(name))), None)
-    if name is None:
+    if dataset.measured_on is None:
         raise AlexNetError(f"{path} has no pictures in test or val")
-    return str(path), dataset.split(name)
+    return str(path), dataset.split(dataset.measured_on)
 
 
 def _say(target: Path, to: str, difference: float | None, cost: Precision | None) -> None:

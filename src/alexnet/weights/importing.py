@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from alexnet.errors import AlexNetError, UsageError
+from alexnet.errors import AlexNetError, UsageError, named
 from alexnet.model import variants
 from alexnet.recipe import IMAGENET, STARTER, Recipe, recipes
 from alexnet.run import MEAN, Config, Run, is_free
@@ -65,8 +65,8 @@ def import_weights(
     """
     if not is_free(out):
         raise AlexNetError(f"{out} is there already: choose another folder, or remove it")
-    if variant is not None and variant not in variants():
-        raise UsageError(f"no variant {variant!r}; there are: {', '.join(variants())}")
+    if variant is not None:
+        named(variant, variants(), "variant")
     name = os.fspath(source)
     found = find_weights(name, Path(mean) if mean else None, variant)
     if mean is not None and (found.config is not None or "torchvision" in found.format):

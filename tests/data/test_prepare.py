@@ -267,19 +267,18 @@ def stuck(many: Path, tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]
         let_go()
 
 
-def test_killed_at_any_moment_it_ends_the_same(many: Path, undisturbed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.long)])
+def test_killed_at_any_moment_it_ends_the_same(many: Path, undisturbed: Path, tmp_path: Path, kills: int) -> None:
     data = tmp_path / "data"
     begun = time.monotonic()
     start(many, tmp_path / "timed").communicate()
     whole = time.monotonic() - begun
     moments = random.Random(0)
-    killed = 0
-    while killed < 10:
+    for _ in range(kills):
         process = start(many, data)
         time.sleep(moments.uniform(0, whole))
         process.kill()
         process.communicate()
-        killed += 1
         if (data / "dataset.json").exists():
             assert same(data, undisturbed) or (data / ".prepare").exists()
             shutil.rmtree(data)

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from alexnet import __version__
 from alexnet.errors import AlexNetError, ElsewhereError, UsageError, named
@@ -359,8 +359,15 @@ def _add_recipe_options(verb: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name.replace('_', '-')}", default=None, help=field.metadata["help"], **how)
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose errors are one line, as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(UsageError.exit_code, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="alexnet",
         description="AlexNet, whole: from a folder of pictures to a trained, measured classifier.",
         epilog="example: alexnet prepare photographs/ data && alexnet train data --out run && "

@@ -117,6 +117,11 @@ def test_a_loss_that_is_not_finite_goes_back_once_then_ends_with_the_layer_named
         (("--epochs", "0"), 2, "epochs is 0"),
         (("--crop", "300"), 2, "300×300"),
         (("--device", "cuda:77"), 2, "no device"),
+        (
+            ("--epochs", "many"),
+            2,
+            "alexnet train: argument --epochs: invalid int value: 'many'; see alexnet train --help",
+        ),
     ],
 )
 def test_wrong_words_end_in_one_line_and_leave_nothing(striped_data, tmp_path, arguments, code, words):

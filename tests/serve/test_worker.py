@@ -40,6 +40,13 @@ def batches() -> list[int]:
 
 
 @pytest.fixture
+def patient(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a batch that took minutes."""
+    monkeypatch.setattr("alexnet.serve.worker.MOST_PATIENCE", 60.0)
+    worker._seconds = 600.0
+
+
+@pytest.fixture
 def worker(classifier: Classifier, batches: list[int]) -> Iterator[Worker]:
     made = Worker(classifier, lambda _work, count, _seconds: batches.append(count))
     yield made
@@ -68,15 +75,29 @@ def test_what_has_arrived_is_taken_together(worker: Worker, batches: list[int]) 
     assert batches == [10, 3, 3, 1]
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_lone_picture_waits_for_nobody(worker: Worker) -> None:
-    worker._patience = 60.0
     start = time.perf_counter()
     assert put(worker, Means(), 5)[0].result(10) == 5
     assert time.perf_counter() - start < 5
 
 
+@pytest.mark.usefixtures("patient")
+def test_those_who_were_answered_are_waited_for(worker: Worker, batches: list[int]) -> None:
+    worker._crowd = 3
+    (first,) = put(worker, Means(), 1)
+    worker.coming(1)
+    time.sleep(0.2)
+    assert not first.done()
+    worker.coming(1)
+    second, third = put(worker, Means(), 2, 3)
+    worker.coming(-2)
+    assert [answer.result(10) for answer in (first, second, third)] == [1, 2, 3]
+    assert batches == [3]
+
+
+@pytest.mark.usefixtures("patient")
 def test_one_that_is_being_decoded_is_waited_for(worker: Worker, batches: list[int]) -> None:
-    worker._patience = 30.0
     worker.coming(2)
     (first,) = put(worker, Means(), 1)
     worker.coming(-1)

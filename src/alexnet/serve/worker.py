@@ -20,8 +20,11 @@ Results = Sequence[Any] | np.ndarray
 
 PATIENCE = 0.25
 """The share of a batch's time for which the next one waits for pictures that are being decoded."""
+RETURN = 0.1
+"""The share for which it waits, before that, until as many are under way again as were when the last one was taken:
+those who were just answered ask anew."""
 MOST_PATIENCE = 0.1
-"""Seconds."""
+"""Seconds of either."""
 
 
 class Work(Protocol):
@@ -52,7 +55,8 @@ class Worker:
         self._arrived = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
         self._coming = 0
-        self._patience = 0.0
+        self._seconds = 0.0  # that the last batch took
+        self._crowd = 0  # how many were under way when it was taken
         self._slow: deque[tuple[Generator[None, None, Any], Future[Any]]] = deque()
         self._slow_first: deque[tuple[Generator[None, None, Any], Future[Any]]] = deque()
         self._stopping = False
@@ -63,7 +67,7 @@ class Worker:
         """So many pictures are about to be put (negative: they are there, or do not come)."""
         with self._arrived:
             self._coming += count
-            if not self._coming:
+            if self._waiting:
                 self._arrived.notify()
 
     def put(self, work: Work, pixels: np.ndarray, answer: Future[Any]) -> None:
@@ -122,11 +126,14 @@ class Worker:
                 self._step(self._slow_first or self._slow)
 
     def _take(self) -> list[_Waiting]:
-        """All that is like the first, after a short while for those still being decoded."""
+        """All that is like the first, after a short while for those who ask again and those still being decoded.
+
+        A large batch costs less a picture, and while it is computed nothing else takes the processor from it.
+        """
         work = self._waiting[0].work
-        self._arrived.wait_for(
-            lambda: not self._coming or len(self._waiting) >= work.most or self._stopping, self._patience
-        )
+        self._wait(work, RETURN, lambda: len(self._waiting) + self._coming >= self._crowd)
+        self._wait(work, PATIENCE, lambda: not self._coming)
+        self._crowd = len(self._waiting) + self._coming
         batch: list[_Waiting] = []
         others: deque[_Waiting] = deque()
         for waiting in self._waiting:
@@ -134,6 +141,13 @@ class Worker:
             (batch if alike else others).append(waiting)
         self._waiting = others
         return [waiting for waiting in batch if waiting.answer.set_running_or_notify_cancel()]
+
+    def _wait(self, work: Work, share: float, enough: Callable[[], bool]) -> None:
+        """Until there is `enough`, or as much as a batch takes, or this share of the last one's time is over."""
+        self._arrived.wait_for(
+            lambda: enough() or len(self._waiting) >= work.most or self._stopping,
+            min(MOST_PATIENCE, share * self._seconds),
+        )
 
     def _work(self, batch: list[_Waiting]) -> None:
         start = time.perf_counter()
@@ -147,9 +161,8 @@ class Worker:
                 for waiting in batch:
                     self._work([waiting])
             return
-        seconds = time.perf_counter() - start
-        self._patience = min(MOST_PATIENCE, PATIENCE * seconds)
-        self._done(batch[0].work, len(batch), seconds)
+        self._seconds = time.perf_counter() - start
+        self._done(batch[0].work, len(batch), self._seconds)
         for waiting, result in zip(batch, results, strict=True):
             waiting.answer.set_result(result)
 

@@ -30,7 +30,8 @@ class Claim:
         """The value as the table has it; a dash where there is none."""
         if value is None:
             return "–"
-        return FORMS[self.form].format(value * 100 if self.form == "points" else value)
+        # Added to 0, a value that rounds to none has no minus sign.
+        return FORMS[self.form].format(round(value * 100, 1) + 0 if self.form == "points" else value)
 
     def difference(self, measured: float | None) -> str:
         """Measured against published: a ratio for what is a ratio, else the difference in points."""

@@ -17,7 +17,7 @@ PAPER = (
     *("--recipe", "paper", "--init", "he", "--pixel-unit", "deviation", "--crop", "64", "--epochs", "6"),
     *("--batch-size", "6", "--lr", "0.001", "--patience", "2", "--seed", "3", "--precision", "float32"),
 )
-# Without the fully connected layers: a hundredth of the bytes to write.
+# Without the fully connected layers: few bytes to write. Dropout is in the layouts of test_parallel.
 RECIPE = (*PAPER, "--variant", "convolutions")
 
 

@@ -13,8 +13,19 @@ from typing import Any
 
 RESULTS = Path("docs/results")
 
-FORMS = {"share": "{:.1%}", "times": "{:.1f}×", "points": "{:+.1f} points", "number": "{:.2f}"}
-"""How a value is written. A share is stored from 0 to 1, points as a hundredth of it."""
+
+def points(share: float) -> str:
+    """A difference of shares in points, as the table has it; one that rounds to none has no minus sign."""
+    return f"{round(share * 100, 1) + 0:+.1f} points"
+
+
+FORMS: dict[str, Callable[[float], str]] = {
+    "share": "{:.1%}".format,
+    "times": "{:.1f}×".format,
+    "points": points,
+    "number": "{:.2f}".format,
+}
+"""How a value is written."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +39,7 @@ class Claim:
 
     def words(self, value: float | None) -> str:
         """The value as the table has it; a dash where there is none."""
-        if value is None:
-            return "–"
-        # Added to 0, a value that rounds to none has no minus sign.
-        return FORMS[self.form].format(round(value * 100, 1) + 0 if self.form == "points" else value)
+        return "–" if value is None else FORMS[self.form](value)
 
     def difference(self, measured: float | None) -> str:
         """Measured against published: a ratio for what is a ratio, else the difference in points."""
@@ -39,7 +47,7 @@ class Claim:
             return "–"
         if self.form in ("times", "number"):
             return f"{measured / self.published:.2f}×"
-        return f"{(measured - self.published) * 100:+.1f} points"
+        return points(measured - self.published)
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ class Exhibits:
         """The surest mistakes so far. Raises `Refusal` 404 without data."""
         survey = self.survey
         if survey is None or survey.measured is None:
-            raise Refusal(404, self.why_no_data or "the data has neither a test nor a val split")
+            raise Refusal(404, self.why_no_data or "the data has no pictures in test or val")
         result: dict[str, Any] = {
             "split": survey.measured.name,
             "answered": survey.answered,

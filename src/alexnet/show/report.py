@@ -133,8 +133,8 @@ class _Report:
         positive: str | None,
     ) -> Evaluation | None:
         """What the network says of every picture of the split; None where there is no split to measure."""
-        if split is None and not {"test", "val"} & set(dataset.splits):
-            self.left_out.append("All results: the dataset has neither a test nor a val split; choose with `--split`.")
+        if split is None and dataset.measured_on is None:
+            self.left_out.append("All results: the dataset has no pictures in test or val; choose with `--split`.")
             return None
         return evaluate(
             member, dataset, split=split, views=views, precision=precision, recall=recall, positive=positive

@@ -1,11 +1,13 @@
 """The thread that owns the network: what it takes together, who waits, what a failure does to the others."""
 
 import asyncio
+import shutil
 import threading
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from alexnet import Classifier
+from alexnet.data.dataset import PreparedDataset
 from alexnet.run import Run
 from alexnet.serve.api import api
 from alexnet.serve.exhibits import Exhibits
@@ -219,6 +222,22 @@ def test_a_body_that_does_not_come(served_run: Any, classifier: Classifier) -> N
         await asyncio.to_thread(service.close)
 
     asyncio.run(talk())
+
+
+def test_reading_the_training_pictures_ends_with_the_service(
+    served_run: Path, striped_data: Path, classifier: Classifier, tmp_path: Path
+) -> None:
+    run = Run.open(shutil.copytree(served_run, tmp_path / "run", ignore=shutil.ignore_patterns("search")))
+    service = Service(classifier, Limits())
+    exhibits = Exhibits(run, service, PreparedDataset.open(striped_data))
+    free = threading.Event()
+    service.worker.slowly(blocked(free))
+    exhibits.start()
+    threading.Timer(0.5, free.set).start()
+    service.close()
+    exhibits.close()
+    assert "index" not in {thread.name for thread in threading.enumerate()}
+    assert not list(run.path.glob("search/*/*.npy"))
 
 
 def test_without_data_what_needs_it_says_so(served_run: Any, classifier: Classifier, pictures: list[bytes]) -> None:

@@ -43,13 +43,14 @@ MOST_VALUES = 2_000_000
 
 
 def api(service: Service, exhibits: Exhibits) -> FastAPI:
-    """The application. It owns the service from its start to its end."""
+    """The application. It owns the service and the exhibits from their start to their end."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         exhibits.start()
         yield
         await asyncio.to_thread(service.close)
+        await asyncio.to_thread(exhibits.close)
 
     app = FastAPI(
         title="AlexNet",

@@ -52,6 +52,7 @@ class Exhibits:
         self._splits = {name: dataset.split(name) for name in dataset.splits} if dataset is not None else {}
         self._optimised: OrderedDict[tuple[str, int], Future[bytes]] = OrderedDict()
         self._index: Index | None = None
+        self._opening: threading.Thread | None = None
         self._why_no_index = "the training pictures are being read: try again in a while"
 
     def start(self) -> None:
@@ -59,7 +60,13 @@ class Exhibits:
         if self.survey is not None:
             self.service.worker.slowly(self.survey.steps())
         if "train" in self._splits:
-            threading.Thread(target=self._open_index, name="index").start()
+            self._opening = threading.Thread(target=self._open_index, name="index", daemon=True)
+            self._opening.start()
+
+    def close(self) -> None:
+        """Wait for the thread that `start` began; it ends once the service is closed."""
+        if self._opening is not None:
+            self._opening.join()
 
     def network(self) -> dict[str, Any]:
         """As JSON has it."""

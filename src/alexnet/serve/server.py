@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import uvicorn
@@ -60,12 +64,29 @@ def serve(
             timeout_keep_alive=75,
             timeout_graceful_shutdown=LAST_SECONDS,
         )
-        try:
+        server = uvicorn.Server(config)
+        with _ctrl_c_ends(server):
             print(address(listening), flush=True)
             print("Ctrl-C stops it", file=sys.stderr)
-            uvicorn.Server(config).run(sockets=[listening])
-        except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
+            server.run(sockets=[listening])
+        print("stopped", file=sys.stderr)
+
+
+@contextmanager
+def _ctrl_c_ends(server: uvicorn.Server) -> Iterator[None]:
+    """From here on Ctrl-C is the server's, also before it has begun and while it ends.
+
+    The server takes the signal only while it runs. Left to Python outside of that, it would be a `KeyboardInterrupt`
+    wherever the program happens to be, and is lost where that is a callback of the garbage collector.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, server.handle_exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def address(listening: socket.socket) -> str:

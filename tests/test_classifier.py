@@ -6,9 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -19,30 +18,11 @@ from random_runs import make_run
 import alexnet
 from alexnet import AlexNetError, Classifier, Prediction, PreparedDataset, Run, UsageError
 from alexnet.classifier import Named, Unread, picture_files
-from alexnet.cli import main
 
 
 def process(*words: object, stdin: bytes | None = None) -> subprocess.CompletedProcess:
     line = [sys.executable, "-m", "alexnet.cli", "predict", *map(str, words)]
     return subprocess.run(line, capture_output=True, input=stdin, check=False)
-
-
-class Done(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """`alexnet predict` in this process: starting another one costs seconds."""
-
-    def run(*words: object) -> Done:
-        capsys.readouterr()
-        code = main(["predict", *map(str, words)])
-        return Done(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +186,7 @@ def test_folders_are_searched_through_in_order_for_pictures_only(folder, tmp_pat
 
 def test_predict_prints_a_line_a_picture(command, run, folder, classifier) -> None:
     path = files_of(folder)[0]
-    done = command(run, path)
+    done = command("predict", run, path)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     label, share = classifier.predict(path)[0].top[0]
@@ -214,7 +194,7 @@ def test_predict_prints_a_line_a_picture(command, run, folder, classifier) -> No
 
 
 def test_predict_json_of_a_folder_is_a_list_in_order(command, run, folder, classifier) -> None:
-    done = command(run, folder, "--json", "--top", "1")
+    done = command("predict", run, folder, "--json", "--top", "1")
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     expected = classifier.predict(files_of(folder), top=1)
@@ -229,7 +209,7 @@ def test_predict_json_of_a_folder_is_a_list_in_order(command, run, folder, class
 def test_predict_csv_has_a_header_and_reports_bad_files_apart(command, run, folder, tmp_path) -> None:
     (tmp_path / "a, b.jpg").write_bytes(files_of(folder)[0].read_bytes())
     (tmp_path / "broken.jpg").write_bytes(files_of(folder)[0].read_bytes()[:100])
-    done = command(run, tmp_path, "--csv", "--views", "10")
+    done = command("predict", run, tmp_path, "--csv", "--views", "10")
     assert done.returncode == 1
     (row,) = csv.DictReader(io.StringIO(done.stdout))
     assert row["source"] == str(tmp_path / "a, b.jpg")
@@ -252,12 +232,11 @@ def test_predict_reads_one_picture_from_standard_input(run, folder) -> None:
 
 def test_predict_without_pictures_or_run_is_one_clear_line(command, run, folder, tmp_path) -> None:
     for words in ((run, tmp_path), (tmp_path, files_of(folder)[0])):
-        done = command(*words)
+        done = command("predict", *words)
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1
         assert str(tmp_path) in done.stderr
-    with pytest.raises(SystemExit, match="2"):
-        command(run, files_of(folder)[0], "--json", "--csv")
+    assert command("predict", run, files_of(folder)[0], "--json", "--csv").returncode == 2
 
 
 def test_predict_prints_names_that_are_not_unicode_as_they_are(run, folder, tmp_path) -> None:

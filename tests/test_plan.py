@@ -1,8 +1,6 @@
 """What is computed of many devices, against published numbers and by hand."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -54,11 +52,10 @@ def test_a_measured_rate_is_taken() -> None:
     assert alone.epoch(1_281_167) == pytest.approx(1281.167, rel=1e-6)
 
 
-def test_the_command_prints_it_and_says_what_is_wrong() -> None:
-    command = [sys.executable, "-m", "alexnet", "plan", "--devices"]
-    done = subprocess.run([*command, "4", "--json"], capture_output=True, text=True, check=True)
+def test_the_command_prints_it_and_says_what_is_wrong(command) -> None:
+    done = command("plan", "--devices", 4, "--json")
     assert {row["devices"] for row in json.loads(done.stdout)} == {1, 2, 4}
-    done = subprocess.run([*command, "4", "--gpu", "h10"], capture_output=True, text=True, check=False)
+    done = command("plan", "--devices", 4, "--gpu", "h10")
     assert done.returncode == 2
     assert "no device 'h10'; there are: gtx580" in done.stderr
     with pytest.raises(UsageError, match="must be at least 1"):

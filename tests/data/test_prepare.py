@@ -267,7 +267,7 @@ def stuck(many: Path, tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]
         let_go()
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.long)])
 def test_killed_at_any_moment_it_ends_the_same(many: Path, undisturbed: Path, tmp_path: Path, kills: int) -> None:
     data = tmp_path / "data"
     begun = time.monotonic()

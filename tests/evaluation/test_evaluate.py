@@ -3,11 +3,8 @@
 import csv
 import json
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -17,28 +14,8 @@ from PIL import Image
 from random_runs import make_run
 
 from alexnet import PreparedDataset, Run, UsageError, evaluate
-from alexnet.cli import main
 from alexnet.data.prepare import prepare
 from alexnet.errors import AlexNetError
-
-
-class Done(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def alexnet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
-    """The command line in this process: starting another one costs seconds."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*words: object) -> Done:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        return Done(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +64,8 @@ def by_hand(runs: list[Path], data: Path) -> dict[str, list[np.ndarray]]:
     return {split: [probabilities_by_hand(run, data, split)[0] for run in runs] for split in ("val", "test")}
 
 
-def test_json_has_the_figures_of_the_ten_crops_taken_by_hand(runs, data, by_hand) -> None:
-    words = ("evaluate", runs[0], "--data", data, "--json", "--batch-size", 5)
-    command = [sys.executable, "-m", "alexnet.cli", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_json_has_the_figures_of_the_ten_crops_taken_by_hand(command, runs, data, by_hand) -> None:
+    done = command("evaluate", runs[0], "--data", data, "--json", "--batch-size", 5)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     shares, labels = by_hand["test"][0], PreparedDataset.open(data).split("test").labels
@@ -154,9 +129,9 @@ def test_coefficients_for_val_itself_come_from_its_other_half(runs, data, by_han
     assert result["log_loss"] == pytest.approx(sklearn.metrics.log_loss(labels, average), rel=1e-3)
 
 
-def test_predictions_are_a_csv_with_one_line_a_picture(alexnet, runs, data, by_hand, tmp_path) -> None:
+def test_predictions_are_a_csv_with_one_line_a_picture(command, runs, data, by_hand, tmp_path) -> None:
     file = tmp_path / "predictions.csv"
-    done = alexnet("evaluate", runs[0], "--data", data, "--predictions", file)
+    done = command("evaluate", runs[0], "--data", data, "--predictions", file)
     assert done.returncode == 0, done.stderr
     split = PreparedDataset.open(data).split("test")
     rows = list(csv.DictReader(file.open()))
@@ -171,13 +146,13 @@ def test_predictions_are_a_csv_with_one_line_a_picture(alexnet, runs, data, by_h
     assert "19 pictures: test of" in done.stdout
 
 
-def test_a_wished_recall_gives_the_threshold_and_the_table_says_what_it_is_worth(alexnet, runs, data, by_hand) -> None:
+def test_a_wished_recall_gives_the_threshold_and_the_table_says_what_it_is_worth(command, runs, data, by_hand) -> None:
     words = ("evaluate", runs[0], "--data", data, "--recall", "0.7", "--positive", "bright")
-    wished = json.loads(alexnet(*words, "--json").stdout)["wished"]
+    wished = json.loads(command(*words, "--json").stdout)["wished"]
     found = by_hand["test"][0][:11, 0]  # bright comes first
     assert wished["threshold"] == pytest.approx(np.sort(found)[-8], abs=1e-4)
     assert wished["recall"] == pytest.approx(8 / 11)
-    table = alexnet(*words).stdout
+    table = command(*words).stdout
     assert "finding bright" in table
     assert "chosen on these very pictures" in table
     assert "10 views" in table
@@ -194,9 +169,9 @@ def test_a_wished_recall_gives_the_threshold_and_the_table_says_what_it_is_worth
         (["--predictions", "nowhere/p.csv"], "nowhere/p.csv can't be written: there is no folder", 1),
     ],
 )
-def test_wrong_words_are_one_clear_line(alexnet, runs, data, words, said, code, tmp_path, monkeypatch) -> None:
+def test_wrong_words_are_one_clear_line(command, runs, data, words, said, code, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    done = alexnet("evaluate", runs[0], "--data", data, *words)
+    done = command("evaluate", runs[0], "--data", data, *words)
     assert done.returncode == code
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
@@ -231,9 +206,9 @@ def test_a_wished_recall_needs_two_classes(runs, data) -> None:
         evaluate(runs[0], PreparedDataset(data, index), recall=0.9)
 
 
-def test_what_is_no_run_or_no_dataset_is_named(alexnet, runs, data, tmp_path) -> None:
+def test_what_is_no_run_or_no_dataset_is_named(command, runs, data, tmp_path) -> None:
     for words in ((tmp_path, "--data", data), (runs[0], "--data", tmp_path)):
-        done = alexnet("evaluate", *words)
+        done = command("evaluate", *words)
         assert done.returncode == 1
         assert str(tmp_path) in done.stderr
         assert "Traceback" not in done.stderr

@@ -154,21 +154,14 @@ def test_a_run_without_weights_is_told(striped_data: Path, tmp_path: Path) -> No
         open_index(tmp_path / "run", striped_data)
 
 
-def test_the_command_names_what_it_cannot_read_and_does_the_rest(run: Path, striped_data: Path, tmp_path: Path) -> None:
+def test_the_command_names_what_it_cannot_read_and_does_the_rest(
+    command, run: Path, striped_data: Path, tmp_path: Path
+) -> None:
     split = PreparedDataset.open(striped_data).split("train")
     Image.fromarray(split[7][0]).save(tmp_path / "ask.png")
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    words = ["search", str(run), str(tmp_path), "--data", str(striped_data), "--top", "3"]
-    table, as_json = (
-        subprocess.run(
-            [sys.executable, "-m", "alexnet.cli", *words, *more],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        for more in ((), ("--json",))
-    )
+    words = ("search", run, tmp_path, "--data", striped_data, "--top", 3)
+    table, as_json = command(*words), command(*words, "--json")
     assert table.returncode == as_json.returncode == 1
     assert f"alexnet: {tmp_path / 'bad.png'}: " in table.stderr
     assert "nearest of 24 train pictures by Euclidean distance in fc7, exactly" in table.stderr

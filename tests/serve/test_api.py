@@ -2,8 +2,6 @@ import io
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -265,26 +263,16 @@ def test_ctrl_c_ends_it_cleanly_in_the_middle_of_its_work(served_run: Path, stri
         assert "Traceback" not in errors
 
 
-def command(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "alexnet.cli", "serve", *options],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def test_a_port_that_is_taken(served_run: Path) -> None:
+def test_a_port_that_is_taken(command, served_run: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ended = command(str(served_run), "--port", str(port))
+        ended = command("serve", served_run, "--port", port)
     assert ended.returncode == 1
     assert re.fullmatch(rf"alexnet: port {port} of 127.0.0.1 can't be had .*--port\n", ended.stderr)
 
 
-def test_what_is_missing_is_said(served_run: Path, tmp_path: Path) -> None:
-    assert "not a run folder" in command(str(tmp_path), "--port", "0").stderr
-    ended = command(str(served_run), "--port", "0", "--data", str(tmp_path / "gone"))
+def test_what_is_missing_is_said(command, served_run: Path, tmp_path: Path) -> None:
+    assert "not a run folder" in command("serve", tmp_path, "--port", 0).stderr
+    ended = command("serve", served_run, "--port", 0, "--data", tmp_path / "gone")
     assert (ended.returncode, "gone" in ended.stderr) == (1, True)
-    assert command(str(served_run), "--port", "70000").returncode == 2
+    assert command("serve", served_run, "--port", 70000).returncode == 2

@@ -16,7 +16,6 @@ from PIL import Image
 from random_runs import make_run
 
 from alexnet import AlexNetError, Run, UsageError, evaluate
-from alexnet.cli import main
 from alexnet.data.prepare import prepare
 from alexnet.evaluation import metrics
 from alexnet.run import METRICS
@@ -232,16 +231,6 @@ def test_any_class_name_is_shown_as_it_is(odd: tuple[Path, Path]) -> None:
     for name in ("<b>bold</b>", "a & b", 'quo"te', "고양이", "$dollar$ and _more^", "x" * 90, "</script>"):
         assert name in page.text
     assert "no step of the training is recorded" in page.text
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def call(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def test_the_command_prints_where_the_report_is(command, run: Run, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def undisturbed(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(data, alone, tmp_path_factory):
-    """The same by two processes, in every layout that can, and one training that goes from layout to layout."""
+    """The same by two processes, in every layout that can."""
     folder = tmp_path_factory.mktemp("two")
     weird = "one-weird-trick"
     run_all(
@@ -111,18 +111,14 @@ def two(data, alone, tmp_path_factory):
                     *(("in-turn", "often"), ("in-shares", "often")),
                 )
             ),
-            training(data, folder / "mixed paper", "paper", 9, parallel="data"),
-            training(data, folder / "mixed paper", "paper", 18, parallel="towers", resume=True),
-            training(data, folder / "mixed paper", "paper", 27, parallel=weird, resume=True),
         ],
     )
-    run_all(folder, 1, [training(data, folder / "mixed paper", "paper", 36, resume=True)])
     return folder
 
 
 @pytest.fixture(scope="module")
-def four(data, two, tmp_path_factory):
-    """By four, of batches of 9 and 10; the training that goes from layout to layout ends here."""
+def four(data, tmp_path_factory):
+    """By four, of batches of 9 and 10."""
     folder = tmp_path_factory.mktemp("four")
     weird = "one-weird-trick"
     run_all(
@@ -132,7 +128,6 @@ def four(data, two, tmp_path_factory):
             training(data, folder / "data batch", "batch", parallel="data"),
             training(data, folder / "in-turn weird", "weird", parallel=weird, passing="in-turn"),
             training(data, folder / "in-shares often", "often", parallel=weird),
-            training(data, two / "mixed paper", "paper", 50, parallel="data", resume=True),
         ],
     )
     return folder
@@ -179,8 +174,15 @@ def test_towers_in_float32_are_equal_up_to_rounding(alone, two):
 
 
 @pytest.mark.long
-def test_a_run_goes_on_in_any_other_layout(alone, two, four):
-    assert distance(two / "mixed paper", alone / "paper") < 1e-9
+def test_a_run_goes_on_in_any_other_layout(data, alone, tmp_path):
+    run = tmp_path / "run"
+    first = training(data, run, "paper", 9, parallel="data")
+    towers = training(data, run, "paper", 18, parallel="towers", resume=True)
+    weird = training(data, run, "paper", 27, parallel="one-weird-trick", resume=True)
+    run_all(tmp_path, 2, [first, towers, weird])
+    run_all(tmp_path, 1, [training(data, run, "paper", 36, resume=True)])
+    run_all(tmp_path, 4, [training(data, run, "paper", 50, parallel="data", resume=True)])
+    assert distance(run, alone / "paper") < 1e-9
 
 
 def test_what_is_reported_is_the_same(alone, two):

@@ -93,17 +93,17 @@ def test_interrupted_it_saves_says_how_to_go_on_and_goes_on(striped_data, undist
     assert_same_end(out, undisturbed)
 
 
-def test_a_finished_run_resumed_stays_as_it_is(striped_data, undisturbed):
+def test_a_finished_run_resumed_stays_as_it_is(command, striped_data, undisturbed):
     before = (undisturbed / "model.safetensors").read_bytes()
-    whole(striped_data, undisturbed, "--resume")
+    assert command("train", striped_data, "--out", undisturbed, "--resume").returncode == 0
     assert (undisturbed / "model.safetensors").read_bytes() == before
 
 
-def test_a_loss_that_is_not_finite_goes_back_once_then_ends_with_the_layer_named(striped_data, tmp_path):
+def test_a_loss_that_is_not_finite_goes_back_once_then_ends_with_the_layer_named(command, striped_data, tmp_path):
     wild = tuple("1e30" if value == "0.001" else value for value in RECIPE)
-    process = train(striped_data, tmp_path / "run", *wild)
-    _, said = process.communicate()
-    assert process.returncode == 1
+    done = command("train", striped_data, "--out", tmp_path / "run", *wild)
+    said = done.stderr
+    assert done.returncode == 1
     assert "back to step 0, with a tenth of the learning rate" in said
     assert said.count("first in the weights of conv1") + said.count("first in the activations of") == 2
     assert "Traceback" not in said
@@ -124,32 +124,29 @@ def test_a_loss_that_is_not_finite_goes_back_once_then_ends_with_the_layer_named
         ),
     ],
 )
-def test_wrong_words_end_in_one_line_and_leave_nothing(striped_data, tmp_path, arguments, code, words):
-    process = train(striped_data, tmp_path / "run", *arguments)
-    _, said = process.communicate()
-    assert process.returncode == code
-    assert words in said.splitlines()[-1]
+def test_wrong_words_end_in_one_line_and_leave_nothing(command, striped_data, tmp_path, arguments, code, words):
+    done = command("train", striped_data, "--out", tmp_path / "run", *arguments)
+    assert done.returncode == code
+    assert words in done.stderr.splitlines()[-1]
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_is_no_dataset_or_no_run(striped_data, tmp_path, undisturbed):
+def test_a_folder_that_is_no_dataset_or_no_run(command, striped_data, tmp_path, undisturbed):
     for data, out, more, words in (
         (tmp_path, tmp_path / "run", (), "is not a prepared dataset"),
         (striped_data, undisturbed, (), "exists already"),
         (striped_data, tmp_path / "none", ("--resume",), "is not a run folder"),
         (striped_data, undisturbed, ("--resume", "--epochs", "9"), "keeps its own recipe"),
     ):
-        process = train(data, out, *more)
-        _, said = process.communicate()
-        assert process.returncode in (1, 2)
-        assert words in said.splitlines()[-1]
+        done = command("train", data, "--out", out, *more)
+        assert done.returncode in (1, 2)
+        assert words in done.stderr.splitlines()[-1]
 
 
-def test_a_damaged_checkpoint_is_named(striped_data, tmp_path):
+def test_a_damaged_checkpoint_is_named(command, striped_data, tmp_path):
     out = tmp_path / "run"
-    whole(striped_data, out, *RECIPE, "--epochs", "1")
+    assert command("train", striped_data, "--out", out, *RECIPE, "--epochs", 1).returncode == 0
     os.truncate(out / "checkpoint.pt", 100_000)
-    process = train(striped_data, out, "--resume")
-    _, said = process.communicate()
-    assert process.returncode == 1
-    assert "checkpoint.pt can't be read" in said.splitlines()[-1]
+    done = command("train", striped_data, "--out", out, "--resume")
+    assert done.returncode == 1
+    assert "checkpoint.pt can't be read" in done.stderr.splitlines()[-1]

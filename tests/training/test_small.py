@@ -9,7 +9,8 @@ from alexnet.training.loop import begin
 
 
 @pytest.mark.parametrize(
-    ("lying", "standing", "seed"), [(6, 6, 0), pytest.param(6, 6, 1, marks=pytest.mark.long), (2, 38, 0)]
+    ("lying", "standing", "seed"),
+    [(6, 6, 0), pytest.param(6, 6, 1, marks=pytest.mark.long), pytest.param(2, 38, 0, marks=pytest.mark.long)],
 )
 def test_the_loss_is_well_below_guessing_after_a_tenth_of_the_run(striped_folder, tmp_path, lying, standing, seed):
     data = tmp_path / "data"

@@ -16,7 +16,15 @@ from torch.nn import functional
 from alexnet import __version__
 from alexnet.data.augment import Preprocess
 from alexnet.errors import AlexNetError
-from alexnet.model import AlexNet, LocalResponseNorm, OverhangConv2d, SpatialResponseNorm, variants
+from alexnet.model import (
+    AlexNet,
+    LocallyConnected2d,
+    LocalResponseNorm,
+    OverhangConv2d,
+    SpatialResponseNorm,
+    Weighted,
+    variants,
+)
 from alexnet.run import MEAN, Config
 from alexnet.weights.caffe import caffe_mean
 from alexnet.weights.foreign import LARGEST, Foreign, colour_mean, config_of
@@ -45,8 +53,8 @@ def to_onnx(
     With `preprocess` the input is `pictures` instead, (N, size, size, 3) uint8 RGB, of which the graph itself takes
     the central patch and subtracts the mean, as `Preprocess.centre` does; `side` is then that of the preprocessing.
     Output `logits`: (N, classes) float32, or `probabilities` with `softmax`. The weights keep their names; with `int8`
-    those of convolutions and fully connected layers are whole numbers of 8 bits times a scale for each kernel or unit,
-    and the arithmetic stays float32. `config`: a config.json for `from_onnx`, kept in the file.
+    they are whole numbers of 8 bits times a scale for each kernel or unit (not those of batch normalisation), and the
+    arithmetic stays float32. `config`: a config.json for `from_onnx`, kept in the file.
     Raises `AlexNetError` where the onnx package is missing.
     """
     onnx = _package()
@@ -172,27 +180,58 @@ def _add(graph: _Graph, name: str, module: nn.Module, shape: torch.Size, value: 
             return graph.add("Relu", name, [value])
         case nn.Tanh():
             return graph.add("Tanh", name, [value])
-        case nn.MaxPool2d():
+        case nn.MaxPool2d() | nn.AvgPool2d():
+            operator = "MaxPool" if isinstance(module, nn.MaxPool2d) else "AveragePool"
             window, strides = [module.kernel_size] * 2, [module.stride] * 2
             ceil = int(module.ceil_mode)
-            return graph.add("MaxPool", name, [value], kernel_shape=window, strides=strides, ceil_mode=ceil)
+            return graph.add(operator, name, [value], kernel_shape=window, strides=strides, ceil_mode=ceil)
         case nn.AdaptiveAvgPool2d():
             if tuple(shape[2:]) == (module.output_size,) * 2:
                 return value
             return _both_sides(graph, name, _averages(shape[2]), value)
+        case LocallyConnected2d():
+            return _add_local(graph, name, module, value)
         case nn.Flatten():
             return graph.add("Flatten", name, [value], axis=1)
         case nn.Linear():
             return graph.add("Gemm", name, [value, *_parameters(graph, name, module)], transB=1)
         case nn.Dropout():
             return value
-    raise AlexNetError(f"the layer {name} ({type(module).__name__}) has no form in ONNX here")
+    raise TypeError(f"the layer {name} is a {type(module).__name__}")
 
 
-def _parameters(graph: _Graph, name: str, module: nn.Conv2d | nn.Linear) -> list[str]:
+def _parameters(graph: _Graph, name: str, module: Weighted) -> list[str]:
     """The weights, and the biases where there are any."""
     weight = graph.weight(f"{name}.weight", module.weight)
     return [weight] if module.bias is None else [weight, graph.constant(f"{name}.bias", module.bias)]
+
+
+def _add_local(graph: _Graph, name: str, module: LocallyConnected2d, value: str) -> str:
+    """A convolution that copies the patch of each place into as many maps, and a matrix product a place."""
+    patch, places, kernels = module.maps * module.size**2, module.places**2, module.kernels
+
+    def shaped(part: str, value: str, *sides: int) -> str:
+        return graph.add("Reshape", f"{name}.{part}", [value, graph.integers(f"{name}.{part}.shape", sides)])
+
+    copied = graph.add(
+        *("Conv", f"{name}.copied", [value, graph.constant(f"{name}.copies", _copies(module.maps, module.size))]),
+        kernel_shape=[module.size] * 2,
+        pads=[module.padding] * 4,
+        group=module.maps,
+    )
+    patches = graph.add("Transpose", f"{name}.places", [shaped("patches", copied, 0, patch, places)], perm=[2, 0, 1])
+    weight, bias = _parameters(graph, name, module)
+    rows = graph.add("Transpose", f"{name}.columns", [shaped("rows", weight, places, kernels, patch)], perm=[0, 2, 1])
+    sums = graph.add("MatMul", f"{name}.sums", [patches, rows])
+    units = graph.add("Add", f"{name}.units", [sums, shaped("biases", bias, places, 1, kernels)])
+    maps = graph.add("Transpose", f"{name}.maps", [units], perm=[1, 2, 0])
+    sides = graph.integers(f"{name}.shape", [0, kernels, module.places, module.places])
+    return graph.add("Reshape", name, [maps, sides])
+
+
+def _copies(maps: int, size: int) -> Tensor:
+    """Kernels that each copy one place of a window: (maps · size · size, 1, size, size)."""
+    return torch.eye(size**2).reshape(size**2, 1, size, size).repeat(maps, 1, 1, 1)
 
 
 def _add_local_norm(graph: _Graph, name: str, module: LocalResponseNorm, maps: int, value: str) -> str:
@@ -323,6 +362,7 @@ class _Read:
                 self.constants[node.output[0]] = node
             else:
                 self.nodes.append(node)
+        self._reshaped = {node.input[0] for node in self.nodes if node.op_type == "Reshape"}
 
     def array(self, name: str) -> np.ndarray | None:
         """The value of a constant; None where `name` is none."""
@@ -385,7 +425,7 @@ class _Read:
             value = node.output[0]
         raise AlexNetError(f"{self.file} does not lead from its input to a convolution: it is no AlexNet")
 
-    def chain(self, value: str, side: int) -> tuple[list[Row], list[dict[str, np.ndarray]]]:  # noqa: PLR0912
+    def chain(self, value: str, side: int) -> tuple[list[Row], list[dict[str, np.ndarray]]]:  # noqa: PLR0912, PLR0915
         """Every layer as a row, with the side of the maps behind it; and of each row with weights those weights."""
         rows: list[Row] = []
         arrays: list[dict[str, np.ndarray]] = []
@@ -397,6 +437,10 @@ class _Read:
             node, after = readers[0], readers[0].output[0]
             given = self.attributes(node)
             match node.op_type:
+                case "Conv" if after in self._reshaped:
+                    after, side, row, local = self._local(node, side)
+                    rows.append(row)
+                    arrays.append(local)
                 case "Conv":
                     weight, *bias = self._weights(node, 1)
                     kernel, stride, first, side = self._windows(given, weight.shape[-1], side)
@@ -417,11 +461,11 @@ class _Read:
                 case "Mul" if len(readers) == 2:
                     after, row = self._spatial(value, node)
                     rows.append(row)
-                case "MaxPool":
-                    kernel, stride, first, side = self._windows(given, None, side)
-                    rows.append(("pool", kernel, stride, first, side))
                 case "AveragePool" if given.get("kernel_shape") == [1, 1]:
                     pass
+                case "MaxPool" | "AveragePool":
+                    kernel, stride, first, side = self._windows(given, None, side)
+                    rows.append(("pool" if node.op_type == "MaxPool" else "mean", kernel, stride, first, side))
                 case "MatMul" if not flat:
                     after, side = self._fit(value, node)
                 case "Flatten" | "Reshape":
@@ -458,6 +502,26 @@ class _Read:
         room = side + pads[0] + pads[2] - sizes[0]
         steps = -(-room // strides[0]) if given.get("ceil_mode") else room // strides[0]
         return sizes[0], strides[0], pads[0], steps + 1
+
+    def _local(self, conv: Any, side: int) -> tuple[str, int, Row, dict[str, np.ndarray]]:
+        """A locally connected layer as `_add_local` writes it."""
+        problem = f"{self.file}: the operators from {conv.name or conv.output[0]} on are no locally connected layer"
+        copies, nodes = self._weights(conv, 1)[0], [conv]
+        for wanted in ("Reshape", "Transpose", "MatMul", "Add", "Transpose", "Reshape"):
+            following = [node for node in self.nodes if nodes[-1].output[0] in node.input]
+            if len(following) != 1 or following[0].op_type != wanted:
+                raise AlexNetError(problem)
+            nodes.append(following[0])
+        made = {node.output[0]: node for node in self.nodes}
+        size, (bias,) = copies.shape[-1], self._weights(made[nodes[4].input[1]], 0)[:1]
+        (weight,) = self._weights(made[made[nodes[3].input[1]].input[0]], 0)[:1]
+        _, _, first, after = self._windows(self.attributes(conv), size, side)
+        maps, kernels = len(copies) // size**2, len(bias) // max(1, after) ** 2
+        whole = weight.shape == (after**2 * kernels, len(copies)) and bias.shape == (len(weight),)
+        if not whole or not np.array_equal(copies, _copies(maps, size)):
+            raise AlexNetError(problem)
+        row = ("local", kernels, size, first, after)
+        return nodes[-1].output[0], after, row, {"weight": weight, "bias": bias}
 
     def _towers(self, split: Any) -> tuple[str, Row]:
         norms = [node for node in self.nodes if node.input[0] in split.output and node.op_type == "LRN"]
@@ -584,7 +648,7 @@ def _rows(network: AlexNet, side: int) -> tuple[list[Row], list[str]]:
         except RuntimeError:  # pictures too small for this variant
             return [], []
         after = x.shape[-1]
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+        if isinstance(module, Weighted | nn.BatchNorm2d):
             names.append(name)
         match module:
             case nn.Conv2d():
@@ -600,8 +664,11 @@ def _rows(network: AlexNet, side: int) -> tuple[list[Row], list[str]]:
                 rows.append(("lrn", row.size, *map(_rounded, (alpha, row.beta, row.k)), row.groups))
             case SpatialResponseNorm():
                 rows.append(("spatial", module.row.size, _rounded(module.row.alpha), 1.0, -module.row.beta))
-            case nn.MaxPool2d():
-                rows.append(("pool", module.kernel_size, module.stride, 0, after))
+            case nn.MaxPool2d() | nn.AvgPool2d():
+                kind = "pool" if isinstance(module, nn.MaxPool2d) else "mean"
+                rows.append((kind, module.kernel_size, module.stride, 0, after))
+            case LocallyConnected2d(kernels=kernels, size=size, padding=padding):
+                rows.append(("local", kernels, size, padding, after))
             case nn.Linear():
                 rows.append(("full", module.out_features))
     return rows, names

@@ -45,6 +45,8 @@ def test_onnx_has_the_preprocessing_inside_and_says_what_8_bits_cost(run: Path, 
     session = onnxruntime.InferenceSession(whole / "model.onnx", providers=["CPUExecutionProvider"])
     found = probabilities(session.run(None, {"pictures": pictures()})[0])
     np.testing.assert_allclose(found, expected, atol=1e-5)
+    again = import_weights(whole, tmp_path / "again")
+    np.testing.assert_array_equal(Classifier.load(again.path).probabilities(pictures()), expected)
     for file in whole.glob("model.*"):
         size = file.stat().st_size
         file.unlink()

@@ -39,7 +39,7 @@ TORCHVISION = "torchvision"
 # The name ends in the first digits of the file's SHA-256, as torchvision publishes it.
 TORCHVISION_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 STARTER_FILE = Path(__file__).with_name("starter.safetensors")
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+CONFIG_FILE, WEIGHTS_FILE, ONNX_FILE = "config.json", "model.safetensors", "model.onnx"
 _OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # how torch.save began before it wrote zip archives
 _FORMATS = "torchvision's .pth, .caffemodel, bvlc_alexnet.npy, .onnx, cuda-convnet's checkpoints and .safetensors"
 
@@ -158,13 +158,15 @@ def _is_torch_archive(file: Path) -> bool:
 
 
 def _read_folder(folder: Path, mean: Path | None) -> Foreign:
-    """A run folder, or what `export` wrote for the hub; a folder of cuda-convnet's, of which the last epoch counts."""
+    """A run folder, or what `export` wrote; a folder of cuda-convnet's, of which the last epoch counts."""
     if (folder / WEIGHTS_FILE).exists():
         return _read_safetensors(folder / WEIGHTS_FILE, mean, None)
+    if (folder / ONNX_FILE).exists():
+        return read_foreign(folder / ONNX_FILE, mean)
     epochs = {file: match for file in folder.iterdir() if (match := re.fullmatch(r"(\d+)\.(\d+)", file.name))}
     if epochs:
         return read_convnet(max(epochs, key=lambda file: tuple(map(int, epochs[file].groups()))), mean)
-    raise AlexNetError(f"{folder} holds neither {WEIGHTS_FILE} nor cuda-convnet's checkpoints")
+    raise AlexNetError(f"{folder} holds neither {WEIGHTS_FILE} nor {ONNX_FILE} nor cuda-convnet's checkpoints")
 
 
 def _read_safetensors(file: Path, mean: Path | None, variant: str | None) -> Foreign:

@@ -159,6 +159,16 @@ def test_what_went_out_comes_back_to_the_last_bit(variant: str, switches: dict[s
     torch.testing.assert_close(again(x), network(x), rtol=0, atol=0)
 
 
+def test_a_locally_connected_layer_that_copies_something_else_is_refused() -> None:
+    model = to_onnx(narrow("cifar-13pct"))
+    copies = next(tensor for tensor in model.graph.initializer if tensor.name == "local3.copies")
+    kernels = onnx.numpy_helper.to_array(copies)
+    for other in (np.roll(kernels, 1, 2), np.zeros((1, 1, 1, 10**6), np.float32)):
+        copies.CopyFrom(onnx.numpy_helper.from_array(other, copies.name))
+        with pytest.raises(AlexNetError, match=r"from local3\.copied on are no locally connected layer"):
+            from_onnx(model.SerializeToString())
+
+
 @torch.no_grad()
 def test_whole_numbers_of_8_bits_cost_little_and_come_back(photographs: Tensor) -> None:
     network = narrow("caffe")

@@ -518,7 +518,8 @@ class _Read:
         _, _, first, after = self._windows(self.attributes(conv), size, side)
         maps, kernels = len(copies) // size**2, len(bias) // max(1, after) ** 2
         whole = weight.shape == (after**2 * kernels, len(copies)) and bias.shape == (len(weight),)
-        if not whole or not np.array_equal(copies, _copies(maps, size)):
+        windows = copies.shape == (maps * size**2, 1, size, size)
+        if not whole or not windows or not np.array_equal(copies, _copies(maps, size)):
             raise AlexNetError(problem)
         row = ("local", kernels, size, first, after)
         return nodes[-1].output[0], after, row, {"weight": weight, "bias": bias}

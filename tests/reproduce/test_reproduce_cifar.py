@@ -17,7 +17,7 @@ from alexnet.cli import main
 from alexnet.data.prepare import prepare
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.recipe import Event
-from alexnet.reproduce import cifar, cifar_networks, figure_1
+from alexnet.reproduce import cifar, cifar_copy, cifar_networks, figure_1
 from alexnet.reproduce.arms import trained
 from alexnet.reproduce.catalogue import experiments, rows
 from alexnet.reproduce.figure_1 import RATES, Arms, crossing
@@ -44,7 +44,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("quick")
 
 
-@pytest.mark.parametrize("name", ["figure-1", "cifar-18pct", "cifar-13pct", "cifar-11pct", "cifar-lrn"])
+@pytest.mark.parametrize("name", ["figure-1", "cifar-18pct", "cifar-13pct", "cifar-11pct", "cifar-lrn", "cifar-copy"])
 def test_each_experiment_tried_quickly_writes_its_numbers_and_its_figure(
     name: str, pictures: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +118,18 @@ def test_a_shorter_training_drops_its_rate_in_proportion() -> None:
     assert [(event.epoch, event.lr) for event in values["events"]] == [(31, 1e-4), (36, 1e-5)]
     assert cifar_networks.changes("cifar-13pct", full=True, quick=False) == {}
     assert recipes()["cifar-18pct"].events[0].epoch == 121  # after 120 epochs, as published
+
+
+def test_a_picture_that_was_compressed_before_loses_something_more() -> None:
+    rng = np.random.default_rng(0)
+    rough = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((32, 32), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    rough.save(file, "JPEG", quality=75, subsampling="4:2:0")
+    copy = np.asarray(Image.open(file))
+    again = cifar_copy.compress(copy)
+    assert again.shape == copy.shape
+    lost = [float(np.square(one.astype(float) - other).mean()) for one, other in ((copy, again), (copy, rough))]
+    assert 0.3 * lost[1] < lost[0] < 3 * lost[1]  # as much as the first time, roughly
 
 
 def test_the_original_is_read_from_its_binary_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

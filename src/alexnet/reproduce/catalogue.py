@@ -138,6 +138,16 @@ _ALL = (
         folder=CIFAR,
     ),
     Experiment(
+        "cifar-copy",
+        "what a JPEG copy of CIFAR-10 costs 18pct: its pictures compressed once more; and what bfloat16 costs",
+        (
+            Claim("more error when compressed once more", None, "again.difference.mean", "points"),
+            Claim("more error in float32 than in bfloat16", None, "float32.difference.mean", "points"),
+        ),
+        (0, 1),
+        folder=CIFAR,
+    ),
+    Experiment(
         "imagenet",
         "tables 1 and 2: all of it on ILSVRC-2012 or 2010, with --data FOLDER of its tar files; --quick lists them, "
         "trains on a picture of each class, and says what the whole would take",

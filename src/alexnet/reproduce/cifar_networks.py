@@ -70,10 +70,13 @@ class Arms:
         }
 
 
-def changes(network: str, full: bool, quick: bool) -> dict[str, Any]:
-    """What is set beside the recipe of a network: a shorter training, whose drops of the rate come in proportion."""
+def changes(network: str, full: bool, quick: bool, shorter: int | None = None) -> dict[str, Any]:
+    """What is set beside the recipe of a network: a shorter training, whose drops of the rate come in proportion.
+
+    `shorter`: its epochs, by default those of `SHORTER`, or the recipe's own; `full` keeps those, `quick` takes two.
+    """
     recipe = recipes()[network]
-    epochs = 2 if quick else recipe.epochs if full else SHORTER.get(network, recipe.epochs)
+    epochs = 2 if quick else recipe.epochs if full else shorter or SHORTER.get(network, recipe.epochs)
     if epochs == recipe.epochs:
         return {}
     # The published 10 epochs after each drop would be most of a short training: an eighth of it each.

@@ -3,10 +3,10 @@
     python benchmarks/parallel.py [--only PART ...] [--batch-size 128] [--steps 4] [--rounds 5] [--kills 20]
 
 Parts: exchange (bytes of each layout: counted, computed, and on the loopback device where it can be had alone; where
-a step's time goes), memory (of a process, two towers against one process), overhead (two processes of one thread
-against one of two, in turn), kills (at random moments of a small training; its end against the undisturbed one), plan
-(the published table beside the model's times). The pictures are noise, 1000 classes. A part stays in the file as it was
-until it is measured again.
+a step's time goes), memory (of a process, two towers against one process: tensors, and all that is its own), overhead
+(two processes of one thread against one of two, in turn), kills (at random moments of a small training; its end against
+the undisturbed one), plan (the published table beside the model's times). The pictures are noise, 1000 classes. A part
+stays in the file as it was until it is measured again.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,15 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch.profiler import ProfilerActivity, profile
 
-from alexnet.data.loader import training_batches
+from alexnet.data.loader import Batch, training_batches
 from alexnet.data.prepare import prepare
 from alexnet.files import write_whole
 from alexnet.plan import DEVICES, LINKS, Work, against_published, best, plan
 from alexnet.progress import progress
 from alexnet.provenance import provenance
-from alexnet.training.loop import begin
+from alexnet.training.loop import Training, begin
 
 PARTS = ("exchange", "memory", "overhead", "kills", "plan")
 WEIRD = "one-weird-trick"
@@ -113,7 +115,9 @@ def run(
     return [json.loads((scratch / f"report-{rank}").read_text()) for rank in range(processes)]
 
 
-def work(data: str, out: str, report: str, steps: int, batch_size: int, **options: Any) -> None:
+def work(
+    data: str, out: str, report: str, steps: int, batch_size: int, measure_tensors: bool = False, **options: Any
+) -> None:
     """Take some steps, and write seconds, bytes sent and the most memory of this process."""
     training = begin(
         *(data, out),
@@ -125,17 +129,19 @@ def work(data: str, out: str, report: str, steps: int, batch_size: int, **option
         **options,
     )
     training.saved_at, training.interrupted = float("inf"), lambda: False
-    seconds = []
+    seconds: list[float] = []
     with training.open_metrics(), training.open_board(), progress(None, "", silent=True) as training.bar:
         rows = training.layout.rows
         batches = training_batches(training.training, batch_size, 0, 1, 0, rows)
-        for number, batch in zip(range(steps + 1), batches, strict=False):
-            if number == 1:  # the first step is warming up
-                training.layout.traffic()
-                before = loopback_bytes()
-            start = time.perf_counter()
-            training.step(batch)
-            seconds.append(time.perf_counter() - start)
+        with Anonymous() as memory_own:
+            for number, batch in zip(range(steps + 1), batches, strict=False):
+                if number == 1:  # the first step is warming up
+                    training.layout.traffic()
+                    before = loopback_bytes()
+                start = time.perf_counter()
+                training.step(batch)
+                seconds.append(time.perf_counter() - start)
+        tensors = tensor_bytes(training, next(batches)) if measure_tensors else None
         training.layout.leave()
     taken = len(seconds) - 1
     traffic = {name: [a / taken, b / taken] for name, (a, b) in training.layout.traffic().items()}
@@ -144,7 +150,8 @@ def work(data: str, out: str, report: str, steps: int, batch_size: int, **option
         "seconds": statistics.median(seconds[1:]),
         "traffic": traffic,
         "loopback_bytes": (loopback_bytes() - before) / taken,
-        "peak_bytes": peak_bytes(),
+        "own_bytes": memory_own.most,
+        "tensor_bytes": tensors,
         "parameters": parameters,
     }
     rank = os.environ.get("RANK", "0")
@@ -157,10 +164,43 @@ def loopback_bytes() -> int:
     return next(int(line.split(":")[1].split()[8]) for line in lines if line.strip().startswith("lo:"))
 
 
-def peak_bytes() -> int:
-    """The most memory that this process has had."""
+def own_bytes() -> int:
+    """The memory that belongs to this process alone; pages of mapped files are the kernel's, and not counted."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
+
+
+class Anonymous(threading.Thread):
+    """`most`: the most that `own_bytes` was while inside, looked at 200 times a second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.most, self.over = own_bytes(), threading.Event()
+
+    def run(self) -> None:
+        """Look until it is over."""
+        while not self.over.wait(0.005):
+            self.most = max(self.most, own_bytes())
+
+    def __enter__(self) -> "Anonymous":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.join()
+
+
+def tensor_bytes(training: Training, batch: Batch) -> int:
+    """The most that torch has allocated at a time in a step, with the weights and their velocity, which lie before."""
+    before = sum(weight.nbytes for weight in training.network.parameters())
+    before += sum(state.nbytes for one in training.optimizers for per in one.state.values() for state in per.values())
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        training.step(batch)
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        profiler.export_chrome_trace(file.name)
+        events = json.loads(Path(file.name).read_text())["traceEvents"]
+    return before + max(event["args"]["Total Allocated"] for event in events if event["name"] == "[memory]")
 
 
 def exchange(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -213,23 +253,20 @@ def computed(layout: str, processes: int, work: Work, batch: int, size: int = 4)
 
 def memory(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """The most memory of a process while training, beside what it has before the network is there."""
-    code = "from benchmarks import parallel"  # nothing but the imports
-    program = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); {code}; print(parallel.peak_bytes())"
-    )
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); from benchmarks import parallel"
+    program = f"{code}; print(parallel.own_bytes())"  # nothing but the imports
     idle = float(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout)
-    one = run(scratch, 1, arguments)[0]
-    towers = run(scratch, 2, arguments, parallel="towers")
-    peak = max(tower["peak_bytes"] for tower in towers)
+    one = run(scratch, 1, arguments, measure_tensors=True)[0]
+    towers = run(scratch, 2, arguments, parallel="towers", measure_tensors=True)
+    most = {what: max(tower[what] for tower in towers) for what in ("tensor_bytes", "own_bytes")}
     return {
         "batch": arguments.batch_size,
         "precision": "float32",
         "imports_bytes": idle,
-        "one_process_bytes": one["peak_bytes"],
-        "tower_bytes": [tower["peak_bytes"] for tower in towers],
-        "tower_to_one": peak / one["peak_bytes"],
-        "tower_to_one_without_imports": (peak - idle) / (one["peak_bytes"] - idle),
-        "parameters": {"one": one["parameters"], "tower": [tower["parameters"] for tower in towers]},
+        "one_process": {what: one[what] for what in (*most, "parameters")},
+        "towers": [{what: tower[what] for what in (*most, "parameters")} for tower in towers],
+        "tower_to_one": {what: most[what] / one[what] for what in most},
+        "tower_to_one_without_imports": (most["own_bytes"] - idle) / (one["own_bytes"] - idle),
     }
 
 

@@ -370,22 +370,15 @@ class Training:
 
     def step(self, batch: Batch) -> bool:
         """One batch through the network and one update; False when the training had to go back instead."""
-        recipe, at = self.recipe, self.at
-        picture_seed, network_seed = step_seeds(recipe.seed, at.step)
-        generator = torch.Generator().manual_seed(picture_seed)
-        torch.manual_seed(network_seed)
-        pictures, count = batch.pictures.to(self.device), len(batch.labels)
-        colour = self.schedule.colour(at.epoch)
-        side = self.schedule.side(at.step) or self.run.config.side
-        inputs = augment(
-            *(pictures, self.preprocess, self.colour, recipe, generator, colour, side, self.dtype, batch.rows, count)
-        )
+        recipe, at, count = self.recipe, self.at, len(batch.labels)
+        torch.manual_seed(step_seeds(recipe.seed, at.step)[1])
         for optimizer in self.optimizers:
             self.schedule.apply(optimizer, at.epoch, at.step)
         self.network.train()
         blocks = self.layout.blocks(count)
-        value, wrong = self.learn_in_blocks(inputs, batch, blocks) if blocks else self.learn(inputs, batch)
+        value, wrong = self.learn_in_blocks(batch, blocks) if blocks else self.learn(batch)
         if not math.isfinite(value):
+            inputs = self.inputs(batch)
             self.go_back(_first_not_finite(self.network, inputs, self.device, self.dtype, self.layout.any))
             return False
         self.layout.finish()
@@ -410,17 +403,29 @@ class Training:
         )
         return True
 
-    def learn(self, inputs: Tensor, batch: Batch) -> tuple[float, int]:
+    def inputs(self, batch: Batch) -> Tensor:
+        """What the network reads of a batch in this step: patches, mirror images and colours by the step's seed.
+
+        Nobody keeps them, so that during the backward pass their memory is free; asked again they are the same.
+        """
+        at, recipe = self.at, self.recipe
+        generator = torch.Generator().manual_seed(step_seeds(recipe.seed, at.step)[0])
+        pictures, colour = batch.pictures.to(self.device), self.schedule.colour(at.epoch)
+        side = self.schedule.side(at.step) or self.run.config.side
+        how = (self.preprocess, self.colour, recipe, generator, colour, side, self.dtype, batch.rows, len(batch.labels))
+        return augment(pictures, *how)
+
+    def learn(self, batch: Batch) -> tuple[float, int]:
         """Loss and mistakes of a batch; where the loss is finite, with gradients in the weights."""
         labels = self.layout.begin(batch).to(self.device)
-        logits = self.working(inputs)
+        logits = self.working(self.inputs(batch))
         loss = self.layout.share(self.loss(logits, labels), labels)
         value, wrong = self.agree(loss.item(), _mistakes(logits, labels))
         if math.isfinite(value):
             loss.backward()
         return value, wrong
 
-    def learn_in_blocks(self, inputs: Tensor, batch: Batch, blocks: list[Block]) -> tuple[float, int]:
+    def learn_in_blocks(self, batch: Batch, blocks: list[Block]) -> tuple[float, int]:
         """The same where the fully connected layers see a block of the batch at a time.
 
         With `full_batch` they are updated after each block, by its mean gradient; the convolutions after the batch.
@@ -428,7 +433,7 @@ class Training:
         self.layout.begin(batch)
         labels, often = batch.labels.to(self.device), self.recipe.full_batch is not None
         entry = self.network.get_submodule(ENTRY)
-        activations = self.working.below(inputs, entry)
+        activations = self.working.below(self.inputs(batch), entry)
         gradient = torch.empty_like(activations)
         value, wrong = 0.0, 0
         for block in blocks:

@@ -49,6 +49,7 @@ def write_source(path: Path) -> Path:
     writer.writerow(["path", "label", "split"])
     for number, ((name, _, _), label) in enumerate(zip(rows, labels, strict=True)):
         writer.writerow([folder / name, label, "test" if number in kept else "train"])
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text.getvalue().encode())
     return path
 

@@ -510,7 +510,7 @@ def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "words.zip").write_text("words")
     with pytest.raises(AlexNetError, match="damaged"):
         quietly(tmp_path / "words.zip", tmp_path / "new/data")
-    assert not (tmp_path / "new/data").exists()
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("options", [{"size": 0}, {"max_bad": 2}, {"workers": 0}, {"split": {"val": 1.0}}])

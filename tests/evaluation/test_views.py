@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from alexnet.cli import main
 from alexnet.data.augment import Preprocess
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation.sharing import can_share, shared_logits
-from alexnet.evaluation.views import offsets, patches, probabilities
+from alexnet.evaluation.views import VIEWS, offsets, patches, probabilities
 from alexnet.model import AlexNet
 from alexnet.working import WorkingNetwork
 
@@ -151,6 +152,14 @@ def test_bfloat16_is_near_float32() -> None:
 def test_another_number_of_views_is_a_usage_error(preprocess, pictures) -> None:
     with pytest.raises(UsageError, match=r"views is 5.*1 .*9 .*10"):
         list(patches(torch.from_numpy(pictures), preprocess, 5))
+
+
+def test_the_command_line_says_which_views_there_are(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"--views {{{','.join(map(str, VIEWS))}}}" in said
+    assert "; ".join(f"{number}: {words}" for number, words in VIEWS.items()) in said
 
 
 def test_a_broken_network_is_named_not_averaged(preprocess, pictures, network) -> None:

@@ -85,6 +85,10 @@ def test_what_is_no_experiment_or_not_cifar_is_said_in_a_line(
     words = ["reproduce", "cifar-18pct", "--quick", "--data", str(striped_folder(3, 3)), "--out", str(tmp_path / "out")]
     assert main(words) == 1
     assert "is not CIFAR-10 but 2 classes in train and val" in capsys.readouterr().err
+    words = ["reproduce", "cifar-18pct", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "new/out")]
+    assert main(words) == 1
+    assert "nowhere does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
@@ -160,7 +164,7 @@ def test_the_original_is_read_from_its_binary_form(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("torch.hub.download_url_to_file", fetch)
     with pytest.raises(AlexNetError, match="its MD5 is another"):
         cifar.cifar10(tmp_path / "other", [])
-    assert not any((tmp_path / "other").iterdir())
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_run_with_events_goes_on_after_a_stop(pictures: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from alexnet.model import AlexNet
 from alexnet.recipe import Recipe, recipes
 from alexnet.run import Config, Run
 from alexnet.training import checkpoint
+from alexnet.training.health import worse_than_known
 from alexnet.training.loop import begin
 from alexnet.training.transfer import folded, layers_above, take_over
 from alexnet.weights.foreign import Foreign
@@ -118,6 +119,29 @@ def test_train_from_a_run_says_what_it_takes_and_what_is_known(tmp_path: Path, s
     assert known["layer"] == "fc7"
     assert (known["measured"], known["split"], known["majority"]) == (24, "val", 0.5)
     assert 0 <= known["accuracy"] <= 1
+
+
+def test_a_training_that_ends_below_what_was_known_is_told_so(tmp_path: Path, striped_data: Path, capsys):
+    """The kernels of the starter tell stripes apart; a last layer that is nothing but a bias does not."""
+    how = {"init": "starter", "crop": 64, "epochs": 1, "batch_size": 24, "lr": 1e-9, "precision": "float32"}
+    training = begin(striped_data, tmp_path / "run", recipe="paper", **how)
+    with torch.no_grad():
+        training.network.get_submodule("logits").weight.zero_()
+        training.network.get_submodule("logits").bias[0] = 1
+    training.run_to_end()
+    said = capsys.readouterr().err
+    assert "with what is already known: 100.0% of 24 val pictures right" in said
+    assert "50.0% of the validation pictures are right at the end, and 100.0% were before the training, by a" in said
+    assert "train longer, such as `--epochs 3`" in said
+    (finding,) = [one for one in training.run.metrics("finding") if one["kind"] == "worse-than-known"]
+    assert finding["where"] == "conv5"
+
+
+@pytest.mark.parametrize(("accuracy", "error", "told"), [(0.9, 0.3, 1), (0.9, 0.12, 0), (0.5, 0.1, 0)])
+def test_only_what_luck_does_not_explain_is_worse_than_before(accuracy: float, error: float, told: int):
+    known = {"layer": "conv5", "split": "val", "measured": 100, "accuracy": accuracy}
+    assert len(worse_than_known(known, error, 4)) == told
+    assert worse_than_known({**known, "split": "train"}, 1.0, 4) == []
 
 
 def test_a_training_from_a_run_begins_with_its_weights_and_resumes_without_it(tmp_path: Path, striped_data: Path):

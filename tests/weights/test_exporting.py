@@ -66,6 +66,8 @@ def test_the_exported_program_gives_the_runs_probabilities(run: Path, tmp_path: 
     module = torch.export.load(folder / "model.pt2").module()
     found = probabilities(module(torch.from_numpy(pictures())).detach().numpy())
     np.testing.assert_allclose(found, Classifier.load(run).probabilities(pictures()), atol=1e-5)
+    with pytest.raises(AlexNetError, match=r"model\.pt2 is a program of torch\.export, to run and not to read"):
+        import_weights(folder / "model.pt2", tmp_path / "again")
 
 
 def test_the_folder_for_the_hub_comes_back_as_the_run(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -265,8 +266,9 @@ def sha256_of(path: Path) -> str:
 
 
 def _why_not_prepared(folder: Path) -> str:
+    quoted = shlex.quote(str(folder))
     if not folder.exists():
-        return f"{folder} does not exist: make it with `alexnet prepare SOURCE {folder}`"
+        return f"{folder} does not exist: make it with `alexnet prepare SOURCE {quoted}`"
     if (folder / PLAN_NAME).is_file():
         return f"{folder} is not finished: run its `alexnet prepare` again, it goes on where it was"
-    return f"{folder} is not a prepared dataset (no {INDEX_NAME}): make one with `alexnet prepare {folder} DATA`"
+    return f"{folder} is not a prepared dataset (no {INDEX_NAME}): make one with `alexnet prepare {quoted} DATA`"

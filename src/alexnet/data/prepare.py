@@ -203,7 +203,7 @@ def _claimed(folder: Path, source: str, options: dict[str, Any]) -> Iterator[Non
         )
     if begun is None and folder.exists() and any(not _is_ours(path) for path in folder.iterdir()):
         raise AlexNetError(f"{folder} exists and has other files in it: name a folder that does not")
-    existed = folder.exists()
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         (folder / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
         with locked(folder / WORK_FOLDER / "lock"):
@@ -214,7 +214,10 @@ def _claimed(folder: Path, source: str, options: dict[str, Any]) -> Iterator[Non
                 yield
             except BaseException:
                 if not any(folder.glob("*.arrow")):  # nothing was made yet
-                    _clean(folder, remove=not existed)
+                    _clean(folder)
+                    with suppress(OSError):
+                        for path in missing:
+                            path.rmdir()
                 raise
     except BlockingIOError:
         raise AlexNetError(f"another alexnet prepares {folder} just now") from None
@@ -407,15 +410,12 @@ def _check_left_out(folder: Path, left_out: list[dict[str, str]], total: int, ma
     )
 
 
-def _clean(folder: Path, remove: bool = False) -> None:
-    """Remove what a preparation has for itself, and the folder with it when nothing else is left to be there."""
+def _clean(folder: Path) -> None:
+    """Remove what a preparation has for itself."""
     (folder / PLAN_NAME).unlink(missing_ok=True)
     shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
-    if remove:
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def _closing_line(dataset: PreparedDataset, seconds: float) -> str:

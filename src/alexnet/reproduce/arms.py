@@ -26,7 +26,6 @@ def prepared(source: Any, data: Path, **options: Any) -> PreparedDataset:
         dataset = PreparedDataset.open(data)
         print(f"{data} is prepared already: {sum(dataset.counts.values()):,} pictures", file=sys.stderr)
         return dataset
-    data.parent.mkdir(parents=True, exist_ok=True)
     return prepare(source() if callable(source) else source, data, **options)
 
 

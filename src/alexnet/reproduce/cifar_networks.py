@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -116,18 +117,22 @@ def reproduce(
 
 @drawn
 def curves(groups: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Training error over the epochs, a colour a group of arms, and the test error at the end as a dot."""
+    """Training error over the epochs, a colour a group of arms; test errors at the end as dots, their mean in words."""
+    from matplotlib.ticker import MaxNLocator
+
     drawing = new(3.2)
     axes = drawing.subplots()
     for (name, arms), colour in zip(groups.items(), (BLUE, ORANGE, INK, MUTED), strict=False):
+        mean = statistics.mean(arm["test_error"] for arm in arms)
         for number, arm in enumerate(arms):
             errors = arm["train_error"]
             axes.plot([epoch + 0.5 for epoch in range(len(errors))], errors, color=colour, linewidth=1.3)
-            label = f"{name}: test {arm['test_error']:.1%}" if number == 0 else None
+            label = f"{name}: test {mean:.1%}" if number == 0 else None
             axes.plot([len(errors)], [arm["test_error"]], "o", color=colour, markersize=5, label=label)
     highest = max(max(arm["train_error"]) for arms in groups.values() for arm in arms)
     axes.set_ylim(0, math.ceil(highest * 10) / 10)
     axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("Epochs")
     axes.set_title("Training error, and test error at the end")
     axes.legend()

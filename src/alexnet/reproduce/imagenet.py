@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 from alexnet.bench.training import BATCH_SIZE, OurTraining
 from alexnet.data.dataset import INDEX_NAME, PLAN_NAME, PreparedDataset
@@ -24,6 +24,7 @@ from alexnet.evaluation.evaluate import Evaluation, evaluate
 from alexnet.provenance import provenance
 from alexnet.recipe import Recipe, recipes
 from alexnet.reproduce.arms import measured, prepared, spread, trained, write_with_figure
+from alexnet.reproduce.published import PUBLISHED
 from alexnet.run import is_free
 from alexnet.show.style import BLUE, GREEN, INK, MUTED, ORANGE, Figure, drawn, new
 from alexnet.training.allocator import keep_pages
@@ -45,36 +46,6 @@ QUICK_PICTURES = 100
 RATE_SECONDS = 2.0
 
 SCORES = ("top1_error", "top5_error", "log_loss")
-
-
-class Published(NamedTuple):
-    """Published scores of a variant on a split of a year's challenge, ten views or one."""
-
-    year: str
-    variant: str
-    split: str
-    views: int
-    top1_error: float
-    top5_error: float
-    log_loss: float | None
-    what: str
-
-
-PUBLISHED = (
-    Published("2012", "paper", "val", 10, 0.407, 0.182, None, "table 2, 1 CNN"),
-    Published("2010", "paper", "test", 10, 0.375, 0.170, None, "table 1, CNN"),
-    Published("2010", "paper", "test", 1, 0.390, 0.183, None, "section 4.1, without ten patches"),
-    Published("2012", "released-2012", "val", 10, 0.406640, 0.182100, 1.741473, "configuration #145, epoch 91"),
-    Published("2012", "released-2012", "val", 10, 0.4025, 0.1799, 1.7257, "configuration #145, another released log"),
-    Published("2010", "released-2012", "test", 10, 0.374727, 0.169987, 1.614660, "configuration #145 on 2010"),
-    Published("2010", "released-2012", "test", 1, 0.390247, 0.182953, 1.706031, "configuration #145 on 2010"),
-    Published("2010", "released-2012-half", "test", 10, 0.391680, 0.182287, 1.702802, "configuration #145-half"),
-    Published("2012", "released-2012-no-norm", "val", 10, 0.420340, 0.193620, 1.822358, "configuration #148"),
-    Published(
-        *("2012", "released-2012-six-conv", "val", 10, 0.389900, 0.166220, 1.633191),
-        "configuration #146, which began from weights of Fall 2011: not this training",
-    ),
-)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,6 @@ def photographs(work: Path, data: Sequence[str], quick: bool = False) -> Prepare
     folder = work / (set_name(data) or SOLAR)
     if len(data) > 1:
         raise UsageError("--data names one set of photographs")
-    folder.mkdir(parents=True, exist_ok=True)
 
     def source() -> Path:
         return Path(data[0]) if data else solar.write_source(folder / "cells.csv")

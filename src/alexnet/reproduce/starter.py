@@ -96,6 +96,7 @@ def write_source(folder: Path, path: Path) -> Path:
         writer.writerows([picture.resolve(), name, "train"] for picture in pictures)
     pictures_of_val = (folder / "val" / "images").resolve()
     writer.writerows([pictures_of_val / file, name, "val"] for file, name, *_ in truth if name in known)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text.getvalue().encode())
     return path
 

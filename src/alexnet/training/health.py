@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -232,6 +232,21 @@ def overlap(train: Split, validation: Split, budget: int = 30_000) -> list[Findi
         words += f", found among {len(known):,} of {len(train):,}, so about {share:.1%} in all"
     words += f": the {name} error will look better than it is"
     return [Finding("overlap", name, words, "take the copies out of one of them and run `alexnet prepare` again")]
+
+
+def worse_than_known(known: Mapping[str, Any], error: float, epochs: int) -> list[Finding]:
+    """A training that ended with more validation error than what it began from, beyond luck.
+
+    `known`: the record of the linear classifier on the layers taken over, as metrics.jsonl has it (event "probe");
+    `epochs`: how many the training had.
+    """
+    before, after, pictures = known["accuracy"], 1 - error, known["measured"]
+    mean = (before + after) / 2
+    if known["split"] != "val" or before - after <= CHANCE * math.sqrt(2 * mean * (1 - mean) / pictures):
+        return []
+    words = f"{after:.1%} of the validation pictures are right at the end, and {before:.1%} were before the training"
+    words += f", by a linear classifier on {known['layer']}"
+    return [Finding("worse-than-known", known["layer"], words, f"train longer, such as `--epochs {3 * epochs}`")]
 
 
 def _evenly(count: int, limit: int) -> np.ndarray:

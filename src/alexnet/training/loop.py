@@ -35,7 +35,7 @@ from alexnet.recipe import Recipe, choose
 from alexnet.run import METRICS, Config, Run, is_free
 from alexnet.training import checkpoint
 from alexnet.training.allocator import keep_pages
-from alexnet.training.health import EpochValidation, Finding, Health, LayerUpdate, dead_units, overlap
+from alexnet.training.health import EpochValidation, Finding, Health, LayerUpdate, dead_units, overlap, worse_than_known
 from alexnet.training.initialization import whiten_first_convolution
 from alexnet.training.optimizer import make_optimizers, update_all
 from alexnet.training.parallel.group import Group, is_launched_again, remember_launch, watching
@@ -521,6 +521,10 @@ class Training:
             record["traffic"] = {name: {"bytes": size, "seconds": time} for name, (size, time) in traffic.items()}
             self.bar.note(_traffic_words(traffic, self.steps_per_epoch, seconds))
         self.write(record)
+        if at.epoch == self.recipe.epochs and validation is not None and self.layout.leads:
+            self.metrics.flush()
+            for known in self.run.metrics("probe"):
+                findings += worse_than_known(known, validation.error, at.epoch)
         self.report(findings)
         if judged < at.best_error:
             at.best_error = judged

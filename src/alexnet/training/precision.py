@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -41,17 +43,20 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         supported = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if supported else torch.float32
     # Where a processor only emulates bfloat16 the product is many times slower, so a factor is a safe margin.
-    return torch.bfloat16 if 1.3 * _product_seconds(torch.bfloat16) < _product_seconds(torch.float32) else torch.float32
+    bfloat16, float32 = _product_seconds((torch.bfloat16, torch.float32))
+    return torch.bfloat16 if 1.3 * bfloat16 < float32 else torch.float32
 
 
-def _product_seconds(dtype: torch.dtype, size: int = 768) -> float:
-    a = torch.ones(size, size, dtype=dtype)
-    times = []
-    for _ in range(4):
-        start = time.perf_counter()
-        a @ a
-        times.append(time.perf_counter() - start)
-    return min(times)
+def _product_seconds(dtypes: Sequence[torch.dtype], size: int = 768, rounds: int = 10) -> list[float]:
+    """What a matrix product of each takes at best; in turn, since a neighbour may take the processor for a while."""
+    factors = [torch.ones(size, size, dtype=dtype) for dtype in dtypes]
+    best = [math.inf] * len(dtypes)
+    for _ in range(rounds):
+        for number, a in enumerate(factors):
+            start = time.perf_counter()
+            a @ a
+            best[number] = min(best[number], time.perf_counter() - start)
+    return best
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:

@@ -41,6 +41,7 @@ TORCHVISION_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 STARTER_FILE = Path(__file__).with_name("starter.safetensors")
 CONFIG_FILE, WEIGHTS_FILE, ONNX_FILE = "config.json", "model.safetensors", "model.onnx"
 _OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # how torch.save began before it wrote zip archives
+_EXPORTED = ("archive_format", "serialized_exported_program.json")  # of torch.export, now and before torch 2.7
 _FORMATS = "torchvision's .pth, .caffemodel, bvlc_alexnet.npy, .onnx, cuda-convnet's checkpoints and .safetensors"
 
 
@@ -131,7 +132,11 @@ def _read_file(file: Path, start: bytes, mean: Path | None, variant: str | None)
     if start.startswith(b"\x93NUMPY"):
         return read_toronto(file, mean)
     if start.startswith(b"PK"):
-        return read_torchvision(file) if _is_torch_archive(file) else read_convnet(file, mean)
+        members = _members(file)
+        if any(name.endswith(_EXPORTED) for name in members):
+            raise AlexNetError(f"{file} is a program of torch.export, to run and not to read: it is none of {_FORMATS}")
+        is_torch = any(name.endswith("data.pkl") for name in members)
+        return read_torchvision(file) if is_torch else read_convnet(file, mean)
     if start.startswith(_OLD_TORCH):
         return read_torchvision(file)
     if start.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"(d", b"(l", b"c")):
@@ -149,10 +154,10 @@ def _read_file(file: Path, start: bytes, mean: Path | None, variant: str | None)
     raise AlexNetError(f"{file} {what}: it is none of {_FORMATS}")
 
 
-def _is_torch_archive(file: Path) -> bool:
+def _members(file: Path) -> list[str]:
     try:
         with zipfile.ZipFile(file) as archive:
-            return any(name.endswith("data.pkl") for name in archive.namelist())
+            return archive.namelist()
     except (zipfile.BadZipFile, ValueError) as error:
         raise AlexNetError(f"{file} is a truncated or damaged archive: {error}") from None
 

@@ -126,11 +126,15 @@ def test_what_only_one_of_two_arms_has_is_not_compared() -> None:
         return {"one_view": one, "ten_views": ten}
 
     full = {0: arm(0.3, 0.2), 1: arm(0.3, 0.25)}
-    entry = ablation._entry("half", {0: arm(0.3, 0.22), 2: arm(0.9, 0.9)}, full)
+    entry = ablation._entry("half", {FULL: full, "half": {0: arm(0.3, 0.22), 2: arm(0.9, 0.9)}})
     assert entry["seeds"] == [0, 2]
     assert entry["difference"]["values"] == pytest.approx([0.02])
     assert entry["published"] == 0.017
-    assert "difference" not in ablation._entry("half", {2: arm(0.9, 0.9)}, full)
+    assert "difference" not in ablation._entry("half", {FULL: full, "half": {2: arm(0.9, 0.9)}})
+    # What one seed can't say of its luck is taken from the other changes.
+    tanh = {0: arm(0.3, 0.21), 1: arm(0.3, 0.28)}
+    judged = ablation._entry("half", {FULL: full, "half": {0: arm(0.3, 0.22)}, "tanh": tanh})["difference"]
+    assert (judged["degrees_of_freedom"], judged["standard_error"]) == (1, pytest.approx(0.02 / 2**0.5))
 
 
 # How it is judged.
@@ -142,6 +146,7 @@ def test_what_only_one_of_two_arms_has_is_not_compared() -> None:
         ([0.014], "+1.4 points; one seed: says nothing about luck"),
         ([0.01, -0.01, 0.02], "+0.7 ± 0.9 points: inside the noise"),
         ([0.02, 0.021, 0.019], "+2.0 ± 0.1 points: worse"),
+        ([0.02, 0.03], "+2.5 ± 0.5 points: inside the noise"),
         ([-0.02, -0.03, -0.04], "-3.0 ± 0.6 points: better"),
         ([0.0, 0.0], "+0.0 ± 0.0 points: inside the noise"),
     ],

@@ -157,8 +157,7 @@ def _write(arms: Sequence[Arm], results: Path, command: str, name: str) -> dict[
     for arm in arms:
         if arm.file.exists():
             changes.setdefault(arm.change, {})[arm.seed] = json.loads(arm.file.read_text())
-    full = changes.get(FULL, {})
-    entries = {change: _entry(change, found, full) for change, found in changes.items()}
+    entries = {change: _entry(change, changes) for change in changes}
     dataset, quick = arms[0].dataset, arms[0].quick
     report = {
         "what": "error on test pictures of the whole network and of it with one thing changed, same seeds; the "
@@ -178,19 +177,24 @@ def _write(arms: Sequence[Arm], results: Path, command: str, name: str) -> dict[
     return entries
 
 
-def _entry(change: str, found: dict[int, dict[str, Any]], full: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    """What the results say of one change; compared with the whole network over the seeds that both have."""
-    known = CHANGES[change]
+def _entry(change: str, changes: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any]:
+    """What the results say of one of `changes`; compared with the whole network over the seeds that both have."""
+    known, found, full = CHANGES[change], changes[change], changes.get(FULL, {})
     entry: dict[str, Any] = {
         "words": known.words,
         "values": known.values,
         "seeds": sorted(found),
         **{views: spread([arm[views] for arm in found.values()]) for views in VIEWS},
     }
-    common = [seed for seed in found if seed in full] if change != FULL else []
-    if common:
-        one, ten = ([found[seed][views] - full[seed][views] for seed in common] for views in VIEWS)
-        entry |= {"published": known.published, "difference": compared(ten), "difference_one_view": compared(one)}
+    if change != FULL and any(seed in full for seed in found):
+        entry["published"] = known.published
+        for views, name in zip(VIEWS, ("difference_one_view", "difference"), strict=True):
+            differences = {
+                other: [arm[views] - full[seed][views] for seed, arm in arms.items() if seed in full]
+                for other, arms in changes.items()
+                if other != FULL
+            }
+            entry[name] = compared(differences.pop(change), list(differences.values()))
     entry["arms"] = {str(seed): arm for seed, arm in found.items()}
     return entry
 

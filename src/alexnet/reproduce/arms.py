@@ -73,26 +73,32 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 ONE_SEED = "one seed: says nothing about luck"
+LUCK = 0.05
 
 
-def compared(differences: Sequence[float]) -> dict[str, Any]:
+def compared(differences: Sequence[float], others: Sequence[Sequence[float]] = ()) -> dict[str, Any]:
     """A difference of two arms, one value a seed as a share of 1: its `spread`, its standard error and a verdict.
 
-    A mean of less than two standard errors is inside the noise. Of three seeds that is said too seldom: differences of
-    luck alone are outside in 18 of 100 cases, and `p` says in how many they would be as large as this one.
+    `others`: differences of other arms, whose spread over the seeds is taken to be the same: of few seeds alone it is
+    hardly known. `p` says in how many cases luck alone would make a mean as large (Student's t); where that is more
+    than one in twenty, the difference is inside the noise.
     """
     from scipy.special import stdtr
 
-    found = spread(differences)
-    deviation, mean = found["standard_deviation"], found["mean"]
-    if deviation is None:
-        return {**found, "standard_error": None, "p": None, "verdict": f"{mean * 100:+.1f} points; {ONE_SEED}"}
-    error = deviation / math.sqrt(len(differences))
-    inside = abs(mean) <= 2 * error
-    words = f"{mean * 100:+.1f} ± {error * 100:.1f} points"
+    found, mean = spread(differences), statistics.mean(differences)
+    points = f"{round(mean * 100, 1) + 0:+.1f}"  # none has no minus sign
+    groups = [group for group in (differences, *others) if len(group) > 1]
+    freedom = sum(len(group) - 1 for group in groups)
+    if not freedom:
+        return {**found, "standard_error": None, "p": None, "verdict": f"{points} points; {ONE_SEED}"}
+    pooled = sum((len(group) - 1) * statistics.variance(group) for group in groups) / freedom
+    error = math.sqrt(pooled / len(differences))
+    p = 2 * float(stdtr(freedom, -abs(mean) / error)) if error else float(mean == 0)
+    words = f"{points} ± {error * 100:.1f} points"
     return {
         **found,
         "standard_error": error,
-        "p": 2 * float(stdtr(len(differences) - 1, -abs(mean) / error)) if error else float(mean == 0),
-        "verdict": f"{words}: inside the noise" if inside else f"{words}: {'worse' if mean > 0 else 'better'}",
+        "degrees_of_freedom": freedom,
+        "p": p,
+        "verdict": f"{words}: {'inside the noise' if p > LUCK else 'worse' if mean > 0 else 'better'}",
     }

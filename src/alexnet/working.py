@@ -63,8 +63,8 @@ class WorkingNetwork(nn.Module):
         return self._through(self.pool(self.first_maps(x)), self._first_pool + 1, self._steps.index(module))
 
     def beyond(self, activations: Tensor, module: nn.Module) -> Tensor:
-        """From what `below` returns to the logits (N, num_classes)."""
-        return self._through(activations, self._steps.index(module), None)
+        """From what that module returns to the logits (N, num_classes)."""
+        return self._through(activations, self._steps.index(module) + 1, None)
 
     def _through(self, x: Tensor, first: int, last: int | None) -> Tensor:
         for step in self._steps[first:last]:

@@ -18,6 +18,7 @@ from alexnet.data.prepare import prepare
 from alexnet.errors import UsageError
 from alexnet.model import AlexNet
 from alexnet.recipe import recipes
+from alexnet.run import Run
 from alexnet.training.loop import train
 from alexnet.training.parallel.group import Group
 from alexnet.training.parallel.layouts import Data, OneWeirdTrick, Towers
@@ -59,6 +60,12 @@ def training(data: Path, out: Path, name: str, steps: int | None = None, **optio
     return {"data": str(data), "out": str(out), "options": options, "recipe": recipe, "steps": steps or count}
 
 
+def going_on_from(before: Path, data: Path, out: Path, **options) -> dict:
+    """A training that begins with the weights of another."""
+    one = training(data, out, "paper", 2, **options)
+    return {**one, "recipe": {**one["recipe"], "init": str(before)}}
+
+
 def torchrun(processes: int, *words: object, restarts: int = 0) -> list[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts", str(restarts)]
     return [*command, "--nproc-per-node", str(processes), str(WORKER), *map(str, words)]
@@ -77,7 +84,8 @@ def run_all(folder: Path, processes: int, trainings: list[dict]) -> None:
 def alone(data, tmp_path_factory):
     """The trainings by one process: a folder with a run for each."""
     folder = tmp_path_factory.mktemp("alone")
-    run_all(folder, 1, [training(data, folder / name, name) for name in TRAININGS])
+    trainings = [training(data, folder / name, name) for name in TRAININGS]
+    run_all(folder, 1, [*trainings, going_on_from(folder / "paper", data, folder / "after")])
     return folder
 
 
@@ -104,6 +112,7 @@ def two(data, alone, tmp_path_factory):
                 training(data, folder / f"towers {name}", name, parallel="towers")
                 for name in ("paper", "batch", "often", "float32")
             ),
+            going_on_from(alone / "paper", data, folder / "towers after", parallel="towers"),
             *(
                 training(data, folder / f"{passing} {name}", name, parallel=weird, passing=passing)
                 for passing, name in (
@@ -155,6 +164,7 @@ def distance(run: Path, other: Path) -> float:
     "run",
     [
         *("data paper", "data batch", "data muon", "towers paper", "towers batch", "towers often"),
+        "towers after",
         *("at-once weird", "in-turn weird", "in-shares batch", "in-turn often", "in-shares often"),
     ],
 )
@@ -200,6 +210,13 @@ def test_what_is_reported_is_the_same(alone, two):
             assert epoch["dead"] == pytest.approx(expected["dead"], abs=1e-6)
             for layer, values in expected["layers"].items():
                 assert epoch["layers"][layer] == pytest.approx(values, rel=1e-6)
+
+
+def test_what_is_known_already_is_said_of_the_whole_network(alone, two):
+    ours, theirs = (Run.open(run).metrics("probe") for run in (alone / "after", two / "towers after"))
+    assert len(ours) == 1
+    assert ours[0]["layer"] == "fc7"
+    assert theirs == ours
 
 
 def test_the_bytes_that_towers_send_are_those_of_the_activations(two):

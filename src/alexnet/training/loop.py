@@ -256,8 +256,6 @@ class Training:
     def stand(self) -> None:
         """Where the run folder says, or at the beginning."""
         self.start_anew()
-        if self.dtype == torch.float64:
-            self.network.double()
         self.network = self.layout.place(self.network)
         self.optimizers = make_optimizers(self.network, self.recipe, self.taken)
         self.load()
@@ -266,11 +264,7 @@ class Training:
 
     def start_anew(self) -> None:
         """Fresh weights from the seed, nothing learned yet."""
-        torch.manual_seed(self.recipe.seed)
-        self.network = self.run.config.network()
-        if self.run.config.start and not checkpoint.exists(self.run.path):
-            start_from(self.network, self.run.config)
-        self.network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = self.first_network()
         self.taken = layers_above(self.run.config)
         self.schedule = Schedule(self.recipe, self.steps_per_epoch)
         self.health = Health(
@@ -285,6 +279,17 @@ class Training:
         self.at = Position()
         if self.recipe.whiten and "conv1" not in self.taken:
             self.whiten()
+        if self.dtype == torch.float64:
+            self.network.double()
+
+    def first_network(self) -> AlexNet:
+        """The whole network with the weights that the training begins with."""
+        torch.manual_seed(self.recipe.seed)
+        network = self.run.config.network()
+        if self.run.config.start and not checkpoint.exists(self.run.path):
+            start_from(network, self.run.config)
+        network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
 
     def whiten(self) -> None:
         """Let conv1 start as the principal components of the first training pictures, as the network will read them."""
@@ -325,7 +330,7 @@ class Training:
         """All epochs that are left, or as far as the training is to go, and the last checkpoint."""
         if self.at.step == 0 and self.validation is not None:
             self.report(overlap(self.training, self.validation))
-        if self.at.step == 0 and self.taken and self.layout.size == 1:
+        if self.taken and self.layout.leads and not checkpoint.exists(self.run.path):
             self.say_what_is_known()
         while self.at.epoch <= self.recipe.epochs and not self.stopping():
             self.run_epoch()
@@ -335,7 +340,8 @@ class Training:
         """How far what was taken over goes without training it: a linear classifier on the topmost layer of it."""
         assert self.run.config.start is not None
         layer = [name for name in self.run.config.start["layers"] if name != LAST][-1]
-        known = probe(self.network.eval(), self.preprocess, self.training, self.validation, layer, self.dtype)
+        network = self.network if self.layout.size == 1 else self.first_network()  # whole, where this is a part
+        known = probe(network.eval(), self.preprocess, self.training, self.validation, layer, self.dtype)
         if known is not None:
             self.bar.note(f"with what is already known: {known.words()}; training on")
             self.write({"event": "probe", "step": self.at.step, **dataclasses.asdict(known)})
@@ -434,21 +440,21 @@ class Training:
         labels, often = batch.labels.to(self.device), self.recipe.full_batch is not None
         entry = self.network.get_submodule(ENTRY)
         activations = self.working.below(self.inputs(batch), entry)
-        gradient = torch.empty_like(activations)
+        passing = self.layout.passing_of(activations, blocks)
         value, wrong = 0.0, 0
-        for block in blocks:
+        for number, block in enumerate(blocks):
             self.layout.enter(block)
-            mine = activations.detach()[block.mine].requires_grad_()
-            of_block = labels[block.pictures]
-            logits = self.working.beyond(mine, entry)
+            arrived, of_block = passing.arrived(number).requires_grad_(), labels[block.pictures]
+            logits = self.working.beyond(arrived, entry)
             share = len(of_block) / len(labels)
             loss = self.loss(logits, of_block)
             (loss if often else loss * share).backward()
-            assert mine.grad is not None
-            gradient[block.mine] = mine.grad * share if often else mine.grad
+            assert arrived.grad is not None
+            passing.give_back(number, arrived.grad * share if often else arrived.grad)
             value, wrong = value + loss.item() * share, wrong + _mistakes(logits, of_block)
             if often:
                 update_all(self.optimizers, self.working.copies)
+        gradient = passing.finish()
         value, wrong = self.agree(value, wrong)
         if math.isfinite(value):
             activations.backward(gradient)

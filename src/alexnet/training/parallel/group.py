@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +47,25 @@ class Traffic:
         """What was counted since the last call: purpose → [bytes, seconds]."""
         sent, self.sent = self.sent, {}
         return sent
+
+
+@dataclass
+class Swap:
+    """Tensors on their way between processes; `outgoing` must not change before `wait` has returned."""
+
+    purpose: str
+    outgoing: list[Tensor]
+    incoming: list[Tensor]
+    works: list[dist.Work]
+    traffic: Traffic
+
+    def wait(self) -> list[Tensor]:
+        """What each process had for this one, when all has come and gone."""
+        start = time.perf_counter()
+        for work in self.works:
+            work.wait()
+        self.traffic.add(self.purpose, 0.0, time.perf_counter() - start)
+        return self.incoming
 
 
 class Group:
@@ -131,18 +151,21 @@ class Group:
 
         All tensors are contiguous and of one dtype. What a process has for itself is passed on as it is.
         """
-        start = time.perf_counter()
+        return self.begin_swap(purpose, outgoing, shapes).wait()
+
+    def begin_swap(
+        self, purpose: str, outgoing: Sequence[Tensor], shapes: Sequence[Sequence[int]], tag: int = 0
+    ) -> Swap:
+        """The same, not waited for. Swaps under way at a time have different tags, or arrive in the order begun."""
         mine = outgoing[self.rank]
         incoming = [mine if r == self.rank else mine.new_empty(shape) for r, shape in enumerate(shapes)]
         others = [r for r in range(self.size) if r != self.rank]
-        sends = [dist.P2POp(dist.isend, outgoing[r], r) for r in others if outgoing[r].numel()]
-        receives = [dist.P2POp(dist.irecv, incoming[r], r) for r in others if incoming[r].numel()]
-        if sends or receives:
-            for work in dist.batch_isend_irecv([*sends, *receives]):
-                work.wait()
-        size = sum(outgoing[r].nbytes for r in others)
-        self.traffic.add(purpose, size, time.perf_counter() - start)
-        return incoming
+        sends = [dist.P2POp(dist.isend, outgoing[r], r, tag=tag) for r in others if outgoing[r].numel()]
+        receives = [dist.P2POp(dist.irecv, incoming[r], r, tag=tag) for r in others if incoming[r].numel()]
+        start = time.perf_counter()
+        works = dist.batch_isend_irecv([*sends, *receives]) if sends or receives else []
+        self.traffic.add(purpose, sum(outgoing[r].nbytes for r in others), time.perf_counter() - start)
+        return Swap(purpose, list(outgoing), incoming, works, self.traffic)
 
     def bounds(self, count: int) -> list[tuple[int, int]]:
         """Which of `count` things each process has: equal parts, as near as can be."""

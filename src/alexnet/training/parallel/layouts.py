@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -28,22 +27,11 @@ from alexnet.training.parallel.parts import (
     Where,
     narrowed,
 )
+from alexnet.training.parallel.passing import Block, Passing, PassingOn
 
 LAYOUTS = ("data", "towers", "one-weird-trick")
 PASSINGS = ("at-once", "in-turn", "in-shares")
 ENTRY = "full"  # the name of what stands in front of the fully connected layers, where they see a batch in blocks
-
-
-@dataclass(frozen=True)
-class Block:
-    """Pictures that go through the fully connected layers together.
-
-    `pictures`: which of the batch; `mine`: which of this process's they are; `sizes`: how many each process has.
-    """
-
-    pictures: slice
-    mine: slice
-    sizes: tuple[int, ...] = ()
 
 
 class Alone:
@@ -91,9 +79,13 @@ class Alone:
         """In which parts the fully connected layers see a training batch; none where they see it whole."""
         return [Block(part, part) for part in full_blocks(self.recipe, count)]
 
+    def passing_of(self, activations: Tensor, blocks: list[Block]) -> Passing:
+        """How the fully connected layers get what they read of a batch, block after block."""
+        return Passing(activations, blocks)
+
     def enter(self, block: Block) -> None:
         """A block goes through the fully connected layers next."""
-        self.where.block, self.where.sizes = block.pictures, list(block.sizes)
+        self.where.block = block.pictures
 
     def share(self, loss: Tensor, labels: Tensor) -> Tensor:
         """Of the mean loss of this process's logits, its share in that of the batch."""
@@ -191,8 +183,9 @@ class Shared(Alone):
             match module:
                 case nn.Conv2d() | nn.Linear():
                     if outputs and getattr(module, "groups", 1) == 1:
-                        enters = isinstance(module, nn.Linear) and not seen
-                        yield ENTRY if enters else f"into_{name}", self.exchange(name, outputs, columns)
+                        if isinstance(module, nn.Linear) and not seen:
+                            yield ENTRY, nn.Identity()
+                        yield f"into_{name}", self.exchange(name, outputs, columns)
                     seen = seen or isinstance(module, nn.Linear)
                     yield name, self.part_of(name, module)
                     outputs, columns = module.weight.shape[0], 1
@@ -368,6 +361,7 @@ class OneWeirdTrick(Shared):
     def __init__(self, group: Group, recipe: Recipe, passing: str = "in-shares") -> None:
         super().__init__(group, recipe)
         self.passing = passing
+        self.into = ""  # the first of the fully connected layers
 
     def check(self, network: AlexNet, pictures: int) -> None:
         super().check(network, pictures)
@@ -404,8 +398,6 @@ class OneWeirdTrick(Shared):
         return self.rows_of_all(count)[self.group.rank]
 
     def blocks(self, count: int) -> list[Block]:
-        if self.passing == "at-once":
-            return []
         blocks, mine, start = [], 0, 0
         for pieces in self.pieces(count):
             sizes = tuple(last - first for first, last in pieces)
@@ -413,6 +405,9 @@ class OneWeirdTrick(Shared):
             blocks.append(Block(slice(start, start + sum(sizes)), slice(mine, mine + own), sizes))
             mine, start = mine + own, start + sum(sizes)
         return blocks
+
+    def passing_of(self, activations: Tensor, blocks: list[Block]) -> Passing:
+        return PassingOn(activations, blocks, self.group, self.into)
 
     def begin(self, batch: Batch) -> Tensor:
         super().begin(batch)
@@ -424,7 +419,8 @@ class OneWeirdTrick(Shared):
         modules = list(network.named_children())
         first = first_full(modules)
         yield from rows_apart(modules[:first], self.where, self.group, "own")
-        yield ENTRY, GatherRows(self.group, self.where, modules[first][0])
+        self.into = modules[first][0]
+        yield ENTRY, GatherRows(self.group, self.where, self.into)
         yield from self.outputs_apart(modules[first:])
 
     def watch(self, working: nn.Module) -> None:

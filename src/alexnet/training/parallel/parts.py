@@ -123,14 +123,14 @@ class _Exchange(torch.autograd.Function):
             return _units_second(mine), None
         outgoing = [mine if r == group.rank else piece.contiguous() for r, piece in enumerate(pieces)]
         found = group.swap(f"back from {exchange.into}", outgoing, [mine.shape] * group.size)
-        return _units_second(_total(found)), None
+        return _units_second(total(found)), None
 
 
 class GatherRows(nn.Module):
-    """The activations of the pictures of a block, put together from those of each process: (part, F) → (N, F).
+    """The activations of a batch's pictures put together from those of each process, in evaluation: (part, F) → (N, F).
 
-    In front of the fully connected layers, whose parts see the pictures of all. Backward, each process gets the sum of
-    what all found for its pictures.
+    In front of the fully connected layers, whose parts see the pictures of all. In training `passing.PassingOn` does
+    it, block by block.
     """
 
     def __init__(self, group: Group, where: Where, into: str) -> None:
@@ -138,26 +138,9 @@ class GatherRows(nn.Module):
         self.group, self.where, self.into = group, where, into
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = _GatherRows.apply(x, self, list(self.where.sizes))
-        return result
-
-
-class _GatherRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, gather: GatherRows, sizes: list[int]) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.gather, ctx.sizes = gather, sizes
-        group = gather.group
         x = x.contiguous()
-        return torch.cat(group.swap(f"into {gather.into}", [x] * group.size, [(n, *x.shape[1:]) for n in sizes]))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
-        group = ctx.gather.group
-        pieces = list(grad.contiguous().split(ctx.sizes))
-        shapes = [pieces[group.rank].shape] * group.size
-        found = group.swap(f"back from {ctx.gather.into}", pieces, shapes)
-        return _total(found), None, None
+        shapes = [(rows, *x.shape[1:]) for rows in self.where.sizes]
+        return torch.cat(self.group.swap(f"into {self.into}", [x] * self.group.size, shapes))
 
 
 class PartDropout(nn.Module):
@@ -244,7 +227,7 @@ def _summed(x: Tensor, group: Group) -> Tensor:
     return total
 
 
-def _total(parts: list[Tensor]) -> Tensor:
+def total(parts: list[Tensor]) -> Tensor:
     """The sum, always in the same order."""
     total = parts[0].clone()
     for part in parts[1:]:

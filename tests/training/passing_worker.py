@@ -1,4 +1,4 @@
-"""What `torchrun` starts in test_passing.py: two processes, each of which goes on only when the other has got further."""
+"""What `torchrun` starts in test_passing.py: two processes, each of which waits for the other to have got further."""
 
 import sys
 import time

@@ -17,6 +17,7 @@ WEIGHT_BITS = 22
 """Weights are whole numbers, 1 << 22 for one: with the 8 bits of a pixel they stay below the sign of an int32."""
 
 _LANES = 16
+_ROWS = 4  # new rows that are made at a time: a pixel's four bytes of each fill a vector
 _UNROLLED = 8  # a reduction by up to 3.5 has no more taps; of those a loop would cost half as much again
 _SPAN = 1 << 20  # pixels in a row whose products fit an uint32 a lane
 
@@ -30,24 +31,28 @@ def resample(
     one sums; y_weights (h, taps) and x_weights (w, taps) int32: their weights, in units of 2^-22. All lie within the
     picture. Returns (h, w, 3) uint8.
     """
+    height, width = len(y_first), len(x_first)
+    if height < _ROWS or width < 2:  # more than asked for, of which the rest is cut off
+        wider = [np.concatenate([ones, ones[-1:]]) for ones in (x_first, x_weights)]
+        higher = [np.concatenate([ones, *[ones[-1:]] * (_ROWS - 1)]) for ones in (y_first, y_weights)]
+        return np.ascontiguousarray(resample(picture, *wider, *higher)[:height, :width])
     narrowest = -(-_LANES // 3)
     if picture.shape[1] < narrowest:  # a vector must not reach beyond the picture
         picture = np.pad(picture, ((0, 0), (0, narrowest - picture.shape[1]), (0, 0)))
     picture = np.ascontiguousarray(picture)
-    width = picture.shape[1]
-    left = min(int(x_first[0]), width - narrowest)
+    left = min(int(x_first[0]), picture.shape[1] - narrowest)
     columns = max(int(x_first[-1]) + x_weights.shape[1] - left, narrowest)
-    begins = (x_first - left) * 3
-    # Four bytes are read and written for the three of a pixel.
-    row = np.empty(columns * 3 + 1, dtype=np.uint8)
-    out = np.empty(len(y_first) * len(x_first) * 3 + 1, dtype=np.uint8)
+    begins = x_first - left
+    rows = np.empty((_ROWS, columns * 3 + 1), dtype=np.uint8)  # four bytes are read for the three of a pixel
+    woven = np.empty((columns, _ROWS, 4), dtype=np.uint8)
+    out = np.empty((height, width, 3), dtype=np.uint8)
     function = _resampler(*(taps if taps <= _UNROLLED else None for taps in (x_weights.shape[1], y_weights.shape[1])))
     function(
-        *(picture.ctypes.data + left * 3, width * 3, columns * 3),
-        *(y_first.ctypes.data, y_weights.ctypes.data, y_weights.shape[1], len(y_first), row.ctypes.data),
-        *(begins.ctypes.data, x_weights.ctypes.data, x_weights.shape[1], len(x_first), out.ctypes.data),
+        *(picture.ctypes.data + left * 3, picture.shape[1] * 3, columns),
+        *(y_first.ctypes.data, y_weights.ctypes.data, y_weights.shape[1], height, rows.ctypes.data, woven.ctypes.data),
+        *(begins.ctypes.data, x_weights.ctypes.data, x_weights.shape[1], width, out.ctypes.data),
     )
-    return out[:-1].reshape(len(y_first), len(x_first), 3)
+    return out
 
 
 def rgb_products(images: np.ndarray) -> np.ndarray:
@@ -71,40 +76,62 @@ def rgb_products(images: np.ndarray) -> np.ndarray:
 
 @compiled_once
 def _resampler(x_unrolled: int | None, y_unrolled: int | None) -> Any:
-    """A picture's address, bytes a row, bytes needed of each; first rows, weights, taps and new rows; a row of scratch;
-    first bytes in it, weights, taps and new columns; out. For the numbers of taps given, or any.
+    """A picture's address, bytes a row, pixels needed of each; first rows, weights, taps and new rows; room for four
+    rows, and for their pixels side by side; first pixels, weights, taps and new columns; out. For the numbers of taps
+    given, or any; four new rows or more, two new columns or more.
     """
-    code = Code(BYTES, LONG, LONG, LONGS, INTS, LONG, LONG, BYTES, LONGS, INTS, LONG, LONG, BYTES)
+    code = Code(BYTES, LONG, LONG, LONGS, INTS, LONG, LONG, BYTES, BYTES, LONGS, INTS, LONG, LONG, BYTES)
     b = code.builder
-    rows, pitch, columns, y_first, y_weights, y_taps, height, row, *rest = code.arguments
+    picture, pitch, columns, y_first, y_weights, y_taps, height, rows, woven, *rest = code.arguments
     begins, x_weights, x_taps, width, out = rest
 
-    def weigh(source: Any, distance: Any, weights: Any, taps: Any, lanes: int) -> Any:
-        """The sum of what lies `distance` apart from `source` on, each times its weight: `lanes` bytes."""
+    def weigh(source: Any, distance: Any, weights: Any, taps: Any) -> Any:
+        """The sum of what lies `distance` apart from `source` on, each times its weight: 16 bytes."""
 
         def add(total: Any, tap: Any) -> Any:
-            pixels = b.zext(code.load(code.at(source, b.mul(distance, tap)), lanes), ir.VectorType(INT, lanes))
-            return b.add(total, b.mul(pixels, code.spread(b.load(code.at(weights, tap)), lanes)))
+            pixels = b.zext(code.load(code.at(source, b.mul(distance, tap)), _LANES), ir.VectorType(INT, _LANES))
+            return b.add(total, b.mul(pixels, code.spread(b.load(code.at(weights, tap)), _LANES)))
 
-        total = code.accumulate(code.spread(INT(1 << (WEIGHT_BITS - 1)), lanes), taps, add)
-        return b.trunc(b.lshr(total, code.spread(INT(WEIGHT_BITS), lanes)), ir.VectorType(BYTE, lanes))
+        total = code.accumulate(code.spread(INT(1 << (WEIGHT_BITS - 1)), _LANES), taps, add)
+        return b.trunc(b.lshr(total, code.spread(INT(WEIGHT_BITS), _LANES)), ir.VectorType(BYTE, _LANES))
 
-    last = b.sub(columns, LONG(_LANES))
-    with code.loop(height) as y:
-        source = code.at(rows, b.mul(b.load(code.at(y_first, y)), pitch))
-        weights = code.at(y_weights, b.mul(y, y_taps))
-        with code.loop(b.udiv(b.add(columns, LONG(_LANES - 1)), LONG(_LANES))) as step:
-            # The last vector overlaps the one before it rather than reach beyond the row.
-            column = b.mul(step, LONG(_LANES))
-            column = b.select(b.icmp_signed("<", column, last), column, last)
-            mixed = weigh(code.at(source, column), pitch, weights, y_unrolled or y_taps, _LANES)
-            code.store(mixed, code.at(row, column))
-        target = code.at(out, b.mul(b.mul(y, width), LONG(3)))
-        with code.loop(width) as x:
-            source = code.at(row, b.load(code.at(begins, x)))
-            weights = code.at(x_weights, b.mul(x, x_taps))
-            mixed = weigh(source, LONG(3), weights, x_unrolled or x_taps, 4)
-            code.store(mixed, code.at(target, b.mul(x, LONG(3))))
+    def across(x: Any) -> Any:
+        """A pixel of four new rows: four bytes of each, the last of no meaning."""
+        source = code.at(woven, b.mul(b.load(code.at(begins, x)), LONG(_LANES)))
+        mixed = weigh(source, LONG(_LANES), code.at(x_weights, b.mul(x, x_taps)), x_unrolled or x_taps)
+        return b.bitcast(mixed, ir.VectorType(INT, _ROWS))
+
+    bytes_a_row = b.mul(columns, LONG(3))
+    last = b.sub(bytes_a_row, LONG(_LANES))
+    row = [code.at(rows, b.mul(b.add(bytes_a_row, LONG(1)), LONG(number))) for number in range(_ROWS)]
+    with code.loop(b.udiv(b.add(height, LONG(_ROWS - 1)), LONG(_ROWS))) as block:
+        # The last rows, and the last vector, overlap those before rather than reach beyond the picture.
+        first = code.smaller(b.mul(block, LONG(_ROWS)), b.sub(height, LONG(_ROWS)))
+        for number in range(_ROWS):
+            y = b.add(first, LONG(number))
+            source = code.at(picture, b.mul(b.load(code.at(y_first, y)), pitch))
+            weights = code.at(y_weights, b.mul(y, y_taps))
+            with code.loop(b.udiv(b.add(bytes_a_row, LONG(_LANES - 1)), LONG(_LANES))) as step:
+                column = code.smaller(b.mul(step, LONG(_LANES)), last)
+                mixed = weigh(code.at(source, column), pitch, weights, y_unrolled or y_taps)
+                code.store(mixed, code.at(row[number], column))
+        with code.loop(columns) as column:
+            pixels = ir.Constant(ir.VectorType(INT, _ROWS), ir.Undefined)
+            for number in range(_ROWS):
+                place = b.bitcast(code.at(row[number], b.mul(column, LONG(3))), INT.as_pointer())
+                pixels = b.insert_element(pixels, b.load(place, align=1), INT(number))
+            code.store(pixels, code.at(woven, b.mul(column, LONG(_LANES))))
+        end = b.sub(width, LONG(1))
+        target = [code.at(out, b.mul(b.mul(b.add(first, LONG(n)), width), LONG(3))) for n in range(_ROWS)]
+        with code.loop(end) as x:
+            mixed = across(x)
+            for number in range(_ROWS):
+                code.store(b.extract_element(mixed, INT(number)), code.at(target[number], b.mul(x, LONG(3))))
+        mixed = b.bitcast(across(end), ir.VectorType(BYTE, _LANES))  # its fourth bytes would be in the next row
+        for number in range(_ROWS):
+            for colour in range(3):
+                value = b.extract_element(mixed, INT(4 * number + colour))
+                b.store(value, code.at(target[number], b.add(b.mul(end, LONG(3)), LONG(colour))))
     return code.compiled()
 
 

@@ -28,9 +28,8 @@ def layer_features(
     paper's section 6.1. `network` is in evaluation mode, on the device of `preprocess.mean`.
     """
     device = preprocess.mean.device
-    dtype = next(network.parameters()).dtype
     # One context around all batches: the weights are rounded to bfloat16 once.
     with autocast(device, precision):
         for pictures in batches:
             tensor = torch.from_numpy(np.ascontiguousarray(pictures)).to(device)
-            yield network.features(preprocess.centre(tensor).to(dtype), layer).float().cpu().numpy()
+            yield network.features(preprocess.centre(tensor), layer).float().cpu().numpy()

@@ -240,6 +240,10 @@ class Exhibits:
         except AlexNetError as error:
             self._why_no_index = f"the nearest pictures can't be found: {error}"
             print(f"alexnet: {self._why_no_index}", file=sys.stderr)
+        except Exception as error:
+            fault = f"a fault of the server ({type(error).__name__}): its log has more"
+            self._why_no_index = f"the nearest pictures can't be found: {fault}"
+            raise
 
 
 class _Lent:

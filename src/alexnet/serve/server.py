@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -67,6 +68,8 @@ def serve(
             timeout_graceful_shutdown=LAST_SECONDS,
         )
         server = uvicorn.Server(config)
+        gc.collect()
+        gc.freeze()  # what is here by now stays: looking through it again would keep all waiting for a quarter second
         with _ctrl_c_ends(server), _short_turns():
             print(address(listening), flush=True)
             print("Ctrl-C stops it", file=sys.stderr)

@@ -340,8 +340,8 @@ class Training:
         """How far what was taken over goes without training it: a linear classifier on the topmost layer of it."""
         assert self.run.config.start is not None
         layer = [name for name in self.run.config.start["layers"] if name != LAST][-1]
-        network = self.network if self.layout.size == 1 else self.first_network()  # whole, where this is a part
-        known = probe(network.eval(), self.preprocess, self.training, self.validation, layer, self.dtype)
+        network = self.first_network().eval()  # whole, and in float32, where this process's may be neither
+        known = probe(network, self.preprocess, self.training, self.validation, layer, self.dtype)
         if known is not None:
             self.bar.note(f"with what is already known: {known.words()}; training on")
             self.write({"event": "probe", "step": self.at.step, **dataclasses.asdict(known)})

@@ -9,6 +9,7 @@ import pytest
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.data.prepare import prepare
+from alexnet.reproduce import transfer
 from alexnet.reproduce.transfer import WAYS, Arm, _arms, _drawn, _summary
 
 
@@ -47,3 +48,15 @@ def test_the_table_has_mean_and_spread_over_the_seeds():
     (row,) = _summary(measured)
     assert (row["pictures"], row["seeds"], row["seconds"]) == ("all", [0, 1, 2], 1)
     assert (row["mean"], row["standard_deviation"]) == pytest.approx((0.6, np.std([0.5, 0.6, 0.7], ddof=1)))
+
+
+def test_a_probe_that_was_stopped_is_made_again(dataset, tmp_path: Path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    arm = Arm("x", None, "probe", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(transfer, "probe", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            transfer._measure(arm, dataset, tmp_path)
+    assert transfer._measure(arm, dataset, tmp_path)["accuracy"] > 0.5

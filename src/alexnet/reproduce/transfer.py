@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import sys
 import time
@@ -102,7 +103,9 @@ def _measure(arm: Arm, dataset: PreparedDataset, work: Path) -> dict[str, Any]:
     start = time.monotonic()
     seen = dataset.measured_on or "val"
     if arm.way == "probe":
-        training = begin(data, run.with_name(f"{arm.seed}-probe"), seed=arm.seed, init="starter", **changes)
+        begun = run.with_name(f"{arm.seed}-probe")
+        shutil.rmtree(begun, ignore_errors=True)  # of one that was stopped: nothing is ever trained in it
+        training = begin(data, begun, seed=arm.seed, init="starter", **changes)
         network, preprocess = training.network.eval(), training.preprocess
         found = probe(
             network, preprocess, training.training, dataset.split(seen), "conv5", training.dtype, pictures=None

@@ -110,7 +110,7 @@ def two(data, alone, tmp_path_factory):
             *(training(data, folder / f"data {name}", name, parallel="data") for name in ("paper", "batch", "muon")),
             *(
                 training(data, folder / f"towers {name}", name, parallel="towers")
-                for name in ("paper", "batch", "often", "float32")
+                for name in ("paper", "batch", "often", "float32", "muon")
             ),
             going_on_from(alone / "paper", data, folder / "towers after", parallel="towers"),
             *(
@@ -163,7 +163,7 @@ def distance(run: Path, other: Path) -> float:
 @pytest.mark.parametrize(
     "run",
     [
-        *("data paper", "data batch", "data muon", "towers paper", "towers batch", "towers often"),
+        *("data paper", "data batch", "data muon", "towers paper", "towers batch", "towers often", "towers muon"),
         "towers after",
         *("at-once weird", "in-turn weird", "in-shares batch", "in-turn often", "in-shares often"),
     ],
@@ -331,7 +331,6 @@ def test_without_torchrun_it_says_how_to_start_several(data, tmp_path):
         (Towers, 4, "paper", {}, "needs 2 processes, one a tower, not 4"),
         (Towers, 2, "caffe", {}, "norm1 of caffe crosses them"),
         (Towers, 2, "one-tower", {}, "it has none"),
-        (Towers, 2, "paper", {"optimizer": "muon"}, "Muon makes a layer's kernels"),
         (Data, 8, "paper", {"batch_size": 4}, "8 processes can't share batches of 4 pictures"),
         (Data, 2, "paper", {"full_batch": 4}, "use --parallel one-weird-trick"),
         (OneWeirdTrick, 4, "one-weird-trick", {"full_batch": 64}, "so with 4 processes --full-batch is 32"),

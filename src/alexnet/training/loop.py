@@ -257,7 +257,7 @@ class Training:
         """Where the run folder says, or at the beginning."""
         self.start_anew()
         self.network = self.layout.place(self.network)
-        self.optimizers = make_optimizers(self.network, self.recipe, self.taken)
+        self.optimizers = make_optimizers(self.network, self.recipe, self.taken, self.layout.rows_of_all_kernels)
         self.load()
         self.working = WorkingNetwork(self.network, self.dtype)
         self.layout.watch(self.working)

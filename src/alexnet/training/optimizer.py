@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from alexnet.kernels.update import can_update, update
 from alexnet.recipe import Recipe
 
+Rows = Callable[[str, Tensor], tuple[Tensor, slice]]
+
 
 class PaperSGD(torch.optim.Optimizer):
     """The update rule of the paper's section 5, as printed:
@@ -70,6 +72,9 @@ class Muon(torch.optim.Optimizer):
     A convolution's weights are one matrix a tower, a row a kernel. All directions of a matrix then move alike, so a few
     hundred steps reach what takes thousands when the few strongest directions of the gradient decide. Weight decay is
     decoupled, as in AdamW. For parameters of at least two dimensions.
+
+    `whole`: from a layer's name and the rows of its matrix that are here to all of them, and which of those these are;
+    for a process that has a part of the kernels.
     """
 
     def __init__(
@@ -78,8 +83,11 @@ class Muon(torch.optim.Optimizer):
         lr: float = 0.02,
         momentum: float = 0.9,
         weight_decay: float = 0.05,
+        whole: Rows | None = None,
     ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "towers": 1})
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "towers": 1, "layer": ""}
+        super().__init__(params, defaults)
+        self.whole = whole or (lambda layer, rows: (rows, slice(None)))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -96,8 +104,8 @@ class Muon(torch.optim.Optimizer):
                 if not self.state[p]:
                     self.state[p]["momentum"] = torch.zeros_like(p, memory_format=torch.preserve_format)
                 average = self.state[p]["momentum"].mul_(momentum).add_(p.grad)
-                ahead = p.grad.add(average, alpha=momentum).flatten(1)
-                update = torch.cat([orthogonalized(matrix) for matrix in ahead.chunk(towers)])
+                ahead, mine = self.whole(group["layer"], p.grad.add(average, alpha=momentum).flatten(1))
+                update = torch.cat([orthogonalized(matrix) for matrix in ahead.chunk(towers)])[mine]
                 rows, columns = ahead.shape[0] // towers, ahead.shape[1]
                 p.mul_(1 - lr * group["weight_decay"])
                 p.add_(update.view(p.shape), alpha=-lr * math.sqrt(max(1.0, rows / columns)))
@@ -125,11 +133,12 @@ def _share(weight: Tensor, fan_in_lr: float | None) -> float:
 
 
 def make_optimizers(
-    network: nn.Module, recipe: Recipe, taken: Mapping[str, int] | None = None
+    network: nn.Module, recipe: Recipe, taken: Mapping[str, int] | None = None, whole: Rows | None = None
 ) -> list[torch.optim.Optimizer]:
     """The recipe's rules over the network, with one parameter group a layer's weights or biases.
 
-    `taken`: modules whose weights were learned before, each with how many such layers lie above it. Each group has
+    `taken`: modules whose weights were learned before, each with how many such layers lie above it. `whole`: see
+    `Muon`. Each group has
     `layer` (its name in the table), `lr_factor` (what the layer's learning rate is multiplied by) and `taken` beside
     what the rule needs; the gains and shifts of batch normalisation count as biases. "muon" moves the weights of the
     convolutions, and leaves everything else to AdamW.
@@ -157,7 +166,7 @@ def make_optimizers(
         return [PaperSGD(groups, lr=recipe.lr, momentum=recipe.momentum)]
     rules: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.95), fused=True)]
     if convolutions:
-        rules.append(Muon(convolutions, momentum=recipe.momentum))
+        rules.append(Muon(convolutions, momentum=recipe.momentum, whole=whole))
     return rules
 
 

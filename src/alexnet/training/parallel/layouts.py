@@ -98,6 +98,10 @@ class Alone:
     def finish(self) -> None:
         """Wait until the gradients are those of the whole batch."""
 
+    def rows_of_all_kernels(self, layer: str, mine: Tensor) -> tuple[Tensor, slice]:
+        """All rows of a convolution's matrix from this process's, and which of them these are (`optimizer.Muon`)."""
+        return mine, slice(None)
+
     def any(self, flag: bool) -> bool:
         """Whether a process says so."""
         return flag
@@ -330,20 +334,28 @@ class Towers(Shared):
 
     splits_rows = splits_logits = False
 
+    def __init__(self, group: Group, recipe: Recipe) -> None:
+        super().__init__(group, recipe)
+        self.across: set[str] = set()  # convolutions that are one, and not one a tower
+
     def check(self, network: AlexNet, pictures: int) -> None:
         towers, why_not = towers_of(network), why_no_towers(network)
         if why_not is not None:
             raise UsageError(f"{network.variant.name} can't be split into towers: {why_not}; `paper` can")
         if self.size != towers:
             raise UsageError(f"--parallel towers needs {towers} processes, one a tower, not {self.size}")
-        if self.recipe.optimizer == "muon":
-            raise UsageError(
-                "Muon makes a layer's kernels orthogonal to each other and needs them all: --parallel data, "
-                "or another recipe or --optimizer"
-            )
 
     def local(self, network: AlexNet) -> Iterator[tuple[str, nn.Module]]:
-        yield from self.outputs_apart(list(network.named_children()))
+        modules = list(network.named_children())
+        self.across = {name for name, module in modules if isinstance(module, nn.Conv2d) and module.groups == 1}
+        yield from self.outputs_apart(modules)
+
+    def rows_of_all_kernels(self, layer: str, mine: Tensor) -> tuple[Tensor, slice]:
+        if layer not in self.across:
+            return mine, slice(None)  # a tower's kernels are a matrix of their own
+        counts, mine = self.counts(self.outputs[layer]), mine.contiguous()
+        parts = self.group.swap(f"kernels of {layer}", [mine] * self.size, [(count, mine.shape[1]) for count in counts])
+        return torch.cat(parts), slice(*self.group.part(self.outputs[layer]))
 
     def watch(self, working: nn.Module) -> None:
         """Nothing to sum: each process has the whole gradient of its part."""

@@ -224,5 +224,5 @@ def figure(report: dict[str, Any]) -> Figure:
     axes.plot([], [], "D", color=ORANGE, markersize=5, label="the paper, on ImageNet")
     drawing.legend(loc="outside lower center", ncols=2)
     pictures = f"{report['pictures'].get('train', 0):,} training pictures"
-    axes.set_title(f"One thing changed: {report['set']}, {pictures}")
+    axes.set_title(f"One thing changed: {report['set']}\n{pictures}")
     return drawing

@@ -22,24 +22,23 @@ def wait_for(name: str) -> None:
 
 def main() -> None:
     group = Group.join(torch.device("cpu"), 60)
-    blocks = [Block(slice(0, 3), slice(0, 1 + group.rank), (1, 2)), Block(slice(3, 5), slice(2, 3), (1, 1))]
-    if group.rank == 0:
-        blocks[1] = Block(slice(3, 5), slice(1, 2), (1, 1))
-    own = torch.tensor([[0.0], [3.0]] if group.rank == 0 else [[1.0], [2.0], [4.0]])
+    rank = group.rank
+    blocks = [
+        Block(slice(0, 3), slice(0, 1 + rank), (1, 2)),
+        Block(slice(3, 5), slice(1 + rank, 2 + rank), (1, 1)),
+    ]
+    own = torch.tensor([[0.0], [3.0]] if rank == 0 else [[1.0], [2.0], [4.0]])
     passing = PassingOn(own, blocks, group, "fc6")
     found = [passing.arrived(0)]
-    if group.rank == 0:
-        wait_for("second block arrived")  # before this process asks for it
-        found.append(passing.arrived(1))
-    else:
-        found.append(passing.arrived(1))
+    if rank == 0:
+        wait_for("second block arrived")  # at the other, before this process asks for it
+    found.append(passing.arrived(1))
+    if rank == 1:
         (FOLDER / "second block arrived").touch()
-    if group.rank == 0:
-        passing.give_back(0, found[0] * 10)
+        wait_for("first block given back")  # by the other, before this process does
+    passing.give_back(0, found[0] * 10)
+    if rank == 0:
         (FOLDER / "first block given back").touch()
-    else:
-        wait_for("first block given back")  # before this process takes it
-        passing.give_back(0, found[0] * 10)
     passing.give_back(1, found[1] * 10)
     gradient = passing.finish()
     assert torch.cat(found).flatten().tolist() == [0, 1, 2, 3, 4]

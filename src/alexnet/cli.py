@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from alexnet import __version__
-from alexnet.errors import AlexNetError, ElsewhereError, UsageError, named
+from alexnet.errors import AlexNetError, ElsewhereError, LostError, UsageError, named
 
 # Heavy imports stay inside the verbs: `alexnet --help` answers at once.
 
@@ -739,14 +739,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     options.words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return int(options.run(options) or 0)
+        return _final(int(options.run(options) or 0))
     except ElsewhereError as error:
-        return error.exit_code
+        return _final(error.exit_code)
     except AlexNetError as error:
         if options.debug:
             raise
         print(f"alexnet: {error}", file=sys.stderr)
-        return error.exit_code
+        return error.exit_code if isinstance(error, LostError) else _final(error.exit_code)
     except KeyboardInterrupt as interruption:
         if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
             print(f"alexnet: {str(interruption) or 'interrupted'}", file=sys.stderr)
@@ -754,6 +754,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+
+
+def _final(code: int) -> int:
+    from alexnet.training.parallel.launch import final
+
+    return final(code)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,10 @@ class UsageError(AlexNetError):
     exit_code = 2
 
 
+class LostError(AlexNetError):
+    """Another process of the same training is gone, or silent: to start all again may help."""
+
+
 class ElsewhereError(AlexNetError):
     """Another process of the same training failed, and says why itself."""
 

@@ -40,18 +40,35 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def originals(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few of what those could be copies of: every value of a picture is off by 8."""
+    folder = tmp_path_factory.mktemp("originals")
+    rng = np.random.default_rng(1)
+    for file in [*pictures.glob("train/*/3.png"), *pictures.glob("test/*/2.png")]:
+        pixels = np.asarray(Image.open(file)).astype(int)
+        away = np.where((rng.random(pixels.shape) < 0.5) & (pixels < 248) | (pixels < 8), 8, -8)
+        place = folder / file.relative_to(pictures)
+        place.parent.mkdir(parents=True)
+        Image.fromarray((pixels + away).astype(np.uint8)).save(place)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("quick")
 
 
 @pytest.mark.parametrize("name", ["figure-1", "cifar-18pct", "cifar-13pct", "cifar-11pct", "cifar-lrn", "cifar-copy"])
 def test_each_experiment_tried_quickly_writes_its_numbers_and_its_figure(
-    name: str, pictures: Path, out: Path, capsys: pytest.CaptureFixture[str]
+    name: str, pictures: Path, originals: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["reproduce", name, "--quick", "--data", str(pictures), "--out", str(out)]
+    sources = [pictures, originals] if name == "cifar-copy" else [pictures]
+    words = ["reproduce", name, "--quick", "--out", str(out)]
+    words += [word for source in sources for word in ("--data", str(source))]
     assert main(words) == 0
     report = json.loads((out / f"{name}.json").read_text())
-    assert report["command"] == f"alexnet reproduce {name} --seeds 0 --data {pictures.name} --quick"
+    named = " ".join(f"--data {source.name}" for source in sources)
+    assert report["command"] == f"alexnet reproduce {name} --seeds 0 {named} --quick"
     assert report["pictures"] == f"a copy: {pictures.name}"
     assert Image.open(out / f"{name}.png").width > 300
     measured = [row.measured for row in rows(out) if row.experiment == name]
@@ -134,6 +151,18 @@ def test_a_picture_that_was_compressed_before_loses_something_more() -> None:
     assert again.shape == copy.shape
     lost = [float(np.square(one.astype(float) - other).mean()) for one, other in ((copy, again), (copy, rough))]
     assert 0.3 * lost[1] < lost[0] < 3 * lost[1]  # as much as the first time, roughly
+
+
+def test_what_a_copy_lost_is_measured_on_the_originals_that_are_there(
+    pictures: Path, originals: Path, tmp_path: Path
+) -> None:
+    copy, few = (prepare(source, tmp_path / source.name, size=32, progress=False) for source in (pictures, originals))
+    lost = cifar_copy.lost_by_copying(copy, few)
+    assert lost == {"originals": 20, "mean_square": 64, "decibels": pytest.approx(30.07, abs=0.01)}
+    rng = np.random.default_rng(2)
+    others = [(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), f"class-{n % 2}", "train") for n in range(20)]
+    with pytest.raises(AlexNetError, match="the first --data is the copy of CIFAR-10, the second some of its original"):
+        cifar_copy.lost_by_copying(copy, prepare(others, tmp_path / "others", size=32, progress=False))
 
 
 def test_the_original_is_read_from_its_binary_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

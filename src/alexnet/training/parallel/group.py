@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from alexnet.errors import AlexNetError, ElsewhereError, UsageError
+from alexnet.errors import AlexNetError, ElsewhereError, LostError, UsageError
 from alexnet.files import write_whole
 from alexnet.run import LAUNCH
 
@@ -100,7 +100,7 @@ class Group:
                 ours = dist.PrefixStore(f"alexnet/{_meet(store, rank, size)}", store)
                 dist.init_process_group(backend, store=ours, rank=rank, world_size=size, timeout=timeout)
             except (RuntimeError, ValueError) as error:
-                raise AlexNetError(f"the processes do not find each other: {_first_line(error)}") from error
+                raise LostError(f"the processes do not find each other: {_first_line(error)}") from error
         return cls(device, seconds)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Group:
@@ -206,7 +206,7 @@ def watching(seconds: float, where: Callable[[], str]) -> Iterator[None]:
             raise
         silent = "imed out" in str(error) or "imeout" in str(error)
         what = f"no answer for {seconds:g} s from" if silent else "lost"
-        raise AlexNetError(
+        raise LostError(
             f"process {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')}: {what} another process {where()} "
             f"({_first_line(error)}); the same command with --resume goes on from the last checkpoint"
         ) from error

@@ -1,6 +1,8 @@
 # Two commands do everything: `make demo` and `make test`. Both may be run again at any time.
 PYTHON ?= python3
 BIN := .venv/bin
+# Python keeps what it compiles, also where the environment tells it not to: the tests start hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-long bench browser venv lint types clean
 

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
+from alexnet.data.columns import numbers, texts
 from alexnet.data.remote import fetch, is_address
 from alexnet.errors import AlexNetError
 from alexnet.files import write_whole
@@ -229,7 +230,7 @@ def write_shard(path: Path, images: np.ndarray, labels: list[int], paths: list[s
         [("image", pa.binary(size * size * 3)), ("label", pa.int32()), ("path", pa.string())],
         metadata={"size": str(size), "classes": json.dumps(classes, ensure_ascii=False)},
     )
-    batch = pa.record_batch([image, pa.array(labels, pa.int32()), pa.array(paths, pa.string())], schema=schema)
+    batch = pa.record_batch([image, numbers(labels, np.int32), texts(paths)], schema=schema)
     digest = hashlib.sha256()
 
     def write(file: IO[bytes]) -> None:

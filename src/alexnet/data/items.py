@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from alexnet.data.columns import binaries, numbers, texts
 from alexnet.data.decode import UnreadablePictureError
 from alexnet.files import write_whole
 
@@ -111,11 +112,15 @@ class ItemList:
         def write(file: IO[bytes]) -> None:
             with pa.ipc.new_file(file, cls._SCHEMA) as writer:
                 while chunk := list(itertools.islice(rows, 1 << 14)):
-                    columns = dict(zip(Item._fields, map(list, zip(*chunk, strict=True)), strict=True))
-                    # Absolute, for who goes on from another folder; bytes, for a name on disk need not be UTF-8.
-                    columns["file"] = [os.fsencode(os.path.abspath(name)) for name in columns["file"]]
-                    columns["name"] = [os.fsencode(name).decode("utf-8", "replace") for name in columns["name"]]
-                    writer.write_batch(pa.RecordBatch.from_pydict(columns, schema=cls._SCHEMA))
+                    names, labels, splits, files, offsets, lengths, packings = zip(*chunk, strict=True)
+                    columns = [
+                        texts([os.fsencode(name).decode("utf-8", "replace") for name in names]),
+                        *(texts(labels), texts(splits)),
+                        # Absolute, for who goes on from another folder; bytes, for a name on disk need not be UTF-8.
+                        binaries([os.fsencode(os.path.abspath(name)) for name in files]),
+                        *(numbers(offsets, np.int64), numbers(lengths, np.int64), texts(packings)),
+                    ]
+                    writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=cls._SCHEMA))
 
         write_whole(path, write)
 
@@ -124,7 +129,7 @@ class ItemList:
 
     def take(self, indices: np.ndarray) -> list[Item]:
         """The items of `indices`."""
-        rows = self._table.take(pa.array(indices)).to_pydict()
+        rows = self._table.take(numbers(indices, np.int64)).to_pydict()
         rows["file"] = [os.fsdecode(name) for name in rows["file"]]
         return [Item(*row) for row in zip(*rows.values(), strict=True)]
 

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 
+from alexnet.data.columns import texts, values
 from alexnet.data.dataset import (
     FORMAT_VERSION,
     INDEX_NAME,
@@ -255,7 +256,7 @@ def _plan(folder: Path, shares: Mapping[str, float] | None, seed: int) -> _Plan:
     coded = items.labels.combine_chunks().dictionary_encode()
     found = coded.dictionary.to_pylist()
     classes = sorted(found)
-    labels = np.array([classes.index(name) for name in found])[coded.indices.to_numpy()]
+    labels = np.array([classes.index(name) for name in found])[values(coded.indices, np.int32)]
     splits, shares = _splits(items, labels, classes, shares, seed)
     shards = {}
     for code, name in enumerate(SPLITS):
@@ -281,7 +282,7 @@ def _splits(
         return stratified_split(labels, classes, shares, seed), shares
     if items.splits.null_count:
         raise AlexNetError(f"{items.splits.null_count:,} pictures of the source have no split, the others have one")
-    splits = pc.index_in(items.splits, pc.cast(list(SPLITS), "string")).to_numpy().astype(np.int8)
+    splits = values(pc.index_in(items.splits, texts(SPLITS)), np.int32).astype(np.int8)
     if shares is None:
         return splits, None
     present = {SPLITS[code] for code in np.unique(splits)}

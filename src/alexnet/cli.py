@@ -366,7 +366,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(UsageError.exit_code, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line_parser() -> argparse.ArgumentParser:
+    """What reads the words of every verb."""
     parser = _Parser(
         prog="alexnet",
         description="AlexNet, whole: from a folder of pictures to a trained, measured classifier.",
@@ -736,7 +737,7 @@ def _add_precision_and_device(verb: argparse.ArgumentParser, precision: str) -> 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 0 done, 1 the work failed, 2 the words were wrong, 130 interrupted."""
-    options = _parser().parse_args(arguments)
+    options = command_line_parser().parse_args(arguments)
     options.words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _final(int(options.run(options) or 0))

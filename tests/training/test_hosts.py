@@ -1,12 +1,18 @@
 """Two hosts, each a network namespace with a cable between them; the cable is pulled and put back."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from test_parallel import ENVIRONMENT, WORKER, command_line, data, distance, undisturbed  # noqa: F401
+from torch.distributed.run import get_args_parser
+
+from alexnet.cli import command_line_parser
 
 ADDRESSES = ("10.213.77.1", "10.213.77.2")
 
@@ -36,6 +42,24 @@ def hosts():
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("job", ["slurm.sh", "kubernetes.yaml"])
+def test_the_job_files_say_what_torchrun_and_alexnet_take(job):
+    text = (Path(__file__).parents[2] / "examples" / job).read_text()
+    if job == "slurm.sh":
+        subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+        words = shlex.split(re.search(r"srun torchrun((?:.*\\\n)*.*)", text)[1].replace("\\\n", " "))
+        words = ["1" if word.startswith("$SLURM_NNODES") else word for word in words]
+    else:
+        words = re.findall(r"^ {12}- ([^{]\S*)", text, re.MULTILINE)
+    launcher = get_args_parser().parse_args(words)
+    assert launcher.module
+    assert launcher.training_script == "alexnet"
+    options = command_line_parser().parse_args(launcher.training_script_args)
+    assert options.recipe == "paper"
+    assert options.parallel in ("data", "one-weird-trick")
+    assert options.processes is None  # these are torchrun's
 
 
 @pytest.mark.long

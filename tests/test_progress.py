@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,18 @@ def test_work_done_at_once_shows_nothing(capsys: pytest.CaptureFixture[str]) -> 
     with progress(3, "classify") as bar:
         bar.advance(3)
     assert capsys.readouterr().err == ""
+
+
+def test_the_time_left_is_not_told_from_the_first_step_which_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: seconds)
+    with progress(1000, "training", silent=True) as bar:
+        seconds = 20.0
+        bar.advance(10)
+        assert bar.line() == "training: 10/1,000 · 0.5/s · 20 s"
+        seconds = 21.0
+        bar.advance(10)
+        assert bar.line() == "training: 20/1,000 · 10/s · 1:38 min left"
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,14 @@ class Progress:
         self._first = start
         self.fields: dict[str, Any] = {}
         self._start = time.monotonic()
+        self._warm: tuple[int, float] | None = None  # how far the first step went, which is slow, and when
 
     def advance(self, n: int = 1, **fields: Any) -> None:
         """`n` more are done; `fields` replace what is shown behind the count (`loss="0.31"`)."""
         self.done += n
         self.fields = fields or self.fields
         self._show()
+        self._warm = self._warm or (self.done, time.monotonic())
 
     def note(self, line: str) -> None:
         """A line for people, on stderr."""
@@ -39,14 +41,16 @@ class Progress:
 
     def line(self) -> str:
         """The state in words: count, share, rate, time left, fields."""
-        elapsed = self._elapsed()
-        rate = (self.done - self._first) / elapsed if elapsed > 0 else 0.0
+        warm = self._warm is not None and self.done > self._warm[0]
+        done, moment = self._warm if self._warm and warm else (self._first, self._start)
+        running = time.monotonic() - moment
+        rate = (self.done - done) / running if running > 0 else 0.0
         words = [f"{self.what}: {self.done:,}" if self.total is None else f"{self.what}: {self.done:,}/{self.total:,}"]
         words.append(rate_words(rate))
-        if self.total is not None and self.done < self.total and rate:
+        if self.total is not None and self.done < self.total and rate and warm:
             words.append(f"{time_words((self.total - self.done) / rate)} left")
         else:
-            words.append(time_words(elapsed))
+            words.append(time_words(self._elapsed()))
         return " · ".join(words + [f"{name} {value}" for name, value in self.fields.items()])
 
     def _elapsed(self) -> float:

@@ -11,6 +11,7 @@ from alexnet.bench.peers import TextbookTraining, common_loader, photographs
 from alexnet.bench.timing import compared, in_turn
 from alexnet.bench.training import OurTraining
 from alexnet.cli import main
+from alexnet.provenance import machine_in_a_name
 
 
 def test_one_bench_as_json_on_stdout_and_in_a_file(capsys, tmp_path) -> None:
@@ -22,9 +23,19 @@ def test_one_bench_as_json_on_stdout_and_in_a_file(capsys, tmp_path) -> None:
     assert [row["at_least"] for row in report["train-step"]["comparisons"]] == [7.0, 0.7]
     assert "textbook" in out.err
     (file,) = tmp_path.glob("bench-*.json")
-    written = json.loads(file.read_text())
+    written = json.loads(file.read_text())["train-step"]
     assert written["command"] == "alexnet bench --only train-step --batch-size 2 --rounds 1"
     assert {"machine", "date", "versions"} <= set(written)
+
+
+def test_what_is_not_timed_now_stays_in_the_file(capsys, tmp_path) -> None:
+    file = tmp_path / f"bench-{machine_in_a_name()}.json"
+    file.write_text(json.dumps({"startup": {"milliseconds": 1}, "lrn": {"milliseconds": 2}}))
+    assert main(["bench", "--only", "startup", "--rounds", "1", "--results", str(tmp_path)]) == 0
+    written = json.loads(file.read_text())
+    assert list(written) == ["lrn", "startup"]
+    assert written["lrn"] == {"milliseconds": 2}
+    assert written["startup"]["milliseconds"] > 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -27,8 +28,9 @@ def bench(
     """Time what `only` names, or everything, in turn with its peers, and print each comparison as it is known.
 
     batch_size: instead of each bench's own. pictures: a folder of JPEG photographs for `prepare` and `loader`, instead
-    of made ones. results: a folder to write `bench-<machine>.json` into. Returns what that file has. Raises
-    `UsageError` for a name that does not exist, `AlexNetError` when a peer is not installed.
+    of made ones. results: a folder to write `bench-<machine>.json` into, where what is not timed now stays as it was.
+    Returns what was timed. Raises `UsageError` for a name that does not exist, `AlexNetError` when a peer is not
+    installed.
     """
     for name in only:
         named(name, NAMES, "bench")
@@ -37,6 +39,7 @@ def bench(
     if pictures is not None and not pictures.is_dir():
         raise UsageError(f"{pictures} is not a folder of photographs")
     found: dict[str, Any] = {}
+    origin = {**provenance(command), "rounds": rounds}
     for name in only or NAMES:
         try:
             with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
@@ -48,13 +51,13 @@ def bench(
             continue
         for row in rows:
             print(_line(row), file=sys.stderr, flush=True)
-        found[name] = _entry(rows)
-    report = {**found, **provenance(command), "rounds": rounds}
+        found[name] = {**_entry(rows), **origin}
     if results is not None:
         file = results / f"bench-{machine_in_a_name()}.json"
-        write_result(file, report)
+        before = json.loads(file.read_text()) if file.exists() else {}
+        write_result(file, {name: part for name in NAMES if (part := found.get(name, before.get(name)))})
         print(f"all of it in {file}", file=sys.stderr)
-    return report
+    return {**found, **origin}
 
 
 def _benches(

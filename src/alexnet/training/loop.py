@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
@@ -97,8 +96,6 @@ def train(
             **changes,
         )
         training.run_to_end()
-        if parallel is not None:
-            dist.destroy_process_group()
     return training.run
 
 

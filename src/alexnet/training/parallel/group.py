@@ -198,9 +198,18 @@ def remember_launch(folder: Path) -> None:
 
 @contextmanager
 def watching(seconds: float, where: Callable[[], str]) -> Iterator[None]:
-    """Within, a process that is gone, or silent for so long, ends in one clear line that says `where`."""
+    """Within, a process that is gone, or silent for so long, ends in one clear line that says `where`.
+
+    At the end the processes part, also where an error that all know of ends them: one that exits while torch's threads
+    still serve the others is aborted.
+    """
     try:
-        yield
+        try:
+            yield
+        except AlexNetError:
+            _part()
+            raise
+        _part()
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not any(word in str(error) for word in _LOST):
             raise
@@ -210,6 +219,11 @@ def watching(seconds: float, where: Callable[[], str]) -> Iterator[None]:
             f"process {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')}: {what} another process {where()} "
             f"({_first_line(error)}); the same command with --resume goes on from the last checkpoint"
         ) from error
+
+
+def _part() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _meet(store: dist.Store, rank: int, size: int) -> str:

@@ -36,6 +36,7 @@ from alexnet.plan import DEVICES, LINKS, Work, against_published, best, plan
 from alexnet.progress import progress
 from alexnet.provenance import provenance
 from alexnet.training.loop import Training, begin
+from alexnet.training.parallel.group import part
 
 PARTS = ("exchange", "memory", "overhead", "kills", "plan")
 WEIRD = "one-weird-trick"
@@ -143,6 +144,7 @@ def work(
                 seconds.append(time.perf_counter() - start)
         tensors = tensor_bytes(training, next(batches)) if measure_tensors else None
         training.layout.leave()
+        part()
     taken = len(seconds) - 1
     traffic = {name: [a / taken, b / taken] for name, (a, b) in training.layout.traffic().items()}
     parameters = sum(p.numel() for p in training.network.parameters())

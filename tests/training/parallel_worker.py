@@ -48,11 +48,13 @@ def main() -> int:
 
         return alexnet()
     from alexnet.training.loop import begin
+    from alexnet.training.parallel.group import part
 
     for training in json.loads(Path(sys.argv[1]).read_text()):
         values = training["recipe"]
         started = begin(training["data"], training["out"], checkpoint_seconds=1e9, **training["options"], **values)
         started.run_to_end(training.get("steps"))
+    part()
     return 0
 
 

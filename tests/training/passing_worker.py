@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from alexnet.training.parallel.group import Group
+from alexnet.training.parallel.group import Group, part
 from alexnet.training.parallel.passing import Block, PassingOn
 
 FOLDER = Path(sys.argv[1])
@@ -44,6 +44,7 @@ def main() -> None:
     assert torch.cat(found).flatten().tolist() == [0, 1, 2, 3, 4]
     assert gradient.tolist() == (own * 20).tolist()  # what both found
     group.leave()
+    part()
 
 
 if __name__ == "__main__":

@@ -200,16 +200,13 @@ def remember_launch(folder: Path) -> None:
 def watching(seconds: float, where: Callable[[], str]) -> Iterator[None]:
     """Within, a process that is gone, or silent for so long, ends in one clear line that says `where`.
 
-    At the end the processes part, also where an error that all know of ends them: one that exits while torch's threads
-    still serve the others is aborted.
+    At the end this process parts from the others, also where an error that all know of ends them.
     """
     try:
-        try:
-            yield
-        except AlexNetError:
-            _part()
-            raise
-        _part()
+        yield
+    except AlexNetError:
+        part()
+        raise
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and not any(word in str(error) for word in _LOST):
             raise
@@ -219,9 +216,11 @@ def watching(seconds: float, where: Callable[[], str]) -> Iterator[None]:
             f"process {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')}: {what} another process {where()} "
             f"({_first_line(error)}); the same command with --resume goes on from the last checkpoint"
         ) from error
+    part()
 
 
-def _part() -> None:
+def part() -> None:
+    """What every process of a group does last, once it needs no other: torch would abort one in ten that just ends."""
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -739,15 +739,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 0 done, 1 the work failed, 2 the words were wrong, 130 interrupted."""
     options = command_line_parser().parse_args(arguments)
     options.words = list(sys.argv[1:] if arguments is None else arguments)
+    from alexnet.training.parallel.launch import final
+
     try:
-        return _final(int(options.run(options) or 0))
+        return final(int(options.run(options) or 0))
     except ElsewhereError as error:
-        return _final(error.exit_code)
+        return final(error.exit_code)
     except AlexNetError as error:
         if options.debug:
             raise
         print(f"alexnet: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, LostError) else _final(error.exit_code)
+        return error.exit_code if isinstance(error, LostError) else final(error.exit_code)
     except KeyboardInterrupt as interruption:
         if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
             print(f"alexnet: {str(interruption) or 'interrupted'}", file=sys.stderr)
@@ -755,12 +757,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-
-
-def _final(code: int) -> int:
-    from alexnet.training.parallel.launch import final
-
-    return final(code)
 
 
 if __name__ == "__main__":

@@ -41,13 +41,13 @@ class Progress:
 
     def line(self) -> str:
         """The state in words: count, share, rate, time left, fields."""
-        warm = self._warm is not None and self.done > self._warm[0]
-        done, moment = self._warm if self._warm and warm else (self._first, self._start)
+        since = self._warm if self._warm and self.done > self._warm[0] else None
+        done, moment = since or (self._first, self._start)
         running = time.monotonic() - moment
         rate = (self.done - done) / running if running > 0 else 0.0
         words = [f"{self.what}: {self.done:,}" if self.total is None else f"{self.what}: {self.done:,}/{self.total:,}"]
         words.append(rate_words(rate))
-        if self.total is not None and self.done < self.total and rate and warm:
+        if self.total is not None and self.done < self.total and rate and since:
             words.append(f"{time_words((self.total - self.done) / rate)} left")
         else:
             words.append(time_words(self._elapsed()))

@@ -229,18 +229,22 @@ def test_share_in_words() -> None:
         parse_share("many")
 
 
-# Interruptions
-
-
 def test_pandas_is_not_looked_for(tmp_path: Path) -> None:
     """pyarrow imports it wherever it is, at a second or so for each process; ours asks pyarrow for nothing of that."""
     (tmp_path / "pandas").mkdir()
     (tmp_path / "pandas" / "__init__.py").write_text(f"open({str(tmp_path / 'looked-for')!r}, 'w'); raise ImportError")
     pictures = write_pictures(tmp_path / "pictures", {"a": 6, "b": 6})
     words = [*COMMAND, str(pictures), str(tmp_path / "data"), "--size", "16"]
-    subprocess.run(words, env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=True, capture_output=True)
+    read = (
+        "import sys; from alexnet.data.dataset import PreparedDataset as D; D.open(sys.argv[1]).split('train').labels"
+    )
+    for command in (words, [sys.executable, "-c", read, str(tmp_path / "data")]):
+        subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=True, capture_output=True)
     assert len(PreparedDataset.open(tmp_path / "data").split("train")) > 0
     assert not (tmp_path / "looked-for").exists()
+
+
+# Interruptions
 
 
 def start(source: Path, data: Path, *options: str) -> subprocess.Popen[str]:

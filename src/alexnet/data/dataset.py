@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
-from alexnet.data.columns import numbers, texts
+from alexnet.data.columns import numbers, texts, values
 from alexnet.data.remote import fetch, is_address
 from alexnet.errors import AlexNetError
 from alexnet.files import write_whole
@@ -155,7 +155,7 @@ class Split:
     @cached_property
     def labels(self) -> np.ndarray:
         """Labels of all pictures, (len,) int64. Read once."""
-        columns = [self._batch(shard).column("label").to_numpy() for shard in range(len(self._files))]
+        columns = [values(self._batch(shard).column("label"), np.int32) for shard in range(len(self._files))]
         return np.concatenate(columns, dtype=np.int64) if columns else np.empty(0, dtype=np.int64)
 
     def paths(self, index: int) -> str:

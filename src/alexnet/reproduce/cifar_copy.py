@@ -52,7 +52,8 @@ def reproduce(
         raise UsageError("--data names one copy of CIFAR-10, and perhaps some pictures of the original")
     dataset, lost = cifar10(work, data[:1], quick), None
     if len(data) > 1:
-        lost = lost_by_copying(cifar10(work, data[:1]), prepared(data[1], work / "originals", size=SIDE))
+        whole = cifar10(work, data[:1]) if quick else dataset
+        lost = lost_by_copying(whole, prepared(data[1], work / "originals", size=SIDE))
     qualities = {"again": QUALITY, **({} if lost is None else {"as_much": _quality(dataset, lost["mean_square"])})}
     values, suffix = changes(NETWORK, full, quick, EPOCHS), "-quick" * quick
     of: dict[str, tuple[PreparedDataset, str, Sequence[int]]] = {"given": (dataset, "bfloat16", seeds)}
@@ -73,7 +74,8 @@ def reproduce(
         "as_much": "compressed again, losing as much as the copy lost",
         "float32": "as given, float32",
     }
-    for name in [name for name in of if name != "given"]:
+    others = [name for name in of if name != "given"]
+    for name in others:
         pairs = zip(found[name]["test_error"]["values"], base, strict=False)
         found[name]["difference"] = compared([error - given for error, given in pairs])
     for name, quality in qualities.items():
@@ -89,7 +91,7 @@ def reproduce(
         **provenance(command),
     }
     write_with_figure(results, report, curves({words[name]: some["arms"] for name, some in found.items()}))
-    return "\n".join(f"{words[name]}: {found[name]['difference']['verdict']}" for name in of if name != "given")
+    return "\n".join(f"{words[name]}: {found[name]['difference']['verdict']}" for name in others)
 
 
 def compress(picture: np.ndarray, quality: int = QUALITY) -> np.ndarray:
@@ -130,17 +132,14 @@ def lost_by_copying(dataset: PreparedDataset, originals: PreparedDataset) -> dic
 
     Raises `AlexNetError` where more than one in a hundred has no copy.
     """
-    squares = [
-        np.square(copies.gather(rows) - pictures.astype(np.float64)).mean(axis=(1, 2, 3))
-        for split in originals.splits
-        for pictures, copies, rows in [_found(originals.split(split), dataset.split(split))]
-    ]
-    mean = float(np.concatenate(squares).mean())
-    return {"originals": sum(map(len, squares)), "mean_square": mean, "decibels": _decibels(mean)}
+    found = [_found(originals.split(name), dataset.split(name)) for name in originals.splits]
+    pictures, copies = (np.concatenate(each) for each in zip(*found, strict=True))
+    mean = float(np.square(copies - pictures.astype(np.float64)).mean())
+    return {"originals": len(pictures), "mean_square": mean, "decibels": _decibels(mean)}
 
 
-def _found(originals: Split, copies: Split) -> tuple[np.ndarray, Split, np.ndarray]:
-    """The original pictures (n, 32, 32, 3) uint8, and which of the copies (n,) are theirs."""
+def _found(originals: Split, copies: Split) -> tuple[np.ndarray, np.ndarray]:
+    """The original pictures that have a copy, and their copies, both (n, 32, 32, 3) uint8."""
     pictures = originals.gather(np.arange(len(originals)))
     of_copies = np.concatenate([_small(copies.gather(rows)) for rows in np.array_split(np.arange(len(copies)), 20)])
     distances, rows = nearest(_small(pictures), of_copies, 2)
@@ -150,7 +149,7 @@ def _found(originals: Split, copies: Split) -> tuple[np.ndarray, Split, np.ndarr
             f"of {len(sure):,} pictures given as originals {sure.sum():,} have a copy; the first --data is the copy of "
             "CIFAR-10, the second some of its original pictures"
         )
-    return pictures[sure], copies, rows[sure, 0]
+    return pictures[sure], copies.gather(rows[sure, 0])
 
 
 def _small(pictures: np.ndarray) -> np.ndarray:

@@ -325,13 +325,17 @@ def test_without_torchrun_it_says_how_to_start_several(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_processes_that_say_what_is_wrong_are_not_started_again(data, tmp_path):
-    command = [sys.executable, "-m", "alexnet", "train", data, "--out", tmp_path / "run"]
-    command += ["--processes", "2", "--parallel", "towers", "--init", "nowhere"]
+@pytest.mark.parametrize(
+    ("init", "wrong", "code", "line"),
+    [("nowhere", "", 2, "no init 'nowhere'"), ("he", "-that-is-not-there", 1, "does not exist: make it with")],
+)
+def test_processes_say_what_is_wrong_once_and_are_not_started_again(data, tmp_path, init, wrong, code, line):
+    command = [sys.executable, "-m", "alexnet", "train", f"{data}{wrong}", "--out", tmp_path / "run"]
+    command += ["--processes", "2", "--parallel", "towers", "--init", init]
     done = subprocess.run(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == code, done.stderr
     assert done.stderr.count("alexnet:") == 1, done.stderr
-    assert "no init 'nowhere'" in done.stderr
+    assert line in done.stderr
     assert not (tmp_path / "run").exists()
 
 

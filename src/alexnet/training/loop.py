@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -47,6 +47,8 @@ from alexnet.working import WorkingNetwork
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+T = TypeVar("T")
 
 WHITENING = 2**40  # a step that no training reaches: what is drawn for the first weights is drawn for them alone
 SMALLER_RATE = 0.1  # what the learning rate is multiplied by after a loss that was not finite
@@ -114,8 +116,9 @@ def begin(
 ) -> Training:
     """What `train` runs: a training at its first step, or with `resume` where its last checkpoint stands."""
     chosen_device = choose_device(device)
-    dataset = PreparedDataset.open(data)  # may be fetched first, by each host in its own time
+    opened = _tried(lambda: PreparedDataset.open(data))  # may be fetched first, by each host in its own time
     group = None if parallel is None else Group.join(chosen_device, peer_seconds)
+    dataset = opened() if group is None else group.together(opened)
     layout_of = partial(open_layout, parallel, group=group, passing=passing)
 
     def start() -> Run:
@@ -138,6 +141,20 @@ def begin(
     training = Training(run, dataset, chosen_device, checkpoint_seconds, layout_of(run.config.recipe))
     keep_pages()  # from here on: what the first weights took is given back
     return training
+
+
+def _tried(work: Callable[[], T]) -> Callable[[], T]:
+    """`work`, done now; what it returned, or the error that it ended with, comes when that is called."""
+    try:
+        result = work()
+    except AlexNetError as error:
+        failure = error  # beyond the clause that names it
+
+        def fail() -> T:
+            raise failure
+
+        return fail
+    return lambda: result
 
 
 def _reopen(out: str | os.PathLike[str], dataset: PreparedDataset, changes: dict[str, Any]) -> Run:

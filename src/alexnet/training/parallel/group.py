@@ -126,14 +126,21 @@ class Group:
         return result
 
     def together(self, work: Callable[[], T]) -> T:
-        """What each process returns from its own `work`; where it fails in one, all end, and that one says why."""
+        """What each process returns from its own `work`; where it fails in one, all end, and that one says why.
+
+        Where it fails in several for the same reason, the first of them says it.
+        """
         failure: AlexNetError | None = None
         try:
             result = work()
         except AlexNetError as error:
             failure = error
-        if self.any(failure is not None):
-            raise failure or ElsewhereError("another process failed")
+        reasons: list[str | None] = [None] * self.size
+        dist.all_gather_object(reasons, None if failure is None else str(failure))
+        if failure is not None and reasons.index(str(failure)) == self.rank:
+            raise failure
+        if any(reason is not None for reason in reasons):
+            raise ElsewhereError("another process failed")
         return result
 
     def sum(self, *values: float) -> list[float]:

@@ -35,8 +35,9 @@ from alexnet.files import write_whole
 from alexnet.plan import DEVICES, LINKS, Work, against_published, best, plan
 from alexnet.progress import progress
 from alexnet.provenance import provenance
-from alexnet.training.loop import Training, begin
+from alexnet.training.loop import Training
 from alexnet.training.parallel.group import part
+from alexnet.training.train import begin
 
 PARTS = ("exchange", "memory", "overhead", "kills", "plan")
 WEIRD = "one-weird-trick"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from alexnet.model import AlexNet, variants
     from alexnet.recipe import Recipe, recipes
     from alexnet.run import Run
-    from alexnet.training.loop import train
+    from alexnet.training.train import train
     from alexnet.weights.exporting import export
     from alexnet.weights.importing import import_weights
 
@@ -45,7 +45,7 @@ _HOMES = {
     "import_weights": "alexnet.weights.importing",
     "prepare": "alexnet.data.prepare",
     "recipes": "alexnet.recipe",
-    "train": "alexnet.training.loop",
+    "train": "alexnet.training.train",
     "variants": "alexnet.model",
 }
 

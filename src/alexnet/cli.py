@@ -64,7 +64,7 @@ def train(options: argparse.Namespace) -> int:
         from alexnet.training.parallel.launch import launch
 
         return launch(options.processes, options.words, options.max_restarts)
-    from alexnet.training.loop import train as train_network
+    from alexnet.training.train import train as train_network
 
     changes = {name: value for name, value in vars(options).items() if name in _recipe_fields() and value is not None}
     train_network(

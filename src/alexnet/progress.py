@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,12 @@ SHOW_AFTER = 1.0
 """Seconds: work that ends sooner shows nothing."""
 LINE_EVERY = 10.0
 """Seconds between two lines where there is no terminal."""
+
+
+def say(line: str) -> None:
+    """A line for people, on stderr; of several processes that train one network the first says it."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr, flush=True)
 
 
 class Progress:

@@ -21,7 +21,7 @@ from alexnet.reproduce import cifar, cifar_copy, cifar_networks, figure_1
 from alexnet.reproduce.arms import trained
 from alexnet.reproduce.catalogue import experiments, rows
 from alexnet.reproduce.figure_1 import RATES, Arms, crossing
-from alexnet.training.loop import begin
+from alexnet.training.train import begin
 
 
 @pytest.fixture(scope="module")

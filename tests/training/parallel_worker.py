@@ -47,8 +47,8 @@ def main() -> int:
         from alexnet.cli import main as alexnet
 
         return alexnet()
-    from alexnet.training.loop import begin
     from alexnet.training.parallel.group import part
+    from alexnet.training.train import begin
 
     for training in json.loads(Path(sys.argv[1]).read_text()):
         values = training["recipe"]

@@ -19,9 +19,9 @@ from alexnet.errors import UsageError
 from alexnet.model import AlexNet
 from alexnet.recipe import recipes
 from alexnet.run import Run
-from alexnet.training.loop import train
 from alexnet.training.parallel.group import Group
 from alexnet.training.parallel.layouts import Data, OneWeirdTrick, Towers
+from alexnet.training.train import train
 
 WORKER = Path(__file__).with_name("parallel_worker.py")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from alexnet.data.prepare import prepare
-from alexnet.training.loop import begin
+from alexnet.training.train import begin
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from alexnet.cli import main
-from alexnet.training.loop import begin
+from alexnet.training.train import begin
 from alexnet.weights.importing import STARTER_FILE, find_weights
 
 CONVOLUTIONS = ["conv1", "conv2", "conv3", "conv4", "conv5"]

@@ -19,7 +19,7 @@ from alexnet.recipe import Recipe, recipes
 from alexnet.run import Config, Run
 from alexnet.training import checkpoint
 from alexnet.training.health import worse_than_known
-from alexnet.training.loop import begin
+from alexnet.training.train import begin
 from alexnet.training.transfer import folded, layers_above, take_over
 from alexnet.weights.foreign import Foreign
 

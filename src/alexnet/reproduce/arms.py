@@ -17,7 +17,7 @@ from alexnet.files import write_whole
 from alexnet.provenance import write_result
 from alexnet.run import Run, is_free
 from alexnet.show.style import Figure, png
-from alexnet.training.loop import train
+from alexnet.training.train import train
 
 
 def prepared(source: Any, data: Path, **options: Any) -> PreparedDataset:

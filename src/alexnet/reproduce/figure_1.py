@@ -16,7 +16,7 @@ from alexnet.reproduce.arms import measured, write_with_figure
 from alexnet.reproduce.cifar import cifar10, source_words
 from alexnet.run import Run, is_free
 from alexnet.show.style import BLUE, INK, MUTED, Figure, drawn, new
-from alexnet.training.loop import begin
+from alexnet.training.train import begin
 
 TARGET, EPOCHS, PATIENCE = 0.25, 60, 10
 """The training error whose epoch is measured; after so many epochs an arm is given up; when it is behind another."""

@@ -14,7 +14,7 @@ from alexnet import solar
 from alexnet.files import write_whole
 from alexnet.provenance import provenance, write_result
 from alexnet.reproduce.arms import prepared
-from alexnet.training.loop import begin
+from alexnet.training.train import begin
 
 # (defective, functional) training cells; None: all 1,968 of the demo.
 SETS: dict[str, tuple[int, int] | None] = {"12": (6, 6), "200": (100, 100), "95:5": (10, 190), "2000": None}

@@ -21,8 +21,8 @@ from alexnet.errors import AlexNetError
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.provenance import provenance, write_result
 from alexnet.reproduce.arms import measured, prepared, trained
-from alexnet.training.loop import begin
 from alexnet.training.probe import probe
+from alexnet.training.train import begin
 
 SIZES: tuple[int | None, ...] = (12, 100, 1000, None)
 """Training pictures; None for all."""

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
-import json
 import math
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,197 +21,25 @@ from torch.nn import functional
 from alexnet.data.augment import Colour, augment
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.loader import Batch, evaluation_batches, step_seeds, steps_per_epoch, training_batches
-from alexnet.errors import AlexNetError, ElsewhereError, UsageError
+from alexnet.errors import AlexNetError, ElsewhereError
 from alexnet.model import AlexNet, Weighted
-from alexnet.progress import Progress, progress
-from alexnet.recipe import Recipe, choose
-from alexnet.run import METRICS, Config, Run, is_free
+from alexnet.progress import Progress, progress, say
+from alexnet.run import Run
 from alexnet.training import checkpoint
-from alexnet.training.allocator import keep_pages
+from alexnet.training.finite import first_not_finite, not_finite_weights
 from alexnet.training.health import EpochValidation, Finding, Health, LayerUpdate, dead_units, overlap, worse_than_known
 from alexnet.training.initialization import whiten_first_convolution
 from alexnet.training.optimizer import make_optimizers, update_all
-from alexnet.training.parallel.group import Group, is_launched_again, remember_launch, watching
-from alexnet.training.parallel.layouts import ENTRY, Alone, Block, open_layout
-from alexnet.training.precision import autocast, choose_device, choose_precision
+from alexnet.training.parallel.layouts import ENTRY, Alone, Block
+from alexnet.training.precision import choose_precision
 from alexnet.training.probe import probe
+from alexnet.training.records import Records, open_records
 from alexnet.training.schedule import Schedule
-from alexnet.training.transfer import LAST, layers_above, start_from, with_network_of_start, with_start
+from alexnet.training.transfer import LAST, layers_above, start_from
 from alexnet.working import WorkingNetwork
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
-T = TypeVar("T")
 
 WHITENING = 2**40  # a step that no training reaches: what is drawn for the first weights is drawn for them alone
 SMALLER_RATE = 0.1  # what the learning rate is multiplied by after a loss that was not finite
-
-
-def train(
-    data: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    *,
-    recipe: str | Recipe = "auto",
-    resume: bool = False,
-    device: str | None = None,
-    checkpoint_seconds: float = 120.0,
-    parallel: str | None = None,
-    passing: str = "in-shares",
-    peer_seconds: float = 300.0,
-    **changes: Any,
-) -> Run:
-    """Train AlexNet on a prepared dataset (paper, section 5) and leave everything in the run folder `out`.
-
-    `recipe` is a name of `alexnet.recipes()`, "auto" for the one that fits the number of pictures, or a `Recipe`;
-    `changes` are values of it to override. With `resume` a stopped run goes on, with its own recipe, and ends with the
-    weights that it would have had. A checkpoint is written about every `checkpoint_seconds`, and at the end.
-
-    With `parallel` ("data", "towers" or "one-weird-trick") every process that `torchrun` starts calls this, and
-    together they train what one would; `passing` says how one weird trick passes activations
-    (`layouts.OneWeirdTrick`), and a process that does not answer for `peer_seconds` ends the training.
-
-    Raises `UsageError` for values that make no sense, `AlexNetError` when the dataset or the run folder can't be used
-    or the loss stops being finite a second time; `KeyboardInterrupt` after Ctrl-C, with everything saved.
-    """
-    training: Training | None = None
-
-    def where() -> str:
-        return f"at step {training.at.step}" if training else "before the first step"
-
-    with nullcontext() if parallel is None else watching(peer_seconds, where):
-        training = begin(
-            *(data, out),
-            recipe=recipe,
-            resume=resume,
-            device=device,
-            checkpoint_seconds=checkpoint_seconds,
-            parallel=parallel,
-            passing=passing,
-            peer_seconds=peer_seconds,
-            **changes,
-        )
-        training.run_to_end()
-    return training.run
-
-
-def begin(
-    data: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    *,
-    recipe: str | Recipe = "auto",
-    resume: bool = False,
-    device: str | None = None,
-    checkpoint_seconds: float = 120.0,
-    parallel: str | None = None,
-    passing: str = "in-shares",
-    peer_seconds: float = 300.0,
-    **changes: Any,
-) -> Training:
-    """What `train` runs: a training at its first step, or with `resume` where its last checkpoint stands."""
-    chosen_device = choose_device(device)
-    opened = _tried(lambda: PreparedDataset.open(data))  # may be fetched first, by each host in its own time
-    group = None if parallel is None else Group.join(chosen_device, peer_seconds)
-    dataset = opened() if group is None else group.together(opened)
-    layout_of = partial(open_layout, parallel, group=group, passing=passing)
-
-    def start() -> Run:
-        goes_on = resume or (group is not None and is_launched_again(Path(out)))
-        run = _reopen(out, dataset, changes) if goes_on else None
-        if run is None and not is_free(out):
-            raise AlexNetError(f"{out} exists already; go on with it with --resume, or name another folder")
-        config = run.config if run else _configure(dataset, recipe, changes, chosen_device)
-        with torch.device("meta"):
-            layout_of(config.recipe).check(config.network(), len(dataset.split("train")))
-        if group is not None:
-            remember_launch(Path(out))
-        return run or Run.create(out, config)
-
-    if group is None:
-        run = start()
-    else:
-        run = group.lead(start)
-        group.together(lambda: _check_dataset(run, dataset))
-    training = Training(run, dataset, chosen_device, checkpoint_seconds, layout_of(run.config.recipe))
-    keep_pages()  # from here on: what the first weights took is given back
-    return training
-
-
-def _tried(work: Callable[[], T]) -> Callable[[], T]:
-    """`work`, done now; what it returned, or the error that it ended with, comes when that is called."""
-    try:
-        result = work()
-    except AlexNetError as error:
-        failure = error  # beyond the clause that names it
-
-        def fail() -> T:
-            raise failure
-
-        return fail
-    return lambda: result
-
-
-def _reopen(out: str | os.PathLike[str], dataset: PreparedDataset, changes: dict[str, Any]) -> Run:
-    """A run that goes on with its own recipe and dataset."""
-    run = Run.open(out)
-    if other := run.config.recipe.differing(changes):
-        raise UsageError(f"a resumed run keeps its own recipe; leave out {', '.join(other)}")
-    _check_dataset(run, dataset)
-    run.sweep()
-    _say(f"resuming {out}: recipe {run.config.recipe.name}, seed {run.config.recipe.seed}")
-    return run
-
-
-def _check_dataset(run: Run, dataset: PreparedDataset) -> None:
-    """Raise `AlexNetError` where a run was trained on another dataset."""
-    if run.config.dataset.get("checksum") != _checksum(dataset):
-        raise AlexNetError(f"{dataset.path} is not the dataset that {run.path} was trained on; resume it with that one")
-
-
-def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str, Any], device: torch.device) -> Config:
-    """Every choice made and said, as `config.json` keeps it."""
-    pictures = len(dataset.split("train"))
-    if isinstance(recipe, Recipe):
-        chosen, reason = recipe, "as given"
-    else:
-        chosen, reason = choose(recipe, pictures)
-    chosen = chosen.override(with_network_of_start(changes))
-    dtype = choose_precision(chosen.precision, device)
-    said = "as asked" if chosen.precision != "auto" else "the faster on this machine"
-    precision = str(dtype).removeprefix("torch.")
-    chosen = chosen.override({"precision": precision})
-    _say(f"recipe {chosen.name}: {reason}")
-    _say(f"network {chosen.variant}; {precision}, {said}; on {_device_words(device)}; seed {chosen.seed}")
-    with torch.device("meta"):
-        input_size = AlexNet(chosen.variant).input_size
-    crop = chosen.crop or input_size
-    if crop > dataset.size and chosen.side and "crop" not in changes:
-        crop = dataset.size * crop // 256  # the patch is resized anyway; the recipe's is for pictures of 256
-    if crop > dataset.size:
-        raise UsageError(
-            f"the network reads {crop}×{crop} pixels and the prepared pictures have {dataset.size}×{dataset.size}; "
-            f"prepare them with --size 256, or train with --crop {dataset.size - dataset.size // 9}"
-        )
-    deviation = math.sqrt(max(float(np.sum(dataset.pca_eigenvalues)) / 3, 1.0))
-    config = Config(
-        recipe=chosen,
-        classes=list(dataset.classes),
-        size=dataset.size,
-        crop=crop,
-        side=chosen.side or crop,
-        scale=1 / deviation if chosen.pixel_unit == "deviation" else 1.0,
-        dataset={
-            "path": dataset.address,
-            "checksum": _checksum(dataset),
-            "counts": dataset.counts,
-        },
-        descriptions=dataset.descriptions,
-    )
-    if chosen.start is None:
-        return config
-    config, words = with_start(config, asked="init" in changes)
-    _say(words)
-    return config
 
 
 @dataclass
@@ -259,8 +81,7 @@ class Training:
         self.network: AlexNet
         self.at: Position
         self.bar: Progress
-        self.board: SummaryWriter | _SilentBoard
-        self.metrics: BinaryIO
+        self.records: Records
         self.interrupted: Callable[[], bool]
         self.last_step: int | None = None
         self.stop_asked = self.save_due = False
@@ -326,8 +147,7 @@ class Training:
         done = (self.at.epoch - 1) * len(self.training) + self.at.seen
         with (
             _stop_flag() as interrupted,
-            self.open_metrics(),
-            self.open_board(),
+            open_records(self.run.path, self.at.metrics_bytes, self.at.step, leads=self.layout.leads) as self.records,
             progress(total, "training", done, silent=not self.layout.leads) as self.bar,
         ):
             self.interrupted, self.last_step = interrupted.is_set, last_step
@@ -358,7 +178,7 @@ class Training:
         known = probe(network, self.preprocess, self.training, self.validation, layer, self.dtype)
         if known is not None:
             self.bar.note(f"with what is already known: {known.words()}; training on")
-            self.write({"event": "probe", "step": self.at.step, **dataclasses.asdict(known)})
+            self.records.write("probe", step=self.at.step, **dataclasses.asdict(known))
 
     def run_epoch(self) -> None:
         """The rest of the epoch that the training stands in, as far as it gets."""
@@ -379,7 +199,7 @@ class Training:
                 return
             if self.save_due and not self.save_if_finite():
                 return
-        wild = _not_finite_weights(self.network, self.layout.any)
+        wild = not_finite_weights(self.network, self.layout.any)
         if wild:
             self.go_back(wild)
             return
@@ -399,7 +219,7 @@ class Training:
         value, wrong = self.learn_in_blocks(batch, blocks) if blocks else self.learn(batch)
         if not math.isfinite(value):
             inputs = self.inputs(batch)
-            self.go_back(_first_not_finite(self.network, inputs, self.device, self.dtype, self.layout.any))
+            self.go_back(first_not_finite(self.network, inputs, self.device, self.dtype, self.layout.any))
             return False
         self.layout.finish()
         update_all(self.optimizers, self.working.copies)
@@ -412,8 +232,8 @@ class Training:
         self.update_average()
         if at.step % max(1, self.steps_per_epoch // 20) == 0:
             rate = self.rate()
-            self.write({"event": "step", "epoch": at.epoch, "step": at.step, "loss": value, "lr": rate})
-            self.board.add_scalar("loss/step", value, at.step)
+            self.records.write("step", epoch=at.epoch, step=at.step, loss=value, lr=rate)
+            self.records.draw(at.step, {"loss/step": value})
         self.report(self.health.after_step(at.step, value))
         self.bar.advance(
             count,
@@ -508,7 +328,6 @@ class Training:
             at.epoch, train_loss=loss, train_error=error, validation=validation, layers=layers, dead=dead
         )
         record: dict[str, Any] = {
-            "event": "epoch",
             "epoch": at.epoch,
             "step": at.step,
             "train_loss": loss,
@@ -520,18 +339,18 @@ class Training:
             "dead": dead,
         }
         words = f"epoch {at.epoch}/{self.recipe.epochs}  loss {loss:.4f}  error {error:.2%}"
-        self.board.add_scalar("loss/train", loss, at.step)
-        self.board.add_scalar("error/train", error, at.step)
-        self.board.add_scalar("rate/images_per_second", rate, at.step)
-        self.board.add_scalar("rate/learning", learning_rate, at.step)
-        for layer in layers:
-            self.board.add_scalar(f"weight/{layer.name}", layer.weight, at.step)
-            self.board.add_scalar(f"update/{layer.name}", layer.update, at.step)
+        curves = {
+            "loss/train": loss,
+            "error/train": error,
+            "rate/images_per_second": rate,
+            "rate/learning": learning_rate,
+            **{f"weight/{layer.name}": layer.weight for layer in layers},
+            **{f"update/{layer.name}": layer.update for layer in layers},
+        }
         if validation is not None:
             record |= {"validation_loss": validation.loss, "validation_error": validation.error}
             words += f"  |  validation loss {validation.loss:.4f}  error {validation.error:.2%}"
-            self.board.add_scalar("loss/validation", validation.loss, at.step)
-            self.board.add_scalar("error/validation", validation.error, at.step)
+            curves |= {"loss/validation": validation.loss, "error/validation": validation.error}
         words += f"  |  lr {learning_rate:.2g}  {rate:.0f} pictures/s"
         self.bar.note(words)
         if dropped:
@@ -540,9 +359,10 @@ class Training:
         if traffic:
             record["traffic"] = {name: {"bytes": size, "seconds": time} for name, (size, time) in traffic.items()}
             self.bar.note(_traffic_words(traffic, self.steps_per_epoch, seconds))
-        self.write(record)
+        self.records.write("epoch", **record)
+        self.records.draw(at.step, curves)
         if at.epoch == self.recipe.epochs and validation is not None and self.layout.leads:
-            self.metrics.flush()
+            self.records.flush()
             for known in self.run.metrics("probe"):
                 findings += worse_than_known(known, validation.error, at.epoch)
         self.report(findings)
@@ -619,15 +439,13 @@ class Training:
             f"numbers not finite at step {step}, first in {where}: back to step {self.at.step}, "
             "with a tenth of the learning rate"
         )
-        if self.layout.leads:
-            self.metrics.truncate(self.at.metrics_bytes)
-            self.metrics.seek(0, os.SEEK_END)
+        self.records.cut(self.at.metrics_bytes)
         self.bar.done = (self.at.epoch - 1) * len(self.training) + self.at.seen
         self.save()
 
     def save_if_finite(self) -> bool:
         """`save`; False when the weights are not finite and the training had to go back instead."""
-        wild = _not_finite_weights(self.network, self.layout.any)
+        wild = not_finite_weights(self.network, self.layout.any)
         if wild:
             self.go_back(wild)
             return False
@@ -636,10 +454,7 @@ class Training:
 
     def save(self) -> None:
         """The checkpoint, and the last weights where others than the run itself can read them, beside the training."""
-        if self.layout.leads:
-            self.metrics.flush()
-            os.fsync(self.metrics.fileno())
-            self.at.metrics_bytes = self.metrics.tell()
+        self.at.metrics_bytes = self.records.keep()
         self.saved_at, self.save_due = time.monotonic(), False
         self.write_weights("last", self.optimizers)
 
@@ -684,7 +499,7 @@ class Training:
 
     def say_how_to_go_on(self) -> None:
         """After Ctrl-C."""
-        _say(
+        say(
             f"stopped after step {self.at.step} of {self.total_steps}; "
             f"go on with: alexnet train {self.run.config.dataset['path']} --out {self.run.path} --resume"
         )
@@ -694,7 +509,7 @@ class Training:
         path = self.run.path
         words = f"trained {self.recipe.epochs} epochs; best error {self.at.best_error:.2%}"
         words += " on the validation pictures" if self.validation is not None else " on the training pictures"
-        _say(f"{words}; {path}")
+        say(f"{words}; {path}")
 
     def rate(self) -> float:
         """The learning rate of the weights at the step before."""
@@ -710,45 +525,7 @@ class Training:
         """Say what is wrong, and write it down."""
         for finding in findings:
             self.bar.note(f"! {finding.message}; {finding.remedy}")
-            self.write({"event": "finding", "step": self.at.step, **dataclasses.asdict(finding)})
-
-    def write(self, record: dict[str, Any]) -> None:
-        """A line of metrics.jsonl."""
-        if not self.layout.leads:
-            return
-        self.metrics.write(json.dumps(record).encode() + b"\n")
-
-    @contextmanager
-    def open_metrics(self) -> Iterator[None]:
-        """metrics.jsonl, without the lines of steps that will be taken again."""
-        if not self.layout.leads:
-            yield
-            return
-        path = self.run.path / METRICS
-        path.touch()
-        with path.open("r+b") as self.metrics:
-            self.metrics.truncate(self.at.metrics_bytes)
-            self.metrics.seek(0, os.SEEK_END)
-            yield
-
-    @contextmanager
-    def open_board(self) -> Iterator[None]:
-        """The TensorBoard event files in `tensorboard/`."""
-        if not self.layout.leads:
-            self.board = _SilentBoard()
-            yield
-            return
-        from torch.utils.tensorboard import SummaryWriter
-
-        with SummaryWriter(self.run.path / "tensorboard", purge_step=self.at.step or None) as self.board:
-            yield
-
-
-class _SilentBoard:
-    """TensorBoard, where another process writes it."""
-
-    def add_scalar(self, name: str, value: float, step: int) -> None:
-        pass
+            self.records.write("finding", step=self.at.step, **dataclasses.asdict(finding))
 
 
 @contextmanager
@@ -766,7 +543,7 @@ def _stop_flag() -> Iterator[threading.Event]:
             signal.signal(signal.SIGINT, before)
             raise KeyboardInterrupt
         asked[0] = time.monotonic()
-        _say("stopping after this step (Ctrl-C again: at once, losing what came after the last checkpoint)")
+        say("stopping after this step (Ctrl-C again: at once, losing what came after the last checkpoint)")
         stop.set()
 
     asked = [0.0]
@@ -775,40 +552,6 @@ def _stop_flag() -> Iterator[threading.Event]:
         yield stop
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@torch.no_grad()
-def _first_not_finite(
-    network: AlexNet, inputs: Tensor, device: torch.device, dtype: torch.dtype, any_process: Callable[[bool], bool]
-) -> str:
-    """The first layer, on the way of a picture, whose weights or activations are not all finite."""
-    if any_process(not inputs.isfinite().all()):
-        return "the input"
-    x = inputs
-    wild = _not_finite_weights(network, any_process)
-    if wild:
-        return wild
-    with autocast(device, dtype):
-        for name, module in network.named_children():
-            x = module(x)
-            if any_process(not x.isfinite().all()):
-                return f"the activations of {name}"
-    return "the loss"
-
-
-@torch.no_grad()
-def _not_finite_weights(network: AlexNet, any_process: Callable[[bool], bool]) -> str | None:
-    """The first layer whose weights are not all finite, in words; None when all are."""
-    finite = {
-        name: all(bool(parameter.isfinite().all()) for parameter in module.parameters())
-        for name, module in network.named_children()
-    }
-    if not any_process(not all(finite.values())):
-        return None
-    for name, is_finite in finite.items():
-        if any_process(not is_finite):
-            return f"the weights of {name}"
-    return None
 
 
 def _traffic_words(traffic: dict[str, list[float]], steps: int, seconds: float) -> str:
@@ -821,20 +564,3 @@ def _traffic_words(traffic: dict[str, list[float]], steps: int, seconds: float) 
 
 def _mistakes(logits: Tensor, labels: Tensor) -> int:
     return int((logits.argmax(1) != labels).sum())
-
-
-def _checksum(dataset: PreparedDataset) -> str:
-    """One number for all that a dataset holds."""
-    return hashlib.sha256(json.dumps(dataset.checksums(), sort_keys=True).encode()).hexdigest()
-
-
-def _device_words(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU threads"
-
-
-def _say(line: str) -> None:
-    """A line for people; of several processes the first says it."""
-    if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)

@@ -21,11 +21,15 @@ def provenance(command: str) -> dict[str, Any]:
     """What a result must say of how it came about, as JSON has it."""
     return {
         "command": command,
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "machine": machine(),
+        **moment(),
         "versions": {"python": platform.python_version(), "alexnet": version("alexnet")}
         | {name: found for name in _PACKAGES if (found := _version(name))},
     }
+
+
+def moment() -> dict[str, str]:
+    """Today, and this machine: of a result, and of each of its arms, which may be of other days and machines."""
+    return {"date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(), "machine": machine()}
 
 
 def write_result(file: Path, result: Mapping[str, Any]) -> None:

@@ -221,6 +221,7 @@ _SMALL = Recipe(
     fan_in_lr=400,  # the 9,216 inputs of a unit in fc6 would otherwise throw it about
     weight_decay=0.05,
     bias_decay=False,
+    taken_lr=0.1,  # what was learned from many pictures is not unlearned from few
     schedule="cosine",
     warmup=0.05,
     average=0.15,

@@ -132,7 +132,7 @@ def test_a_training_that_ends_below_what_was_known_is_told_so(tmp_path: Path, st
     said = capsys.readouterr().err
     assert "with what is already known: 100.0% of 24 val pictures right" in said
     assert "50.0% of the validation pictures are right at the end, and 100.0% were before the training, by a" in said
-    assert "train longer, such as `--epochs 3`" in said
+    assert "train longer, such as `--epochs 3`, or let what was learned before move less: `--taken-lr 0.1`" in said
     (finding,) = [one for one in training.run.metrics("finding") if one["kind"] == "worse-than-known"]
     assert finding["where"] == "conv5"
 
@@ -140,8 +140,8 @@ def test_a_training_that_ends_below_what_was_known_is_told_so(tmp_path: Path, st
 @pytest.mark.parametrize(("accuracy", "error", "told"), [(0.9, 0.3, 1), (0.9, 0.12, 0), (0.5, 0.1, 0)])
 def test_only_what_luck_does_not_explain_is_worse_than_before(accuracy: float, error: float, told: int):
     known = {"layer": "conv5", "split": "val", "measured": 100, "accuracy": accuracy}
-    assert len(worse_than_known(known, error, 4)) == told
-    assert worse_than_known({**known, "split": "train"}, 1.0, 4) == []
+    assert len(worse_than_known(known, error, recipes()["small"])) == told
+    assert worse_than_known({**known, "split": "train"}, 1.0, recipes()["small"]) == []
 
 
 def test_a_training_from_a_run_begins_with_its_weights_and_resumes_without_it(tmp_path: Path, striped_data: Path):

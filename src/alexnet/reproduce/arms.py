@@ -14,7 +14,7 @@ from alexnet.data.dataset import INDEX_NAME, PreparedDataset
 from alexnet.data.prepare import prepare
 from alexnet.errors import UsageError
 from alexnet.files import write_whole
-from alexnet.provenance import write_result
+from alexnet.provenance import moment, write_result
 from alexnet.run import Run, is_free
 from alexnet.show.style import Figure, png
 from alexnet.training.train import train
@@ -50,10 +50,10 @@ def trained(data: Path, run: Path, **how: Any) -> Run:
 
 
 def measured(file: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `measure` returns: measured once, and kept as JSON."""
+    """What `measure` returns, and on which machine and day: measured once, and kept as JSON."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(measure()).encode())
+        write_whole(file, json.dumps({**measure(), **moment()}).encode())
     return dict(json.loads(file.read_text()))
 
 

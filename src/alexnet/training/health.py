@@ -234,11 +234,10 @@ def overlap(train: Split, validation: Split, budget: int = 30_000) -> list[Findi
     return [Finding("overlap", name, words, "take the copies out of one of them and run `alexnet prepare` again")]
 
 
-def worse_than_known(known: Mapping[str, Any], error: float, epochs: int) -> list[Finding]:
+def worse_than_known(known: Mapping[str, Any], error: float, recipe: Recipe) -> list[Finding]:
     """A training that ended with more validation error than what it began from, beyond luck.
 
-    `known`: the record of the linear classifier on the layers taken over, as metrics.jsonl has it (event "probe");
-    `epochs`: how many the training had.
+    `known`: the record of the linear classifier on the layers taken over, as metrics.jsonl has it (event "probe").
     """
     before, after, pictures = known["accuracy"], 1 - error, known["measured"]
     mean = (before + after) / 2
@@ -246,7 +245,10 @@ def worse_than_known(known: Mapping[str, Any], error: float, epochs: int) -> lis
         return []
     words = f"{after:.1%} of the validation pictures are right at the end, and {before:.1%} were before the training"
     words += f", by a linear classifier on {known['layer']}"
-    return [Finding("worse-than-known", known["layer"], words, f"train longer, such as `--epochs {3 * epochs}`")]
+    remedy = f"train longer, such as `--epochs {3 * recipe.epochs}`"
+    if recipe.taken_lr:
+        remedy += f", or let what was learned before move less: `--taken-lr {recipe.taken_lr / 10:g}`"
+    return [Finding("worse-than-known", known["layer"], words, remedy)]
 
 
 def _evenly(count: int, limit: int) -> np.ndarray:

@@ -364,7 +364,7 @@ class Training:
         if at.epoch == self.recipe.epochs and validation is not None and self.layout.leads:
             self.records.flush()
             for known in self.run.metrics("probe"):
-                findings += worse_than_known(known, validation.error, at.epoch)
+                findings += worse_than_known(known, validation.error, self.recipe)
         self.report(findings)
         if judged < at.best_error:
             at.best_error = judged

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from alexnet.run import Run
+from alexnet.recipe import Recipe
 
 
-def card(run: Run) -> str:
-    """The run as a short piece of HTML; reads `metrics.jsonl`, neither weights nor pictures."""
-    recipe, config = run.config.recipe, run.config
-    epochs, findings = run.metrics("epoch"), run.metrics("finding")
-    counts = config.dataset.get("counts", {})
-    names = ", ".join(config.classes[:5]) + (", …" if len(config.classes) > 5 else "")
+def card(
+    title: str,
+    recipe: Recipe,
+    classes: Sequence[str],
+    counts: Mapping[str, int],
+    epochs: Sequence[Mapping[str, Any]],
+    findings: Sequence[Mapping[str, Any]],
+) -> str:
+    """A short piece of HTML; `epochs` and `findings` are records of `metrics.jsonl`, `counts` pictures a split."""
+    names = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
     rows = {
         "network": f"{recipe.variant}, recipe {recipe.name}, seed {recipe.seed}",
-        "classes": f"{len(config.classes):,}: {names}",
+        "classes": f"{len(classes):,}: {names}",
         "pictures": ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "not recorded",
         "epochs": f"{len(epochs)} of {recipe.epochs}",
     }
@@ -31,4 +35,4 @@ def card(run: Run) -> str:
         f'<tr><th style="text-align:left">{name}</th><td style="text-align:left">{escape(value)}</td></tr>'
         for name, value in rows.items()
     )
-    return f"<table><caption><b>{escape(str(run.path))}</b></caption><tbody>{body}</tbody></table>"
+    return f"<table><caption><b>{escape(title)}</b></caption><tbody>{body}</tbody></table>"

@@ -18,6 +18,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from alexnet import __version__
+from alexnet.card import card
 from alexnet.data.augment import Preprocess
 from alexnet.data.dataset import PreparedDataset
 from alexnet.errors import AlexNetError
@@ -186,10 +187,11 @@ class Run:
         return dataset
 
     def _repr_html_(self) -> str:
-        """The run in a notebook."""
-        from alexnet.card import card
-
-        return card(self)
+        """The run in a notebook; reads neither weights nor pictures."""
+        config, counts = self.config, self.config.dataset.get("counts", {})
+        return card(
+            str(self.path), config.recipe, config.classes, counts, self.metrics("epoch"), self.metrics("finding")
+        )
 
     def load(self, device: str | torch.device = "cpu", which: str | None = None) -> tuple[AlexNet, Preprocess]:
         """The trained network in evaluation mode, and what its pictures go through first.

@@ -39,8 +39,9 @@ def reproduce(
     arms = [Arm(FULL, seed, dataset, quick) for seed in seeds]
     for arm in arms:
         arm.measure()
-    kept = arms[0].file.with_name(f"together-{'-'.join(map(str, seeds))}{'-quick' * quick}.json")
-    errors = measured(kept, lambda: _errors([arm.run for arm in arms], test_pictures(dataset)))
+    kept = arms[0].file.with_name(f"averages-{'-'.join(map(str, seeds))}{'-quick' * quick}.json")
+    found = measured(kept, lambda: {"errors": _errors([arm.run for arm in arms], test_pictures(dataset))})
+    errors: dict[str, list[float]] = found["errors"]
     largest = max(errors, key=int)
     one, together = errors["1"], statistics.mean(errors[largest])
     report = {
@@ -49,8 +50,8 @@ def reproduce(
         "set": set_name(data) or SOLAR,
         "pictures": dataset.counts,
         "networks": {
-            size: {**spread(found), "difference": statistics.mean(found) - statistics.mean(one)}
-            for size, found in errors.items()
+            size: {**spread(values), "difference": statistics.mean(values) - statistics.mean(one)}
+            for size, values in errors.items()
         },
         "verdict": verdict(one, together, int(largest), len(test_pictures(dataset))),
         "recipe": recipes()["paper"].override(base(quick)).to_dict(),
@@ -58,7 +59,7 @@ def reproduce(
         **provenance(command),
     }
     write_with_figure(results, report, figure(report))
-    words = ", ".join(f"{statistics.mean(found):.2%} of {size}" for size, found in errors.items())
+    words = ", ".join(f"{statistics.mean(values):.2%} of {size}" for size, values in errors.items())
     return f"error {words}; {report['verdict']}"
 
 

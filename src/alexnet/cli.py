@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from alexnet import __version__
 from alexnet.errors import AlexNetError, ElsewhereError, LostError, UsageError, named
+from alexnet.progress import say
 
 # Heavy imports stay inside the verbs: `alexnet --help` answers at once.
 
@@ -751,8 +752,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"alexnet: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, LostError) else final(error.exit_code)
     except KeyboardInterrupt as interruption:
-        if os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
-            print(f"alexnet: {str(interruption) or 'interrupted'}", file=sys.stderr)
+        say(f"alexnet: {str(interruption) or 'interrupted'}")
         return 130
     except BrokenPipeError:
         sys.stderr.close()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from alexnet.data.augment import Colour, Preprocess, augment
+from alexnet.data.augment import Colour, Preprocess, augment, draw
 from alexnet.recipe import Recipe, recipes
 
 SIZE, CROP = 24, 19
@@ -213,7 +213,8 @@ def shifted(colour: Colour, std: float, count: int = 4000, colour_std: float | N
     recipe = dataclasses.replace(PLAIN, colour=std)
     pictures = torch.full((count, SIZE, SIZE, 3), 110, dtype=torch.uint8)
     mean = torch.full((SIZE, SIZE, 3), 100.0)
-    batch = augment(pictures, Preprocess(mean, CROP, 1.0), colour, recipe, generator(), colour_std)
+    preprocess = Preprocess(mean, CROP, 1.0)
+    batch = preprocess.patches(pictures, draw(count, preprocess, colour, recipe, generator(), colour_std), None)
     assert float((batch - batch[:, :, :1, :1]).abs().max()) < 1e-4
     return batch[:, :, 0, 0].double().numpy()
 

@@ -121,9 +121,9 @@ def paper_batches(
     generator = torch.Generator().manual_seed(0)
     split = dataset.split("train")
     for epoch in itertools.count(1):
-        for batch in training_batches(split, count, 0, epoch):
-            pictures, labels = batch.pictures.to(device), batch.labels.to(device)
-            yield augment(pictures, preprocess, colour, recipe, generator, dtype=dtype), labels
+        for batch in training_batches(split, count, 0, epoch, device=device):
+            labels = batch.labels.to(device)
+            yield augment(batch.pictures, preprocess, colour, recipe, generator, dtype=dtype), labels
 
 
 def _listed(files: list[Path], source: Path) -> Path:

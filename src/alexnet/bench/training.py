@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -17,9 +18,11 @@ from alexnet.bench.timing import Comparison, compared, in_turn
 from alexnet.data.prepare import prepare
 from alexnet.errors import AlexNetError
 from alexnet.model import AlexNet, Weighted
+from alexnet.progress import say
 from alexnet.recipe import recipes
-from alexnet.training.optimizer import make_optimizers, update_all
+from alexnet.training.optimizer import clear_gradients, make_optimizers, update_all
 from alexnet.training.precision import choose_device, choose_precision
+from alexnet.training.replay import Replay, changed_by_a_step, recorder
 from alexnet.working import WorkingNetwork
 
 BATCH_SIZE = 128
@@ -44,14 +47,28 @@ class OurTraining:
         pictures = torch.randn(batch_size, 3, side, side, device=self.device, dtype=self.dtype)
         self.pictures = pictures.contiguous(memory_format=torch.channels_last)
         self.labels = torch.randint(1000, (batch_size,), device=self.device)
+        record = recorder(self.device)
+        self.replay = None if record is None else Replay(self.device, record, self.state, say)
 
     def step(self, pictures: Tensor | None = None, labels: Tensor | None = None) -> None:
-        logits = self.working(self.pictures if pictures is None else pictures)
-        loss = functional.cross_entropy(logits.float(), self.labels if labels is None else labels)
+        inputs = (self.pictures if pictures is None else pictures, self.labels if labels is None else labels)
+        if self.replay is None:
+            self.work(*inputs)
+        else:
+            self.replay(len(inputs[1]), self.work, inputs, seed=0)
+        wait_for(self.device)
+
+    @torch.enable_grad()
+    def work(self, pictures: Tensor, labels: Tensor) -> Tensor:
+        clear_gradients(self.optimizers, self.working.copies)
+        loss = functional.cross_entropy(self.working(pictures).float(), labels)
         loss.backward()
         with torch.profiler.record_function("update"):
             update_all(self.optimizers, self.working.copies)
-        wait_for(self.device)
+        return loss.detach()
+
+    def state(self) -> Iterator[Tensor]:
+        return changed_by_a_step(self.network, self.working.copies.values(), self.optimizers)
 
     def operations(self) -> int:
         """Floating-point operations that a picture's step can't do without: three products a layer, two for conv1,

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from alexnet.kernels import gpu_kernels
 from alexnet.kernels.patches import can_cut, cut
 from alexnet.recipe import Recipe
+
+
+class Drawn(NamedTuple):
+    """What is done to each picture of a batch.
+
+    places (N, 2) int64: top and left of its patch. flips (N, 3) bool: mirrored across, down, then transposed. gain (N,)
+    and shift (N, 3) float32: what its pixels are multiplied by, after the mean, and what is then added to them.
+    """
+
+    places: Tensor
+    flips: Tensor
+    gain: Tensor
+    shift: Tensor
 
 
 @dataclass(frozen=True)
@@ -42,50 +57,52 @@ class Preprocess:
         count = len(pictures)
         places = torch.tensor([[top, left]]).expand(count, 2)
         flips = torch.tensor([[mirrored, False, False]]).expand(count, 3)
-        patches = self.patches(pictures, places, flips, torch.full((count,), self.scale), torch.zeros(count, 3))
-        return resized(patches, self.side)
+        drawn = Drawn(places, flips, torch.full((count,), self.scale), torch.zeros(count, 3))
+        return self.patches(pictures, drawn, self.side)
 
-    def patches(
-        self,
-        pictures: Tensor,
-        places: Tensor,
-        flips: Tensor,
-        gain: Tensor,
-        shift: Tensor,
-        dtype: torch.dtype = torch.float32,
-    ) -> Tensor:
-        """A patch of each picture, minus the mean, times `gain`, plus `shift`: (N, 3, crop, crop), channels last.
+    def patches(self, pictures: Tensor, drawn: Drawn, side: int | None, dtype: torch.dtype = torch.float32) -> Tensor:
+        """A patch of each picture minus the mean, as drawn: (N, size, size, 3) uint8 → (N, 3, S, S), channels last.
 
-        pictures: (N, size, size, 3) uint8. The rest on the CPU: places (N, 2) int64, top and left; flips (N, 3) bool:
-        mirrored across, down, then transposed; gain (N,) and shift (N, 3) float32.
+        S is `side`, or `crop` for None. `drawn`: on the CPU, or beside the pictures.
         """
+        whole = torch.float32 if dtype == torch.float64 or side not in (None, self.crop) else dtype
+        return resized(self._cut(pictures, drawn, whole).permute(0, 3, 1, 2), side).to(dtype)
+
+    def _cut(self, pictures: Tensor, drawn: Drawn, dtype: torch.dtype) -> Tensor:
+        """(N, crop, crop, 3)"""
+        device, turn_mean = pictures.device, not self.mean_of_centre
+        places, flips, gain, shift = drawn
         middle = (self.size - self.crop) // 2
-        mean_places = torch.full_like(places, middle) if self.mean_of_centre else places
-        transposed = flips[:, 2]
-        if can_cut(pictures, self.crop) and not (self.mean_of_centre and transposed.any()):
+        mean_places = places if turn_mean else torch.full_like(places, middle)
+        if can_cut(pictures, self.crop) and (turn_mean or not flips[:, 2].any()):
+            transposed = flips[:, 2]
             values = cut(
                 *(pictures, self.mean, places, mean_places, flips[:, :2], gain, shift),
                 crop=self.crop,
-                turn_mean=not self.mean_of_centre,
+                turn_mean=turn_mean,
                 dtype=dtype,
             )
             if transposed.any():
                 values[transposed] = values[transposed].transpose(1, 2)
-        else:
-            device = pictures.device
-            rows, columns = self._positions(places, flips, device)
-            patch = pictures[torch.arange(len(pictures), device=device)[:, None, None], rows, columns].float()
-            if self.mean_of_centre:
-                rows, columns = self._positions(mean_places[:1], torch.zeros_like(flips[:1]), device)
-            patch -= self.mean.to(device)[rows, columns]
-            values = patch.mul_(gain.to(device)[:, None, None, None]).add_(shift.to(device)[:, None, None]).to(dtype)
-        return values.permute(0, 3, 1, 2)
+            return values
+        mean, places, mean_places, flips, gain, shift = (
+            tensor.to(device, non_blocking=True) for tensor in (self.mean, places, mean_places, flips, gain, shift)
+        )
+        if on_gpu := gpu_kernels("gpu_patches", pictures):
+            how = (pictures, mean, places, mean_places, flips, gain, shift)
+            return on_gpu.cut(*how, crop=self.crop, turn_mean=turn_mean, dtype=dtype)
+        rows, columns = self._positions(places, flips)
+        patch = pictures[torch.arange(len(pictures), device=device)[:, None, None], rows, columns].float()
+        if not turn_mean:
+            rows, columns = self._positions(mean_places[:1], torch.zeros_like(flips[:1]))
+        patch -= mean[rows, columns]
+        return patch.mul_(gain[:, None, None, None]).add_(shift[:, None, None]).to(dtype)
 
-    def _positions(self, places: Tensor, flips: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _positions(self, places: Tensor, flips: Tensor) -> tuple[Tensor, Tensor]:
         """Row and column that each pixel of each patch is read from, each (N, crop, crop)."""
-        ahead = torch.arange(self.crop, device=device)
-        across, down, transposed = flips.to(device)[:, :, None].unbind(1)
-        top, left = places.to(device)[:, :, None].unbind(1)
+        ahead = torch.arange(self.crop, device=places.device)
+        across, down, transposed = flips[:, :, None].unbind(1)
+        top, left = places[:, :, None].unbind(1)
         rows = (top + torch.where(down, ahead.flip(0), ahead))[:, :, None].expand(-1, -1, self.crop)
         columns = (left + torch.where(across, ahead.flip(0), ahead))[:, None, :].expand(-1, self.crop, -1)
         exchanged = transposed[:, :, None]
@@ -129,20 +146,31 @@ def augment(
     colour: Colour,
     recipe: Recipe,
     generator: torch.Generator,
-    colour_std: float | None = None,
     side: int | None = None,
     dtype: torch.dtype = torch.float32,
-    rows: Tensor | None = None,
-    count: int | None = None,
 ) -> Tensor:
     """A training batch: (N, size, size, 3) uint8 → (N, 3, S, S) `dtype` in channels-last memory, S = `side` or `crop`.
 
-    Patches and mirror images are drawn from `generator` (on the CPU) once per `recipe.draw_every` pictures, colour
-    once a picture; `colour_std` replaces `recipe.colour` where a schedule has changed it. Paper, section 4.1.
-    Where `pictures` are `rows` of a batch of `count`, it is drawn for all, and they get what is theirs.
+    Patches, mirror images and colours are drawn from `generator` (on the CPU). Paper, section 4.1.
+    """
+    return preprocess.patches(pictures, draw(len(pictures), preprocess, colour, recipe, generator), side, dtype)
+
+
+def draw(
+    count: int,
+    preprocess: Preprocess,
+    colour: Colour,
+    recipe: Recipe,
+    generator: torch.Generator,
+    colour_std: float | None = None,
+    rows: Tensor | None = None,
+) -> Drawn:
+    """What to do to the pictures of a training batch of `count`, or to `rows` of them, drawn for all.
+
+    Patches and mirror images are drawn once per `recipe.draw_every` pictures, colour once a picture; `colour_std`
+    replaces `recipe.colour` where a schedule has changed it.
     """
     size, crop = preprocess.size, preprocess.crop
-    count = len(pictures) if count is None else count
     std = recipe.colour if colour_std is None else colour_std
     draws = -(-count // recipe.draw_every)
     spread = size - crop + 1
@@ -157,14 +185,8 @@ def augment(
     of_picture = torch.arange(count) // recipe.draw_every
     contrast, brightness = (1 + light[:, 0]) / colour.divisor(std), light[:, 1] * 127.5
     shift = colour.shifts(amounts) * contrast[:, None] + brightness[:, None]
-    gain, shift = contrast * preprocess.scale, shift * preprocess.scale
-    places, flips = offsets[of_picture], flips[of_picture]
-    if rows is not None:
-        places, flips, gain, shift = places[rows], flips[rows], gain[rows], shift[rows]
-    resizes = side is not None and side != crop
-    whole = torch.float32 if resizes or dtype == torch.float64 else dtype
-    batch = preprocess.patches(pictures, places, flips, gain, shift, whole)
-    return resized(batch, side).to(dtype)
+    drawn = Drawn(offsets[of_picture], flips[of_picture], contrast * preprocess.scale, shift * preprocess.scale)
+    return drawn if rows is None else Drawn(*(tensor[rows] for tensor in drawn))
 
 
 # Which of mirrored across, mirrored down and transposed a kind of symmetry draws.

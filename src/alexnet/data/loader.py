@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from alexnet.data.dataset import Split
 
-READ_AHEAD = 2
+READERS = {"cpu": 1, "cuda": 4}  # threads; beside a CPU's own work one is enough, and more would take from it
+READ_AHEAD = 2  # batches a reader
 
 
 @dataclass(frozen=True)
@@ -37,20 +38,29 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
 
 
 def training_batches(
-    split: Split, batch_size: int, seed: int, epoch: int, first: int = 0, rows: Rows | None = None
+    split: Split,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    first: int = 0,
+    rows: Rows | None = None,
+    device: torch.device | None = None,
 ) -> Iterator[Batch]:
     """The batches of an epoch in an order that `seed` and `epoch` determine, from batch number `first` on.
 
-    Every picture comes once; the sizes of the batches differ by at most one. Of each only `rows` are read.
+    Every picture comes once; the sizes of the batches differ by at most one. Of each only `rows` are read. Their
+    pictures are on the CPU, or with `device` there: a graphics card is sent the next batch while it works on one.
     """
     order = np.random.default_rng((seed, epoch)).permutation(len(split))
-    return _read(split, np.array_split(order, steps_per_epoch(split, batch_size))[first:], rows)
+    kind = "cpu" if device is None else device.type
+    batches = _read(split, np.array_split(order, steps_per_epoch(split, batch_size))[first:], rows, kind)
+    return batches if kind == "cpu" else _sent(batches, torch.device(device or kind))
 
 
 def evaluation_batches(split: Split, batch_size: int, rows: Rows | None = None) -> Iterator[Batch]:
     """All pictures in stored order; of each batch only `rows` are read."""
     count = len(split)
-    return _read(split, [np.arange(i, min(i + batch_size, count)) for i in range(0, count, batch_size)], rows)
+    return _read(split, [np.arange(i, min(i + batch_size, count)) for i in range(0, count, batch_size)], rows, "cpu")
 
 
 def step_seeds(seed: int, step: int) -> tuple[int, int]:
@@ -62,19 +72,48 @@ def step_seeds(seed: int, step: int) -> tuple[int, int]:
     return int(pictures >> 1), int(network >> 1)
 
 
-def _read(split: Split, batches: list[np.ndarray], rows: Rows | None) -> Iterator[Batch]:
+def _read(split: Split, batches: list[np.ndarray], rows: Rows | None, kind: str) -> Iterator[Batch]:
+    """The batches in order, read ahead on the CPU for a device of that kind."""
     labels = torch.from_numpy(split.labels)
 
     def read(indices: np.ndarray) -> Batch:
         mine = None if rows is None else rows(len(indices))
-        if mine is None:
-            return Batch(torch.from_numpy(split.gather(indices)), labels[indices])
-        return Batch(torch.from_numpy(split.gather(indices[mine])), labels[indices], torch.from_numpy(mine))
+        wanted = indices if mine is None else indices[mine]
+        shape = (len(wanted), split.size, split.size, 3)
+        pictures = torch.empty(shape, dtype=torch.uint8, pin_memory=kind == "cuda")  # pinned, it is sent beside a step
+        split.gather(wanted, pictures.numpy())
+        return Batch(pictures, labels[indices], None if mine is None else torch.from_numpy(mine))
 
-    with ThreadPoolExecutor(1, thread_name_prefix="loader") as reader:
-        ahead = [reader.submit(read, indices) for indices in batches[:READ_AHEAD]]
+    readers = READERS.get(kind, 1)
+    with ThreadPoolExecutor(readers, thread_name_prefix="loader") as pool:
+        ahead = [pool.submit(read, indices) for indices in batches[: READ_AHEAD * readers]]
         for number in range(len(batches)):
             batch = ahead.pop(0).result()
-            if number + READ_AHEAD < len(batches):
-                ahead.append(reader.submit(read, batches[number + READ_AHEAD]))
+            if number + READ_AHEAD * readers < len(batches):
+                ahead.append(pool.submit(read, batches[number + READ_AHEAD * readers]))
             yield batch
+
+
+def _sent(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches with their pictures on a device, each sent there before the one in front of it is used."""
+    if device.type != "cuda":
+        yield from (replace(batch, pictures=batch.pictures.to(device)) for batch in batches)
+        return
+    stream, before = torch.cuda.Stream(device), None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            sent = replace(batch, pictures=batch.pictures.to(device, non_blocking=True))
+        now = sent, stream.record_event()
+        if before is not None:
+            yield _arrived(*before)
+        before = now
+    if before is not None:
+        yield _arrived(*before)
+
+
+def _arrived(batch: Batch, event: torch.cuda.Event) -> Batch:
+    """A batch for what is launched from now on."""
+    current = torch.cuda.current_stream(batch.pictures.device)
+    current.wait_event(event)
+    batch.pictures.record_stream(current)
+    return batch

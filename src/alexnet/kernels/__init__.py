@@ -1,6 +1,11 @@
-"""Fast forms of the response normalisations: ``cpu`` (machine code made at first use) and ``gpu`` (Triton)."""
+"""Fast forms of what a step does beside convolutions: machine code made at first use for a CPU, Triton for a GPU."""
 
+import functools
+import importlib
+from types import ModuleType
 from typing import NamedTuple
+
+from torch import Tensor
 
 
 class Norm(NamedTuple):
@@ -12,3 +17,19 @@ class Norm(NamedTuple):
     k: float
     groups: int = 1  # no window across maps crosses from one group to the next
     relu: bool = False  # normalise max(x, 0) instead of x
+
+
+def gpu_kernels(name: str, *tensors: Tensor) -> ModuleType | None:
+    """The module ``name`` of Triton kernels for tensors on one GPU; None for others, and where Triton is not."""
+    device = tensors[0].device
+    if device.type != "cuda" or any(tensor.device != device for tensor in tensors):
+        return None
+    return _imported(f"{__name__}.{name}")
+
+
+@functools.cache
+def _imported(name: str) -> ModuleType | None:
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError):  # the response normalisation, in every network, warns of it
+        return None

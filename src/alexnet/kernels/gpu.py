@@ -77,7 +77,7 @@ def _across_space(x: Tensor, grad: Tensor | None, out: Tensor, channels_last: bo
 
 
 @triton.jit
-def _indices(block: tl.constexpr, wide: tl.constexpr):
+def element_indices(block: tl.constexpr, wide: tl.constexpr):
     program = tl.program_id(0).to(tl.int64) if wide else tl.program_id(0)
     return program * block + tl.arange(0, block)
 
@@ -115,7 +115,7 @@ def _maps_forward_kernel(
     block: tl.constexpr,
     wide: tl.constexpr,
 ):
-    index = _indices(block, wide)
+    index = element_indices(block, wide)
     inside, channel = index < count, index // step % tower
     energy = tl.zeros((block,), tl.float32)
     for distance in tl.static_range(-half, half + 1):
@@ -140,7 +140,7 @@ def _maps_backward_kernel(
     block: tl.constexpr,
     wide: tl.constexpr,
 ):
-    index = _indices(block, wide)
+    index = element_indices(block, wide)
     inside, channel = index < count, index // step % tower
     # the gradient at a map needs its neighbours' sums, which need their neighbours: twice as far, each value read once
     xs = ()
@@ -196,7 +196,7 @@ def _space_scale(
     block: tl.constexpr,
     wide: tl.constexpr,
 ):
-    index = _indices(block, wide)
+    index = element_indices(block, wide)
     inside = index < count
     x = _rectified(tl.load(x_pointer + index, mask=inside, other=0.0).to(tl.float32), relu)
     s = k + alpha * _sum_over_space(x_pointer, index, inside, height, width, step, True, half, relu)

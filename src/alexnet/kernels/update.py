@@ -1,4 +1,4 @@
-"""The paper's update rule (section 5) in one pass over the parameters, on a CPU."""
+"""The paper's update rule (section 5) in one pass over the parameters: machine code for a CPU, Triton for a GPU."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alexnet.kernels import gpu_kernels
 from alexnet.kernels.code import BYTES, FLOAT, LONG, ParallelCode, compiled_once
 
 _PIECE = 4096  # values that a thread takes at a time at least
@@ -14,14 +15,17 @@ _LANES = 64
 
 
 def can_update(weight: Tensor, velocity: Tensor, gradient: Tensor, copy: Tensor | None) -> bool:
-    """Whether `update` can take these: float32 on a CPU without gaps, gradient and copy float32 or bfloat16 alike."""
+    """Whether `update` can take these: float32 without gaps, on a CPU, or a GPU with Triton; gradient and copy float32
+    or bfloat16 alike."""
     tensors = [weight, velocity, gradient, *([] if copy is None else [copy])]
+    on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
     return (
-        all(tensor.device.type == "cpu" and tensor.stride() == weight.stride() for tensor in tensors)
+        all(tensor.stride() == weight.stride() for tensor in tensors)
         and weight.dtype == velocity.dtype == torch.float32
         and gradient.dtype in (torch.float32, torch.bfloat16)
         and (copy is None or copy.dtype == torch.bfloat16)
         and (weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last))
+        and (on_cpu or gpu_kernels("gpu_update", *tensors) is not None)
     )
 
 
@@ -40,6 +44,9 @@ def update(
     In place; `can_update` says for what. Reads and writes each value once: 20 bytes of memory traffic a parameter
     with a bfloat16 gradient and copy.
     """
+    if on_gpu := gpu_kernels("gpu_update", weight):
+        on_gpu.update(weight, velocity, gradient, copy, momentum, decay, lr)
+        return
     count = weight.numel()
     pieces = count // _PIECE
     function = _updater(gradient.dtype == torch.bfloat16, copy is not None)

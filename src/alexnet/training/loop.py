@@ -5,12 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alexnet.data.augment import Colour, augment
+from alexnet.data.augment import Colour, Drawn, augment, draw
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.loader import Batch, evaluation_batches, step_seeds, steps_per_epoch, training_batches
 from alexnet.errors import AlexNetError, ElsewhereError
@@ -29,12 +27,14 @@ from alexnet.training import checkpoint
 from alexnet.training.finite import first_not_finite, not_finite_weights
 from alexnet.training.health import EpochValidation, Finding, Health, LayerUpdate, dead_units, overlap, worse_than_known
 from alexnet.training.initialization import whiten_first_convolution
-from alexnet.training.optimizer import make_optimizers, update_all
+from alexnet.training.optimizer import clear_gradients, make_optimizers, update_all
 from alexnet.training.parallel.layouts import ENTRY, Alone, Block
 from alexnet.training.precision import choose_precision
 from alexnet.training.probe import probe
 from alexnet.training.records import Records, open_records
+from alexnet.training.replay import Outcome, Replay, changed_by_a_step, recorder
 from alexnet.training.schedule import Schedule
+from alexnet.training.stopping import stop_flag
 from alexnet.training.transfer import LAST, layers_above, start_from
 from alexnet.working import WorkingNetwork
 
@@ -96,6 +96,12 @@ class Training:
         self.load()
         self.working = WorkingNetwork(self.network, self.dtype)
         self.layout.watch(self.working)
+        record = recorder(self.device) if self.layout.size == 1 else None
+        self.replay: Replay | None = None
+        if record is not None and self.recipe.optimizer == "paper" and self.recipe.full_batch is None:
+            changed = partial(changed_by_a_step, self.network, self.working.copies.values(), self.optimizers)
+            self.replay = Replay(self.device, record, changed, lambda words: self.bar.note(words))
+        self.underway: Outcome | None = None  # the step that was launched last, where it is not known yet
 
     def start_anew(self) -> None:
         """Fresh weights from the seed, nothing learned yet."""
@@ -136,7 +142,7 @@ class Training:
             self.colour,
             self.recipe,
             torch.Generator().manual_seed(pictures_seed),
-            side=self.schedule.side(0) or self.run.config.side,
+            side=self.side(),
         )
         whiten_first_convolution(self.network, inputs, torch.Generator().manual_seed(network_seed))
 
@@ -146,7 +152,7 @@ class Training:
         total = self.recipe.epochs * len(self.training)
         done = (self.at.epoch - 1) * len(self.training) + self.at.seen
         with (
-            _stop_flag() as interrupted,
+            stop_flag() as interrupted,
             open_records(self.run.path, self.at.metrics_bytes, self.at.step, leads=self.layout.leads) as self.records,
             progress(total, "training", done, silent=not self.layout.leads) as self.bar,
         ):
@@ -184,7 +190,8 @@ class Training:
         """The rest of the epoch that the training stands in, as far as it gets."""
         recipe, start, seen_before = self.recipe, time.monotonic(), self.at.seen
         batches = training_batches(
-            self.training, recipe.batch_size, recipe.seed, self.at.epoch, self.at.batch, self.layout.rows
+            *(self.training, recipe.batch_size, recipe.seed, self.at.epoch, self.at.batch),
+            *(self.layout.rows, self.device),
         )
         before: dict[str, Tensor] = {}
         for batch in batches:
@@ -193,6 +200,8 @@ class Training:
                 before = {name: weight.detach().clone() for name, weight in self.layer_weights()}
             if not self.step(batch):
                 return  # back at the last good state, which may lie in another epoch
+            if (last or self.stopping() or self.save_due) and not self.catch_up():
+                return
             if last:
                 break
             if self.stopping():
@@ -201,7 +210,7 @@ class Training:
                 return
         wild = not_finite_weights(self.network, self.layout.any)
         if wild:
-            self.go_back(wild)
+            self.go_back(f"first in {wild}")
             return
         rate = (self.at.seen - seen_before) / max(time.monotonic() - start, 1e-9)
         self.end_epoch(before, batch, rate, time.monotonic() - start)
@@ -210,50 +219,101 @@ class Training:
 
     def step(self, batch: Batch) -> bool:
         """One batch through the network and one update; False when the training had to go back instead."""
-        recipe, at, count = self.recipe, self.at, len(batch.labels)
-        torch.manual_seed(step_seeds(recipe.seed, at.step)[1])
+        at = self.at
         for optimizer in self.optimizers:
             self.schedule.apply(optimizer, at.epoch, at.step)
         self.network.train()
-        blocks = self.layout.blocks(count)
+        seed = step_seeds(self.recipe.seed, at.step)[1]
+        if self.replay is not None:
+            before, self.underway = self.underway, self.launch(batch, seed, self.replay)
+            self.advance()
+            return before is None or self.learned_late(before)
+        torch.manual_seed(seed)
+        blocks = self.layout.blocks(len(batch.labels))
         value, wrong = self.learn_in_blocks(batch, blocks) if blocks else self.learn(batch)
         if not math.isfinite(value):
             inputs = self.inputs(batch)
-            self.go_back(first_not_finite(self.network, inputs, self.device, self.dtype, self.layout.any))
+            where = first_not_finite(self.network, inputs, self.device, self.dtype, self.layout.any)
+            self.go_back(f"first in {where}")
             return False
         self.layout.finish()
         update_all(self.optimizers, self.working.copies)
+        self.advance()
+        self.count(at.step, len(batch.labels), value, wrong)
+        return True
 
-        at.step += 1
-        at.batch += 1
-        at.seen += count
-        at.loss_sum += value * count
-        at.wrong += wrong
+    def advance(self) -> None:
+        """One step further, whatever came of it."""
+        self.at.step += 1
+        self.at.batch += 1
         self.update_average()
-        if at.step % max(1, self.steps_per_epoch // 20) == 0:
-            rate = self.rate()
-            self.records.write("step", epoch=at.epoch, step=at.step, loss=value, lr=rate)
-            self.records.draw(at.step, {"loss/step": value})
-        self.report(self.health.after_step(at.step, value))
+
+    def count(self, step: int, pictures: int, value: float, wrong: int) -> None:
+        """Take in loss and mistakes of the training's step number `step`, from 1."""
+        at = self.at
+        at.seen += pictures
+        at.loss_sum += value * pictures
+        at.wrong += wrong
+        if step % max(1, self.steps_per_epoch // 20) == 0:
+            self.records.write("step", epoch=at.epoch, step=step, loss=value, lr=self.rate(step))
+            self.records.draw(step, {"loss/step": value})
+        self.report(self.health.after_step(step, value))
         self.bar.advance(
-            count,
-            epoch=f"{at.epoch}/{recipe.epochs}",
+            pictures,
+            epoch=f"{at.epoch}/{self.recipe.epochs}",
             loss=f"{at.loss_sum / at.seen:.3f}",
             error=f"{at.wrong / at.seen:.1%}",
         )
+
+    def launch(self, batch: Batch, seed: int, replay: Replay) -> Outcome:
+        """The same, without waiting for what comes of it: a graphics card goes on to the next step meanwhile."""
+        side, count = self.side(), len(batch.labels)
+        rates = tuple(group["lr"] for optimizer in self.optimizers for group in optimizer.param_groups)
+        inputs = (batch.pictures, self.layout.begin(batch), *self.drawn(batch))
+        totals = replay((count, side, rates), partial(self.learn_and_update, side), inputs, seed)
+        return Outcome.of(totals, self.at.step + 1, count)
+
+    @torch.enable_grad()
+    def learn_and_update(self, side: int, pictures: Tensor, labels: Tensor, *drawn: Tensor) -> Tensor:
+        """A whole step on the device: its loss and mistakes (2,), whatever they are."""
+        clear_gradients(self.optimizers, self.working.copies)  # a recording that failed may have left some
+        logits = self.working(self.preprocess.patches(pictures, Drawn(*drawn), side, self.dtype))
+        loss = self.loss(logits, labels)
+        loss.backward()
+        update_all(self.optimizers, self.working.copies)
+        return torch.stack([loss.detach().double(), (logits.argmax(1) != labels).sum().double()])
+
+    def catch_up(self) -> bool:
+        """Wait for the step that was launched last; False when the training had to go back instead."""
+        last, self.underway = self.underway, None
+        return last is None or self.learned_late(last)
+
+    def learned_late(self, outcome: Outcome) -> bool:
+        """Take in what came of a step, after the next was launched; False when the training had to go back instead."""
+        value, wrong = self.agree(*outcome.read())
+        if not math.isfinite(value):
+            self.go_back("seen in the loss")
+            return False
+        self.count(outcome.step, outcome.pictures, value, wrong)
         return True
 
+    def side(self) -> int:
+        """That of the pictures which the network reads in this step."""
+        return self.schedule.side(self.at.step) or self.run.config.side
+
+    def drawn(self, batch: Batch) -> Drawn:
+        """Patches, mirror images and colours of a batch in this step, by the step's seed."""
+        generator = torch.Generator().manual_seed(step_seeds(self.recipe.seed, self.at.step)[0])
+        colour = self.schedule.colour(self.at.epoch)
+        return draw(len(batch.labels), self.preprocess, self.colour, self.recipe, generator, colour, batch.rows)
+
     def inputs(self, batch: Batch) -> Tensor:
-        """What the network reads of a batch in this step: patches, mirror images and colours by the step's seed.
+        """What the network reads of a batch in this step.
 
         Nobody keeps them, so that during the backward pass their memory is free; asked again they are the same.
         """
-        at, recipe = self.at, self.recipe
-        generator = torch.Generator().manual_seed(step_seeds(recipe.seed, at.step)[0])
-        pictures, colour = batch.pictures.to(self.device), self.schedule.colour(at.epoch)
-        side = self.schedule.side(at.step) or self.run.config.side
-        how = (self.preprocess, self.colour, recipe, generator, colour, side, self.dtype, batch.rows, len(batch.labels))
-        return augment(pictures, *how)
+        pictures = batch.pictures.to(self.device)
+        return self.preprocess.patches(pictures, self.drawn(batch), self.side(), self.dtype)
 
     def learn(self, batch: Batch) -> tuple[float, int]:
         """Loss and mistakes of a batch; where the loss is finite, with gradients in the weights."""
@@ -322,7 +382,7 @@ class Training:
         self.layout.begin(batch)
         dead = dead_units(self.network.eval(), self.centre(batch), self.layout.alive)
         judged = error if validation is None else validation.error
-        learning_rate = self.rate()
+        learning_rate = self.rate(at.step)
         dropped = self.schedule.after_epoch(judged)
         findings = self.health.after_epoch(
             at.epoch, train_loss=loss, train_error=error, validation=validation, layers=layers, dead=dead
@@ -423,12 +483,12 @@ class Training:
         return self.average or self.network.state_dict()
 
     def go_back(self, where: str) -> None:
-        """After numbers that are not finite, `where` first: to the last good state, once, and on more slowly."""
+        """After numbers that are not finite, `where`, in words: to the last good state, once, and on more slowly."""
         step = self.at.step
         if self.schedule.scale != 1.0:
             kind = AlexNetError if self.layout.leads else ElsewhereError
             raise kind(
-                f"numbers not finite at step {step}, first in {where}, with a tenth of the learning rate too: "
+                f"numbers not finite at step {step}, {where}, with a tenth of the learning rate too: "
                 f"train with a smaller one, such as --lr {self.recipe.lr * 0.01:g}, or with --recipe small"
             )
         self.writer.finish()
@@ -436,7 +496,7 @@ class Training:
         self.schedule.scale = SMALLER_RATE
         self.at.rollbacks += 1
         self.bar.note(
-            f"numbers not finite at step {step}, first in {where}: back to step {self.at.step}, "
+            f"numbers not finite at step {step}, {where}: back to step {self.at.step}, "
             "with a tenth of the learning rate"
         )
         self.records.cut(self.at.metrics_bytes)
@@ -447,7 +507,7 @@ class Training:
         """`save`; False when the weights are not finite and the training had to go back instead."""
         wild = not_finite_weights(self.network, self.layout.any)
         if wild:
-            self.go_back(wild)
+            self.go_back(f"first in {wild}")
             return False
         self.save()
         return True
@@ -511,9 +571,9 @@ class Training:
         words += " on the validation pictures" if self.validation is not None else " on the training pictures"
         say(f"{words}; {path}")
 
-    def rate(self) -> float:
-        """The learning rate of the weights at the step before."""
-        return self.schedule.rate(self.at.epoch, max(0, self.at.step - 1), "logits")
+    def rate(self, step: int) -> float:
+        """The learning rate of the weights at the training's step number `step`, from 1."""
+        return self.schedule.rate(self.at.epoch, max(0, step - 1), "logits")
 
     def layer_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Name and weights of each layer that has some."""
@@ -526,32 +586,6 @@ class Training:
         for finding in findings:
             self.bar.note(f"! {finding.message}; {finding.remedy}")
             self.records.write("finding", step=self.at.step, **dataclasses.asdict(finding))
-
-
-@contextmanager
-def _stop_flag() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets; a second Ctrl-C interrupts at once. Where signals can't be had, it is never set."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def handle(*_: object) -> None:
-        if stop.is_set() and time.monotonic() - asked[0] < 1:
-            return  # the shell tells all processes, and so does torchrun: it is one Ctrl-C
-        if stop.is_set():
-            signal.signal(signal.SIGINT, before)
-            raise KeyboardInterrupt
-        asked[0] = time.monotonic()
-        say("stopping after this step (Ctrl-C again: at once, losing what came after the last checkpoint)")
-        stop.set()
-
-    asked = [0.0]
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _traffic_words(traffic: dict[str, list[float]], steps: int, seconds: float) -> str:

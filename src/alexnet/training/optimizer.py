@@ -186,6 +186,11 @@ def update_all(optimizers: Sequence[torch.optim.Optimizer], copies: Mapping[nn.P
         optimizer.step()
         if twins:
             torch._foreach_copy_([copy for _, copy in twins], [p for p, _ in twins])
+    clear_gradients(optimizers, copies)
+
+
+def clear_gradients(optimizers: Sequence[torch.optim.Optimizer], copies: Mapping[nn.Parameter, nn.Parameter]) -> None:
+    """Let no parameter and no working copy have a gradient."""
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     for copy in copies.values():

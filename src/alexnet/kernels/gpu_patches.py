@@ -1,0 +1,83 @@
+"""Patches of pictures as floating point, mirrored, minus the mean, scaled: one pass, on a GPU, in Triton."""
+
+# mypy: allow-untyped-defs
+# (what `triton.jit` compiles is not Python to a type checker)
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from alexnet.kernels.gpu import element_indices
+
+_BLOCK = 1_024  # values a program
+
+
+def cut(
+    pictures: Tensor,
+    mean: Tensor,
+    places: Tensor,
+    mean_places: Tensor,
+    flips: Tensor,
+    gain: Tensor,
+    shift: Tensor,
+    *,
+    crop: int,
+    turn_mean: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    """What `alexnet.kernels.patches.cut` does, of tensors on one GPU; `flips` (N, 3): transposed last, too."""
+    count, size = pictures.shape[:2]
+    where = torch.cat([places, mean_places, flips.long()], 1).int().contiguous()
+    numbers = torch.cat([gain[:, None], shift], 1).float().contiguous()
+    out = torch.empty(count, crop, crop, 3, dtype=dtype, device=pictures.device)
+    if out.numel() > 0:
+        with torch.cuda.device_of(out):  # Triton launches on the current device
+            _cut_kernel[(triton.cdiv(out.numel(), _BLOCK),)](
+                *(pictures.contiguous(), mean.float().contiguous(), where, numbers, out),
+                *(out.numel(), size, crop),
+                turn_mean=turn_mean,
+                block=_BLOCK,
+                wide=max(out.numel(), pictures.numel()) > 2**31 - _BLOCK,
+            )
+    return out
+
+
+@triton.jit
+def _cut_kernel(
+    picture_pointer,
+    mean_pointer,
+    where_pointer,
+    number_pointer,
+    out_pointer,
+    count,
+    size,
+    crop,
+    turn_mean: tl.constexpr,
+    block: tl.constexpr,
+    wide: tl.constexpr,
+):
+    index = element_indices(block, wide)
+    inside = index < count
+    colour, pixel = index % 3, index // 3
+    column, row, image = pixel % crop, pixel // crop % crop, pixel // crop // crop
+    where = where_pointer + image * 7
+    top, left = tl.load(where, mask=inside, other=0), tl.load(where + 1, mask=inside, other=0)
+    across, down = tl.load(where + 4, mask=inside, other=0), tl.load(where + 5, mask=inside, other=0)
+    transposed = tl.load(where + 6, mask=inside, other=0) != 0
+    source_row = tl.where(transposed, column, row)
+    source_column = tl.where(transposed, row, column)
+    source_row = top + tl.where(down != 0, crop - 1 - source_row, source_row)
+    source_column = left + tl.where(across != 0, crop - 1 - source_column, source_column)
+    source = (image * size + source_row) * size + source_column
+    if turn_mean:
+        expected = source_row * size + source_column
+    else:
+        mean_top = tl.load(where + 2, mask=inside, other=0)
+        mean_left = tl.load(where + 3, mask=inside, other=0)
+        expected = (mean_top + row) * size + mean_left + column
+    value = tl.load(picture_pointer + source * 3 + colour, mask=inside, other=0).to(tl.float32)
+    value -= tl.load(mean_pointer + expected * 3 + colour, mask=inside, other=0.0)
+    gain = tl.load(number_pointer + image * 4, mask=inside, other=0.0)
+    shift = tl.load(number_pointer + image * 4 + 1 + colour, mask=inside, other=0.0)
+    tl.store(out_pointer + index, (value * gain + shift).to(out_pointer.dtype.element_ty), mask=inside)

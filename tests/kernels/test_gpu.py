@@ -1,0 +1,131 @@
+"""The Triton kernels, on a GPU where there is one, else in Triton's interpreter: each against the plain formula."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+NORMS = """
+import torch
+from alexnet.kernels import Norm, gpu
+from alexnet.normalization import local_response_norm_reference, spatial_response_norm_reference
+torch.manual_seed(0)
+device = "cuda" if torch.cuda.is_available() else "cpu"
+norms = [Norm("maps", 5, 0.3, 2.0, 2), Norm("maps", 3, 0.1, 1.0, 1, True), Norm("space", 3, 0.1, 1.0)]
+for layout in (torch.channels_last, torch.contiguous_format):
+    for norm in norms:
+        for dtype, tolerance in ((torch.float32, 5e-6), (torch.bfloat16, 2**-7)):  # the interpreter truncates
+            x, grad = (torch.randn(2, 6, 5, 4, device=device).to(dtype) for _ in range(2))
+            x, grad = (tensor.contiguous(memory_format=layout) for tensor in (x, grad))
+            true = x.double().requires_grad_()
+            a = true.relu() if norm.relu else true
+            if norm.across == "maps":
+                y = local_response_norm_reference(
+                    a, norm.size, norm.alpha, k=norm.k, divide_by_n=False, groups=norm.groups
+                )
+            else:
+                y = spatial_response_norm_reference(a, norm.size, norm.alpha * norm.size**2)
+            y.backward(grad.double())
+            found = gpu.forward(x, norm), gpu.backward(x, grad, norm)
+            for result, expected in zip(found, (y, true.grad)):
+                assert result.dtype == dtype and result.is_contiguous(memory_format=layout)
+                torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
+"""
+
+UPDATE = """
+import torch
+from alexnet.kernels import gpu_update
+device = "cuda" if torch.cuda.is_available() else "cpu"
+for shape in ((7,), (5000,), (96, 3, 11, 11)):
+    for half in (False, True):
+        weight, velocity, gradient = (torch.randn(shape, device=device) for _ in range(3))
+        gradient = gradient.bfloat16() if half else gradient
+        copy = torch.zeros_like(weight, dtype=torch.bfloat16) if half else None
+        expected_velocity = 0.9 * velocity.double() - 0.5 * weight.double() - 0.01 * gradient.double()
+        expected = weight.double() + expected_velocity
+        gpu_update.update(weight, velocity, gradient, copy, 0.9, 0.5, 0.01)
+        torch.testing.assert_close(velocity.double(), expected_velocity, rtol=0, atol=2e-6)
+        torch.testing.assert_close(weight.double(), expected, rtol=0, atol=2e-6)
+        if half:
+            torch.testing.assert_close(copy.float(), weight, rtol=2**-7, atol=0)  # the interpreter truncates
+"""
+
+PATCHES = """
+import itertools
+import numpy as np, torch
+import alexnet.data.augment as of_augment
+from alexnet.data.augment import Colour, Preprocess, augment
+from alexnet.kernels import gpu_patches
+from alexnet.recipe import recipes
+device = "cuda" if torch.cuda.is_available() else "cpu"
+size, crop = 53, 37
+rng = np.random.default_rng(0)
+pictures = torch.from_numpy(rng.integers(0, 256, (21, size, size, 3), dtype=np.uint8)).to(device)
+mean = torch.from_numpy(rng.uniform(0, 255, (size, size, 3)).astype(np.float32))
+colour = Colour(np.eye(3), np.array([900.0, 90.0, 9.0]), "deviations")
+of_augment.can_cut = lambda *_: False
+for symmetries, of_centre in itertools.product(("none", "mirror", "square"), (False, True)):
+    preprocess = Preprocess(mean, crop, 1 / 60, mean_of_centre=of_centre)
+    recipe = recipes()["paper"].override({"crop": crop, "light": 0.2, "symmetries": symmetries})
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 2**-7)):
+        found = []
+        for kernels in (None, gpu_patches):
+            of_augment.gpu_kernels = lambda *_: kernels
+            found.append(augment(pictures, preprocess, colour, recipe, torch.Generator().manual_seed(0), dtype=dtype))
+        assert found[0].dtype == found[1].dtype == dtype and found[0].shape == found[1].shape == (21, 3, crop, crop)
+        torch.testing.assert_close(*found, rtol=tolerance, atol=tolerance)
+"""
+
+COMPILED = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from alexnet.kernels import gpu, gpu_patches, gpu_update
+kernels = [
+    (gpu._maps_forward_kernel, {"tower": 48, "half": 2, "relu": True}),
+    (gpu._maps_backward_kernel, {"tower": 48, "half": 2, "relu": True}),
+    *((kernel, {"half": 1, "relu": True})
+      for kernel in (gpu._space_forward_kernel, gpu._space_cross_kernel, gpu._space_backward_kernel)),
+    (gpu_update._update_kernel, {"copies": True}),
+    (gpu_patches._cut_kernel, {"turn_mean": True}),
+]
+special = {"where_pointer": "*i32", "picture_pointer": "*u8", "mean_pointer": "*fp32", "number_pointer": "*fp32",
+           "weight_pointer": "*fp32", "velocity_pointer": "*fp32", "cross_pointer": "*fp32"}
+numbers = dict.fromkeys(("alpha", "k", "momentum", "decay", "lr"), "fp32")
+for kernel, fixed in kernels:
+    for half, wide in ((False, False), (True, False), (True, True)):
+        constants = {**fixed, "block": 1024, "wide": wide}
+        def kind(name):
+            values = "*bf16" if half else "*fp32"
+            return special.get(name, values) if name.endswith("pointer") else numbers.get(name, "i32")
+        signature = {name: "constexpr" if name in constants else kind(name) for name in kernel.arg_names}
+        source = ASTSource(
+            fn=kernel,
+            signature=signature,
+            constexprs={(kernel.arg_names.index(name),): value for name, value in constants.items()},
+        )
+        assert triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+@pytest.mark.parametrize("program", [NORMS, UPDATE, PATCHES], ids=["norms", "update", "patches"])
+def test_they_are_the_formulas(program: str) -> None:
+    run(program, **({} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+def test_they_compile_for_an_h100(tmp_path) -> None:
+    """To its machine code, which takes no GPU."""
+    run(COMPILED, TRITON_CACHE_DIR=str(tmp_path))
+
+
+def run(program: str, **environment: str) -> None:
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=os.environ | environment, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,11 +1,14 @@
 """Fast forms of what a step does beside convolutions: machine code made at first use for a CPU, Triton for a GPU."""
 
+from __future__ import annotations
+
 import functools
 import importlib
 from types import ModuleType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor  # a second to import, for processes that only prepare pictures
 
 
 class Norm(NamedTuple):

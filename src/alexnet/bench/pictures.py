@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import shutil
 import statistics
@@ -9,9 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import simplejpeg
 import torch
 from torch import Tensor
@@ -19,10 +22,15 @@ from torch import Tensor
 from alexnet.bench.peers import common_loader, photographs
 from alexnet.bench.timing import Comparison, compared
 from alexnet.data.augment import Colour, Preprocess, augment
-from alexnet.data.dataset import PreparedDataset
+from alexnet.data.dataset import SHARD_ROWS, PreparedDataset
+from alexnet.data.decode import decode
 from alexnet.data.loader import training_batches
+from alexnet.data.pixels import rgb_products
 from alexnet.data.prepare import prepare
+from alexnet.data.resize import square
+from alexnet.data.statistics import pixel_sum
 from alexnet.errors import UsageError
+from alexnet.files import write_whole
 from alexnet.provenance import usable_cores
 from alexnet.recipe import recipes
 
@@ -54,8 +62,46 @@ def preparing(folder: Path, rounds: int, pictures: Path | None) -> list[Comparis
             *(seconds["ours"], seconds["decode"], 0.8),
             pictures_per_second=len(files) / statistics.median(seconds["ours"]),
             decoded_per_second=len(files) / statistics.median(seconds["decode"]),
+            milliseconds_of=_profile(files[:SHARD_ROWS], folder),
         )
     ]
+
+
+def _profile(files: list[Path], folder: Path) -> dict[str, float]:
+    """What preparing does to a picture, in milliseconds of one process that does nothing else; and what it does once.
+
+    `files`: those of one shard.
+    """
+    images = np.empty((len(files), 256, 256, 3), dtype=np.uint8)
+    passes: list[dict[str, float]] = []
+    for _ in range(3):
+        spent = dict.fromkeys(("decode", "scale", "checksum", "sums", "write"), 0.0)
+        for image, file in zip(images, files, strict=True):
+            with _timed(spent, "decode"):
+                picture = decode(file.read_bytes(), 512)
+            with _timed(spent, "scale"):
+                np.copyto(image, square(picture, 256))
+        with _timed(spent, "checksum"):
+            hashlib.sha256(images.data).digest()
+        with _timed(spent, "sums"):
+            pixel_sum(images)
+            rgb_products(images)
+        with _timed(spent, "write"):
+            write_whole(folder / "shard", lambda file: file.write(images.data))
+        passes.append(spent)
+    a_picture = {name: min(spent[name] for spent in passes) / len(files) for name in passes[0]}
+    once: dict[str, float] = {"starting, once": 0.0}
+    source = _listed(files[:2], folder / "two.csv")
+    with _timed(once, "starting, once"):
+        prepare(source, folder / "two", split={"val": 0.0}, progress=False, workers=1)
+    return {name: round(1e3 * value, 3) for name, value in {**a_picture, **once}.items()}
+
+
+@contextmanager
+def _timed(spent: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    spent[name] += time.perf_counter() - start
 
 
 def _decode_all(listed: Path, cores: int) -> float:

@@ -84,10 +84,10 @@ def reproduce(
 
 
 def _arms(sets: dict[str, PreparedDataset], seeds: Sequence[int]) -> Iterator[Arm]:
-    """The cheap ones first; none whose pictures would not be one of each class, or be all of them."""
+    """The cheap ones first; none whose pictures would be fewer than two of each class, or all of them."""
     for pictures in SIZES:
         for name, dataset in sets.items():
-            if pictures is None or len(dataset.classes) <= pictures < len(dataset.split("train")):
+            if pictures is None or 2 * len(dataset.classes) <= pictures < len(dataset.split("train")):
                 for seed in seeds:
                     yield from (Arm(name, pictures, way, seed) for way in WAYS)
 
@@ -110,8 +110,9 @@ def _measure(arm: Arm, dataset: PreparedDataset, work: Path) -> dict[str, Any]:
         found = probe(
             network, preprocess, training.training, dataset.split(seen), "conv5", training.dtype, pictures=None
         )
-        accuracy = float("nan") if found is None else found.accuracy
-        return {"accuracy": accuracy, "seconds": time.monotonic() - start}
+        if found is None:
+            raise AlexNetError(f"{arm.name}: a class has one picture of those drawn, and a linear classifier needs two")
+        return {"accuracy": found.accuracy, "seconds": time.monotonic() - start}
     init = {"scratch": "he", "starter": "starter"}[arm.way]
     trained(data, run, seed=arm.seed, init=init, **changes)
     seconds = time.monotonic() - start

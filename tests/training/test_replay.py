@@ -4,6 +4,7 @@ Python runs once, and what it decided then is what is replayed."""
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,25 @@ def test_a_training_with_recorded_steps_is_the_training(striped_data, tmp_path, 
         for name in ("model.safetensors", "last.safetensors"):
             one, two = load_file(other / name), load_file(plain / name)
             assert all(torch.equal(one[key], two[key]) for key in two)
+
+
+def test_interrupted_with_a_step_on_its_way_it_loses_none(striped_data, tmp_path, recording, monkeypatch) -> None:
+    first = loop.recorder(torch.device("cpu"))
+
+    def interrupting(work: Work, inputs: list[Tensor]) -> Recording:
+        if not recording:
+            signal.raise_signal(signal.SIGINT)
+        return first(work, inputs)
+
+    undisturbed = run(striped_data, tmp_path / "undisturbed", epochs=2)
+    recording.clear()
+    monkeypatch.setattr(loop, "recorder", lambda device: interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        run(striped_data, tmp_path / "run", epochs=2)
+    ours = run(striped_data, tmp_path / "run")
+    assert lines(ours) == lines(undisturbed)
+    one, two = (load_file(out / "last.safetensors") for out in (ours, undisturbed))
+    assert all(torch.equal(one[key], two[key]) for key in two)
 
 
 def test_a_loss_that_is_not_finite_is_seen_a_step_later(striped_data, tmp_path, recording, capsys) -> None:

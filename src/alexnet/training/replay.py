@@ -1,7 +1,7 @@
 """A training step on a graphics card as one launch: recorded as a CUDA graph when it comes the same way again.
 
-A step is some two hundred kernels. Launched one by one they keep the processor busy for longer than a fast card needs
-to compute them at a batch of 128; replayed, they are one call.
+A step is a hundred kernels and more. Launched one by one they can keep the processor busy for longer than a fast card
+needs to compute them at a batch of 128; replayed, they are one call.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ class Outcome(NamedTuple):
 class Replay:
     """Runs steps: those of a kind that came `WARM_UP` times from a recording, the others as they are.
 
-    `state`: every tensor that a step changes in place. A recording is tried once
-    against the step itself, from the same state and with the same random numbers; where that does not come to the same,
-    or recording fails, steps are launched one by one from then on, and `note` says so.
+    `state`: every tensor that a step changes in place. A recording is tried once against the step itself, from the same
+    state and with the same random numbers; where it does not come to the same, or recording fails, steps are launched
+    kernel by kernel from then on, and `note` says so.
     """
 
     def __init__(

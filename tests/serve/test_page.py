@@ -151,7 +151,7 @@ def test_languages(pictures: list[bytes], page_of: Any) -> None:
     assert page.inner_text("#looks-heading") == "Where it looks"
     assert not re.search("[가-힣]", page.inner_text("main"))
     page.reload()
-    assert page.inner_text("#choose") == "Choose pictures"
+    until(page, "document.querySelector('#choose').innerText === 'Choose pictures'")
     page.click("#language")
     assert page.inner_text("#language") == "English"
 

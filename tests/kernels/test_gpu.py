@@ -58,7 +58,7 @@ import itertools
 import numpy as np, torch
 import alexnet.data.augment as of_augment
 from alexnet.data.augment import Colour, Preprocess, augment
-from alexnet.kernels import gpu_patches
+from alexnet.kernels import gpu_patches, patches
 from alexnet.recipe import recipes
 device = "cuda" if torch.cuda.is_available() else "cpu"
 size, crop = 53, 37
@@ -66,14 +66,14 @@ rng = np.random.default_rng(0)
 pictures = torch.from_numpy(rng.integers(0, 256, (21, size, size, 3), dtype=np.uint8)).to(device)
 mean = torch.from_numpy(rng.uniform(0, 255, (size, size, 3)).astype(np.float32))
 colour = Colour(np.eye(3), np.array([900.0, 90.0, 9.0]), "deviations")
-of_augment.can_cut = lambda *_: False
 for symmetries, of_centre in itertools.product(("none", "mirror", "square"), (False, True)):
     preprocess = Preprocess(mean, crop, 1 / 60, mean_of_centre=of_centre)
     recipe = recipes()["paper"].override({"crop": crop, "light": 0.2, "symmetries": symmetries})
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 2**-7)):
         found = []
         for kernels in (None, gpu_patches):
-            of_augment.gpu_kernels = lambda *_: kernels
+            of_augment.can_cut = lambda *_: kernels is not None
+            patches.gpu_kernels = lambda *_: kernels
             found.append(augment(pictures, preprocess, colour, recipe, torch.Generator().manual_seed(0), dtype=dtype))
         assert found[0].dtype == found[1].dtype == dtype and found[0].shape == found[1].shape == (21, 3, crop, crop)
         torch.testing.assert_close(*found, rtol=tolerance, atol=tolerance)

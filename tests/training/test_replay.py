@@ -136,7 +136,7 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> list[Work]:
         return traced(work, inputs)
 
     monkeypatch.setattr(loop, "recorder", lambda device: record)
-    monkeypatch.setattr(augment, "can_cut", lambda pictures, crop: False)
+    monkeypatch.setattr(augment, "can_cut", lambda *_: False)
     return steps
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alexnet.kernels import gpu_kernels
 from alexnet.kernels.patches import can_cut, cut
 from alexnet.recipe import Recipe
 
@@ -70,29 +69,16 @@ class Preprocess:
 
     def _cut(self, pictures: Tensor, drawn: Drawn, dtype: torch.dtype) -> Tensor:
         """(N, crop, crop, 3)"""
-        device, turn_mean = pictures.device, not self.mean_of_centre
-        places, flips, gain, shift = drawn
-        middle = (self.size - self.crop) // 2
-        mean_places = places if turn_mean else torch.full_like(places, middle)
-        if can_cut(pictures, self.crop) and (turn_mean or not flips[:, 2].any()):
-            transposed = flips[:, 2]
-            values = cut(
-                *(pictures, self.mean, places, mean_places, flips[:, :2], gain, shift),
-                crop=self.crop,
-                turn_mean=turn_mean,
-                dtype=dtype,
-            )
-            if transposed.any():
-                values[transposed] = values[transposed].transpose(1, 2)
-            return values
-        mean, places, mean_places, flips, gain, shift = (
-            tensor.to(device, non_blocking=True) for tensor in (self.mean, places, mean_places, flips, gain, shift)
+        turn_mean, middle = not self.mean_of_centre, (self.size - self.crop) // 2
+        mean, places, flips, gain, shift = (
+            tensor.to(pictures.device, non_blocking=True) for tensor in (self.mean, *drawn)
         )
-        if on_gpu := gpu_kernels("gpu_patches", pictures):
+        mean_places = places if turn_mean else torch.full_like(places, middle)
+        if can_cut(pictures, self.crop, flips, turn_mean):
             how = (pictures, mean, places, mean_places, flips, gain, shift)
-            return on_gpu.cut(*how, crop=self.crop, turn_mean=turn_mean, dtype=dtype)
+            return cut(*how, crop=self.crop, turn_mean=turn_mean, dtype=dtype)
         rows, columns = self._positions(places, flips)
-        patch = pictures[torch.arange(len(pictures), device=device)[:, None, None], rows, columns].float()
+        patch = pictures[torch.arange(len(pictures), device=pictures.device)[:, None, None], rows, columns].float()
         if not turn_mean:
             rows, columns = self._positions(mean_places[:1], torch.zeros_like(flips[:1]))
         patch -= mean[rows, columns]

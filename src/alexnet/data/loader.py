@@ -52,9 +52,9 @@ def training_batches(
     pictures are on the CPU, or with `device` there: a graphics card is sent the next batch while it works on one.
     """
     order = np.random.default_rng((seed, epoch)).permutation(len(split))
-    kind = "cpu" if device is None else device.type
-    batches = _read(split, np.array_split(order, steps_per_epoch(split, batch_size))[first:], rows, kind)
-    return batches if kind == "cpu" else _sent(batches, torch.device(device or kind))
+    device = device or torch.device("cpu")
+    batches = _read(split, np.array_split(order, steps_per_epoch(split, batch_size))[first:], rows, device.type)
+    return batches if device.type == "cpu" else _sent(batches, device)
 
 
 def evaluation_batches(split: Split, batch_size: int, rows: Rows | None = None) -> Iterator[Batch]:

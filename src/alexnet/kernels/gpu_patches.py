@@ -13,34 +13,21 @@ from alexnet.kernels.gpu import element_indices
 _BLOCK = 1_024  # values a program
 
 
-def cut(
-    pictures: Tensor,
-    mean: Tensor,
-    places: Tensor,
-    mean_places: Tensor,
-    flips: Tensor,
-    gain: Tensor,
-    shift: Tensor,
-    *,
-    crop: int,
-    turn_mean: bool,
-    dtype: torch.dtype,
-) -> Tensor:
-    """What `alexnet.kernels.patches.cut` does, of tensors on one GPU; `flips` (N, 3): transposed last, too."""
-    count, size = pictures.shape[:2]
-    where = torch.cat([places, mean_places, flips.long()], 1).int().contiguous()
-    numbers = torch.cat([gain[:, None], shift], 1).float().contiguous()
-    out = torch.empty(count, crop, crop, 3, dtype=dtype, device=pictures.device)
-    if out.numel() > 0:
-        with torch.cuda.device_of(out):  # Triton launches on the current device
-            _cut_kernel[(triton.cdiv(out.numel(), _BLOCK),)](
-                *(pictures.contiguous(), mean.float().contiguous(), where, numbers, out),
-                *(out.numel(), size, crop),
-                turn_mean=turn_mean,
-                block=_BLOCK,
-                wide=max(out.numel(), pictures.numel()) > 2**31 - _BLOCK,
-            )
-    return out
+def cut(pictures: Tensor, mean: Tensor, where: Tensor, numbers: Tensor, out: Tensor, turn_mean: bool) -> None:
+    """Fill `out` as `alexnet.kernels.patches.cut` says, of contiguous tensors on one GPU.
+
+    where: (N, 7) int64, the place in the picture, that in the mean, the flips. numbers: (N, 4) float32, gain and shift.
+    """
+    if out.numel() == 0:
+        return
+    with torch.cuda.device_of(out):  # Triton launches on the current device
+        _cut_kernel[(triton.cdiv(out.numel(), _BLOCK),)](
+            *(pictures, mean, where.int(), numbers, out),
+            *(out.numel(), pictures.shape[1], out.shape[1]),
+            turn_mean=turn_mean,
+            block=_BLOCK,
+            wide=max(out.numel(), pictures.numel()) > 2**31 - _BLOCK,
+        )
 
 
 @triton.jit

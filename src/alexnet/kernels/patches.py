@@ -1,4 +1,4 @@
-"""Patches of pictures as floating point, mirrored, minus the mean, scaled: one pass over memory, on a CPU."""
+"""Patches of pictures as floating point, turned, minus the mean, scaled: machine code for a CPU, Triton for a GPU."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
+from alexnet.kernels import gpu_kernels
 from alexnet.kernels.code import BYTE, BYTES, FLOAT, INT, LONG, LONGS, ParallelCode, compiled_once
 
 _PIXELS = 16  # at a time: 48 bytes become three full registers of float32
 _LANES = 3 * _PIXELS
 
 
-def can_cut(pictures: Tensor, crop: int) -> bool:
-    """Whether `cut` can take these pictures."""
-    return pictures.device.type == "cpu" and pictures.is_contiguous() and crop >= _PIXELS
+def can_cut(pictures: Tensor, crop: int, flips: Tensor, turn_mean: bool) -> bool:
+    """Whether `cut` can take these: contiguous, on a GPU with Triton, or on a CPU.
+
+    There not too small, nor transposed where the mean is not.
+    """
+    if not pictures.is_contiguous():
+        return False
+    if pictures.device.type == "cpu":
+        return crop >= _PIXELS and (turn_mean or not flips[:, 2].any())
+    return gpu_kernels("gpu_patches", pictures) is not None
 
 
 def cut(
@@ -24,7 +32,7 @@ def cut(
     mean: Tensor,
     places: Tensor,
     mean_places: Tensor,
-    mirrored: Tensor,
+    flips: Tensor,
     gain: Tensor,
     shift: Tensor,
     *,
@@ -35,17 +43,24 @@ def cut(
     """A patch of each picture: (N, S, S, 3) uint8 → (N, crop, crop, 3) `dtype`, `gain · (patch − mean) + shift`.
 
     mean: (S, S, 3) float32. places, mean_places: (N, 2) int64, top and left of the patches cut from the pictures and
-    the mean. mirrored: (N, 2) bool, across and down; with `turn_mean` the mean's patch is mirrored like the picture's.
-    gain: (N,), shift: (N, 3) float32. dtype: float32 or bfloat16.
+    the mean. flips: (N, 3) bool, mirrored across, down, then transposed; with `turn_mean` the mean's patch like the
+    picture's. gain: (N,), shift: (N, 3) float32. dtype: float32 or bfloat16. All on one device, and such as `can_cut`
+    takes.
     """
     count, size = pictures.shape[:2]
-    where = torch.cat([places, mean_places, mirrored.long()], 1).contiguous()
-    numbers = torch.cat([gain[:, None].expand(-1, _LANES), shift.repeat(1, _PIXELS)], 1).float().contiguous()
+    where = torch.cat([places, mean_places, flips.long()], 1).contiguous()
     mean = mean.float().contiguous()
-    out = torch.empty(count, crop, crop, 3, dtype=dtype)
+    out = torch.empty(count, crop, crop, 3, dtype=dtype, device=pictures.device)
+    if on_gpu := gpu_kernels("gpu_patches", pictures):
+        on_gpu.cut(pictures, mean, where, torch.cat([gain[:, None], shift], 1).float().contiguous(), out, turn_mean)
+        return out
+    numbers = torch.cat([gain[:, None].expand(-1, _LANES), shift.repeat(1, _PIXELS)], 1).float().contiguous()
     function = _cutter(turn_mean, dtype == torch.bfloat16)
     addresses = (tensor.data_ptr() for tensor in (pictures, mean, out, where, numbers))
     function(count * crop, torch.get_num_threads(), *addresses, size, crop)
+    transposed = flips[:, 2]
+    if transposed.any():
+        out[transposed] = out[transposed].transpose(1, 2)
     return out
 
 
@@ -66,7 +81,7 @@ def _cutter(turn_mean: bool, half: bool) -> Any:
     with code.pieces() as piece:
         image, row = b.sdiv(piece, crop), b.srem(piece, crop)
         top, left, mean_top, mean_left, across, down = (
-            b.load(code.at(where, b.add(b.mul(image, LONG(6)), LONG(field)))) for field in range(6)
+            b.load(code.at(where, b.add(b.mul(image, LONG(7)), LONG(field)))) for field in range(6)
         )
         last_row = b.sub(b.sub(crop, LONG(1)), row)
         turned_row = b.select(b.icmp_signed("!=", down, LONG(0)), last_row, row)

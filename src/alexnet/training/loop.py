@@ -138,7 +138,7 @@ class Training:
         batch = next(training_batches(self.training, 256, self.recipe.seed, epoch=1))
         inputs = augment(
             batch.pictures,
-            dataclasses.replace(self.preprocess, mean=self.preprocess.mean.cpu()),
+            self.preprocess,
             self.colour,
             self.recipe,
             torch.Generator().manual_seed(pictures_seed),

@@ -71,7 +71,7 @@ class Preprocess:
         """(N, crop, crop, 3)"""
         turn_mean, middle = not self.mean_of_centre, (self.size - self.crop) // 2
         mean, places, flips, gain, shift = (
-            tensor.to(pictures.device, non_blocking=True) for tensor in (self.mean, *drawn)
+            tensor.to(pictures.device, non_blocking=pictures.is_cuda) for tensor in (self.mean, *drawn)
         )
         mean_places = places if turn_mean else torch.full_like(places, middle)
         if can_cut(pictures, self.crop, flips, turn_mean):

@@ -53,6 +53,14 @@ def test_wrong_words_end_in_one_line(words, message, capsys) -> None:
     assert len(error.splitlines()) == 1
 
 
+def test_a_photograph_that_can_not_be_read_is_named_at_once(tmp_path, capsys) -> None:
+    good, bad = photographs(tmp_path, 2)
+    bad.write_bytes(bad.read_bytes()[:3000])
+    assert main(["bench", "--only", "prepare", "--pictures", str(good.parents[1])]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"alexnet: {bad} can't be read: truncated; take it out of {good.parents[1]}"
+
+
 def test_ratios_are_of_a_round_and_the_median_of_them_counts() -> None:
     row = compared("a", "b", [1.0, 2.0, 4.0], [3.0, 4.0, 4.0], 1.5)
     assert (row.ratio, row.spread) == (2.0, (1.0, 3.0))

@@ -23,7 +23,7 @@ from alexnet.bench.peers import common_loader, photographs
 from alexnet.bench.timing import Comparison, compared
 from alexnet.data.augment import Colour, Preprocess, augment
 from alexnet.data.dataset import SHARD_ROWS, PreparedDataset
-from alexnet.data.decode import decode
+from alexnet.data.decode import UnreadablePictureError, decode
 from alexnet.data.loader import training_batches
 from alexnet.data.pixels import rgb_products
 from alexnet.data.prepare import prepare
@@ -183,6 +183,11 @@ def _files(folder: Path, pictures: Path | None, count: int) -> list[Path]:
     found = sorted(path for path in pictures.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg")) if pictures else []
     if pictures and not found:
         raise UsageError(f"no JPEG files in {pictures}")
+    for file in found[:count]:
+        try:
+            decode(file.read_bytes())
+        except UnreadablePictureError as error:
+            raise UsageError(f"{file} can't be read: {error}; take it out of {pictures}") from None
     return list(itertools.islice(itertools.cycle(found or photographs(folder / "made", 256)), count))
 
 

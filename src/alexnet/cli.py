@@ -265,8 +265,10 @@ def reproduce(options: argparse.Namespace) -> None:
     words += [word for folder in options.data for word in ("--data", Path(folder).name)]
     words += [word for name in options.only for word in ("--only", name)]
     words += ["--variant", options.variant] if options.variant else []
+    words += ["--init", Path(options.init).name] if options.init else []
     words += [f"--{name}" for name in ("quick", "full") if getattr(options, name)]
-    given = {name: value for name in ("data", "only", "variant", "quick", "full") if (value := getattr(options, name))}
+    takes = ("data", "only", "variant", "init", "quick", "full")
+    given = {name: value for name in takes if (value := getattr(options, name))}
     function = experiment.function()
     unknown = given.keys() - signature(function).parameters.keys()
     if unknown:
@@ -517,6 +519,7 @@ def _add_demo(verbs: Any) -> None:
         metavar="NAME",
         help="imagenet: the network, paper or released-2012, and -half, -no-norm or -six-conv of it (default: paper)",
     )
+    verb.add_argument("--init", metavar="WEIGHTS", help="transfer: what to start from beside the starter, as in train")
     verb.add_argument("--results", metavar="FILE", help="the JSON to write (default: docs/results/EXPERIMENT.json)")
     verb.set_defaults(run=reproduce)
 

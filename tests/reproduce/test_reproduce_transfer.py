@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from alexnet.data.dataset import PreparedDataset
 from alexnet.data.prepare import prepare
 from alexnet.reproduce import transfer
 from alexnet.reproduce.transfer import WAYS, Arm, _arms, _drawn, _summary
+from alexnet.weights.importing import STARTER_FILE
 
 
 @pytest.fixture(scope="module")
@@ -58,5 +60,31 @@ def test_a_probe_that_was_stopped_is_made_again(dataset, tmp_path: Path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(transfer, "probe", stopped)
         with pytest.raises(KeyboardInterrupt):
-            transfer._measure(arm, dataset, tmp_path)
-    assert transfer._measure(arm, dataset, tmp_path)["accuracy"] > 0.5
+            transfer._measure(arm, dataset, tmp_path, "starter")
+    assert transfer._measure(arm, dataset, tmp_path, "starter")["accuracy"] > 0.5
+
+
+def test_other_weights_are_two_ways_more_and_named_in_the_results(striped_folder, tmp_path: Path, command, monkeypatch):
+    monkeypatch.setattr(transfer.solar, "write_source", lambda _: striped_folder(3, 24, splits=("train", "test")))
+    weights = tmp_path / "Other One.safetensors"
+    weights.write_bytes(STARTER_FILE.read_bytes())
+    results = tmp_path / "transfer.json"
+    words = ("reproduce", "transfer", "--seeds", 0, "--out", tmp_path / "out", "--results", results)
+    done = command(*words, "--init", weights, "--only", "solar/all/other-one-probe", "--only", "solar/all/probe")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(results.read_text())
+    assert report["init"]["name"] == "other-one"
+    assert report["init"]["layers"].split() == [f"{kind}{n}" for kind in ("batch", "conv") for n in range(1, 6)]
+    assert len(report["init"]["checksum"]) == 64
+    assert report["command"].endswith("--init Other One.safetensors")
+    arms = report["arms"]
+    assert arms.keys() == {"solar/all/other-one-probe/0", "solar/all/probe/0"}
+    assert arms["solar/all/other-one-probe/0"]["accuracy"] == arms["solar/all/probe/0"]["accuracy"]
+
+    weights.rename(tmp_path / "starter.safetensors")
+    done = command(*words, "--init", tmp_path / "starter.safetensors")
+    assert done.returncode == 2
+    assert "starter is one of scratch, probe, starter: give the file another name" in done.stderr
+    done = command(*words, "--init", "nowhere.pth")
+    assert done.returncode == 1
+    assert "nowhere.pth can't be read: No such file or directory" in done.stderr

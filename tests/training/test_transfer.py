@@ -22,6 +22,7 @@ from alexnet.training.health import worse_than_known
 from alexnet.training.train import begin
 from alexnet.training.transfer import folded, layers_above, take_over
 from alexnet.weights.foreign import Foreign
+from alexnet.weights.torchvision import LAYERS
 
 CONVOLUTIONS = ["conv1", "conv2", "conv3", "conv4", "conv5"]
 QUICK = ("--recipe", "paper", "--crop", "64", "--epochs", "1", "--batch-size", "8", "--precision", "float32")
@@ -119,6 +120,31 @@ def test_train_from_a_run_says_what_it_takes_and_what_is_known(tmp_path: Path, s
     assert known["layer"] == "fc7"
     assert (known["measured"], known["split"], known["majority"]) == (24, "val", 0.5)
     assert 0 <= known["accuracy"] <= 1
+
+
+def test_convolutions_under_torchvisions_names_are_started_from_and_are_no_network_to_import(
+    tmp_path: Path, striped_data: Path, capsys
+):
+    """A backbone without a last layer, as others publish them."""
+    generator = torch.Generator().manual_seed(5)
+    names = {theirs: ours for theirs, ours in LAYERS.items() if ours in CONVOLUTIONS}
+    network = AlexNet("one-weird-trick", 2)
+    for theirs in names.values():
+        torch.nn.init.kaiming_normal_(network.get_submodule(theirs).weight, generator=generator)
+    state = {
+        f"{theirs}.{kind}": getattr(network.get_submodule(ours), kind).detach()
+        for theirs, ours in names.items()
+        for kind in ("weight", "bias")
+    }
+    file, run = tmp_path / "backbone.pth", tmp_path / "run"
+    torch.save(state, file)
+    assert main(["train", str(striped_data), "--out", str(run), "--init", str(file), *QUICK]) == 0
+    assert f"from {file}: conv1 to conv5; fc6 new: not there; fc7 new: not there" in capsys.readouterr().err
+    made = Run.open(run).config
+    assert (made.recipe.variant, made.start["layers"]) == ("one-weird-trick", CONVOLUTIONS)
+    assert main(["import", str(file), "--out", str(tmp_path / "imported")]) == 1
+    assert f"start from it, train DATA --init {file}" in capsys.readouterr().err
+    assert not (tmp_path / "imported").exists()
 
 
 def test_a_training_that_ends_below_what_was_known_is_told_so(tmp_path: Path, striped_data: Path, capsys):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,16 +19,21 @@ import numpy as np
 
 from alexnet import demo, solar
 from alexnet.data.dataset import PreparedDataset
-from alexnet.errors import AlexNetError
+from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.provenance import provenance, write_result
+from alexnet.recipe import STARTER
 from alexnet.reproduce.arms import measured, prepared, trained
+from alexnet.run import add_tensors
 from alexnet.training.probe import probe
 from alexnet.training.train import begin
+from alexnet.weights.importing import find_weights
 
 SIZES: tuple[int | None, ...] = (12, 100, 1000, None)
 """Training pictures; None for all."""
-WAYS = ("scratch", "probe", "starter")
+WAYS = {"scratch": "he", "probe": STARTER, "starter": STARTER}
+"""What an arm does, and the `init` it begins with: a network, or, where the name ends so, a linear probe."""
+PROBE = "probe"
 SOLAR = "solar"
 SIZE_OF_OTHERS = 64
 """Side to which other pictures than the solar cells are prepared: those of the published sets are no larger."""
@@ -48,22 +55,35 @@ class Arm:
 
 
 def reproduce(
-    work: Path, results: Path, seeds: Sequence[int], command: str, data: Sequence[str] = (), only: Sequence[str] = ()
+    work: Path,
+    results: Path,
+    seeds: Sequence[int],
+    command: str,
+    data: Sequence[str] = (),
+    only: Sequence[str] = (),
+    init: str | None = None,
 ) -> str:
     """Measure every arm, or those whose name begins with one of `only`, and write all that were ever measured there.
 
     The solar cells are always one set; `data` are others, sources with train and test or val that `prepare` takes.
-    Returns a line that says what came out.
+    `init`: other weights to start from beside the starter, as `train` takes them. Returns a line that says what came
+    out. Raises `UsageError` when those have a name that is taken.
     """
+    others = None
+    ways = dict(WAYS)
+    if init is not None:
+        others = _others(init)
+        ways |= {f"{others['name']}-{PROBE}": init, others["name"]: init}
     sets = {SOLAR: prepared(partial(solar.write_source, work / "cells.csv"), work / "data")}
     for folder in data:
         name = Path(folder).resolve().stem
         sets[name] = prepared(folder, work / name / "data", size=SIZE_OF_OTHERS)
-    for arm in _arms(sets, seeds):
+    arms = list(_arms(sets, seeds, ways))
+    for arm in arms:
         if (not only or any(arm.name.startswith(name) for name in only)) and not _kept(work, arm).exists():
             print(f"{arm.name}:", file=sys.stderr)
-            measured(_kept(work, arm), partial(_measure, arm, sets[arm.set], work))
-    found = {arm: json.loads(_kept(work, arm).read_text()) for arm in _arms(sets, seeds) if _kept(work, arm).exists()}
+            measured(_kept(work, arm), partial(_measure, arm, sets[arm.set], work, ways[arm.way]))
+    found = {arm: json.loads(_kept(work, arm).read_text()) for arm in arms if _kept(work, arm).exists()}
     if not found:
         raise AlexNetError(f"no arm's name begins with {' or '.join(only)}; they look like solar/100/starter/0")
     table = _summary(found)
@@ -71,6 +91,7 @@ def reproduce(
         "what": "accuracy on test pictures: a network from scratch, a linear classifier on the starter's conv5, and "
         "the network trained from the starter; so many training pictures, drawn evenly from all with the seed",
         "sets": {name: one.counts for name, one in sets.items()},
+        "init": others,
         "published_percent": {SOLAR: solar.PUBLISHED},
         "table": table,
         "arms": {arm.name: entry for arm, entry in found.items()},
@@ -83,29 +104,47 @@ def reproduce(
     )
 
 
-def _arms(sets: dict[str, PreparedDataset], seeds: Sequence[int]) -> Iterator[Arm]:
+def _others(init: str) -> dict[str, str]:
+    """What the weights that others trained are, and what a way from them is called: after the file or folder."""
+    name = re.sub("[^a-z0-9]+", "-", Path(init).stem.lower()).strip("-")
+    if name in WAYS:
+        raise UsageError(f"--init {init}: {name} is one of {', '.join(WAYS)}: give the file another name")
+    weights = find_weights(init)
+    digest = hashlib.sha256()
+    add_tensors(digest, weights.weights)
+    layers = dict.fromkeys(array.partition(".")[0] for array in weights.weights)
+    return {
+        "name": name,
+        "format": weights.format,
+        "variant": weights.variant,
+        "layers": " ".join(layers),
+        "checksum": digest.hexdigest(),
+    }
+
+
+def _arms(sets: dict[str, PreparedDataset], seeds: Sequence[int], ways: Iterable[str] = WAYS) -> Iterator[Arm]:
     """The cheap ones first; none whose pictures would be fewer than two of each class, or all of them."""
     for pictures in SIZES:
         for name, dataset in sets.items():
             if pictures is None or 2 * len(dataset.classes) <= pictures < len(dataset.split("train")):
                 for seed in seeds:
-                    yield from (Arm(name, pictures, way, seed) for way in WAYS)
+                    yield from (Arm(name, pictures, way, seed) for way in ways)
 
 
 def _kept(work: Path, arm: Arm) -> Path:
     return work / f"{arm.name.replace('/', '-')}.json"
 
 
-def _measure(arm: Arm, dataset: PreparedDataset, work: Path) -> dict[str, Any]:
+def _measure(arm: Arm, dataset: PreparedDataset, work: Path, init: str) -> dict[str, Any]:
     changes = demo.CHANGES if arm.set == SOLAR else {}
     data = dataset.path if arm.pictures is None else _drawn(dataset, arm, work)
     run = work / "runs" / arm.name
     start = time.monotonic()
     seen = dataset.measured_on or "val"
-    if arm.way == "probe":
+    if arm.way.endswith(PROBE):
         begun = run.with_name(f"{arm.seed}-probe")
         shutil.rmtree(begun, ignore_errors=True)  # of one that was stopped: nothing is ever trained in it
-        training = begin(data, begun, seed=arm.seed, init="starter", **changes)
+        training = begin(data, begun, seed=arm.seed, init=init, **changes)
         network, preprocess = training.network.eval(), training.preprocess
         found = probe(
             network, preprocess, training.training, dataset.split(seen), "conv5", training.dtype, pictures=None
@@ -113,7 +152,6 @@ def _measure(arm: Arm, dataset: PreparedDataset, work: Path) -> dict[str, Any]:
         if found is None:
             raise AlexNetError(f"{arm.name}: a class has one picture of those drawn, and a linear classifier needs two")
         return {"accuracy": found.accuracy, "seconds": time.monotonic() - start}
-    init = {"scratch": "he", "starter": "starter"}[arm.way]
     trained(data, run, seed=arm.seed, init=init, **changes)
     seconds = time.monotonic() - start
     result = evaluate(run, dataset, split=seen, views=10 if arm.set == SOLAR else 1, precision="auto")

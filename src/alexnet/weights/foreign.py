@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -74,11 +74,12 @@ def require_arrays(
     *,
     classes: int | None = None,
     switches: Mapping[str, str] | None = None,
+    layers: Collection[str] | None = None,
 ) -> None:
     """Raise an `AlexNetError` that names the arrays of the wrong shape, unknown and missing, up to three of each.
 
     `weights`: under our names. `classes`: by default as many as there are biases in the last layer. `claim`: what is
-    refuted. `names`: ours → what the file calls them.
+    refuted. `names`: ours → what the file calls them. `layers`: those that there must be, by default all.
     """
     if classes is None:
         last = weights.get("logits.bias")
@@ -91,7 +92,11 @@ def require_arrays(
         if name in weights and weights[name].shape != array.shape
     ]
     unknown = [f"{names.get(name, name)} is unknown" for name in weights if name not in expected]
-    missing = [f"{names.get(name, name)} is missing" for name in expected if name not in weights]
+    missing = [
+        f"{names.get(name, name)} is missing"
+        for name in expected
+        if name not in weights and (layers is None or name.partition(".")[0] in layers)
+    ]
     problems = [*other[:3], *unknown[:3], *missing[:3]]
     more = len(other) + len(unknown) + len(missing) - len(problems)
     if problems:

@@ -74,6 +74,8 @@ def import_weights(
         raise UsageError(f"{name} ({found.format}) has its own mean: --mean is for Caffe's and cuda-convnet's weights")
     if classes is not None:
         found = _renamed(found, _class_names(Path(classes)))
+    if found.config is None and not any(layer.startswith("logits.") for layer in found.weights):
+        raise AlexNetError(f"{name} has no last layer, so it knows no classes: start from it, train DATA --init {name}")
     config, image = _config(found, name)
     require_arrays(
         found.weights,

@@ -27,6 +27,7 @@ LAYERS = {
     "classifier.4": "fc7",
     "classifier.6": "logits",
 }
+HEAD = "classifier."
 
 
 def read_torchvision(file: Path) -> Foreign:
@@ -61,15 +62,19 @@ def torchvision_network(state: Mapping[str, Tensor], file: str) -> Foreign:
 def from_torchvision(state: Mapping[str, Tensor], file: str = "these") -> dict[str, Tensor]:
     """The weights of a torchvision `alexnet` under the names of `AlexNet("one-weird-trick", num_classes)`.
 
-    `state`: its `state_dict()`; the number of classes is that of `classifier.6.bias`. No value is changed: the network
+    `state`: its `state_dict()`; the number of classes is that of `classifier.6.bias`. Without any of `classifier.` its
+    convolutions, which is what others' backbones are. No value is changed: the network
     expects what torchvision's does, pixels of 0 to 1 minus the mean colour, divided by the deviation of each colour.
     Raises `AlexNetError` naming the arrays that are missing, unknown or of the wrong shape.
     """
-    names = {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in LAYERS.items() for kind in ("weight", "bias")}
+    whole = any(name.startswith(HEAD) for name in state)
+    layers = {theirs: ours for theirs, ours in LAYERS.items() if whole or not theirs.startswith(HEAD)}
+    names = {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in layers.items() for kind in ("weight", "bias")}
     require_arrays(
         {names.get(name, name): array for name, array in state.items()},
         VARIANT,
         f"{file} are not the weights of torchvision's alexnet",
         {ours: theirs for theirs, ours in names.items()},
+        layers=layers.values(),
     )
     return {ours: state[name] for name, ours in names.items()}

@@ -170,7 +170,7 @@ def test_what_is_fetched_must_have_the_checksum_in_its_name(tmp_path: Path) -> N
     assert good.read_bytes() == content
     with pytest.raises(AlexNetError, match="can't be fetched: invalid hash value"):
         fetch((tmp_path / "there" / "alexnet-00000000.pth").as_uri(), tmp_path / "here")
-    with pytest.raises(AlexNetError, match=r"can't be fetched: .*No such file"):
+    with pytest.raises(AlexNetError, match=r"can't be fetched: .*No such file.*; bring the file here"):
         fetch((tmp_path / "there" / "alexnet-11111111.pth").as_uri(), tmp_path / "here")
 
 

@@ -218,7 +218,7 @@ def fetch(address: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(address, str(folder / name), hash_prefix=digits, progress=sys.stderr.isatty())
     except (OSError, ValueError, RuntimeError) as error:  # no network, no such file; another checksum
-        raise AlexNetError(f"{address} can't be fetched: {error}") from None
+        raise AlexNetError(f"{address} can't be fetched: {error}; bring the file here and give its path") from None
     return folder / name
 
 

@@ -84,7 +84,10 @@ def test_other_weights_are_two_ways_more_and_named_in_the_results(striped_folder
     weights.rename(tmp_path / "starter.safetensors")
     done = command(*words, "--init", tmp_path / "starter.safetensors")
     assert done.returncode == 2
-    assert "starter is one of scratch, probe, starter: give the file another name" in done.stderr
+    assert "a way called starter is there already: give the file another name" in done.stderr
     done = command(*words, "--init", "nowhere.pth")
     assert done.returncode == 1
     assert "nowhere.pth can't be read: No such file or directory" in done.stderr
+    done = command("reproduce", "transfer", "--out", tmp_path / "out2", "--data", tmp_path / "nowhere")
+    assert done.returncode == 1
+    assert not (tmp_path / "out2").exists()

@@ -69,15 +69,14 @@ def reproduce(
     `init`: other weights to start from beside the starter, as `train` takes them. Returns a line that says what came
     out. Raises `UsageError` when those have a name that is taken.
     """
-    others = None
+    weights = None
     ways = dict(WAYS)
     if init is not None:
-        others = _others(init)
-        ways |= {f"{others['name']}-{PROBE}": init, others["name"]: init}
-    sets = {SOLAR: prepared(partial(solar.write_source, work / "cells.csv"), work / "data")}
-    for folder in data:
-        name = Path(folder).resolve().stem
-        sets[name] = prepared(folder, work / name / "data", size=SIZE_OF_OTHERS)
+        weights = _weights(init)
+        ways |= {f"{weights['name']}-{PROBE}": init, weights["name"]: init}
+    names = {Path(source).resolve().stem: source for source in data}
+    others = {name: prepared(source, work / name / "data", size=SIZE_OF_OTHERS) for name, source in names.items()}
+    sets = {SOLAR: prepared(partial(solar.write_source, work / "cells.csv"), work / "data"), **others}
     arms = list(_arms(sets, seeds, ways))
     for arm in arms:
         if (not only or any(arm.name.startswith(name) for name in only)) and not _kept(work, arm).exists():
@@ -91,7 +90,7 @@ def reproduce(
         "what": "accuracy on test pictures: a network from scratch, a linear classifier on the starter's conv5, and "
         "the network trained from the starter; so many training pictures, drawn evenly from all with the seed",
         "sets": {name: one.counts for name, one in sets.items()},
-        "init": others,
+        "init": weights,
         "published_percent": {SOLAR: solar.PUBLISHED},
         "table": table,
         "arms": {arm.name: entry for arm, entry in found.items()},
@@ -104,19 +103,19 @@ def reproduce(
     )
 
 
-def _others(init: str) -> dict[str, str]:
+def _weights(init: str) -> dict[str, str]:
     """What the weights that others trained are, and what a way from them is called: after the file or folder."""
     name = re.sub("[^a-z0-9]+", "-", Path(init).stem.lower()).strip("-")
-    if name in WAYS:
-        raise UsageError(f"--init {init}: {name} is one of {', '.join(WAYS)}: give the file another name")
-    weights = find_weights(init)
+    if name in WAYS or name.endswith(PROBE):
+        raise UsageError(f"--init {init}: a way called {name} is there already: give the file another name")
+    found = find_weights(init)
     digest = hashlib.sha256()
-    add_tensors(digest, weights.weights)
-    layers = dict.fromkeys(array.partition(".")[0] for array in weights.weights)
+    add_tensors(digest, found.weights)
+    layers = dict.fromkeys(array.partition(".")[0] for array in found.weights)
     return {
         "name": name,
-        "format": weights.format,
-        "variant": weights.variant,
+        "format": found.format,
+        "variant": found.variant,
         "layers": " ".join(layers),
         "checksum": digest.hexdigest(),
     }

@@ -11,6 +11,7 @@ import pytest
 from alexnet.data.dataset import PreparedDataset
 from alexnet.data.prepare import prepare
 from alexnet.reproduce import transfer
+from alexnet.reproduce.arms import trained
 from alexnet.reproduce.transfer import WAYS, Arm, _arms, _drawn, _summary
 from alexnet.weights.importing import STARTER_FILE
 
@@ -64,6 +65,14 @@ def test_a_probe_that_was_stopped_is_made_again(dataset, tmp_path: Path, monkeyp
     assert transfer._measure(arm, dataset, tmp_path, "starter")["accuracy"] > 0.5
 
 
+def test_the_time_before_a_stop_counts(dataset, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(transfer.demo, "CHANGES", {"epochs": 1, "crop": 64, "batch_size": 24})
+    arm = Arm(transfer.SOLAR, None, "scratch", 0)
+    run = trained(dataset.path, transfer._run(tmp_path, arm), seed=0, init="he", **transfer.demo.CHANGES)
+    (epoch,) = run.metrics("epoch")
+    assert transfer._measure(arm, dataset, tmp_path, "he")["seconds"] > epoch["seconds"] > 0.1
+
+
 def test_other_weights_are_two_ways_more_and_named_in_the_results(striped_folder, tmp_path: Path, command, monkeypatch):
     monkeypatch.setattr(transfer.solar, "write_source", lambda _: striped_folder(3, 24, splits=("train", "test")))
     weights = tmp_path / "Other One.safetensors"
@@ -77,6 +86,7 @@ def test_other_weights_are_two_ways_more_and_named_in_the_results(striped_folder
     assert report["init"]["layers"].split() == [f"{kind}{n}" for kind in ("batch", "conv") for n in range(1, 6)]
     assert len(report["init"]["checksum"]) == 64
     assert report["command"].endswith("--init Other One.safetensors")
+    assert not list((tmp_path / "out" / "runs").rglob("*.*"))
     arms = report["arms"]
     assert arms.keys() == {"solar/all/other-one-probe/0", "solar/all/probe/0"}
     assert arms["solar/all/other-one-probe/0"]["accuracy"] == arms["solar/all/probe/0"]["accuracy"]

@@ -24,7 +24,7 @@ from alexnet.evaluation.evaluate import evaluate
 from alexnet.provenance import provenance, write_result
 from alexnet.recipe import STARTER
 from alexnet.reproduce.arms import measured, prepared, trained
-from alexnet.run import add_tensors
+from alexnet.run import Run, add_tensors, is_free
 from alexnet.training.probe import probe
 from alexnet.training.train import begin
 from alexnet.weights.importing import find_weights
@@ -82,6 +82,7 @@ def reproduce(
         if (not only or any(arm.name.startswith(name) for name in only)) and not _kept(work, arm).exists():
             print(f"{arm.name}:", file=sys.stderr)
             measured(_kept(work, arm), partial(_measure, arm, sets[arm.set], work, ways[arm.way]))
+            shutil.rmtree(_run(work, arm))  # half a gigabyte, and there are a hundred arms
     found = {arm: json.loads(_kept(work, arm).read_text()) for arm in arms if _kept(work, arm).exists()}
     if not found:
         raise AlexNetError(f"no arm's name begins with {' or '.join(only)}; they look like solar/100/starter/0")
@@ -134,16 +135,19 @@ def _kept(work: Path, arm: Arm) -> Path:
     return work / f"{arm.name.replace('/', '-')}.json"
 
 
+def _run(work: Path, arm: Arm) -> Path:
+    return work / "runs" / arm.name
+
+
 def _measure(arm: Arm, dataset: PreparedDataset, work: Path, init: str) -> dict[str, Any]:
     changes = demo.CHANGES if arm.set == SOLAR else {}
     data = dataset.path if arm.pictures is None else _drawn(dataset, arm, work)
-    run = work / "runs" / arm.name
+    run = _run(work, arm)
     start = time.monotonic()
     seen = dataset.measured_on or "val"
     if arm.way.endswith(PROBE):
-        begun = run.with_name(f"{arm.seed}-probe")
-        shutil.rmtree(begun, ignore_errors=True)  # of one that was stopped: nothing is ever trained in it
-        training = begin(data, begun, seed=arm.seed, init=init, **changes)
+        shutil.rmtree(run, ignore_errors=True)  # of one that was stopped: nothing is ever trained in it
+        training = begin(data, run, seed=arm.seed, init=init, **changes)
         network, preprocess = training.network.eval(), training.preprocess
         found = probe(
             network, preprocess, training.training, dataset.split(seen), "conv5", training.dtype, pictures=None
@@ -151,8 +155,9 @@ def _measure(arm: Arm, dataset: PreparedDataset, work: Path, init: str) -> dict[
         if found is None:
             raise AlexNetError(f"{arm.name}: a class has one picture of those drawn, and a linear classifier needs two")
         return {"accuracy": found.accuracy, "seconds": time.monotonic() - start}
+    before = 0.0 if is_free(run) else sum(epoch["seconds"] for epoch in Run.open(run).metrics("epoch"))
     trained(data, run, seed=arm.seed, init=init, **changes)
-    seconds = time.monotonic() - start
+    seconds = before + time.monotonic() - start
     result = evaluate(run, dataset, split=seen, views=10 if arm.set == SOLAR else 1, precision="auto")
     return {"accuracy": result.top1, "seconds": seconds}
 

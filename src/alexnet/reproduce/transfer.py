@@ -89,7 +89,8 @@ def reproduce(
     table = _summary(found)
     report = {
         "what": "accuracy on test pictures: a network from scratch, a linear classifier on the starter's conv5, and "
-        "the network trained from the starter; so many training pictures, drawn evenly from all with the seed",
+        "the network trained from the starter; the same two from the weights of `init`, under its name; "
+        "so many training pictures, drawn evenly from all with the seed",
         "sets": {name: one.counts for name, one in sets.items()},
         "init": weights,
         "published_percent": {SOLAR: solar.PUBLISHED},

@@ -228,6 +228,13 @@ def add_tensors(digest: hashlib._Hash, tensors: Mapping[str, Tensor]) -> None:
         digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
 
 
+def checksum_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of named tensors."""
+    digest = hashlib.sha256()
+    add_tensors(digest, tensors)
+    return digest.hexdigest()
+
+
 def is_free(path: str | os.PathLike[str]) -> bool:
     """Whether a run may be made there: nothing yet, or only what a run killed at its very start leaves behind."""
     folder = Path(path)

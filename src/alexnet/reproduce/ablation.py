@@ -15,7 +15,7 @@ from alexnet.errors import AlexNetError
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.provenance import provenance, write_result
 from alexnet.recipe import recipes
-from alexnet.reproduce.arms import compared, measured, spread, trained, write_with_figure
+from alexnet.reproduce.arms import compared, is_asked, measured, spread, trained, write_with_figure
 from alexnet.reproduce.catalogue import set_name
 from alexnet.reproduce.photographs import SOLAR, photographs
 from alexnet.show.style import BLUE, INK, ORANGE, Figure, drawn, new
@@ -130,7 +130,7 @@ def reproduce(
     """
     dataset = photographs(work, data, quick)
     arms = list(_arms(dataset, seeds, quick))
-    chosen = [arm for arm in arms if not only or any(arm.name.startswith(name) for name in only)]
+    chosen = [arm for arm in arms if is_asked(arm.name, only)]
     write = partial(_write, arms=arms, results=results, command=command, name=set_name(data) or SOLAR)
     for arm in chosen:
         if not arm.file.exists():

@@ -49,6 +49,11 @@ def trained(data: Path, run: Path, **how: Any) -> Run:
     return train(data, run, resume=True)
 
 
+def is_asked(name: str, only: Sequence[str]) -> bool:
+    """Whether the name of an arm begins with one of `only`, or all are asked for."""
+    return not only or name.startswith(tuple(only))
+
+
 def measured(file: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What `measure` returns, and on which machine and day: measured once, and kept as JSON."""
     if not file.exists():

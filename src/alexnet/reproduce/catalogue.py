@@ -83,7 +83,12 @@ class Experiment:
 
 def set_name(data: Sequence[str]) -> str | None:
     """What the pictures of `--data` are called in the name of a file; None without."""
-    return re.sub("[^a-z0-9]+", "-", Path(data[0]).resolve().stem.lower()).strip("-") if data else None
+    return name_of(data[0]) if data else None
+
+
+def name_of(source: str) -> str:
+    """What a file, a folder or weights are called in names: lower case, digits and hyphens."""
+    return re.sub("[^a-z0-9]+", "-", Path(source).resolve().stem.lower()).strip("-")
 
 
 CIFAR = "cifar-out"  # one copy of the pictures, and arms in common

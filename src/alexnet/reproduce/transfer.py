@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import shutil
 import statistics
 import sys
@@ -23,8 +21,9 @@ from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.provenance import provenance, write_result
 from alexnet.recipe import STARTER
-from alexnet.reproduce.arms import measured, prepared, trained
-from alexnet.run import Run, add_tensors, is_free
+from alexnet.reproduce.arms import is_asked, measured, prepared, trained
+from alexnet.reproduce.catalogue import name_of
+from alexnet.run import Run, checksum_of, is_free
 from alexnet.training.probe import probe
 from alexnet.training.train import begin
 from alexnet.weights.importing import find_weights
@@ -79,7 +78,7 @@ def reproduce(
     sets = {SOLAR: prepared(partial(solar.write_source, work / "cells.csv"), work / "data"), **others}
     arms = list(_arms(sets, seeds, ways))
     for arm in arms:
-        if (not only or any(arm.name.startswith(name) for name in only)) and not _kept(work, arm).exists():
+        if is_asked(arm.name, only) and not _kept(work, arm).exists():
             print(f"{arm.name}:", file=sys.stderr)
             measured(_kept(work, arm), partial(_measure, arm, sets[arm.set], work, ways[arm.way]))
             shutil.rmtree(_run(work, arm))  # half a gigabyte, and there are a hundred arms
@@ -107,19 +106,17 @@ def reproduce(
 
 def _weights(init: str) -> dict[str, str]:
     """What the weights that others trained are, and what a way from them is called: after the file or folder."""
-    name = re.sub("[^a-z0-9]+", "-", Path(init).stem.lower()).strip("-")
+    name = name_of(init)
     if name in WAYS or name.endswith(PROBE):
         raise UsageError(f"--init {init}: a way called {name} is there already: give the file another name")
     found = find_weights(init)
-    digest = hashlib.sha256()
-    add_tensors(digest, found.weights)
     layers = dict.fromkeys(array.partition(".")[0] for array in found.weights)
     return {
         "name": name,
         "format": found.format,
         "variant": found.variant,
         "layers": " ".join(layers),
-        "checksum": digest.hexdigest(),
+        "checksum": checksum_of(found.weights),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from alexnet.errors import AlexNetError, UsageError
 from alexnet.model import SWITCHES, AlexNet, Weighted
 from alexnet.recipe import IMAGENET, INITIALIZATIONS, STARTER
-from alexnet.run import Config, add_tensors
+from alexnet.run import Config, checksum_of
 from alexnet.weights.foreign import Foreign, shape_words
 from alexnet.weights.importing import find_weights
 
@@ -36,9 +35,7 @@ class Start:
 
     def checksum(self) -> str:
         """SHA-256 of the weights taken over."""
-        digest = hashlib.sha256()
-        add_tensors(digest, self.weights)
-        return digest.hexdigest()
+        return checksum_of(self.weights)
 
     def words(self) -> str:
         """One line for people."""

@@ -64,6 +64,18 @@ def test_the_demo_shows_what_was_measured_and_goes_on_to_train_from_scratch_besi
     assert starts[1] is None
 
 
+def test_a_place_that_can_not_be_is_named_before_anything_is_done(command, tmp_path):
+    file = tmp_path / "photograph.jpg"
+    file.write_bytes(b"mine")
+    done = command("demo", "--out", file)
+    assert (done.returncode, done.stderr) == (1, f"alexnet: {file}: File exists; --debug shows for what\n")
+    assert file.read_bytes() == b"mine"
+    done = command("demo", "--out", tmp_path / "out", "--picture", tmp_path / "nowhere" / "x.svg")
+    assert done.returncode == 1
+    assert done.stderr == f"alexnet: {tmp_path}/nowhere/x.svg can't be written: there is no folder {tmp_path}/nowhere\n"
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_number_measured_before_is_the_mean_in_the_results():
     report = json.loads((Path(__file__).parents[1] / "docs" / "results" / "solar.json").read_text())
     assert round(100 * report["mean"], 2) == solar.FROM_SCRATCH

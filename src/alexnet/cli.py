@@ -765,6 +765,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as error:  # a file where a folder should be, a folder that may not be written to
+        if options.debug or error.filename is None:
+            raise
+        print(f"alexnet: {error.filename}: {error.strerror}; --debug shows for what", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from rich.table import Table
 from alexnet import solar
 from alexnet.classifier import Classifier
 from alexnet.data.dataset import PreparedDataset
-from alexnet.evaluation.evaluate import Evaluation, evaluate
+from alexnet.evaluation.evaluate import Evaluation, check_can_write, evaluate
 from alexnet.files import write_whole
 from alexnet.reproduce.arms import prepared, trained
 
@@ -37,8 +37,10 @@ def demo(
 
     Run again it goes on where it was stopped, and when all is done shows the result again. `scratch` also trains
     without the starter features, which else is a number measured before. `picture` names an SVG file to draw the tables
-    to. Returns what was measured of the network from the starter.
+    to. Returns what was measured of the network from the starter. Raises `AlexNetError` where that can't be written.
     """
+    if picture is not None:
+        check_can_write(picture)
     from alexnet.show.report import show  # now: what it needs and lacks must not be said after a quarter of an hour
 
     folder = Path(out)

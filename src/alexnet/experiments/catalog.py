@@ -205,6 +205,7 @@ _ALL = (
         "ensemble",
         "one, three and five of these networks averaged (6, table 2)",
         (Claim("what averaging five takes away", -0.026, "networks.5.difference", "points"),),
+        module="averaged_networks",
         folder=ABLATION,
         quick_seeds=3,
         of_any_set=True,
@@ -213,6 +214,7 @@ _ALL = (
         "views",
         "one view of each image against ten, by the same networks (4.1)",
         (Claim("what ten views take away", -0.015, "difference.mean", "points"),),
+        module="ten_views",
         folder=ABLATION,
         quick_seeds=3,
         of_any_set=True,
@@ -237,7 +239,9 @@ _ALL = (
         *((), (0,), "solar", {"precision": "float32"}),
     ),
     Experiment(
-        "small", "does the loss fall in the first tenth of a run, on 12, 200, 2,000 and 95 : 5 unbalanced images?"
+        "small",
+        "does the loss fall in the first tenth of a run, on 12, 200, 2,000 and 95 : 5 unbalanced images?",
+        module="small_sets",
     ),
     Experiment(
         "starter", "the features that the package comes with, from Tiny ImageNet (--data tiny-imagenet-200)", (), (0,)

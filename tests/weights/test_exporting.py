@@ -66,7 +66,7 @@ def test_the_exported_program_gives_the_runs_probabilities(run: Path, tmp_path: 
     module = torch.export.load(folder / "model.pt2").module()
     found = probabilities(module(torch.from_numpy(images())).detach().numpy())
     np.testing.assert_allclose(found, Classifier.load(run).probabilities(images()), atol=1e-5)
-    with pytest.raises(AlexNetError, match=r"model\.pt2 is a program of torch\.export, to run and not to read"):
+    with pytest.raises(AlexNetError, match=r"model\.pt2 is a program of torch\.export, which can only be run"):
         import_weights(folder / "model.pt2", tmp_path / "again")
 
 

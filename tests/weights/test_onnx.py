@@ -17,7 +17,8 @@ from alexnet.data.augmentation import Preprocess
 from alexnet.prediction.classifier import pixels_of
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Config
-from alexnet.weights.onnx import from_onnx, to_onnx
+from alexnet.weights.onnx_reader import from_onnx
+from alexnet.weights.onnx_writer import to_onnx
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")

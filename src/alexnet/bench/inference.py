@@ -64,7 +64,7 @@ def against_onnx_runtime(rounds: int) -> list[Comparison]:
     try:
         import onnxruntime
 
-        from alexnet.weights.onnx import to_onnx
+        from alexnet.weights.onnx_writer import to_onnx
     except ImportError:
         raise AlexNetError("the bench `inference` needs ONNX Runtime: pip install 'alexnet[onnx]'") from None
     network = AlexNet("paper").to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

@@ -118,7 +118,9 @@ def caffe_mean(file: Path | None) -> Tensor:
     if array.shape == (3,):
         return color_mean([float(value) for value in array[::-1]])
     if array.shape != (3, IMAGE_SIZE, IMAGE_SIZE):
-        raise AlexNetError(f"{file} is {shape_text(array.shape)}; a mean image is 3×{IMAGE_SIZE}×{IMAGE_SIZE}, or 3 numbers, as BGR")
+        raise AlexNetError(
+            f"{file} is {shape_text(array.shape)}; a mean image is 3×{IMAGE_SIZE}×{IMAGE_SIZE}, or 3 numbers, as BGR"
+        )
     return torch.from_numpy(np.ascontiguousarray(array[::-1].transpose(1, 2, 0), np.float32))
 
 
@@ -188,8 +190,12 @@ def _array(view: memoryview, file: Path) -> np.ndarray:
         if number in (1, 2, 3, 4) and kind == _VARINT:
             legacy[number - 1] = value
         elif number == 7 and kind == _BYTES:
-            shape = [side for field, wire_type, sides in _fields(value, file) if field == 1
-                     for side in _integers(sides, wire_type)]
+            shape = [
+                side
+                for field, wire_type, sides in _fields(value, file)
+                if field == 1
+                for side in _integers(sides, wire_type)
+            ]
         elif number in (5, 8):
             dtype = np.dtype("<f4" if number == 5 else "<f8")
             if len(value) % dtype.itemsize:

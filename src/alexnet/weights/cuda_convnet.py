@@ -248,7 +248,9 @@ def _metadata(file: Path | None, classes: int) -> tuple[Tensor, list[str] | None
     meta = load_arrays(_content(file), file)
     mean = array_of(meta.get("data_mean")) if isinstance(meta, dict) else None
     if mean is None or mean.size != 3 * IMAGE_SIZE * IMAGE_SIZE or mean.dtype.kind != "f":
-        raise AlexNetError(f"{file} has no data_mean of 3×{IMAGE_SIZE}×{IMAGE_SIZE} elements: give the batches.meta of the data")
+        raise AlexNetError(
+            f"{file} has no data_mean of 3×{IMAGE_SIZE}×{IMAGE_SIZE} elements: give the batches.meta of the data"
+        )
     image = np.ascontiguousarray(mean.reshape(3, IMAGE_SIZE, IMAGE_SIZE).transpose(1, 2, 0), np.float32)
     labels = meta.get("label_names")
     fits = isinstance(labels, list) and len(labels) == classes and len({str(name) for name in labels}) == classes

@@ -158,7 +158,7 @@ def _config_text(config: Config, indent: int | None = None) -> str:
 
 
 def _write_onnx(file: Path, network: AlexNet, preprocess: Preprocess, config: Config, inside: bool, int8: bool) -> None:
-    from alexnet.weights.onnx import to_onnx
+    from alexnet.weights.onnx_writer import to_onnx
 
     model = to_onnx(
         network,
@@ -220,9 +220,9 @@ def _difference(
     elif to == "torch-export":
         logits = torch.export.load(file).module()(given)
     else:
-        from alexnet.weights.importing import read_foreign
+        from alexnet.weights.importing import read_weights
 
-        found = read_foreign(file)
+        found = read_weights(file)
         again = Config.network(found.config) if found.config else network
         again.load_state_dict(found.weights)
         logits = again.eval()(preprocess.center(images))

@@ -100,7 +100,7 @@ class StoredTensor:
 
     def __init__(self, storage: _Storage, offset: int, shape: Any, stride: Any, dtype: torch.dtype) -> None:
         numbers = (offset, *shape, *stride)
-        if len(shape) != len(stride) or not all(isinstance(n, int) and 0 <= n for n in numbers):
+        if len(shape) != len(stride) or not all(isinstance(n, int) and n >= 0 for n in numbers):
             raise ValueError("a tensor with a shape that makes no sense")
         self.shape = tuple(shape)
         self._storage, self._offset, self._stride, self._dtype = storage, offset, tuple(stride), dtype
@@ -210,7 +210,9 @@ class _Unpickler(pickle.Unpickler):
         if kind != "storage" or not isinstance(storage_type, _StorageType) or not isinstance(count, int) or count < 0:
             raise ValueError("a reference to something other than a tensor's memory")
         if any(part is not None for part in view):
-            raise ValueError("a view of a storage, as torch wrote it before 0.4: load and save it with torch 1.6 or newer")
+            raise ValueError(
+                "a view of a storage, as torch wrote it before 0.4: load and save it with torch 1.6 or newer"
+            )
         dtype = storage_type.dtype
         return self.storages.setdefault(str(key), _Storage(self.file, dtype, count * dtype.itemsize))
 

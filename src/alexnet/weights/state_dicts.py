@@ -92,7 +92,9 @@ def find_state_dict(checkpoint: Mapping[Any, Any], file: str, key: str | None = 
         raise AlexNetError(f"{file} holds no state dict of an AlexNet: {_contents(checkpoint)}")
     if key is not None and key not in found:
         raise UsageError(f"{file} has no state dict {key!r}; there are: {', '.join(found)}")
-    chosen = found[key if key is not None else next((name for name in found if "ema" not in name.lower()), next(iter(found)))]
+    chosen = found[
+        key if key is not None else next((name for name in found if "ema" not in name.lower()), next(iter(found)))
+    ]
     notes = []
     if len(found) > 1 and key is None:
         others = [name for name in found if name != chosen.key]

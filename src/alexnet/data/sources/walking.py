@@ -37,7 +37,7 @@ import pyarrow as pa
 from alexnet.data.sources.items import Item, read_item
 from alexnet.data.sources.names import decode_names
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 
 _DECODED = (
     *("jpg", "jpeg", "jpe", "jfif", "jif", "mpo", "png", "apng", "gif", "webp", "avif", "avifs", "tif", "tiff"),
@@ -321,7 +321,7 @@ class Walk:
         if not plain.exists():
             try:
                 with opener(self.path) as packed:
-                    write_whole(plain, lambda file: shutil.copyfileobj(packed, file, 1 << 20))
+                    write_atomic(plain, lambda file: shutil.copyfileobj(packed, file, 1 << 20))
             except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, pa.ArrowException) as error:
                 raise AlexNetError(f"{self.path} is damaged: {error}") from error
             except OSError as error:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alexnet.data.augmentation import Preprocess
+from alexnet.data.augmentation import Preprocessing
 from alexnet.network.model import AlexNet
 from alexnet.report.mosaic import overlay
 from alexnet.report.style import MUTED, Figure, canvas, clipped, drawn, place
@@ -48,7 +48,7 @@ def last_convolution(network: AlexNet) -> str:
     return [name for name, module in network.named_children() if isinstance(module, nn.Conv2d)][-1]
 
 
-def seen(preprocess: Preprocess, images: np.ndarray) -> np.ndarray:
+def seen(preprocess: Preprocessing, images: np.ndarray) -> np.ndarray:
     """The central crop of each image, the part that the network reads: (N, crop_size, crop_size, 3) uint8."""
     offset, crop_size = (preprocess.size - preprocess.crop_size) // 2, preprocess.crop_size
     return images[:, offset : offset + crop_size, offset : offset + crop_size]
@@ -58,7 +58,7 @@ LOOKS = ("as it is read", "gradient", "Grad-CAM")
 
 
 def looks(
-    network: AlexNet, preprocess: Preprocess, images: np.ndarray, classes: Sequence[int]
+    network: AlexNet, preprocess: Preprocessing, images: np.ndarray, classes: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The three `LOOKS` of each image: its central crop, and over that `image_gradient` and `grad_cam` of a class.
 

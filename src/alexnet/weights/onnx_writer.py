@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alexnet import __version__
-from alexnet.data.augmentation import Preprocess
+from alexnet.data.augmentation import Preprocessing
 from alexnet.network.model import (
     AlexNet,
     LocallyConnected2d,
@@ -39,7 +39,7 @@ def to_onnx(
     *,
     input_size: int | None = None,
     softmax: bool = False,
-    preprocess: Preprocess | None = None,
+    preprocess: Preprocessing | None = None,
     config: str | None = None,
     int8: bool = False,
 ) -> onnx.ModelProto:
@@ -47,7 +47,7 @@ def to_onnx(
 
     Input `input`: (N, 3, input_size, input_size) float32; `input_size`: None for the size of the network.
     With `preprocess` the input is `images` instead, (N, size, size, 3) uint8 RGB, of which the graph itself takes
-    the central crop and subtracts the mean, as `Preprocess.center` does; `input_size` is then the preprocessing's.
+    the central crop and subtracts the mean, as `Preprocessing.center` does; `input_size` is then the preprocessing's.
     Output `logits`: (N, classes) float32, or `probabilities` with `softmax`. The weights keep their names; with `int8`
     they are whole numbers of 8 bits times a scale for each kernel or unit (not those of batch normalization), and the
     arithmetic stays float32. `config`: a config.json for `from_onnx`, kept in the file.
@@ -118,7 +118,7 @@ class _Graph:
         return name
 
 
-def _add_preprocess(graph: _Graph, preprocess: Preprocess, images: str) -> str:
+def _add_preprocess(graph: _Graph, preprocess: Preprocessing, images: str) -> str:
     """Central crop, minus the mean, times the scale, at the network's input_size."""
     size, crop_size = preprocess.size, preprocess.crop_size
     first = (size - crop_size) // 2

@@ -18,8 +18,8 @@ from alexnet.evaluation.evaluate import evaluate
 from alexnet.experiments import ablation, averaged_networks
 from alexnet.experiments.ablation import BASE, CHANGES, FULL, Trial
 from alexnet.experiments.catalog import experiments, rows
-from alexnet.experiments.image_sets import first_of_each, photographs
-from alexnet.experiments.trials import compared
+from alexnet.experiments.image_sets import first_per_class, image_set
+from alexnet.experiments.trials import compare
 from alexnet.runs.recipe import recipes
 
 
@@ -73,7 +73,7 @@ def test_three_networks_are_averaged_and_views_read_the_same_runs(images: Path, 
     together = 1 - evaluate(runs, data, views=10, precision="auto").top1
     assert report["networks"]["3"]["mean"] == pytest.approx(together)
     assert report["networks"]["3"]["difference"] == pytest.approx(together - np.mean(errors))
-    assert "one image of the test is 6.25 points" in report["verdict"]
+    assert "one test image is 6.25 points" in report["verdict"]
 
     capsys.readouterr()
     views = quickly("views", images, out)
@@ -115,7 +115,7 @@ def test_each_change_is_one_network_or_one_training_other_than_the_whole() -> No
 
 
 def test_all_trials_of_a_seed_come_before_the_next(images: Path, out: Path) -> None:
-    dataset = photographs(out, [str(images)], quick=True)
+    dataset = image_set(out, [str(images)], quick=True)
     names = [trial.name for trial in ablation._trials(dataset, [3, 4], quick=False)]
     assert names == [f"{change}/{seed}" for seed in (3, 4) for change in CHANGES]
     assert Trial("tanh", 3, dataset).run.name == "tanh-3"
@@ -144,20 +144,20 @@ def test_what_only_one_of_two_trials_has_is_not_compared() -> None:
     ("differences", "words"),
     [
         ([0.014], "+1.4 points; one seed: says nothing about luck"),
-        ([0.01, -0.01, 0.02], "+0.7 ± 0.9 points: inside the noise"),
-        ([0.02, 0.021, 0.019], "+2.0 ± 0.1 points: worse"),
-        ([0.02, 0.03], "+2.5 ± 0.5 points: inside the noise"),
-        ([-0.02, -0.03, -0.04], "-3.0 ± 0.6 points: better"),
-        ([0.0, 0.0], "+0.0 ± 0.0 points: inside the noise"),
+        ([0.01, -0.01, 0.02], "+0.7 ± 0.9 points: within noise"),
+        ([0.02, 0.021, 0.019], "+2.0 ± 0.1 points: statistically significant increase"),
+        ([0.02, 0.03], "+2.5 ± 0.5 points: within noise"),
+        ([-0.02, -0.03, -0.04], "-3.0 ± 0.6 points: statistically significant decrease"),
+        ([0.0, 0.0], "+0.0 ± 0.0 points: within noise"),
     ],
 )
 def test_a_verdict_says_what_the_seeds_allow(differences: list[float], words: str) -> None:
-    assert compared(differences)["verdict"] == words
+    assert compare(differences)["verdict"] == words
 
 
 def test_standard_error_and_p_are_those_of_the_paired_test() -> None:
     before, after = np.random.default_rng(0).normal(0.2, 0.02, (2, 5))
-    found = compared((after - before).tolist())
+    found = compare((after - before).tolist())
     assert found["p"] == pytest.approx(ttest_1samp(after - before, 0).pvalue)
     assert found["standard_error"] == pytest.approx(np.std(after - before, ddof=1) / 5**0.5)
 
@@ -166,7 +166,7 @@ def test_standard_error_and_p_are_those_of_the_paired_test() -> None:
 
 
 def test_of_each_class_the_first_are_taken_and_val_becomes_the_test(images: Path) -> None:
-    found = list(first_of_each(images, 10, 6))
+    found = list(first_per_class(images, 10, 6))
     counts = {(label, split): 0 for _, label, split in found}
     for _, label, split in found:
         counts[label, split] += 1
@@ -180,11 +180,11 @@ def test_of_each_class_the_first_are_taken_and_val_becomes_the_test(images: Path
 def test_without_data_the_images_are_the_solar_cells(tmp_path: Path) -> None:
     if find_spec("elpv_dataset") is None:
         pytest.skip("the extra `demo` is not installed")
-    dataset = photographs(tmp_path, [], quick=True)
+    dataset = image_set(tmp_path, [], quick=True)
     assert dataset.classes == ["defective", "functional"]
     assert {split: len(dataset.split(split)) for split in dataset.splits} == {"train": 48, "test": 16}
-    with pytest.raises(UsageError, match="one set"):
-        photographs(tmp_path, ["a", "b"])
+    with pytest.raises(UsageError, match="one image set"):
+        image_set(tmp_path, ["a", "b"])
 
 
 def test_another_set_has_results_of_its_own_and_rows_in_the_list(tmp_path: Path) -> None:
@@ -195,6 +195,6 @@ def test_another_set_has_results_of_its_own_and_rows_in_the_list(tmp_path: Path)
     for name, value in (("ablation", 0.01), ("ablation-birds", -0.02)):
         report = {"changes": {"no-lrn": {"difference": {"mean": value}}}}
         (tmp_path / f"{name}.json").write_text(json.dumps(report))
-    found = {row.experiment: row.words() for row in rows(tmp_path) if "response normalization" in row.claim.what}
+    found = {row.experiment: row.cells() for row in rows(tmp_path) if "response normalization" in row.claim.text}
     assert found["ablation"][2:] == ("+1.4 points", "+1.0 points", "-0.4 points")
     assert found["ablation-birds"][2:] == ("+1.4 points", "-2.0 points", "-3.4 points")

@@ -45,19 +45,19 @@ def test_the_demo_shows_what_was_measured_and_goes_on_to_train_from_scratch_besi
     assert first.returncode == 0, first.stderr
     assert first.stdout.rstrip().endswith("report.html")
     rows = _rows(first.stdout)
-    assert rows["AlexNet from the starter features, this run, ten views"][1] == "measured now"
-    before = (f"{solar_cells.FROM_SCRATCH:.2f}%", "measured before")
-    assert rows["AlexNet from scratch, mean of five runs, ten views"] == before
-    assert "again with --scratch" in first.stderr
+    assert rows["AlexNet, fine-tuned from the starter, this run, ten views"][1] == "measured now"
+    before = (f"{solar_cells.FROM_SCRATCH:.2f}%", "stored result")
+    assert rows["AlexNet from scratch, mean of five seeds, ten views"] == before
+    assert "With --scratch" in first.stderr
     assert not (out / "from-scratch").exists()
 
     both = command("demo", "--out", out, "--seed", 3, "--scratch")
     assert both.returncode == 0, both.stderr
-    assert "is trained already" in both.stderr
-    assert "again with --scratch" not in both.stderr
+    assert "is already trained" in both.stderr
+    assert "With --scratch" not in both.stderr
     again = _rows(both.stdout)
     assert again.pop("AlexNet from scratch, this run, ten views")[1] == "measured now"
-    rows.pop("AlexNet from scratch, mean of five runs, ten views")
+    rows.pop("AlexNet from scratch, mean of five seeds, ten views")
     assert again == rows
     starts = [json.loads((out / run / "config.json").read_text())["start"] for run in ("run", "from-scratch")]
     assert starts[0]["from"] == "starter"

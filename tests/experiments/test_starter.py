@@ -21,7 +21,7 @@ CLASSES = ("n00000001", "n00000002")
 def tiny(tmp_path: Path) -> Path:
     """Two classes of six training and two validation images, and one that is kept for measuring."""
     root, rng = tmp_path / "tiny-imagenet-200", np.random.default_rng(0)
-    kept = starter.KEPT[0]
+    kept = starter.HELD_OUT[0]
     (root / "val" / "images").mkdir(parents=True)
     truth = []
     for number, name in enumerate((*CLASSES, kept)):
@@ -54,7 +54,7 @@ def test_from_tiny_imagenet_to_features_a_card_and_results(tiny: Path, tmp_path:
     assert str(tmp_path) not in (out / starter.FILE).read_bytes()[:20_000].decode(errors="ignore")
     assert results.with_name("starter-kernels.png").read_bytes().startswith(b"\x89PNG")
     card = (out / starter.CARD).read_text()
-    assert starter.KEPT[0] in card
+    assert starter.HELD_OUT[0] in card
     assert "12 training and 4 validation images" in card
     capsys.readouterr()
     assert main(words) == 0

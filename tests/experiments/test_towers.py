@@ -13,7 +13,7 @@ import torch
 
 from alexnet import AlexNet
 from alexnet.cli.main import main
-from alexnet.experiments.towers import UNTRAINED, chance, saturation, verdict
+from alexnet.experiments.towers import UNTRAINED, permutation_p, saturation, verdict
 
 
 def test_quickly_from_images_to_the_saturation_of_each_tower(
@@ -70,13 +70,13 @@ def test_the_chance_is_that_of_all_deals() -> None:
         differences.append(abs(values[mask].mean() - values[~mask].mean()))
     exact = np.mean(np.array(differences) >= abs(values[:6].mean() - values[6:].mean()) - 1e-12)
     assert 0.005 < exact < 0.3
-    assert chance(values) == pytest.approx(exact, abs=0.005)
-    assert chance(values) == chance(values)
+    assert permutation_p(values) == pytest.approx(exact, abs=0.005)
+    assert permutation_p(values) == permutation_p(values)
 
 
 def test_the_chance_of_towers_that_differ_wholly_and_not_at_all() -> None:
-    assert chance(np.repeat([0.1, 0.9], 48)) < 1e-4
-    assert chance(np.tile([0.1, 0.9], 48)) == 1.0
+    assert permutation_p(np.repeat([0.1, 0.9], 48)) < 1e-4
+    assert permutation_p(np.tile([0.1, 0.9], 48)) == 1.0
 
 
 def test_the_verdict_counts_the_seeds_that_chance_does_not_explain() -> None:

@@ -11,8 +11,8 @@ import pytest
 from alexnet.data.dataset import PreparedDataset
 from alexnet.data.preparation import prepare
 from alexnet.experiments import transfer
-from alexnet.experiments.transfer import WAYS, Trial, _drawn, _summary, _trials
-from alexnet.experiments.trials import trained
+from alexnet.experiments.transfer import METHODS, Trial, _drawn, _summary, _trials
+from alexnet.experiments.trials import train_once
 from alexnet.weights.importing import STARTER_FILE
 
 
@@ -43,7 +43,7 @@ def _labels_of_images(dataset: PreparedDataset) -> dict[bytes, int]:
 
 def test_trials_are_those_that_can_be_drawn_the_small_ones_first(dataset):
     names = [trial.name for trial in _trials({"x": dataset}, [0, 1])]
-    assert names == [f"x/{size}/{way}/{seed}" for size in (12, "all") for seed in (0, 1) for way in WAYS]
+    assert names == [f"x/{size}/{way}/{seed}" for size in (12, "all") for seed in (0, 1) for way in METHODS]
 
 
 def test_the_table_has_mean_and_spread_over_the_seeds():
@@ -68,7 +68,7 @@ def test_a_probe_that_was_stopped_is_made_again(dataset, tmp_path: Path, monkeyp
 def test_the_time_before_a_stop_counts(dataset, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(transfer.demo, "CHANGES", {"epochs": 1, "crop_size": 64, "batch_size": 24})
     trial = Trial(transfer.SOLAR, None, "scratch", 0)
-    run = trained(dataset.path, transfer._run(tmp_path, trial), seed=0, init="he", **transfer.demo.CHANGES)
+    run = train_once(dataset.path, transfer._run(tmp_path, trial), seed=0, init="he", **transfer.demo.CHANGES)
     (epoch,) = run.metrics("epoch")
     assert transfer._measure(trial, dataset, tmp_path, "he")["seconds"] > epoch["seconds"] > 0.1
 

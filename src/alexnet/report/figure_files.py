@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from alexnet.report import style
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 
 FIGURES = "figures"
 
@@ -44,7 +44,7 @@ class FigureFiles:
         with writing(self.folder):
             (self.folder / FIGURES).mkdir(parents=True, exist_ok=True)
             for form, content in contents.items():
-                write_whole(self.folder / links[form], content)
+                write_atomic(self.folder / links[form], content)
         return links
 
     def embed(self, name: str, figure: style.Figure, *, alt: str, caption: str, narrow: bool = False) -> EmbeddedFigure:

@@ -25,10 +25,10 @@ from alexnet.report.mosaic import mosaic
 from alexnet.report.rendering import EmbeddedImage, asset, embed_png, environment
 from alexnet.report.sections import Section, recipe_section, results_section, training_section
 from alexnet.runs.run import Run
-from alexnet.runtime.allocator import keep_pages
+from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 from alexnet.runtime.provenance import machine
 
 REPORT = "report.html"
@@ -78,7 +78,7 @@ def write_report(
     """
     opened = run if isinstance(run, Run) else Run.open(run)
     folder = opened.path if out is None else Path(out)
-    keep_pages()
+    keep_freed_memory()
     files, omitted = FigureFiles(folder), list[str]()
     dataset = _find_data(opened, evaluation.data if data is None and evaluation is not None else data, omitted)
     member, weights = _load_weights(opened, device, omitted)
@@ -213,5 +213,5 @@ def _write_page(run: Run, folder: Path, sections: list[Section], banner: Embedde
     path = folder / REPORT
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, html.encode("utf-8", errors="replace"))
+        write_atomic(path, html.encode("utf-8", errors="replace"))
     return path

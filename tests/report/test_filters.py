@@ -55,7 +55,7 @@ def test_a_fully_connected_layer_is_a_square_of_units(network: AlexNet) -> None:
     inputs = torch.randn(1, 3, 67, 67, generator=torch.Generator().manual_seed(0))
     (axes,) = filters.feature_maps(network, inputs, "fc7").axes
     assert axes.images[0].get_array().shape[:2] == (64, 64)
-    with pytest.raises(UsageError, match="no layer 'fc9'"):
+    with pytest.raises(UsageError, match="unknown layer 'fc9'"):
         filters.feature_maps(network, inputs, "fc9")
 
 

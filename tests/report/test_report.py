@@ -318,7 +318,7 @@ sys.exit(main(sys.argv[1:]))
         [sys.executable, "-c", script, "report", str(run.path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr == "alexnet: figures and reports need matplotlib: pip install 'alexnet[report]'\n"
+    assert done.stderr == "alexnet: figures and reports require matplotlib: pip install 'alexnet[report]'\n"
 
 
 def test_a_run_has_a_notebook_representation(run: Run) -> None:

@@ -6,4 +6,4 @@ from alexnet.runtime.errors import AlexNetError
 
 for _module in ("matplotlib", "jinja2"):
     if find_spec(_module) is None:
-        raise AlexNetError(f"figures and reports need {_module}: pip install 'alexnet[report]'")
+        raise AlexNetError(f"figures and reports require {_module}: pip install 'alexnet[report]'")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alexnet.data.augmentation import Preprocess
+from alexnet.data.augmentation import Preprocessing
 from alexnet.network.model import AlexNet
 from alexnet.report.mosaic import overlay
 from alexnet.report.style import MUTED, Figure, canvas, drawn, fit, place
@@ -74,14 +74,14 @@ def last_convolution(network: AlexNet) -> str:
     return [name for name, module in network.named_children() if isinstance(module, nn.Conv2d)][-1]
 
 
-def center_crops(preprocess: Preprocess, images: np.ndarray) -> np.ndarray:
+def center_crops(preprocess: Preprocessing, images: np.ndarray) -> np.ndarray:
     """Return the center crop of each image, the part that the network reads: (N, crop_size, crop_size, 3) uint8."""
     offset, crop_size = (preprocess.size - preprocess.crop_size) // 2, preprocess.crop_size
     return images[:, offset : offset + crop_size, offset : offset + crop_size]
 
 
 def attribution_overlays(
-    network: AlexNet, preprocess: Preprocess, images: np.ndarray, classes: Sequence[int]
+    network: AlexNet, preprocess: Preprocessing, images: np.ndarray, classes: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute the three `OVERLAYS` of each image: its center crop, and `image_gradient` and `grad_cam` over it.
 

@@ -2,7 +2,7 @@
 
     python benchmarks/equality.py [--steps 200] [--batch-size 8] [--side 99] [--lr 1e-4] [--out FILE]
 
-All three start from the same weights and see the same pictures: dropout is off, its coins are drawn differently. Where
+All three start from the same weights and see the same images: dropout is off, its coins are drawn differently. Where
 a window's two greatest values agree but for rounding, either may be the maximum, so even two sound float32 trainings
 drift apart; the float64 one says how far rounding alone takes them. The fast one should be no farther from the float64
 training than the plain float32 one is, up to a small factor. At larger rates batches so small make training chaotic.
@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from alexnet.model import AlexNet
-from alexnet.progress import progress
-from alexnet.provenance import provenance, write_result
-from alexnet.training.allocator import keep_pages
-from alexnet.training.optimizer import PaperSGD, update_all
-from alexnet.working import WorkingNetwork
+from alexnet.network.model import AlexNet
+from alexnet.network.optimized import WorkingNetwork
+from alexnet.runtime.allocator import keep_pages
+from alexnet.runtime.progress import progress
+from alexnet.runtime.provenance import provenance, write_result
+from alexnet.training.optimizers import PaperSGD, update_all
 
 
 def main() -> None:
@@ -48,11 +48,11 @@ def main() -> None:
         for _ in range(arguments.steps):
             shape = (arguments.batch_size, 3, arguments.side, arguments.side)
             labels = torch.randint(10, (arguments.batch_size,), generator=generator)
-            pictures = torch.randn(shape, generator=generator) + 0.3 * labels[:, None, None, None]
-            pictures = pictures.contiguous(memory_format=torch.channels_last)
+            images = torch.randn(shape, generator=generator) + 0.3 * labels[:, None, None, None]
+            images = images.contiguous(memory_format=torch.channels_last)
             for name, form in forms.items():
                 dtype = next(networks[name].parameters()).dtype
-                loss = functional.cross_entropy(form(pictures.to(dtype)), labels)
+                loss = functional.cross_entropy(form(images.to(dtype)), labels)
                 loss.backward()
                 update_all([rules[name]], {})
                 losses[name].append(loss.item())

@@ -1,10 +1,10 @@
-"""Time the response normalisations, forward + backward, against copying the same bytes, PyTorch and other ways.
+"""Time the response normalizations, forward + backward, against copying the same bytes, PyTorch and other ways.
 
     python benchmarks/lrn.py [--batch-sizes 64 128] [--rounds 5] [--clock wall] [--only NAME] [--out FILE]
 
 Each round times every contestant once, in turn; a ratio is the median over the rounds of the ratios within a round,
 with the quartiles beside it. "Copying the same bytes" is 2.5 copies of the tensor: the forward reads one and writes
-one, the backward reads two and writes one. Copies and normalisations alike allocate what they write, and the process
+one, the backward reads two and writes one. Copies and normalizations alike allocate what they write, and the process
 keeps freed memory: otherwise page faults would be most of what is timed. On a machine that others use at the same time
 `--clock processor` compares the time that all threads of this process spent computing; start it with
 OMP_WAIT_POLICY=passive, so that waiting is not counted.
@@ -28,9 +28,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.kernels import code
-from alexnet.normalization import local_response_norm, local_response_norm_reference, spatial_response_norm
-from alexnet.provenance import machine_in_a_name, provenance, write_result
-from alexnet.training.allocator import keep_pages
+from alexnet.network.normalization import local_response_norm, local_response_norm_reference, spatial_response_norm
+from alexnet.runtime.allocator import keep_pages
+from alexnet.runtime.provenance import machine_in_a_name, provenance, write_result
 
 SHAPES = {"conv1": (96, 55, 55), "conv2": (256, 27, 27)}
 LAYOUTS = {torch.channels_last: "channels-last", torch.contiguous_format: "contiguous"}

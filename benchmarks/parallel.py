@@ -5,7 +5,7 @@
 Parts: exchange (bytes of each layout: counted, computed, and on the loopback device where it can be had alone; where
 a step's time goes), memory (of a process, two towers against one process: tensors, and all that is its own), overhead
 (two processes of one thread against one of two, in turn), kills (at random moments of a small training; its end against
-the undisturbed one), plan (the published table beside the model's times). The pictures are noise, 1000 classes. A part
+the undisturbed one), plan (the published table beside the model's times). The images are noise, 1000 classes. A part
 stays in the file as it was until it is measured again.
 """
 
@@ -29,14 +29,14 @@ import torch
 from PIL import Image
 from torch.profiler import ProfilerActivity, profile
 
-from alexnet.data.loader import Batch, training_batches
-from alexnet.data.prepare import prepare
-from alexnet.files import write_whole
-from alexnet.plan import DEVICES, LINKS, Work, against_published, best, plan
-from alexnet.progress import progress
-from alexnet.provenance import provenance
+from alexnet.data.loading import Batch, training_batches
+from alexnet.data.preparation import prepare
+from alexnet.parallel.collectives import part
+from alexnet.parallel.plan import DEVICES, LINKS, Work, against_published, best, plan
+from alexnet.runtime.files import write_whole
+from alexnet.runtime.progress import progress
+from alexnet.runtime.provenance import provenance
 from alexnet.training.loop import Training
-from alexnet.training.parallel.group import part
 from alexnet.training.train import begin
 
 PARTS = ("exchange", "memory", "overhead", "kills", "plan")
@@ -70,20 +70,20 @@ def main() -> None:
             print(f"{part}: in {arguments.out}", file=sys.stderr)
 
 
-def noise(scratch: Path, pictures: int = 1024) -> Path:
+def noise(scratch: Path, images: int = 1024) -> Path:
     """A prepared dataset of 1000 classes."""
     data = scratch / "data"
     if data.exists():
         return data
     rng = np.random.default_rng(0)
-    with progress(pictures, "pictures") as bar:
-        for number in range(pictures):
-            place = scratch / "pictures" / f"{number % 1000:04}"
+    with progress(images, "images") as bar:
+        for number in range(images):
+            place = scratch / "images" / f"{number % 1000:04}"
             place.mkdir(parents=True, exist_ok=True)
             small = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
             Image.fromarray(small).resize((256, 256), Image.Resampling.BICUBIC).save(place / f"{number}.jpg")
             bar.advance()
-    prepare(scratch / "pictures", data, split={"val": 0.0}, progress=False)
+    prepare(scratch / "images", data, split={"val": 0.0}, progress=False)
     return data
 
 
@@ -300,13 +300,15 @@ def kills(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
                 scratch / "few" / name / f"{number}.png"
             )
     prepare(scratch / "few", scratch / "small", size=72, split={"val": 0.2}, progress=False)
-    worker = Path(__file__).parents[1] / "tests" / "training" / "parallel_worker.py"  # knows small networks
+    worker = Path(__file__).parents[1] / "tests" / "parallel" / "layout_worker.py"  # knows small networks
 
     def command(out: Path) -> list[str]:
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         words = f"--max-restarts {2 * arguments.kills} {worker} train {scratch / 'small'} --out {out} --parallel data"
-        words += " --variant narrow --recipe paper --crop 64 --epochs 40 --batch-size 6 --lr 0.001 --precision float32"
-        return [*launcher, *words.split(), "--checkpoint-seconds", "0.2"]
+        words += (
+            " --variant narrow --recipe paper --crop-size 64 --epochs 40 --batch-size 6 --lr 0.001 --precision float32"
+        )
+        return [*launcher, *words.split(), "--checkpoint-interval", "0.2"]
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     undisturbed = scratch / "undisturbed"
@@ -359,7 +361,7 @@ def planned(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             table.append(
                 {
                     **{"gpu": gpu, "link": link, "devices": row.devices, "batch": row.batch},
-                    **{"full_batch": row.full_batch, **published, "speed_up": speed_up},
+                    **{"fc_batch_size": row.fc_batch_size, **published, "speed_up": speed_up},
                     **{"hours_of_90_epochs": 90 * step.epoch(1_281_167) / 3600, "waiting": step.waiting / step.seconds},
                 }
             )

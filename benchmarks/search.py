@@ -1,8 +1,8 @@
 """Search among many vectors of fc7's size: how fast, how much memory, and how many of the nearest are found.
 
-    python benchmarks/search.py [--pictures 1000000] [--folder FOLDER] [--keep] [--results docs/results]
+    python benchmarks/search.py [--images 1000000] [--folder FOLDER] [--keep] [--results docs/results]
 
-The vectors are synthetic: a point of 64 dimensions near the centre of one of 1,000 classes goes through a random
+The vectors are synthetic: a point of 64 dimensions near the center of one of 1,000 classes goes through a random
 network of two layers with ReLU, so that they are clustered, not negative, sparse, and lie near a surface of few
 dimensions, as the activations of fc7 do. Queries are drawn in the same way and are not among them. A million takes
 17 GB in FOLDER.
@@ -24,9 +24,9 @@ from typing import IO, Any
 import faiss
 import numpy as np
 
-from alexnet.files import write_whole
-from alexnet.progress import progress
-from alexnet.provenance import machine, provenance
+from alexnet.runtime.files import write_whole
+from alexnet.runtime.progress import progress
+from alexnet.runtime.provenance import machine, provenance
 from alexnet.search import codes, exact, lists
 
 DIMENSIONS = 4096
@@ -40,14 +40,14 @@ class Synthetic:
 
     def __init__(self, classes: int = 1000, inner: int = 64, hidden: int = 256) -> None:
         rng = np.random.default_rng(0)
-        self.centres = rng.normal(0, 1, (classes, inner)).astype(np.float32)
+        self.centers = rng.normal(0, 1, (classes, inner)).astype(np.float32)
         self.first = rng.normal(0, inner**-0.5, (inner, hidden)).astype(np.float32)
         self.second = rng.normal(0, hidden**-0.5, (hidden, DIMENSIONS)).astype(np.float32)
 
     def draw(self, count: int, seed: int) -> np.ndarray:
         """`count` vectors (count, 4096) float32."""
         rng = np.random.default_rng((1, seed))
-        points = self.centres[rng.integers(len(self.centres), size=count)]
+        points = self.centers[rng.integers(len(self.centers), size=count)]
         points = points + 0.7 * rng.standard_normal(points.shape, dtype=np.float32)
         vectors = np.maximum(points @ self.first, 0) @ self.second
         return np.maximum(vectors - 0.2, 0, out=vectors)
@@ -55,23 +55,23 @@ class Synthetic:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=1_000_000)
+    parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--keep", action="store_true", help="leave the files there, and use those that are")
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
     arguments = parser.parse_args()
-    folder = arguments.folder / f"alexnet-search-{arguments.pictures}"
+    folder = arguments.folder / f"alexnet-search-{arguments.images}"
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        report = measure(folder, arguments.pictures)
+        report = measure(folder, arguments.images)
         # Here nothing maps the features any more: what is mapped could not be dropped from memory.
-        report["index"]["milliseconds, cold"] = cold(folder, arguments.pictures)
+        report["index"]["milliseconds, cold"] = cold(folder, arguments.images)
     finally:
         if not arguments.keep:
             for name in ("features.npy", "index.faiss", "codes.safetensors"):
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()
-    words = ["python", "benchmarks/search.py", "--pictures", str(arguments.pictures)]
+    words = ["python", "benchmarks/search.py", "--images", str(arguments.images)]
     report |= provenance(" ".join(words))
     report["versions"]["faiss"] = faiss.__version__
     text = json.dumps(report, indent=1)
@@ -102,7 +102,7 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
     }
     report: dict[str, Any] = {
         "what": f"the nearest of {count:,} vectors of {DIMENSIONS}: one query at a time, of {QUERIES}; memory is warm",
-        "pictures": count,
+        "images": count,
         "seconds to build": {name: round(value, 1) for name, value in seconds.items()},
         "bytes on disk": {path.name: path.stat().st_size for path in (features, index, coder)},
         "exact": {"milliseconds": spread([alone(exact.nearest, query, stored) for query in queries[:EXACT_ALONE]])},

@@ -1,9 +1,9 @@
 """What the way over HTTP costs: `alexnet serve` against the same network, asked in the same process.
 
-    python benchmarks/serve.py [--run RUN] [--pictures FOLDER] [--rounds 7] [--out FOLDER]
+    python benchmarks/serve.py [--run RUN] [--images FOLDER] [--rounds 7] [--out FOLDER]
 
-Both sides get the same JPEG files and answer with the same labels. Latency: one picture after the other, by
-`Classifier.predict` here and by POST /v1/predict. Throughput: 32 clients, each sending its next picture when it has
+Both sides get the same JPEG files and answer with the same labels. Latency: one image after the other, by
+`Classifier.predict` here and by POST /v1/predict. Throughput: 32 clients, each sending its next image when it has
 the answer to its last, against `Classifier.predict` of as many files in batches of 64, decoded ahead by threads. The
 clients run on the machine that they measure. The sides take turns; a ratio is that of one round, and the median counts.
 Without --run the network is the paper's with random weights and 1000 classes.
@@ -31,11 +31,11 @@ import torch
 from alexnet import Classifier
 from alexnet.bench.peers import photographs
 from alexnet.bench.timing import in_turn
-from alexnet.files import write_whole
-from alexnet.provenance import machine, provenance
-from alexnet.recipe import recipes
-from alexnet.run import Config, Run
-from alexnet.training.allocator import keep_pages
+from alexnet.runs.recipe import recipes
+from alexnet.runs.run import Config, Run
+from alexnet.runtime.allocator import keep_pages
+from alexnet.runtime.files import write_whole
+from alexnet.runtime.provenance import machine, provenance
 
 BATCH_SIZE = 64
 
@@ -43,16 +43,16 @@ BATCH_SIZE = 64
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path)
-    parser.add_argument("--pictures", type=Path, help="a folder of JPEG files (default: made ones)")
+    parser.add_argument("--images", type=Path, help="a folder of JPEG files (default: made ones)")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--each", type=int, default=8, help="pictures that a client sends in a round")
+    parser.add_argument("--each", type=int, default=8, help="images that a client sends in a round")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     arguments = parser.parse_args()
     keep_pages()
     with tempfile.TemporaryDirectory() as folder:
         run = arguments.run or random_run(Path(folder) / "run")
-        found = sorted(arguments.pictures.rglob("*.jp*g")) if arguments.pictures else photographs(Path(folder), 64)
+        found = sorted(arguments.images.rglob("*.jp*g")) if arguments.images else photographs(Path(folder), 64)
         files = [path.read_bytes() for path in found][: arguments.clients * arguments.each]
         classifier = Classifier.load(run)
         with serving(run) as address:
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def measured(classifier: Classifier, address: str, files: list[bytes], arguments: argparse.Namespace) -> dict:
-    """Seconds of a picture alone, pictures a second of many, and the ratios."""
+    """Seconds of an image alone, images a second of many, and the ratios."""
     few = files[:20]
     many = [files[i % len(files)] for i in range(arguments.clients * arguments.each)]
     shares = [many[i :: arguments.clients] for i in range(arguments.clients)]
@@ -93,14 +93,14 @@ def measured(classifier: Classifier, address: str, files: list[bytes], arguments
     throughput = sorted(a / b for a, b in zip(together["own"], together["served"], strict=True))
     return {
         "latency": {
-            "what": "one picture over HTTP, times the seconds of Classifier.predict",
+            "what": "one image over HTTP, times the seconds of Classifier.predict",
             **_ratio(latency),
             "at_most": 1.15,
             "own_ms": 1000 * statistics.median(alone["own"]) / len(few),
             "served_ms": 1000 * statistics.median(alone["served"]) / len(few),
         },
         "throughput": {
-            "what": f"{arguments.clients} clients, times the pictures a second of Classifier.predict in batches of 64",
+            "what": f"{arguments.clients} clients, times the images a second of Classifier.predict in batches of 64",
             **_ratio(throughput),
             "at_least": 0.9,
             "own_per_second": len(many) / statistics.median(together["own"]),
@@ -137,7 +137,7 @@ class Connection:
 @contextmanager
 def serving(run: Path) -> Iterator[str]:
     """`alexnet serve` in a process of its own, without data, which it would look through meanwhile."""
-    command = [sys.executable, "-m", "alexnet.cli", "serve", str(run), "--port", "0"]
+    command = [sys.executable, "-m", "alexnet.cli.main", "serve", str(run), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         yield process.stdout.readline().strip()
@@ -150,7 +150,9 @@ def random_run(path: Path) -> Path:
     """The paper's network with random weights."""
     recipe = recipes()["paper"].override({"init": "he"})
     names = [f"class {number:04}" for number in range(1000)]
-    config = Config(recipe, names, size=256, crop=recipe.crop, side=recipe.crop, scale=1 / 64, dataset={})
+    config = Config(
+        recipe, names, size=256, crop_size=recipe.crop_size, input_size=recipe.crop_size, scale=1 / 64, dataset={}
+    )
     run = Run.create(path, config)
     torch.manual_seed(0)
     network = config.network()

@@ -20,4 +20,4 @@ srun torchrun \
   --nnodes "$SLURM_NNODES" --nproc-per-node 8 --max-restarts 3 \
   --rdzv-backend c10d --rdzv-endpoint "$first:29400" --rdzv-id "$SLURM_JOB_ID" \
   -m alexnet train s3://bucket/imagenet --out runs/imagenet \
-  --recipe paper --batch-size 1024 --parallel one-weird-trick --full-batch 128 --checkpoint-seconds 60
+  --recipe paper --batch-size 1024 --parallel one-weird-trick --fc-batch-size 128 --checkpoint-interval 60

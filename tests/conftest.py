@@ -1,4 +1,4 @@
-"""Pictures and datasets that several tests read."""
+"""Images and datasets that several tests read."""
 
 import os
 import shutil
@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from stripes import striped_picture
+from stripes import striped_image
 
-from alexnet.cli import main
-from alexnet.data.prepare import prepare
+from alexnet.cli.main import main
+from alexnet.data.preparation import prepare
 
 # What a shell runs in the background ignores Ctrl-C, and so would the processes that the tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -46,7 +46,7 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(scope="session")
 def striped_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A function that makes a folder of pictures of standing and lying stripes: (lying, standing, size, splits)."""
+    """A function that makes a folder of images of standing and lying stripes: (lying, standing, size, splits)."""
 
     def make(lying: int, standing: int, size: int = 72, splits: tuple[str, ...] = ("train", "val")) -> Path:
         folder = tmp_path_factory.mktemp("stripes")
@@ -55,8 +55,8 @@ def striped_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pa
             for name, count in (("lying", lying), ("standing", standing)):
                 (folder / split / name).mkdir(parents=True)
                 for number in range(count):
-                    picture = striped_picture(rng, name == "standing", size)
-                    picture.save(folder / split / name / f"{number:04}.png")
+                    image = striped_image(rng, name == "standing", size)
+                    image.save(folder / split / name / f"{number:04}.png")
         return folder
 
     return make
@@ -64,7 +64,7 @@ def striped_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pa
 
 @pytest.fixture(scope="session")
 def striped_data(striped_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared dataset of 2 × 12 training and 2 × 12 validation pictures of 72 × 72."""
+    """A prepared dataset of 2 × 12 training and 2 × 12 validation images of 72 × 72."""
     data = tmp_path_factory.mktemp("striped") / "data"
     prepare(striped_folder(12, 12), data, size=72, progress=False)
     return data

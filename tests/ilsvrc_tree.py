@@ -1,4 +1,4 @@
-"""ILSVRC's own files, in small: the tar files and the devkit as its organisers lay them out."""
+"""ILSVRC's own files, in small: the tar files and the devkit as its organizers lay them out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tar_bytes(files: Files) -> bytes:
 
 
 def meta_mat(year: int, synsets: Mapping[str, str]) -> bytes:
-    """WordNet id → words in the order of their ILSVRC ids; behind them an inner node, which has no pictures."""
+    """WordNet id → words in the order of their ILSVRC ids; behind them an inner node, which has no images."""
     kinds = [(f"ILSVRC{year}_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
     rows = np.empty((len(synsets) + 1, 1), dtype=kinds)
     for number, (wnid, words) in enumerate({**synsets, "n99999999": "whole"}.items()):
@@ -39,9 +39,9 @@ def meta_mat(year: int, synsets: Mapping[str, str]) -> bytes:
 
 
 def ilsvrc(root: Path, year: int, classes: int, validation: int, test: int = 0) -> list[str]:
-    """A folder with the files of 2012 or 2010: a training picture of each class, and so many of the others.
+    """A folder with the files of 2012 or 2010: a training image of each class, and so many of the others.
 
-    Returns the WordNet ids of the validation pictures.
+    Returns the WordNet ids of the validation images.
     """
     rng = np.random.default_rng(year)
     # Ids in another order than the names, as in the real one.
@@ -58,12 +58,12 @@ def ilsvrc(root: Path, year: int, classes: int, validation: int, test: int = 0) 
     }[year]
     root.mkdir(parents=True)
     write_tar(root / f"ILSVRC{year}_{images}_train.tar", train)
-    pictures = {f"{inside}ILSVRC{year}_val_{number:08}.JPEG": _jpeg(rng) for number in range(1, validation + 1)}
-    write_tar(root / f"ILSVRC{year}_{images}_val.tar", pictures)
+    images = {f"{inside}ILSVRC{year}_val_{number:08}.JPEG": _jpeg(rng) for number in range(1, validation + 1)}
+    write_tar(root / f"ILSVRC{year}_{images}_val.tar", images)
     write_tar(root / f"ILSVRC{year}_{kit_name}.tar.gz", {around + name: kit[name] for name in kit}, "w:gz")
     if test:
-        pictures = {f"test/ILSVRC{year}_test_{number:08}.JPEG": _jpeg(rng) for number in range(1, test + 1)}
-        write_tar(root / f"ILSVRC{year}_{images}_test.tar", pictures)
+        images = {f"test/ILSVRC{year}_test_{number:08}.JPEG": _jpeg(rng) for number in range(1, test + 1)}
+        write_tar(root / f"ILSVRC{year}_{images}_test.tar", images)
         (root / f"ILSVRC{year}_test_ground_truth.txt").write_text("1\n" * test)
     return [wnids[number - 1] for number in truth]
 
@@ -76,8 +76,8 @@ def _add(archive: tarfile.TarFile, files: Files) -> None:
 
 
 def _jpeg(rng: np.random.Generator) -> bytes:
-    """A few blurred colours, no two pictures alike."""
+    """A few blurred colors, no two images alike."""
     file = io.BytesIO()
-    colours = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
-    colours.resize((80, 64), Image.Resampling.BILINEAR).save(file, "JPEG", quality=80)
+    colors = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+    colors.resize((80, 64), Image.Resampling.BILINEAR).save(file, "JPEG", quality=80)
     return file.getvalue()

@@ -5,20 +5,20 @@ from pathlib import Path
 import torch
 
 from alexnet.data.dataset import PreparedDataset
-from alexnet.recipe import recipes
-from alexnet.run import Config, Run
+from alexnet.runs.recipe import recipes
+from alexnet.runs.run import Config, Run
 
 
-def make_run(path: Path, data: Path, seed: int, crop: int = 64) -> Path:
-    """A run folder for the dataset `data` of 72 × 72 pictures, whose random network says different things of them."""
+def make_run(path: Path, data: Path, seed: int, crop_size: int = 64) -> Path:
+    """A run folder for the dataset `data` of 72 × 72 images, whose random network says different things of them."""
     dataset = PreparedDataset.open(data)
-    recipe = recipes()["paper"].override({"init": "he", "crop": crop, "seed": seed})
+    recipe = recipes()["paper"].override({"init": "he", "crop_size": crop_size, "seed": seed})
     config = Config(
         recipe=recipe,
         classes=dataset.classes,
         size=dataset.size,
-        crop=crop,
-        side=crop,
+        crop_size=crop_size,
+        input_size=crop_size,
         scale=1 / 64,
         dataset={"path": str(data)},
     )

@@ -1,12 +1,12 @@
-"""Pictures to tell apart: stripes that stand or lie."""
+"""Images to tell apart: stripes that stand or lie."""
 
 import numpy as np
 from PIL import Image
 
 
-def striped_picture(rng: np.random.Generator, upright: bool, size: int) -> Image.Image:
+def striped_image(rng: np.random.Generator, upright: bool, size: int) -> Image.Image:
     """Noise with stripes that stand or lie, at a random phase, width, contrast and tint: easy, but not trivial."""
     across = np.arange(size)
     wave = np.sin(2 * np.pi * across / rng.uniform(8, 16) + rng.uniform(0, 2 * np.pi)) * rng.uniform(25, 60)
-    grey = 128 + (wave[None, :] if upright else wave[:, None]) + rng.normal(0, 25, (size, size))
-    return Image.fromarray((grey[..., None] * rng.uniform(0.7, 1.2, 3)).clip(0, 255).astype(np.uint8))
+    gray = 128 + (wave[None, :] if upright else wave[:, None]) + rng.normal(0, 25, (size, size))
+    return Image.fromarray((gray[..., None] * rng.uniform(0.7, 1.2, 3)).clip(0, 255).astype(np.uint8))

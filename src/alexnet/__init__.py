@@ -1,4 +1,4 @@
-"""AlexNet, whole: from a folder of pictures to a trained, measured classifier.
+"""AlexNet, whole: from a folder of images to a trained, measured classifier.
 
 import alexnet
 
@@ -17,36 +17,36 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from alexnet.classifier import Classifier, Prediction
     from alexnet.data.dataset import PreparedDataset
-    from alexnet.data.prepare import prepare
-    from alexnet.errors import AlexNetError, UsageError
+    from alexnet.data.preparation import prepare
     from alexnet.evaluation.evaluate import Evaluation, evaluate
-    from alexnet.model import AlexNet, variants
-    from alexnet.recipe import Recipe, recipes
-    from alexnet.run import Run
+    from alexnet.network.model import AlexNet, variants
+    from alexnet.prediction.classifier import Classifier, Prediction
+    from alexnet.runs.recipe import Recipe, recipes
+    from alexnet.runs.run import Run
+    from alexnet.runtime.errors import AlexNetError, UsageError
     from alexnet.training.train import train
     from alexnet.weights.exporting import export
     from alexnet.weights.importing import import_weights
 
 # Loaded when first used: `import alexnet` and `alexnet --help` do not wait for torch.
 _HOMES = {
-    "AlexNet": "alexnet.model",
-    "AlexNetError": "alexnet.errors",
-    "Classifier": "alexnet.classifier",
+    "AlexNet": "alexnet.network.model",
+    "AlexNetError": "alexnet.runtime.errors",
+    "Classifier": "alexnet.prediction.classifier",
     "Evaluation": "alexnet.evaluation.evaluate",
-    "Prediction": "alexnet.classifier",
+    "Prediction": "alexnet.prediction.classifier",
     "PreparedDataset": "alexnet.data.dataset",
-    "Recipe": "alexnet.recipe",
-    "Run": "alexnet.run",
-    "UsageError": "alexnet.errors",
+    "Recipe": "alexnet.runs.recipe",
+    "Run": "alexnet.runs.run",
+    "UsageError": "alexnet.runtime.errors",
     "evaluate": "alexnet.evaluation.evaluate",
     "export": "alexnet.weights.exporting",
     "import_weights": "alexnet.weights.importing",
-    "prepare": "alexnet.data.prepare",
-    "recipes": "alexnet.recipe",
+    "prepare": "alexnet.data.preparation",
+    "recipes": "alexnet.runs.recipe",
     "train": "alexnet.training.train",
-    "variants": "alexnet.model",
+    "variants": "alexnet.network.model",
 }
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 import sys
 
-from alexnet.cli import main
+from alexnet.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,12 +6,12 @@ import statistics
 import pytest
 import torch
 
-from alexnet.bench.normalization import normalization
+from alexnet.bench.lrn import normalization
 from alexnet.bench.peers import TextbookTraining, common_loader, photographs
+from alexnet.bench.steps import OurTraining
 from alexnet.bench.timing import compared, in_turn
-from alexnet.bench.training import OurTraining
-from alexnet.cli import main
-from alexnet.provenance import machine_in_a_name
+from alexnet.cli.main import main
+from alexnet.runtime.provenance import machine_in_a_name
 
 
 def test_one_bench_as_json_on_stdout_and_in_a_file(capsys, tmp_path) -> None:
@@ -43,7 +43,7 @@ def test_what_is_not_timed_now_stays_in_the_file(capsys, tmp_path) -> None:
     [
         (["--only", "warp"], "no bench 'warp'; there are: train-step"),
         (["--batch-size", "0"], "batch size is 0"),
-        (["--pictures", "/nowhere"], "/nowhere is not a folder"),
+        (["--images", "/nowhere"], "/nowhere is not a folder"),
     ],
 )
 def test_wrong_words_end_in_one_line(words, message, capsys) -> None:
@@ -56,7 +56,7 @@ def test_wrong_words_end_in_one_line(words, message, capsys) -> None:
 def test_a_photograph_that_can_not_be_read_is_named_at_once(tmp_path, capsys) -> None:
     good, bad = photographs(tmp_path, 2)
     bad.write_bytes(bad.read_bytes()[:3000])
-    assert main(["bench", "--only", "prepare", "--pictures", str(good.parents[1])]) == 2
+    assert main(["bench", "--only", "prepare", "--images", str(good.parents[1])]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line == f"alexnet: {bad} can't be read: truncated; take it out of {good.parents[1]}"
 
@@ -80,19 +80,19 @@ def test_both_trainings_learn_their_batch() -> None:
         assert any(not torch.equal(p, b) for p, b in zip(training.network.parameters(), before, strict=True))
 
 
-def test_the_operations_of_a_step_are_the_papers_multiply_adds_three_times_but_for_the_pictures_gradient() -> None:
+def test_the_operations_of_a_step_are_the_papers_multiply_adds_three_times_but_for_the_images_gradient() -> None:
     # paper.md, section 1: 724,406,816 multiply-adds, of which conv1 has 105,415,200.
     assert OurTraining(1).operations() == 2 * (3 * 724_406_816 - 105_415_200)
 
 
-def test_normalisation_is_compared_in_both_precisions() -> None:
+def test_normalization_is_compared_in_both_precisions() -> None:
     rows = normalization(1, 1)
     assert [row.at_least for row in rows] == [30.0, 0.5] * 4
 
 
-def test_the_common_recipe_gives_patches(tmp_path) -> None:
+def test_the_common_recipe_gives_crops(tmp_path) -> None:
     files = photographs(tmp_path, 4)
-    pictures, labels = next(iter(common_loader(files, 4, 1)))
-    assert pictures.shape == (4, 3, 224, 224)
-    assert 0.5 < float(pictures.std()) < 2
+    images, labels = next(iter(common_loader(files, 4, 1)))
+    assert images.shape == (4, 3, 224, 224)
+    assert 0.5 < float(images.std()) < 2
     assert len(labels) == 4

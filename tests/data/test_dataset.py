@@ -14,23 +14,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexnet.data.dataset import SHARD_ROWS, PreparedDataset, Split
-from alexnet.data.prepare import prepare
-from alexnet.errors import AlexNetError
+from alexnet.data.preparation import prepare
+from alexnet.runtime.errors import AlexNetError
 
 COUNT, SIZE = 600, 12
 
 
 @pytest.fixture(scope="module")
-def pictures() -> np.ndarray:
+def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (COUNT, SIZE, SIZE, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def data(pictures: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """600 pictures of three classes in three shards, and 10 to validate."""
+def data(images: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 images of three classes in three shards, and 10 to validate."""
     folder = tmp_path_factory.mktemp("prepared") / "data"
-    source = [(picture, "abc"[number % 3], "train") for number, picture in enumerate(pictures)]
-    prepare([*source, *((picture, "abc"[n % 3], "val") for n, picture in enumerate(pictures[:10]))], folder, size=SIZE)
+    source = [(image, "abc"[number % 3], "train") for number, image in enumerate(images)]
+    prepare([*source, *((image, "abc"[n % 3], "val") for n, image in enumerate(images[:10]))], folder, size=SIZE)
     return folder
 
 
@@ -39,42 +39,42 @@ def train(data: Path) -> Split:
     return PreparedDataset.open(data).split("train")
 
 
-def test_facts(data: Path, pictures: np.ndarray) -> None:
+def test_facts(data: Path, images: np.ndarray) -> None:
     dataset = PreparedDataset.open(data)
     assert dataset.classes == ["a", "b", "c"]
     assert dataset.size == SIZE
     assert dataset.splits == ["train", "val"]
     assert dataset.mean_image.shape == (SIZE, SIZE, 3)
     assert dataset.mean_image.dtype == np.float32
-    assert dataset.source == "pictures from Python"
+    assert dataset.source == "images from Python"
     assert [len(dataset.split(name)) for name in dataset.splits] == [COUNT, 10]
     assert dataset.split("train").class_counts == [200, 200, 200]
     assert dataset.split("val").class_counts == [4, 3, 3]
 
 
-def test_pictures_labels_and_paths_by_index(train: Split, pictures: np.ndarray) -> None:
+def test_images_labels_and_paths_by_index(train: Split, images: np.ndarray) -> None:
     assert len(train) == COUNT
     assert train.labels.dtype == np.int64
     assert (train.labels == np.arange(COUNT) % 3).all()
     for index in (0, 255, 256, 511, 512, 599):
-        picture, label = train[index]
-        assert (picture == pictures[index]).all()
+        image, label = train[index]
+        assert (image == images[index]).all()
         assert label == index % 3
-        assert train.paths(index) == f"picture {index}"
+        assert train.paths(index) == f"image {index}"
 
 
 @settings(max_examples=50, deadline=None)
 @given(indices=st.lists(st.integers(0, COUNT - 1), max_size=40))
-def test_gather_takes_any_order(data: Path, pictures: np.ndarray, indices: list[int]) -> None:
+def test_gather_takes_any_order(data: Path, images: np.ndarray, indices: list[int]) -> None:
     gathered = PreparedDataset.open(data).split("train").gather(np.array(indices, dtype=np.int64))
     assert gathered.dtype == np.uint8
-    assert (gathered == pictures[indices]).all()
+    assert (gathered == images[indices]).all()
 
 
-def test_gather_fills_what_it_is_given(train: Split, pictures: np.ndarray) -> None:
+def test_gather_fills_what_it_is_given(train: Split, images: np.ndarray) -> None:
     out = np.empty((3, SIZE, SIZE, 3), np.uint8)
     assert train.gather(np.array([599, 0, 300]), out) is out
-    assert (out == pictures[[599, 0, 300]]).all()
+    assert (out == images[[599, 0, 300]]).all()
 
 
 @pytest.mark.parametrize("index", [-1, COUNT])
@@ -85,9 +85,9 @@ def test_no_such_index(train: Split, index: int) -> None:
         train.gather(np.array([0, index]))
 
 
-def test_a_split_goes_to_another_process(train: Split, pictures: np.ndarray) -> None:
+def test_a_split_goes_to_another_process(train: Split, images: np.ndarray) -> None:
     train.gather(np.arange(10))
-    assert (pickle.loads(pickle.dumps(train))[300][0] == pictures[300]).all()
+    assert (pickle.loads(pickle.dumps(train))[300][0] == images[300]).all()
 
 
 def test_shards_are_mapped_without_holding_them_open(train: Split) -> None:
@@ -100,7 +100,7 @@ def test_iteration_ends(data: Path) -> None:
     assert [label for _, label in PreparedDataset.open(data).split("val")] == [n % 3 for n in range(10)]
 
 
-def test_a_shard_is_one_batch_of_plain_columns(data: Path, pictures: np.ndarray) -> None:
+def test_a_shard_is_one_batch_of_plain_columns(data: Path, images: np.ndarray) -> None:
     with pa.OSFile(str(data / "train-00001.arrow")) as file:
         reader = pa.ipc.open_file(file)
         assert reader.num_record_batches == 1
@@ -111,15 +111,15 @@ def test_a_shard_is_one_batch_of_plain_columns(data: Path, pictures: np.ndarray)
     assert batch.schema.field("label").type == pa.int32()
     assert json.loads(batch.schema.metadata[b"classes"]) == ["a", "b", "c"]
     assert batch.schema.metadata[b"size"] == b"12"
-    assert batch.column("image")[5].as_py() == pictures[SHARD_ROWS + 5].tobytes()
+    assert batch.column("image")[5].as_py() == images[SHARD_ROWS + 5].tobytes()
 
 
-def test_hugging_face_datasets_opens_the_shards(data: Path, pictures: np.ndarray, tmp_path: Path) -> None:
+def test_hugging_face_datasets_opens_the_shards(data: Path, images: np.ndarray, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     files = {name: [str(path) for path in sorted(data.glob(f"{name}-*.arrow"))] for name in ("train", "val")}
     loaded = datasets.load_dataset("arrow", data_files=files, cache_dir=str(tmp_path))
     assert len(loaded["train"]) == COUNT
-    assert loaded["train"][300]["image"] == pictures[300].tobytes()
+    assert loaded["train"][300]["image"] == images[300].tobytes()
     assert loaded["val"][4]["label"] == 1
 
 

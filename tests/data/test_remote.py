@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from alexnet.data.dataset import PreparedDataset
-from alexnet.errors import AlexNetError
+from alexnet.runtime.errors import AlexNetError
 
 pytest.importorskip("s3fs", reason="needs the extra `remote`")
 
@@ -28,19 +28,19 @@ def bucket(striped_data):
     server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0)
     server.start()
     host, port = server.get_host_and_port()
-    patch = pytest.MonkeyPatch()
-    patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    crop = pytest.MonkeyPatch()
+    crop.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    crop.setenv("AWS_ACCESS_KEY_ID", "testing")
+    crop.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    crop.setenv("AWS_DEFAULT_REGION", "us-east-1")
     import s3fs
 
     files = s3fs.S3FileSystem()
-    files.mkdir("pictures")
-    files.put(str(striped_data), "pictures/striped", recursive=True)
-    yield "s3://pictures/striped"
+    files.mkdir("images")
+    files.put(str(striped_data), "images/striped", recursive=True)
+    yield "s3://images/striped"
     server.stop()
-    patch.undo()
+    crop.undo()
 
 
 def test_a_dataset_in_a_bucket_is_the_dataset_on_disk(bucket, striped_data, cache):
@@ -63,18 +63,18 @@ def test_it_is_fetched_once_and_what_is_missing_again(bucket, cache):
 
 def test_a_training_reads_it_and_says_the_address_to_go_on_with(bucket, cache, tmp_path):
     words = ["train", bucket, "--out", str(tmp_path / "run"), "--recipe", "paper", "--variant", "narrow"]
-    words += ["--crop", "64", "--epochs", "1", "--batch-size", "24", "--precision", "float32"]
-    worker = Path(__file__).parents[1] / "training" / "parallel_worker.py"  # knows small networks
+    words += ["--crop-size", "64", "--epochs", "1", "--batch-size", "24", "--precision", "float32"]
+    worker = Path(__file__).parents[1] / "parallel" / "layout_worker.py"  # knows small networks
     done = subprocess.run([sys.executable, str(worker), *words], stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "config.json").read_text())["dataset"]["path"] == bucket
 
 
 def test_what_is_not_there_or_not_what_was_written_is_said_in_a_line(bucket, striped_data, cache, tmp_path):
-    with pytest.raises(AlexNetError, match="s3://pictures/none is not a prepared dataset"):
-        PreparedDataset.open("s3://pictures/none")
+    with pytest.raises(AlexNetError, match="s3://images/none is not a prepared dataset"):
+        PreparedDataset.open("s3://images/none")
     with pytest.raises(AlexNetError, match="can't be read"):
-        PreparedDataset.open("nosuch://pictures")
+        PreparedDataset.open("nosuch://images")
     damaged = tmp_path / "damaged"
     shutil.copytree(striped_data, damaged)
     shard = next(damaged.glob("train*.arrow"))

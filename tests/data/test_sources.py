@@ -18,14 +18,14 @@ import pytest
 from ilsvrc_tree import Files, meta_mat, tar_bytes, write_tar
 from PIL import Image
 
-from alexnet.data.decode import UnreadablePictureError, decode
-from alexnet.data.items import Item, ItemList, Reader, Source
-from alexnet.data.sources import open_source
-from alexnet.errors import AlexNetError, UsageError
+from alexnet.data.decoding import UnreadableImageError, decode
+from alexnet.data.sources.items import Item, ItemList, Reader, Source
+from alexnet.data.sources.opening import open_source
+from alexnet.runtime.errors import AlexNetError, UsageError
 
 
 def png(value: int) -> bytes:
-    """A picture that can be told from others by its value."""
+    """An image that can be told from others by its value."""
     file = io.BytesIO()
     Image.new("L", (4, 4), value).save(file, "PNG")
     return file.getvalue()
@@ -62,20 +62,20 @@ def spool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read(source: Source) -> set[tuple[str, str | None, int]]:
-    """Class, split and the value of every picture, read where the items say it is."""
+    """Class, split and the value of every image, read where the items say it is."""
     reader = Reader()
     return {(item.label, item.split, int(decode(reader.read(item))[0, 0, 0])) for item in source.items}
 
 
 MAKERS: dict[str, Callable[[Path, Files], Path]] = {
-    "folder": lambda folder, files: write_folder(folder / "pictures", files),
-    "zip": lambda folder, files: write_zip(folder / "pictures.zip", files),
-    "deflated zip": lambda folder, files: write_zip(folder / "pictures.zip", files, zipfile.ZIP_DEFLATED),
-    "tar": lambda folder, files: write_tar(folder / "pictures.tar", files),
-    "tar.gz": lambda folder, files: write_tar(folder / "pictures.tar.gz", files, "w:gz"),
-    "tgz": lambda folder, files: write_tar(folder / "pictures.tgz", files, "w:gz"),
-    "tar.bz2": lambda folder, files: write_tar(folder / "pictures.tar.bz2", files, "w:bz2"),
-    "tar.xz": lambda folder, files: write_tar(folder / "pictures.tar.xz", files, "w:xz"),
+    "folder": lambda folder, files: write_folder(folder / "images", files),
+    "zip": lambda folder, files: write_zip(folder / "images.zip", files),
+    "deflated zip": lambda folder, files: write_zip(folder / "images.zip", files, zipfile.ZIP_DEFLATED),
+    "tar": lambda folder, files: write_tar(folder / "images.tar", files),
+    "tar.gz": lambda folder, files: write_tar(folder / "images.tar.gz", files, "w:gz"),
+    "tgz": lambda folder, files: write_tar(folder / "images.tgz", files, "w:gz"),
+    "tar.bz2": lambda folder, files: write_tar(folder / "images.tar.bz2", files, "w:bz2"),
+    "tar.xz": lambda folder, files: write_tar(folder / "images.tar.xz", files, "w:xz"),
 }
 
 
@@ -95,7 +95,7 @@ def test_folders_of_splits(make: Callable[[Files], Path], spool: Path) -> None:
 
 
 def test_a_folder_around_everything_is_looked_through(make: Callable[[Files], Path], spool: Path) -> None:
-    wrapped = {f"my set/pictures/{name}": content for name, content in SPLIT.items()}
+    wrapped = {f"my set/images/{name}": content for name, content in SPLIT.items()}
     assert read(open_source(make(wrapped), spool)) == SPLIT_ITEMS
 
 
@@ -133,19 +133,19 @@ def test_classes_may_be_called_as_splits(spool: Path, tmp_path: Path) -> None:
     }
 
 
-def test_pictures_in_no_folder(make: Callable[[Files], Path], spool: Path) -> None:
+def test_images_in_no_folder(make: Callable[[Files], Path], spool: Path) -> None:
     with pytest.raises(AlexNetError, match=r"no classes in .*a\.png lies in no class folder"):
         open_source(make({"a.png": png(1), "b.png": png(2)}), spool)
 
 
 def test_nothing_in_it(make: Callable[[Files], Path], spool: Path, tmp_path: Path) -> None:
     path = make({".hidden": b""})
-    with pytest.raises(AlexNetError, match="no pictures in"):
+    with pytest.raises(AlexNetError, match="no images in"):
         open_source(path, spool)
 
 
 def test_an_odd_name_on_disk(tmp_path: Path, spool: Path) -> None:
-    folder = write_folder(tmp_path / "pictures", {**FLAT, "caffè ☕/ä b.png": png(7)})
+    folder = write_folder(tmp_path / "images", {**FLAT, "caffè ☕/ä b.png": png(7)})
     (folder / "dogs" / b"\xff\xfe.png".decode("utf-8", "surrogateescape")).write_bytes(png(8))
     source = open_source(folder, spool)
     ItemList.write(tmp_path / "items", source.items)
@@ -159,7 +159,7 @@ def test_a_damaged_archive(ending: str, tmp_path: Path, spool: Path) -> None:
     maker = {"zip": "deflated zip"}.get(ending, ending)
     path = MAKERS[maker](tmp_path, {f"cats/{n}.png": np.random.default_rng(n).bytes(5000) for n in range(9)})
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    with pytest.raises(AlexNetError, match=r"pictures.* is (a )?damaged"):
+    with pytest.raises(AlexNetError, match=r"images.* is (a )?damaged"):
         open_source(path, spool)
 
 
@@ -170,21 +170,21 @@ def test_words_called_zip_or_tar(tmp_path: Path, spool: Path) -> None:
             open_source(tmp_path / name, spool)
 
 
-def test_damage_within_a_zip_is_the_pictures_own(tmp_path: Path, spool: Path) -> None:
-    path = write_zip(tmp_path / "pictures.zip", {f"cats/{n}.png": png(n) * 20 for n in range(3)}, zipfile.ZIP_DEFLATED)
+def test_damage_within_a_zip_is_the_images_own(tmp_path: Path, spool: Path) -> None:
+    path = write_zip(tmp_path / "images.zip", {f"cats/{n}.png": png(n) * 20 for n in range(3)}, zipfile.ZIP_DEFLATED)
     source = open_source(path, spool)
     content = bytearray(path.read_bytes())
     content[source.items[1].offset + 50 : source.items[1].offset + 70] = b"\xff" * 20
     path.write_bytes(content)
     reader = Reader()
     reader.read(source.items[0])
-    with pytest.raises(UnreadablePictureError, match="damaged in the zip file"):
+    with pytest.raises(UnreadableImageError, match="damaged in the zip file"):
         reader.read(source.items[1])
     reader.read(source.items[2])
 
 
 def test_an_encrypted_zip(tmp_path: Path, spool: Path) -> None:
-    path = write_zip(tmp_path / "pictures.zip", FLAT)
+    path = write_zip(tmp_path / "images.zip", FLAT)
     content = bytearray(path.read_bytes())
     for magic, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         at = -1
@@ -230,7 +230,7 @@ def test_ilsvrc_2010(tmp_path: Path, spool: Path) -> None:
         "test/ILSVRC2010_test_00000002.JPEG": gzip.compress(png(22)),
     }
     write_tar(tmp_path / "ILSVRC2010_images_test.tar", tested)
-    write_tar(tmp_path / "patch_images.tar", {"patch_images/train/n02119789_1.JPEG": png(33)})
+    write_tar(tmp_path / "crop_images.tar", {"crop_images/train/n02119789_1.JPEG": png(33)})
     (tmp_path / "ILSVRC2010_test_ground_truth.txt").write_text("1\n2\n")
     truth = {"ILSVRC2010_validation_ground_truth.txt": b"2\n1\n", "meta.mat": meta_mat(2010, SYNSETS)}
     kit = {f"devkit-1.0/data/{name}": content for name, content in truth.items()}
@@ -248,7 +248,7 @@ def test_ilsvrc_without_its_devkit(tmp_path: Path, spool: Path) -> None:
 
 
 def test_a_tar_of_tars_is_a_folder_of_classes(tmp_path: Path, spool: Path) -> None:
-    path = write_tar(tmp_path / "train_pictures.tar", TRAIN_TARS)
+    path = write_tar(tmp_path / "train_images.tar", TRAIN_TARS)
     assert read(open_source(path, spool)) == {("n01440764", None, 1), ("n01440764", None, 2), ("n02119789", None, 3)}
 
 
@@ -261,8 +261,8 @@ def test_csv(delimiter: str, tmp_path: Path, spool: Path) -> None:
     rows = [("Path", "Label", "Split"), *((name, name.split("/")[1], name.split("/")[0]) for name in SPLIT)]
     text = io.StringIO()
     csv.writer(text, delimiter=delimiter).writerows(rows)
-    (tmp_path / "pictures.csv").write_text("\ufeff" + text.getvalue(), encoding="utf-8")
-    source = open_source(tmp_path / "pictures.csv", spool)
+    (tmp_path / "images.csv").write_text("\ufeff" + text.getvalue(), encoding="utf-8")
+    source = open_source(tmp_path / "images.csv", spool)
     assert read(source) == SPLIT_ITEMS
     assert [item.name for item in source.items] == list(SPLIT)
 
@@ -272,7 +272,7 @@ def test_csv(delimiter: str, tmp_path: Path, spool: Path) -> None:
     [
         ("", "needs the columns path and label"),
         ("a.png,cats\n", "needs the columns path and label; its first line is 'a.png,cats'"),
-        ("path,label\n", "no pictures"),
+        ("path,label\n", "no images"),
         ("path,label\na.png,cats\nb.png,\n", "line 3: the label is missing"),
         ("path,label\n,cats\n", "line 2: the path is missing"),
         ("path,label\nb.png\n", "line 2: the label is missing"),
@@ -280,21 +280,21 @@ def test_csv(delimiter: str, tmp_path: Path, spool: Path) -> None:
     ],
 )
 def test_a_csv_that_is_not_right(text: str, message: str, tmp_path: Path, spool: Path) -> None:
-    (tmp_path / "pictures.csv").write_text(text)
+    (tmp_path / "images.csv").write_text(text)
     with pytest.raises(AlexNetError, match=message):
-        open_source(tmp_path / "pictures.csv", spool)
+        open_source(tmp_path / "images.csv", spool)
 
 
 def test_a_csv_in_another_encoding(tmp_path: Path, spool: Path) -> None:
-    (tmp_path / "pictures.csv").write_bytes("path,label\na.png,Käfer\n".encode("latin-1"))
+    (tmp_path / "images.csv").write_bytes("path,label\na.png,Käfer\n".encode("latin-1"))
     with pytest.raises(AlexNetError, match="is not UTF-8"):
-        open_source(tmp_path / "pictures.csv", spool)
+        open_source(tmp_path / "images.csv", spool)
 
 
 def test_a_file_that_the_csv_names_is_missing(tmp_path: Path, spool: Path) -> None:
-    (tmp_path / "pictures.csv").write_text("path,label\nnothing.png,cats\n")
-    (item,) = open_source(tmp_path / "pictures.csv", spool).items
-    with pytest.raises(UnreadablePictureError, match="no such file"):
+    (tmp_path / "images.csv").write_text("path,label\nnothing.png,cats\n")
+    (item,) = open_source(tmp_path / "images.csv", spool).items
+    with pytest.raises(UnreadableImageError, match="no such file"):
         Reader().read(item)
 
 
@@ -338,18 +338,18 @@ def test_parquet_of_the_hub(rows_a_group: int, tmp_path: Path, spool: Path) -> N
 
 
 def test_plain_parquet_with_bytes_and_words(tmp_path: Path, spool: Path) -> None:
-    table = pa.table({"picture": [png(1), png(2), png(3)], "class": ["cats", "dogs", None]})
-    pq.write_table(table, tmp_path / "pictures.parquet")
-    source = open_source(tmp_path / "pictures.parquet", spool)
+    table = pa.table({"image": [png(1), png(2), png(3)], "class": ["cats", "dogs", None]})
+    pq.write_table(table, tmp_path / "images.parquet")
+    source = open_source(tmp_path / "images.parquet", spool)
     assert read(source) == {("cats", None, 1), ("dogs", None, 2)}
-    assert source.notes == ["1 pictures without a label are not used"]
+    assert source.notes == ["1 images without a label are not used"]
 
 
-@pytest.mark.parametrize(("columns", "missing"), [({"image": [b""]}, "labels"), ({"label": [1]}, "pictures")])
+@pytest.mark.parametrize(("columns", "missing"), [({"image": [b""]}, "labels"), ({"label": [1]}, "images")])
 def test_a_table_without_a_column(columns: dict[str, list[Any]], missing: str, tmp_path: Path, spool: Path) -> None:
-    pq.write_table(pa.table(columns), tmp_path / "pictures.parquet")
+    pq.write_table(pa.table(columns), tmp_path / "images.parquet")
     with pytest.raises(AlexNetError, match=f"has no column of {missing}"):
-        open_source(tmp_path / "pictures.parquet", spool)
+        open_source(tmp_path / "images.parquet", spool)
 
 
 def test_words_called_parquet(tmp_path: Path, spool: Path) -> None:
@@ -381,36 +381,36 @@ def test_a_name_that_the_hub_does_not_have(spool: Path, tmp_path: Path) -> None:
 def test_a_python_iterator(tmp_path: Path, spool: Path) -> None:
     write_folder(tmp_path, FLAT)
 
-    def pictures() -> Any:
+    def images() -> Any:
         yield tmp_path / "cats/a.png", "cats"
         yield png(2), "cats", "train"
         yield np.full((4, 4, 3), 3, np.uint8), "dogs", "validation"
         yield Image.new("RGB", (4, 4), (4, 4, 4)), 7
         yield np.full((4, 4), 5 * 257, np.uint16), "dogs", None
 
-    assert read(open_source(pictures(), spool)) == {
+    assert read(open_source(images(), spool)) == {
         *(("cats", None, 1), ("cats", "train", 2), ("dogs", "val", 3), ("7", None, 4), ("dogs", None, 5))
     }
 
 
 def test_a_torch_style_dataset(spool: Path) -> None:
-    class Pictures:
+    class Images:
         def __getitem__(self, index: int) -> tuple[Image.Image, int]:
             if index >= 3:
                 raise IndexError
             return Image.new("L", (4, 4), index), index % 2
 
-    assert read(open_source(Pictures(), spool)) == {("0", None, 0), ("1", None, 1), ("0", None, 2)}
+    assert read(open_source(Images(), spool)) == {("0", None, 0), ("1", None, 1), ("0", None, 2)}
 
 
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
         ([], AlexNetError, "the source is empty"),
-        ([b"x"], UsageError, "must be \\(picture, label\\)"),
+        ([b"x"], UsageError, "must be \\(image, label\\)"),
         ([(3, "cats")], UsageError, "is a int; it must be a path"),
         ([(b"x", "cats", "holdout")], AlexNetError, "no split 'holdout'"),
-        (17, UsageError, "a int is no source of pictures"),
+        (17, UsageError, "a int is no source of images"),
     ],
 )
 def test_python_sources_that_are_not_right(source: Any, error: type, message: str, spool: Path) -> None:
@@ -421,15 +421,15 @@ def test_python_sources_that_are_not_right(source: Any, error: type, message: st
 def test_what_is_no_source(tmp_path: Path, spool: Path) -> None:
     with pytest.raises(AlexNetError, match="does not exist"):
         open_source(tmp_path / "nothing", spool)
-    (tmp_path / "picture.png").write_bytes(png(1))
-    with pytest.raises(AlexNetError, match="is no source of pictures: give a folder with one folder a class"):
-        open_source(tmp_path / "picture.png", spool)
+    (tmp_path / "image.png").write_bytes(png(1))
+    with pytest.raises(AlexNetError, match="is no source of images: give a folder with one folder a class"):
+        open_source(tmp_path / "image.png", spool)
 
 
-def test_a_file_of_gigabytes_is_not_read_as_a_picture(tmp_path: Path) -> None:
+def test_a_file_of_gigabytes_is_not_read_as_a_image(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     with path.open("wb") as file:
         file.truncate(3 << 30)
     for item in (Item("large", "a", None, str(path)), Item("large", "a", None, str(path), 0, 3 << 30)):
-        with pytest.raises(UnreadablePictureError, match="3,221,225,472 bytes: too large"):
+        with pytest.raises(UnreadableImageError, match="3,221,225,472 bytes: too large"):
             Reader().read(item)

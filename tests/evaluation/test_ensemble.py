@@ -1,11 +1,11 @@
-"""Searched coefficients against scipy's minimiser."""
+"""Searched coefficients against scipy's minimizer."""
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from alexnet.errors import AlexNetError
 from alexnet.evaluation.ensemble import require_same_classes, search_coefficients
+from alexnet.runtime.errors import AlexNetError
 
 
 def log_loss(weights: np.ndarray, p: np.ndarray) -> float:

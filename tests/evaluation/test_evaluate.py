@@ -14,21 +14,21 @@ from PIL import Image
 from random_runs import make_run
 
 from alexnet import PreparedDataset, Run, UsageError, evaluate
-from alexnet.data.prepare import prepare
-from alexnet.errors import AlexNetError
+from alexnet.data.preparation import prepare
+from alexnet.runtime.errors import AlexNetError
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes, 12 and 9 pictures in val, 11 and 8 in test, 72 × 72."""
+    """Two classes, 12 and 9 images in val, 11 and 8 in test, 72 × 72."""
     folder, rng = tmp_path_factory.mktemp("two"), np.random.default_rng(0)
     for split, counts in {"train": (4, 4), "val": (12, 9), "test": (11, 8)}.items():
         for name, count, light in zip(("bright", "dark"), counts, (170, 90), strict=True):
-            (folder / "pictures" / split / name).mkdir(parents=True)
+            (folder / "images" / split / name).mkdir(parents=True)
             for number in range(count):
                 pixels = rng.normal(light, 60, (72, 72, 3)).clip(0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / "pictures" / split / name / f"{number}.png")
-    prepare(folder / "pictures", folder / "data", size=72, progress=False)
+                Image.fromarray(pixels).save(folder / "images" / split / name / f"{number}.png")
+    prepare(folder / "images", folder / "data", size=72, progress=False)
     return folder / "data"
 
 
@@ -43,19 +43,19 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[
 
 @torch.no_grad()
 def probabilities_by_hand(run: Path, data: Path, split: str, views: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """Ten crops of every picture one after the other in numpy, and the softmax outputs averaged."""
+    """Ten crops of every image one after the other in numpy, and the softmax outputs averaged."""
     network, preprocess = Run.open(run).load()
-    pictures = PreparedDataset.open(data).split(split)
-    mean, crop, far = preprocess.mean.numpy(), preprocess.crop, 72 - preprocess.crop
+    images = PreparedDataset.open(data).split(split)
+    mean, crop_size, far = preprocess.mean.numpy(), preprocess.crop_size, 72 - preprocess.crop_size
     corners = [(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)]
     views_of_all = []
-    for i in range(len(pictures)):
-        centred = (pictures[i][0].astype(np.float32) - mean) / 64
-        crops = [centred[y : y + crop, x : x + crop] for y, x in corners]
+    for i in range(len(images)):
+        centered = (images[i][0].astype(np.float32) - mean) / 64
+        crops = [centered[y : y + crop_size, x : x + crop_size] for y, x in corners]
         views_of_all += [view for c in crops for view in (c, c[:, ::-1])] if views == 10 else crops[-1:]
     logits = network(torch.from_numpy(np.stack(views_of_all).transpose(0, 3, 1, 2).copy()))
-    shares = logits.double().softmax(1).numpy().reshape(len(pictures), views, -1).mean(1)
-    return shares, pictures.labels
+    shares = logits.double().softmax(1).numpy().reshape(len(images), views, -1).mean(1)
+    return shares, images.labels
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_json_has_the_figures_of_the_ten_crops_taken_by_hand(command, runs, data
     assert "wished" not in result
 
 
-def test_one_view_is_the_centre_alone(runs, data) -> None:
+def test_one_view_is_the_center_alone(runs, data) -> None:
     shares, labels = probabilities_by_hand(runs[0], data, "val", views=1)
     result = evaluate(runs[0], data, split="val", views=1)
     assert result.log_loss == pytest.approx(sklearn.metrics.log_loss(labels, shares), rel=1e-4)
@@ -129,7 +129,7 @@ def test_coefficients_for_val_itself_come_from_its_other_half(runs, data, by_han
     assert result["log_loss"] == pytest.approx(sklearn.metrics.log_loss(labels, average), rel=1e-3)
 
 
-def test_predictions_are_a_csv_with_one_line_a_picture(command, runs, data, by_hand, tmp_path) -> None:
+def test_predictions_are_a_csv_with_one_line_a_image(command, runs, data, by_hand, tmp_path) -> None:
     file = tmp_path / "predictions.csv"
     done = command("evaluate", runs[0], "--data", data, "--predictions", file)
     assert done.returncode == 0, done.stderr
@@ -143,7 +143,7 @@ def test_predictions_are_a_csv_with_one_line_a_picture(command, runs, data, by_h
         assert float(row["probability"]) == pytest.approx(shares.max(), abs=1e-4)
         assert float(row["label_probability"]) == pytest.approx(shares[split.labels[i]], abs=1e-4)
         assert float(row["probability_2"]) == pytest.approx(shares.min(), abs=1e-4)
-    assert "19 pictures: test of" in done.stdout
+    assert "19 images: test of" in done.stdout
 
 
 def test_a_wished_recall_gives_the_threshold_and_the_table_says_what_it_is_worth(command, runs, data, by_hand) -> None:
@@ -154,7 +154,7 @@ def test_a_wished_recall_gives_the_threshold_and_the_table_says_what_it_is_worth
     assert wished["recall"] == pytest.approx(8 / 11)
     table = command(*words).stdout
     assert "finding bright" in table
-    assert "chosen on these very pictures" in table
+    assert "chosen on these very images" in table
     assert "10 views" in table
 
 
@@ -163,7 +163,7 @@ def test_a_wished_recall_gives_the_threshold_and_the_table_says_what_it_is_worth
     [
         (["--split", "validation"], "no split 'validation': it has train, val, test", 1),
         (["--recall", "1.5"], "recall is 1.5", 2),
-        (["--positive", "grey"], "no class 'grey'.*bright, dark", 2),
+        (["--positive", "gray"], "no class 'gray'.*bright, dark", 2),
         (["--search-coefficients"], "need several runs", 2),
         (["--batch-size", "0"], "batch size is 0", 2),
         (["--predictions", "nowhere/p.csv"], "nowhere/p.csv can't be written: there is no folder", 1),
@@ -195,7 +195,7 @@ def test_without_test_and_val_the_splits_are_named(runs, data) -> None:
     dataset = PreparedDataset.open(data)
     index = json.loads((data / "dataset.json").read_text())
     index["splits"] = {"train": index["splits"]["train"]}
-    with pytest.raises(AlexNetError, match=r"no pictures in test or val.*train"):
+    with pytest.raises(AlexNetError, match=r"no images in test or val.*train"):
         evaluate(runs[0], PreparedDataset(dataset.path, index))
     assert evaluate(runs[0], PreparedDataset(dataset.path, index), split="train", views=1).split.name == "train"
 

@@ -8,9 +8,9 @@ import pytest
 import sklearn.metrics
 from scipy.stats import binomtest
 
-from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation import metrics
 from alexnet.evaluation.metrics import Predictions
+from alexnet.runtime.errors import AlexNetError, UsageError
 
 
 def some(n: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, Predictions]:
@@ -71,7 +71,7 @@ def test_equal_probabilities_rank_in_the_order_of_the_classes() -> None:
     assert metrics.accuracy(predictions, 5) == pytest.approx(2 / 3)
 
 
-def test_an_impossible_picture_has_a_finite_log_loss() -> None:
+def test_an_impossible_image_has_a_finite_log_loss() -> None:
     predictions = Predictions.of(np.array([[1.0, 0.0]]), np.array([1]))
     assert 700 < metrics.log_loss(predictions) < 710
 
@@ -161,6 +161,6 @@ def test_a_recall_that_is_no_share_is_a_usage_error(recall: float) -> None:
 
 
 def test_a_recall_without_positives_is_an_error() -> None:
-    with pytest.raises(AlexNetError, match="no picture of the positive class"):
+    with pytest.raises(AlexNetError, match="no image of the positive class"):
         metrics.threshold_for_recall(np.array([0.1]), np.array([False]), 0.5)
     assert metrics.threshold_curve(np.array([0.1]), np.array([False])) == []

@@ -5,19 +5,19 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet.cli import main
-from alexnet.data.augment import Preprocess
-from alexnet.errors import AlexNetError, UsageError
-from alexnet.evaluation.sharing import can_share, shared_logits
-from alexnet.evaluation.views import VIEWS, offsets, patches, probabilities
-from alexnet.model import AlexNet
-from alexnet.working import WorkingNetwork
+from alexnet.cli.main import main
+from alexnet.data.augmentation import Preprocess
+from alexnet.evaluation.shared_views import can_share, shared_logits
+from alexnet.evaluation.views import VIEWS, crops, offsets, probabilities
+from alexnet.network.model import AlexNet
+from alexnet.network.optimized import WorkingNetwork
+from alexnet.runtime.errors import AlexNetError, UsageError
 
 SIZE, CROP, COUNT, CLASSES = 31, 24, 5, 4
 
 
 @pytest.fixture
-def pictures() -> np.ndarray:
+def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (COUNT, SIZE, SIZE, 3), dtype=np.uint8)
 
 
@@ -37,104 +37,105 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * CROP * CROP, CLASSES)).eval()
 
 
-def crops_by_hand(pictures: np.ndarray, mean: np.ndarray) -> list[np.ndarray]:
-    """Four corners and the centre of every picture minus the mean, each with its mirror image (paper, section 4.1)."""
-    centred = (pictures.astype(np.float64) - mean) / 64
+def crops_by_hand(images: np.ndarray, mean: np.ndarray) -> list[np.ndarray]:
+    """Four corners and the center of every image minus the mean, each with its mirror image (paper, section 4.1)."""
+    centered = (images.astype(np.float64) - mean) / 64
     far, middle = SIZE - CROP, (SIZE - CROP) // 2
     five = [
-        centred[:, :CROP, :CROP],
-        centred[:, :CROP, far:],
-        centred[:, far:, :CROP],
-        centred[:, far:, far:],
-        centred[:, middle : middle + CROP, middle : middle + CROP],
+        centered[:, :CROP, :CROP],
+        centered[:, :CROP, far:],
+        centered[:, far:, :CROP],
+        centered[:, far:, far:],
+        centered[:, middle : middle + CROP, middle : middle + CROP],
     ]
-    return [view for crop in five for view in (crop, crop[:, :, ::-1])]
+    return [view for crop_size in five for view in (crop_size, crop_size[:, :, ::-1])]
 
 
-def test_ten_views_are_the_ten_crops_taken_by_hand(pictures, mean, preprocess) -> None:
-    views = list(patches(torch.from_numpy(pictures), preprocess, 10))
+def test_ten_views_are_the_ten_crops_taken_by_hand(images, mean, preprocess) -> None:
+    views = list(crops(torch.from_numpy(images), preprocess, 10))
     assert len(views) == 10
-    for view, by_hand in zip(views, crops_by_hand(pictures, mean), strict=True):
+    for view, by_hand in zip(views, crops_by_hand(images, mean), strict=True):
         np.testing.assert_allclose(view.numpy().transpose(0, 2, 3, 1), by_hand, atol=1e-5)
 
 
-def test_released_views_are_minus_the_mean_of_the_centre(pictures, mean) -> None:
-    released = Preprocess(torch.from_numpy(mean), CROP, 1 / 64, mean_of_centre=True)
+def test_released_views_are_minus_the_mean_of_the_center(images, mean) -> None:
+    released = Preprocess(torch.from_numpy(mean), CROP, 1 / 64, mean_of_center=True)
     middle = (SIZE - CROP) // 2
-    centre = mean[middle : middle + CROP, middle : middle + CROP]
-    pixels = crops_by_hand(pictures, np.zeros_like(mean))
-    for view, by_hand in zip(patches(torch.from_numpy(pictures), released, 10), pixels, strict=True):
-        np.testing.assert_allclose(view.numpy().transpose(0, 2, 3, 1), by_hand - centre / 64, atol=1e-5)
+    center = mean[middle : middle + CROP, middle : middle + CROP]
+    pixels = crops_by_hand(images, np.zeros_like(mean))
+    for view, by_hand in zip(crops(torch.from_numpy(images), released, 10), pixels, strict=True):
+        np.testing.assert_allclose(view.numpy().transpose(0, 2, 3, 1), by_hand - center / 64, atol=1e-5)
 
 
-def test_nine_views_are_three_by_three_places(pictures, mean, preprocess) -> None:
-    centred = (pictures.astype(np.float64) - mean) / 64
+def test_nine_views_are_three_by_three_places(images, mean, preprocess) -> None:
+    centered = (images.astype(np.float64) - mean) / 64
     far, middle = SIZE - CROP, (SIZE - CROP) // 2
-    views = list(patches(torch.from_numpy(pictures), preprocess, 9))
+    views = list(crops(torch.from_numpy(images), preprocess, 9))
     places = [(top, left) for top in (0, middle, far) for left in (0, middle, far)]
     for view, (top, left) in zip(views, places, strict=True):
-        by_hand = centred[:, top : top + CROP, left : left + CROP]
+        by_hand = centered[:, top : top + CROP, left : left + CROP]
         np.testing.assert_allclose(view.numpy().transpose(0, 2, 3, 1), by_hand, atol=1e-5)
 
 
-def test_one_view_is_the_centre(pictures, mean, preprocess) -> None:
-    (view,) = patches(torch.from_numpy(pictures), preprocess, 1)
-    np.testing.assert_allclose(view.numpy().transpose(0, 2, 3, 1), crops_by_hand(pictures, mean)[8], atol=1e-5)
+def test_one_view_is_the_center(images, mean, preprocess) -> None:
+    (view,) = crops(torch.from_numpy(images), preprocess, 1)
+    np.testing.assert_allclose(view.numpy().transpose(0, 2, 3, 1), crops_by_hand(images, mean)[8], atol=1e-5)
 
 
 @pytest.mark.parametrize(("views", "which"), [(10, slice(None)), (1, slice(8, 9))])
-def test_probabilities_are_the_mean_of_the_softmax_outputs(pictures, mean, preprocess, network, views, which) -> None:
+def test_probabilities_are_the_mean_of_the_softmax_outputs(images, mean, preprocess, network, views, which) -> None:
     weight, bias = (p.detach().double().numpy() for p in network[1].parameters())
     shares = []
-    for crop in crops_by_hand(pictures, mean)[which]:
-        logits = crop.transpose(0, 3, 1, 2).reshape(COUNT, -1) @ weight.T + bias
+    for crop_size in crops_by_hand(images, mean)[which]:
+        logits = crop_size.transpose(0, 3, 1, 2).reshape(COUNT, -1) @ weight.T + bias
         powers = np.exp(logits - logits.max(1, keepdims=True))
         shares.append(powers / powers.sum(1, keepdims=True))
-    result = probabilities(network, preprocess, torch.from_numpy(pictures), views)
+    result = probabilities(network, preprocess, torch.from_numpy(images), views)
     assert result.dtype == torch.float64
     np.testing.assert_allclose(result.numpy(), np.mean(shares, axis=0), atol=1e-6)
 
 
-def test_without_a_margin_the_crops_are_one_picture_and_its_mirror_image() -> None:
+def test_without_a_margin_the_crops_are_one_image_and_its_flip_image() -> None:
     assert offsets(64, 64, 10) == [(0, 0)]
     assert offsets(256, 224, 10) == [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
     assert offsets(256, 227, 1) == [(14, 14)]
 
 
-def test_a_wrong_picture_has_a_finite_log_loss_however_sure_the_network(preprocess, pictures) -> None:
+def test_a_wrong_image_has_a_finite_log_loss_however_sure_the_network(preprocess, images) -> None:
     sure = nn.Sequential(nn.Flatten(), nn.Linear(3 * CROP * CROP, 2)).eval()
     with torch.no_grad():
         sure[1].weight.zero_()
         sure[1].bias.copy_(torch.tensor([0.0, 600.0]))
-    result = probabilities(sure, preprocess, torch.from_numpy(pictures), 1)
+    result = probabilities(sure, preprocess, torch.from_numpy(images), 1)
     np.testing.assert_allclose(np.log(result[:, 0].numpy()), -600)
 
 
 @pytest.mark.parametrize(
-    ("variant", "size", "crop"), [("paper", 256, 224), ("caffe", 256, 224), ("paper", 163, 131), ("paper", 160, 144)]
+    ("variant", "size", "crop_size"),
+    [("paper", 256, 224), ("caffe", 256, 224), ("paper", 163, 131), ("paper", 160, 144)],
 )
-def test_views_that_share_their_first_maps_say_what_ten_separate_views_say(variant, size, crop) -> None:
-    pictures = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8))
+def test_views_that_share_their_first_maps_say_what_ten_separate_views_say(variant, size, crop_size) -> None:
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8))
     mean = torch.from_numpy(np.random.default_rng(1).uniform(0, 255, (size, size, 3)).astype(np.float32))
     torch.manual_seed(0)
     network = AlexNet(variant, CLASSES, init="he").to(memory_format=torch.channels_last).eval()
     torch.nn.init.normal_(network.logits.weight, 0, 0.05)
-    preprocess = Preprocess(mean, crop, 1 / 64)
+    preprocess = Preprocess(mean, crop_size, 1 / 64)
     working = WorkingNetwork(network)
     assert can_share(working, preprocess)
     with torch.inference_mode():
-        separate = torch.stack([network(patch) for patch in patches(pictures, preprocess, 10)])
-        shared = torch.stack(list(shared_logits(working, preprocess, pictures, offsets(size, crop, 10))))
+        separate = torch.stack([network(crop) for crop in crops(images, preprocess, 10)])
+        shared = torch.stack(list(shared_logits(working, preprocess, images, offsets(size, crop_size, 10))))
     assert separate.std() > 0.1
     torch.testing.assert_close(shared, separate, rtol=1e-4, atol=1e-4)
-    assert torch.equal(probabilities(working, preprocess, pictures, 10), shared.double().softmax(-1).mean(0))
+    assert torch.equal(probabilities(working, preprocess, images, 10), shared.double().softmax(-1).mean(0))
 
 
 @pytest.mark.parametrize(
-    ("variant", "crop", "side"), [("paper", 227, None), ("paper", 224, 195), ("one-weird-trick", 224, None)]
+    ("variant", "crop_size", "side"), [("paper", 227, None), ("paper", 224, 195), ("one-weird-trick", 224, None)]
 )
-def test_views_that_do_not_share_their_first_maps_are_run_apart(variant, crop, side) -> None:
-    preprocess = Preprocess(torch.zeros(256, 256, 3), crop, 1.0, side)
+def test_views_that_do_not_share_their_first_maps_are_run_apart(variant, crop_size, side) -> None:
+    preprocess = Preprocess(torch.zeros(256, 256, 3), crop_size, 1.0, side)
     assert not can_share(WorkingNetwork(AlexNet(variant, 2)), preprocess)
 
 
@@ -142,16 +143,16 @@ def test_bfloat16_is_near_float32() -> None:
     torch.manual_seed(0)
     network = AlexNet("paper", CLASSES, init="he").to(memory_format=torch.channels_last).eval()
     torch.nn.init.normal_(network.logits.weight, 0, 0.01)
-    pictures = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 163, 163, 3), dtype=np.uint8))
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 163, 163, 3), dtype=np.uint8))
     preprocess = Preprocess(torch.full((163, 163, 3), 128.0), 131, 1 / 64)
-    exact = probabilities(WorkingNetwork(network), preprocess, pictures)
-    rounded = probabilities(WorkingNetwork(network, torch.bfloat16), preprocess, pictures)
+    exact = probabilities(WorkingNetwork(network), preprocess, images)
+    rounded = probabilities(WorkingNetwork(network, torch.bfloat16), preprocess, images)
     assert 0 < float((exact - rounded).abs().max()) < 0.02
 
 
-def test_another_number_of_views_is_a_usage_error(preprocess, pictures) -> None:
+def test_another_number_of_views_is_a_usage_error(preprocess, images) -> None:
     with pytest.raises(UsageError, match=r"views is 5.*1 .*9 .*10"):
-        list(patches(torch.from_numpy(pictures), preprocess, 5))
+        list(crops(torch.from_numpy(images), preprocess, 5))
 
 
 def test_the_command_line_says_which_views_there_are(capsys) -> None:
@@ -162,8 +163,8 @@ def test_the_command_line_says_which_views_there_are(capsys) -> None:
     assert "; ".join(f"{number}: {words}" for number, words in VIEWS.items()) in said
 
 
-def test_a_broken_network_is_named_not_averaged(preprocess, pictures, network) -> None:
+def test_a_broken_network_is_named_not_averaged(preprocess, images, network) -> None:
     with torch.no_grad():
         network[1].bias[0] = float("nan")
     with pytest.raises(AlexNetError, match="not finite"):
-        probabilities(network, preprocess, torch.from_numpy(pictures), 1)
+        probabilities(network, preprocess, torch.from_numpy(images), 1)

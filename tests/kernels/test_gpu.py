@@ -11,7 +11,7 @@ import torch
 NORMS = """
 import torch
 from alexnet.kernels import Norm, gpu
-from alexnet.normalization import local_response_norm_reference, spatial_response_norm_reference
+from alexnet.network.normalization import local_response_norm_reference, spatial_response_norm_reference
 torch.manual_seed(0)
 device = "cuda" if torch.cuda.is_available() else "cpu"
 norms = [Norm("maps", 5, 0.3, 2.0, 2), Norm("maps", 3, 0.1, 1.0, 1, True), Norm("space", 3, 0.1, 1.0)]
@@ -53,29 +53,31 @@ for shape in ((7,), (5000,), (96, 3, 11, 11)):
             torch.testing.assert_close(copy.float(), weight, rtol=2**-7, atol=0)  # the interpreter truncates
 """
 
-PATCHES = """
+CROPS = """
 import itertools
 import numpy as np, torch
-import alexnet.data.augment as of_augment
-from alexnet.data.augment import Colour, Preprocess, augment
-from alexnet.kernels import gpu_patches, patches
-from alexnet.recipe import recipes
+import alexnet.data.augmentation as of_augment
+from alexnet.data.augmentation import Color, Preprocess, augment
+from alexnet.kernels import gpu_crops
+from alexnet.kernels import crops
+from alexnet.runs.recipe import recipes
 device = "cuda" if torch.cuda.is_available() else "cpu"
-size, crop = 53, 37
+size, crop_size = 53, 37
 rng = np.random.default_rng(0)
-pictures = torch.from_numpy(rng.integers(0, 256, (21, size, size, 3), dtype=np.uint8)).to(device)
+images = torch.from_numpy(rng.integers(0, 256, (21, size, size, 3), dtype=np.uint8)).to(device)
 mean = torch.from_numpy(rng.uniform(0, 255, (size, size, 3)).astype(np.float32))
-colour = Colour(np.eye(3), np.array([900.0, 90.0, 9.0]), "deviations")
-for symmetries, of_centre in itertools.product(("none", "mirror", "square"), (False, True)):
-    preprocess = Preprocess(mean, crop, 1 / 60, mean_of_centre=of_centre)
-    recipe = recipes()["paper"].override({"crop": crop, "light": 0.2, "symmetries": symmetries})
+color = Color(np.eye(3), np.array([900.0, 90.0, 9.0]), "std")
+for flip, of_center in itertools.product(("none", "horizontal", "square"), (False, True)):
+    preprocess = Preprocess(mean, crop_size, 1 / 60, mean_of_center=of_center)
+    recipe = recipes()["paper"].override({"crop_size": crop_size, "brightness": 0.2, "flip": flip})
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 2**-7)):
         found = []
-        for kernels in (None, gpu_patches):
+        for kernels in (None, gpu_crops):
             of_augment.can_cut = lambda *_: kernels is not None
-            patches.gpu_kernels = lambda *_: kernels
-            found.append(augment(pictures, preprocess, colour, recipe, torch.Generator().manual_seed(0), dtype=dtype))
-        assert found[0].dtype == found[1].dtype == dtype and found[0].shape == found[1].shape == (21, 3, crop, crop)
+            crops.gpu_kernels = lambda *_: kernels
+            found.append(augment(images, preprocess, color, recipe, torch.Generator().manual_seed(0), dtype=dtype))
+        assert found[0].dtype == found[1].dtype == dtype
+        assert found[0].shape == found[1].shape == (21, 3, crop_size, crop_size)
         torch.testing.assert_close(*found, rtol=tolerance, atol=tolerance)
 """
 
@@ -83,16 +85,17 @@ COMPILED = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from alexnet.kernels import gpu, gpu_patches, gpu_update
+from alexnet.kernels import gpu, gpu_update
+from alexnet.kernels import gpu_crops
 kernels = [
     (gpu._maps_forward_kernel, {"tower": 48, "half": 2, "relu": True}),
     (gpu._maps_backward_kernel, {"tower": 48, "half": 2, "relu": True}),
     *((kernel, {"half": 1, "relu": True})
       for kernel in (gpu._space_forward_kernel, gpu._space_cross_kernel, gpu._space_backward_kernel)),
     (gpu_update._update_kernel, {"copies": True}),
-    (gpu_patches._cut_kernel, {"turn_mean": True}),
+    (gpu_crops._cut_kernel, {"turn_mean": True}),
 ]
-special = {"where_pointer": "*i32", "picture_pointer": "*u8", "mean_pointer": "*fp32", "number_pointer": "*fp32",
+special = {"where_pointer": "*i32", "image_pointer": "*u8", "mean_pointer": "*fp32", "number_pointer": "*fp32",
            "weight_pointer": "*fp32", "velocity_pointer": "*fp32", "cross_pointer": "*fp32"}
 numbers = dict.fromkeys(("alpha", "k", "momentum", "decay", "lr"), "fp32")
 for kernel, fixed in kernels:
@@ -112,7 +115,7 @@ for kernel, fixed in kernels:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-@pytest.mark.parametrize("program", [NORMS, UPDATE, PATCHES], ids=["norms", "update", "patches"])
+@pytest.mark.parametrize("program", [NORMS, UPDATE, CROPS], ids=["norms", "update", "crops"])
 def test_they_are_the_formulas(program: str) -> None:
     run(program, **({} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}))
 

@@ -44,7 +44,7 @@ def test_not_a_number_stays_in_sight() -> None:
 @pytest.mark.parametrize(
     "x",
     [
-        torch.zeros(1, 16, 8, 8),  # one picture's maps, contiguous
+        torch.zeros(1, 16, 8, 8),  # one image's maps, contiguous
         torch.zeros(2, 17, 8, 8).to(memory_format=torch.channels_last),
         torch.zeros(2, 16, 2, 8).to(memory_format=torch.channels_last),
         torch.zeros(2, 16, 8, 8, dtype=torch.float64).to(memory_format=torch.channels_last),

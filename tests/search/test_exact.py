@@ -22,7 +22,7 @@ def test_nearest_are_those_of_brute_force(count: int) -> None:
     np.testing.assert_allclose(distances, exact, rtol=1e-5)
 
 
-def test_rounding_of_large_numbers_hides_no_neighbour() -> None:
+def test_rounding_of_large_numbers_hides_no_neighbor() -> None:
     """Far from zero the squared distances, about 1, are below the rounding of |q|² + |x|² - 2qx, about 4·10^7."""
     rng = np.random.default_rng(3)
     stored, queries = (rng.normal(1000, 0.1, (n, 40)).astype(np.float32) for n in (2000, 5))

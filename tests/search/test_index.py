@@ -16,8 +16,8 @@ from PIL import Image
 from random_runs import make_run
 
 from alexnet import AlexNetError, PreparedDataset, Run, UsageError
-from alexnet.data.prepare import prepare
-from alexnet.features import layer_features
+from alexnet.data.preparation import prepare
+from alexnet.network.features import layer_features
 from alexnet.search import codes, open_index
 from alexnet.search import index as index_module
 
@@ -32,9 +32,9 @@ def run(striped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def test_features_are_the_activations_of_fc7(run: Path, striped_data: Path) -> None:
     split = PreparedDataset.open(striped_data).split("train")
     network, preprocess = Run.open(run).load()
-    pictures = split.gather(np.array([5, 0, 23]))
-    (found,) = layer_features(network, preprocess, [pictures])
-    x = preprocess.centre(torch.from_numpy(pictures))
+    images = split.gather(np.array([5, 0, 23]))
+    (found,) = layer_features(network, preprocess, [images])
+    x = preprocess.center(torch.from_numpy(images))
     with torch.inference_mode():
         for name, module in network.named_children():
             x = module(x)
@@ -44,7 +44,7 @@ def test_features_are_the_activations_of_fc7(run: Path, striped_data: Path) -> N
     assert found.shape == (3, 4096)
 
 
-def test_a_picture_of_the_split_is_nearest_to_itself_at_0(run: Path, striped_data: Path) -> None:
+def test_a_image_of_the_split_is_nearest_to_itself_at_0(run: Path, striped_data: Path) -> None:
     index = open_index(run, striped_data)
     asked = index.features(index.split.gather(np.array([3])))  # alone, where the index was computed in batches
     distances, rows = index.nearest(asked, 30)
@@ -54,7 +54,7 @@ def test_a_picture_of_the_split_is_nearest_to_itself_at_0(run: Path, striped_dat
     np.testing.assert_allclose(distances[0, 1:], np.sort(np.linalg.norm(stored - stored[3], axis=1))[1:], rtol=1e-4)
 
 
-def test_it_is_built_once_and_anew_for_other_weights_or_pictures(
+def test_it_is_built_once_and_anew_for_other_weights_or_images(
     striped_data: Path, striped_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run", striped_data, 1)
@@ -117,7 +117,7 @@ def test_index_and_codes_say_what_they_find_and_are_kept(
     queries = index.features(index.split.gather(np.arange(6)))
     exact = index.nearest(queries, 24)
     found = index.nearest(queries, 24, "index")
-    np.testing.assert_array_equal(found[1], exact[1])  # of 24 pictures all lists are read
+    np.testing.assert_array_equal(found[1], exact[1])  # of 24 images all lists are read
     np.testing.assert_array_equal(found[0], exact[0])
     bits, rows = index.nearest(queries, 24, "codes")
     assert (bits[:, 0] == 0).all()
@@ -136,7 +136,7 @@ def test_what_does_not_fit_is_refused_in_a_line(
     with pytest.raises(AlexNetError, match="has no split 'test': it has train, val"):
         open_index(run, striped_data, split="test")
     prepare(striped_folder(3, 3), tmp_path / "small", size=64, progress=False)
-    with pytest.raises(AlexNetError, match=r"reads pictures of 72 pixels, .* has 64"):
+    with pytest.raises(AlexNetError, match=r"reads images of 72 pixels, .* has 64"):
         open_index(run, tmp_path / "small")
     with pytest.raises(UsageError, match="no method 'best'; there are: auto, exact, index, codes"):
         index.nearest(index.stored[:1], 1, "best")
@@ -159,12 +159,12 @@ def test_the_command_names_what_it_cannot_read_and_does_the_rest(
 ) -> None:
     split = PreparedDataset.open(striped_data).split("train")
     Image.fromarray(split[7][0]).save(tmp_path / "ask.png")
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "bad.png").write_bytes(b"no image")
     words = ("search", run, tmp_path, "--data", striped_data, "--top", 3)
     table, as_json = command(*words), command(*words, "--json")
     assert table.returncode == as_json.returncode == 1
     assert f"alexnet: {tmp_path / 'bad.png'}: " in table.stderr
-    assert "nearest of 24 train pictures by Euclidean distance in fc7, exactly" in table.stderr
+    assert "nearest of 24 train images by Euclidean distance in fc7, exactly" in table.stderr
     lines = table.stdout.splitlines()
     assert lines[0] == str(tmp_path / "ask.png")
     assert lines[1].split() == ["0.00", PreparedDataset.open(striped_data).classes[split[7][1]], split.paths(7)]

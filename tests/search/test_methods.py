@@ -14,10 +14,10 @@ faiss = pytest.importorskip("faiss")
 def clustered() -> tuple[np.ndarray, np.ndarray]:
     """6,000 stored vectors and 50 queries of 512 dimensions that lie near 12 dimensions, in 40 clusters."""
     rng = np.random.default_rng(0)
-    centres, way = rng.normal(0, 1, (40, 12)), rng.normal(0, 0.3, (12, 512))
+    centers, way = rng.normal(0, 1, (40, 12)), rng.normal(0, 0.3, (12, 512))
 
     def draw(count: int) -> np.ndarray:
-        points = centres[rng.integers(40, size=count)] + 0.5 * rng.normal(size=(count, 12))
+        points = centers[rng.integers(40, size=count)] + 0.5 * rng.normal(size=(count, 12))
         return np.maximum(points @ way + 0.02 * rng.normal(size=(count, 512)), 0).astype(np.float32)
 
     return draw(6000), draw(50)
@@ -53,7 +53,7 @@ def test_codes_find_more_than_signs_of_random_sums(clustered: tuple[np.ndarray, 
     differing = np.unpackbits(asked[:, None] ^ read.codes[None], axis=2).sum(axis=2)
     np.testing.assert_array_equal(np.take_along_axis(differing, rows, axis=1), bits)
 
-    # Signs of random sums of the centred vectors, as many bits: what any code should be better than.
+    # Signs of random sums of the centered vectors, as many bits: what any code should be better than.
     sums = np.random.default_rng(1).normal(size=(512, codes.BITS)).astype(np.float32)
     random = [np.packbits((part - stored.mean(0)) @ sums > 0, axis=1) for part in (queries, stored)]
     index = faiss.IndexBinaryFlat(codes.BITS)
@@ -76,7 +76,7 @@ def test_codes_come_from_the_seed(clustered: tuple[np.ndarray, np.ndarray], monk
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_a_handful_of_pictures_can_be_searched(
+def test_a_handful_of_images_can_be_searched(
     count: int, clustered: tuple[np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(codes, "STEPS", 5)

@@ -1,4 +1,4 @@
-"""A random network that is served, and pictures to send it."""
+"""A random network that is served, and images to send it."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +29,6 @@ def classifier(served_run: Path) -> Classifier:
 
 
 @pytest.fixture(scope="session")
-def pictures(striped_folder: Callable[..., Path]) -> list[bytes]:
-    """The files of ten pictures that the server has never seen."""
+def images(striped_folder: Callable[..., Path]) -> list[bytes]:
+    """The files of ten images that the server has never seen."""
     return [path.read_bytes() for path in sorted(striped_folder(5, 5, splits=("new",)).glob("*/*/*.png"))]

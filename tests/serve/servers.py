@@ -19,9 +19,9 @@ class Server:
     data: Path
     process: subprocess.Popen[str]
 
-    def post(self, path: str, *pictures: bytes, **parameters: object) -> httpx.Response:
-        """Send the bytes of pictures as files called 0, 1, …"""
-        files = [("file", (str(number), picture)) for number, picture in enumerate(pictures)]
+    def post(self, path: str, *images: bytes, **parameters: object) -> httpx.Response:
+        """Send the bytes of images as files called 0, 1, …"""
+        files = [("file", (str(number), image)) for number, image in enumerate(images)]
         return httpx.post(self.address + path, files=files, params=parameters, timeout=60)  # type: ignore[arg-type]
 
     def get(self, path: str, **parameters: object) -> httpx.Response:
@@ -31,7 +31,7 @@ class Server:
 @contextmanager
 def serving(run: Path, data: Path, *options: str) -> Iterator[Server]:
     """`alexnet serve` on a free port, until the block ends."""
-    command = [sys.executable, "-m", "alexnet.cli", "serve", str(run), "--port", "0", *options]
+    command = [sys.executable, "-m", "alexnet.cli.main", "serve", str(run), "--port", "0", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

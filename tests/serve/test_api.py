@@ -14,7 +14,7 @@ from servers import Server, serving
 
 from alexnet import Classifier
 from alexnet.data.dataset import PreparedDataset
-from alexnet.data.decode import square_picture
+from alexnet.data.decoding import square_image
 from alexnet.evaluation.views import VIEWS
 
 
@@ -22,8 +22,8 @@ def said(entry: dict) -> list[tuple[str, float]]:
     return [(answer["label"], answer["probability"]) for answer in entry["top"]]
 
 
-def expected(classifier: Classifier, *pictures: bytes) -> list[list[tuple[str, float]]]:
-    return [prediction.top for prediction in classifier.predict(pictures)]
+def expected(classifier: Classifier, *images: bytes) -> list[list[tuple[str, float]]]:
+    return [prediction.top for prediction in classifier.predict(images)]
 
 
 def same(one: list[tuple[str, float]], other: list[tuple[str, float]]) -> bool:
@@ -32,31 +32,31 @@ def same(one: list[tuple[str, float]], other: list[tuple[str, float]]) -> bool:
 
 
 def test_files_are_answered_in_order_as_predict_answers(
-    server: Server, classifier: Classifier, pictures: list[bytes]
+    server: Server, classifier: Classifier, images: list[bytes]
 ) -> None:
-    answer = server.post("/v1/predict", *pictures)
+    answer = server.post("/v1/predict", *images)
     entries = answer.json()["predictions"]
     assert answer.status_code == 200
-    assert [entry["source"] for entry in entries] == [str(number) for number in range(len(pictures))]
-    for entry, top in zip(entries, expected(classifier, *pictures), strict=True):
+    assert [entry["source"] for entry in entries] == [str(number) for number in range(len(images))]
+    for entry, top in zip(entries, expected(classifier, *images), strict=True):
         assert same(said(entry), top)
         assert (entry["label"], entry["probability"]) == said(entry)[0]
 
 
 @pytest.mark.parametrize("kind", ["image/png", "application/octet-stream", "image/png; charset=binary"])
-def test_the_bytes_of_a_picture(server: Server, classifier: Classifier, pictures: list[bytes], kind: str) -> None:
-    answer = httpx.post(server.address + "/v1/predict", content=pictures[0], headers={"content-type": kind})
+def test_the_bytes_of_a_image(server: Server, classifier: Classifier, images: list[bytes], kind: str) -> None:
+    answer = httpx.post(server.address + "/v1/predict", content=images[0], headers={"content-type": kind})
     (entry,) = answer.json()["predictions"]
-    assert same(said(entry), expected(classifier, pictures[0])[0])
+    assert same(said(entry), expected(classifier, images[0])[0])
 
 
-def test_parameters(server: Server, classifier: Classifier, pictures: list[bytes]) -> None:
+def test_parameters(server: Server, classifier: Classifier, images: list[bytes]) -> None:
     for views in VIEWS:
-        (entry,) = server.post("/v1/predict", pictures[0], top=1, views=views).json()["predictions"]
-        (wanted,) = classifier.predict(pictures[0], top=1, views=views)
+        (entry,) = server.post("/v1/predict", images[0], top=1, views=views).json()["predictions"]
+        (wanted,) = classifier.predict(images[0], top=1, views=views)
         assert same(said(entry), wanted.top)
     for wrong in ({"top": 0}, {"top": "many"}, {"views": 3}, {"views": ""}):
-        answer = server.post("/v1/predict", pictures[0], **wrong)
+        answer = server.post("/v1/predict", images[0], **wrong)
         assert answer.status_code == 422
         assert isinstance(answer.json()["detail"], str)
 
@@ -74,7 +74,7 @@ def array_header(*shape: int) -> bytes:
 
 
 BAD = {
-    "text": (b"this is no picture", 415, "not a picture"),
+    "text": (b"this is no image", 415, "not an image"),
     "pdf": (b"%PDF-1.4 " + b"x" * 100, 415, "a PDF document"),
     "empty": (b"", 422, "empty file"),
     "many pixels": (large_png(), 413, "56,000,000 pixels, more than 50,000,000"),
@@ -87,74 +87,72 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_no_picture_has_its_status(server: Server, pictures: list[bytes], name: str) -> None:
+def test_what_is_no_image_has_its_status(server: Server, images: list[bytes], name: str) -> None:
     content, status, reason = BAD[name]
     answer = server.post("/v1/predict", content)
     assert (answer.status_code, reason in answer.json()["detail"]) == (status, True)
-    assert server.post("/v1/predict", pictures[0]).status_code == 200
+    assert server.post("/v1/predict", images[0]).status_code == 200
 
 
-def test_a_truncated_picture(server: Server, pictures: list[bytes]) -> None:
-    answer = server.post("/v1/predict", pictures[0][:2000])
+def test_a_truncated_image(server: Server, images: list[bytes]) -> None:
+    answer = server.post("/v1/predict", images[0][:2000])
     assert (answer.status_code, answer.json()) == (422, {"detail": "truncated"})
 
 
-def test_of_several_only_the_bad_one_has_an_error(
-    server: Server, classifier: Classifier, pictures: list[bytes]
-) -> None:
-    answer = server.post("/v1/predict", pictures[0], b"no picture", pictures[1][:3000], pictures[2])
+def test_of_several_only_the_bad_one_has_an_error(server: Server, classifier: Classifier, images: list[bytes]) -> None:
+    answer = server.post("/v1/predict", images[0], b"no image", images[1][:3000], images[2])
     one, two, three, four = answer.json()["predictions"]
     assert answer.status_code == 200
-    assert two == {"source": "1", "error": {"status": 415, "reason": "not a picture"}}
+    assert two == {"source": "1", "error": {"status": 415, "reason": "not an image"}}
     assert three == {"source": "2", "error": {"status": 422, "reason": "truncated"}}
-    for entry, top in zip((one, four), expected(classifier, pictures[0], pictures[2]), strict=True):
+    for entry, top in zip((one, four), expected(classifier, images[0], images[2]), strict=True):
         assert same(said(entry), top)
 
 
 def test_when_none_can_be_read_the_answer_says_so(server: Server) -> None:
     answer = server.post("/v1/predict", b"one", b"two")
     assert answer.status_code == 415
-    assert "no picture can be read" in answer.json()["detail"]
+    assert "no image can be read" in answer.json()["detail"]
 
 
-def test_bodies_that_are_refused(server: Server, pictures: list[bytes]) -> None:
+def test_bodies_that_are_refused(server: Server, images: list[bytes]) -> None:
     def status(**request: object) -> int:
         return httpx.post(server.address + "/v1/predict", **request).status_code  # type: ignore[arg-type]
 
     assert status(content=b"x" * 20_000_001, headers={"content-type": "image/jpeg"}) == 413
     assert status(files=[("file", ("large", b"x" * 20_000_001))]) == 413
     assert status(content=b"{}", headers={"content-type": "application/json"}) == 415
-    assert status(files={"picture": pictures[0]}) == 422
+    assert status(files={"image": images[0]}) == 422
     assert status(content=b"--x--", headers={"content-type": "multipart/form-data; boundary=y"}) == 422
     assert status(content=b"", headers={"content-type": "multipart/form-data"}) == 422
     assert status(files=[("file", (str(n), b"x")) for n in range(65)]) == 422
 
 
-def test_features_are_those_of_the_network(server: Server, classifier: Classifier, pictures: list[bytes]) -> None:
-    raw = torch.from_numpy(square_picture(pictures[3], classifier.config.size))[None]
-    inputs = classifier.preprocess.centre(raw)
+def test_features_are_those_of_the_network(server: Server, classifier: Classifier, images: list[bytes]) -> None:
+    raw = torch.from_numpy(square_image(images[3], classifier.config.size))[None]
+    inputs = classifier.preprocess.center(raw)
     for layer in ("fc7", "conv5"):
-        answer = server.post("/v1/features", pictures[3], layer=layer).json()
+        answer = server.post("/v1/features", images[3], layer=layer).json()
         (entry,) = answer["features"]
         with torch.inference_mode():
             wanted = classifier.network.features(inputs, layer)[0].numpy()
         assert (answer["layer"], entry["shape"]) == (layer, list(wanted.shape))
         np.testing.assert_allclose(np.array(entry["values"]).reshape(wanted.shape), wanted, rtol=1e-3, atol=1e-4)
-    answer = server.post("/v1/features", pictures[3], layer="conv9")
+    answer = server.post("/v1/features", images[3], layer="conv9")
     assert answer.status_code == 422
     assert "conv9" in answer.json()["detail"]
 
 
-def test_a_training_picture_is_its_own_nearest(server: Server) -> None:
+def test_a_training_image_is_its_own_nearest(server: Server) -> None:
     train = PreparedDataset.open(server.data).split("train")
     file = io.BytesIO()
     Image.fromarray(train[7][0]).save(file, "PNG")
     deadline = time.monotonic() + 60
-    while (answer := server.post("/v1/neighbours", file.getvalue(), k=3)).status_code == 503:
+    while (answer := server.post("/v1/neighbors", file.getvalue(), k=3)).status_code == 503:
         assert answer.headers["retry-after"]
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    nearest = answer.json()["neighbours"][0]["nearest"]
+    nearest = answer.json()["neighbors"][0]["nearest"]
     assert (nearest[0]["position"], nearest[0]["distance"]) == (7, 0)
     assert nearest[0]["name"] == Path(train.paths(7)).name
     assert [found["distance"] for found in nearest] == sorted(found["distance"] for found in nearest)
@@ -162,33 +160,33 @@ def test_a_training_picture_is_its_own_nearest(server: Server) -> None:
     assert np.abs(np.asarray(shown).astype(int) - train[7][0]).mean() < 12  # JPEG of noise
 
 
-def picture_in(address: str) -> Image.Image:
+def image_in(address: str) -> Image.Image:
     import base64
 
     return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
 
 
-def test_explanations_and_maps_are_pictures(server: Server, classifier: Classifier, pictures: list[bytes]) -> None:
-    (entry,) = server.post("/v1/explain", pictures[0]).json()["explanations"]
-    assert entry["label"] == expected(classifier, pictures[0])[0][0][0]
-    assert {picture_in(entry[name]).size for name in ("seen", "gradient", "grad_cam")} == {(64, 64)}
+def test_explanations_and_maps_are_images(server: Server, classifier: Classifier, images: list[bytes]) -> None:
+    (entry,) = server.post("/v1/explain", images[0]).json()["explanations"]
+    assert entry["label"] == expected(classifier, images[0])[0][0][0]
+    assert {image_in(entry[name]).size for name in ("seen", "gradient", "grad_cam")} == {(64, 64)}
     other = next(label for label in classifier.labels if label != entry["label"])
-    (of_other,) = server.post("/v1/explain", pictures[0], label=other).json()["explanations"]
+    (of_other,) = server.post("/v1/explain", images[0], label=other).json()["explanations"]
     assert of_other["label"] == other
     assert of_other["gradient"] != entry["gradient"]
-    assert server.post("/v1/explain", pictures[0], label="cat").status_code == 422
+    assert server.post("/v1/explain", images[0], label="cat").status_code == 422
 
-    (shown,) = server.post("/v1/maps", pictures[0], layer="conv2").json()["maps"]
+    (shown,) = server.post("/v1/maps", images[0], layer="conv2").json()["maps"]
     maps, height, width = shown["shape"]
-    (values,) = server.post("/v1/features", pictures[0], layer="conv2").json()["features"]
+    (values,) = server.post("/v1/features", images[0], layer="conv2").json()["features"]
     activations = np.array(values["values"]).reshape(values["shape"])
     np.testing.assert_allclose(shown["peaks"], activations.max((1, 2)), rtol=2e-3)
-    picture = picture_in(shown["picture"])
-    assert picture.size == (shown["columns"] * width, -(-maps // shown["columns"]) * height)
+    image = image_in(shown["image"])
+    assert image.size == (shown["columns"] * width, -(-maps // shown["columns"]) * height)
     # The brightest pixel of a tile is where the map is largest.
-    tile = np.asarray(picture.convert("RGB")).sum(2)[:height, width : 2 * width]
+    tile = np.asarray(image.convert("RGB")).sum(2)[:height, width : 2 * width]
     assert tile.ravel()[activations[1].argmax()] == tile.max()
-    (units,) = server.post("/v1/maps", pictures[0], layer="fc7").json()["maps"]
+    (units,) = server.post("/v1/maps", images[0], layer="fc7").json()["maps"]
     assert (units["shape"], len(units["peaks"])) == ([4096], 4096)
 
 
@@ -202,10 +200,10 @@ def test_what_there_is_to_look_at(server: Server) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.2)
     unit = server.get("/v1/units/conv3/300").json()
-    assert (unit["tower"], len(unit["pictures"])) == (2, 9)
-    assert Image.open(io.BytesIO(server.get("/v1/units/conv1/3/optimised").content)).size == (64, 64)
+    assert (unit["tower"], len(unit["images"])) == (2, 9)
+    assert Image.open(io.BytesIO(server.get("/v1/units/conv1/3/optimized").content)).size == (64, 64)
     assert Image.open(io.BytesIO(server.get("/v1/kernels").content)).size == (16 * 11, 6 * 11)
-    for path in ("/v1/units/conv3/384", "/v1/units/conv7/0", "/v1/units/pool1/0/optimised", "/v1/data/train/24"):
+    for path in ("/v1/units/conv3/384", "/v1/units/conv7/0", "/v1/units/pool1/0/optimized", "/v1/data/train/24"):
         assert server.get(path).status_code == 404
     assert server.get("/v1/units/conv3/-1").status_code == 422
 
@@ -223,25 +221,25 @@ def test_mistakes_are_wrong_and_the_surest_come_first(server: Server, classifier
     assert found["wrong"] == len(wrong)
 
 
-def test_health_metrics_and_documentation(server: Server, pictures: list[bytes]) -> None:
+def test_health_metrics_and_documentation(server: Server, images: list[bytes]) -> None:
     def count(name: str) -> float:
         return float(re.search(rf"^{re.escape(name)} (\S+)$", server.get("/metrics").text, re.MULTILINE)[1])  # type: ignore[index]
 
     assert server.get("/healthz").json() == {"status": "ok"}
-    server.post("/v1/predict", pictures[0])
+    server.post("/v1/predict", images[0])
     before = count('alexnet_requests_total{path="/v1/predict",status="200"}')
-    server.post("/v1/predict", pictures[0])
+    server.post("/v1/predict", images[0])
     assert count('alexnet_requests_total{path="/v1/predict",status="200"}') == before + 1
-    assert count("alexnet_waiting_pictures") == 0
+    assert count("alexnet_waiting_images") == 0
     docs = server.get("/docs").text
     assert "/v1/predict" in docs
     assert not re.search(r"""(src|href)=["'](https?:)?//""", docs)
     assert server.get("/openapi.json").json()["openapi"].startswith("3.")
 
 
-def test_names_never_reach_the_disk(server: Server, pictures: list[bytes]) -> None:
+def test_names_never_reach_the_disk(server: Server, images: list[bytes]) -> None:
     for name in ("../../etc/passwd", "/etc/passwd", "C:\\x\\..\\y", "a\nb", "사진.png"):
-        answer = httpx.post(server.address + "/v1/predict", files={"file": (name, pictures[0])})
+        answer = httpx.post(server.address + "/v1/predict", files={"file": (name, images[0])})
         assert answer.status_code == 200
     for path in ("/page/..%2f..%2fapi.py", "/page/%2e%2e/api.py", "/page//etc/passwd", "/page/api.py", "/../cli.py"):
         assert server.get(path).status_code == 404

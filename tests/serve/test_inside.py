@@ -8,11 +8,11 @@ import torch
 
 from alexnet import AlexNet, Classifier, variants
 from alexnet.data.dataset import PreparedDataset
-from alexnet.model import Weighted
-from alexnet.serve.drawing import drawing
-from alexnet.serve.optimise import optimised
-from alexnet.serve.survey import Survey, field_of
-from alexnet.serve.work import central
+from alexnet.network.model import Weighted
+from alexnet.serve.activation_maximization import optimized
+from alexnet.serve.excitation import Survey, field_of
+from alexnet.serve.network_drawing import drawing
+from alexnet.serve.tasks import central
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -21,19 +21,19 @@ SVG = "{http://www.w3.org/2000/svg}"
 def test_every_variant_is_drawn_with_its_towers(variant: str) -> None:
     with torch.device("meta"):
         network = AlexNet(variant, 7)
-    picture = ElementTree.fromstring(drawing(network, network.input_size))
-    layers = {group.get("data-layer"): group for group in picture.iter(f"{SVG}g") if group.get("data-layer")}
+    image = ElementTree.fromstring(drawing(network, network.input_size))
+    layers = {group.get("data-layer"): group for group in image.iter(f"{SVG}g") if group.get("data-layer")}
     assert list(layers) == [n for n, m in network.named_children() if isinstance(m, Weighted)]
     towers = 2 if network.get_submodule("conv2").groups == 2 else 1
     assert {len(group.findall(f"{SVG}rect")) for name, group in layers.items() if name != "logits"} == {towers}
     assert len(layers["logits"].findall(f"{SVG}rect")) == 1
     # Of the paper's layers only conv3 and the fully connected ones read both towers.
     reading = [n for n in layers if n.startswith("fc") or n in ("conv3", "conv6")]
-    crossing = sum(path.get("class") == "cross" for path in picture.iter(f"{SVG}path"))
+    crossing = sum(path.get("class") == "cross" for path in image.iter(f"{SVG}path"))
     assert crossing == (2 * len(reading) if towers == 2 else 0)
     # Nothing is outside.
-    _, _, width, height = map(float, picture.get("viewBox", "").split())
-    for rect in picture.iter(f"{SVG}rect"):
+    _, _, width, height = map(float, image.get("viewBox", "").split())
+    for rect in image.iter(f"{SVG}rect"):
         assert 0 <= float(rect.get("x", -1)) < float(rect.get("x", 0)) + float(rect.get("width", 0)) <= width
         assert 0 <= float(rect.get("y", -1)) < float(rect.get("y", 0)) + float(rect.get("height", 0)) <= height
 
@@ -45,7 +45,7 @@ def test_the_receptive_field_is_where_the_gradient_is(layer: str) -> None:
     x = torch.randn(1, 3, 195, 195, requires_grad=True)
     field = field_of(network, layer)
     assert field is not None
-    # Before any non-linearity of its own layer, so that no map is silent; normalisation reads across maps only.
+    # Before any non-linearity of its own layer, so that no map is silent; normalization reads across maps only.
     maps = dict(network.each_of(x, [layer]))[layer]
     row, column = maps.shape[2] // 2, maps.shape[3] // 2 + 1
     (gradient,) = torch.autograd.grad(maps[0, :, row, column].sum(), x)
@@ -86,13 +86,13 @@ def test_the_survey_finds_what_excites_each_unit(classifier: Classifier, striped
 
 
 @pytest.mark.parametrize(("layer", "unit"), [("conv2", 2), ("logits", 1)])
-def test_the_optimised_picture_excites_more_than_any_of_the_data(
+def test_the_optimized_image_excites_more_than_any_of_the_data(
     classifier: Classifier,
     striped_data,  # type: ignore[no-untyped-def]
     layer: str,
     unit: int,
 ) -> None:
-    steps = optimised(classifier, layer, unit)
+    steps = optimized(classifier, layer, unit)
     count = 0
     while True:
         try:

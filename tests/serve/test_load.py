@@ -24,19 +24,17 @@ def resident(server: Server) -> float:
     return float(found[1]) / 1e6
 
 
-def test_good_and_bad_files_from_many_clients(server: Server, classifier: Classifier, pictures: list[bytes]) -> None:
-    right = [prediction.top for prediction in classifier.predict(pictures)]
-    bad = {b"no picture": 415, b"": 422, pictures[0][:1500]: 422, pictures[1][:-3000]: 422}
+def test_good_and_bad_files_from_many_clients(server: Server, classifier: Classifier, images: list[bytes]) -> None:
+    right = [prediction.top for prediction in classifier.predict(images)]
+    bad = {b"no image": 415, b"": 422, images[0][:1500]: 422, images[1][:-3000]: 422}
     wrong: list[Any] = []
 
     def client(seed: int) -> None:
         draw = random.Random(seed)
         with httpx.Client(timeout=120) as connection:
             for _ in range(EACH):
-                sent = [draw.choice([*range(len(pictures)), *bad]) for _ in range(draw.choice([1, 1, 1, 3]))]
-                files = [
-                    ("file", (str(n), pictures[one] if isinstance(one, int) else one)) for n, one in enumerate(sent)
-                ]
+                sent = [draw.choice([*range(len(images)), *bad]) for _ in range(draw.choice([1, 1, 1, 3]))]
+                files = [("file", (str(n), images[one] if isinstance(one, int) else one)) for n, one in enumerate(sent)]
                 answer = connection.post(server.address + "/v1/predict", files=files)
                 if not any(isinstance(one, int) for one in sent):
                     if answer.status_code != bad[sent[0]]:
@@ -67,7 +65,7 @@ def test_good_and_bad_files_from_many_clients(server: Server, classifier: Classi
 
 def test_whatever_the_document_allows(server: Server) -> None:
     document = schemathesis.openapi.from_url(server.address + "/openapi.json")
-    # That random bytes are no picture is no fault.
+    # That random bytes are no image is no fault.
     excluded = [checks.positive_data_acceptance, checks.negative_data_rejection]
     asked = set()
     for found in document.get_all_operations():
@@ -87,6 +85,6 @@ def test_whatever_the_document_allows(server: Server) -> None:
             case.call_and_validate(timeout=60, excluded_checks=excluded)
 
         ask()
-    assert {"/v1/predict", "/v1/features", "/v1/neighbours", "/v1/explain", "/healthz", "/metrics"} <= asked
+    assert {"/v1/predict", "/v1/features", "/v1/neighbors", "/v1/explain", "/healthz", "/metrics"} <= asked
     assert server.process.poll() is None
     assert server.get("/healthz").status_code == 200

@@ -13,7 +13,7 @@ from servers import Server
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
 
 
-def picture(content: bytes, name: str = "stripes.png") -> dict[str, Any]:
+def image(content: bytes, name: str = "stripes.png") -> dict[str, Any]:
     return {"name": name, "mimeType": "image/png", "buffer": content}
 
 
@@ -50,10 +50,10 @@ def bars(page: Any) -> list[list[str]]:
     return [bar.inner_text().split("\n") for bar in page.query_selector_all("#bars li")]
 
 
-def test_a_picture_is_answered_and_looked_into(server: Server, pictures: list[bytes], page_of: Any) -> None:
+def test_a_image_is_answered_and_looked_into(server: Server, images: list[bytes], page_of: Any) -> None:
     page = page_of()
-    page.set_input_files("#file", picture(pictures[0]))
-    (entry,) = server.post("/v1/predict", pictures[0]).json()["predictions"]
+    page.set_input_files("#file", image(images[0]))
+    (entry,) = server.post("/v1/predict", images[0]).json()["predictions"]
     assert bars(page) == [[a["label"], f"{100 * a['probability']:.1f}%"] for a in entry["top"]]
     assert page.inner_text("#verdict") == entry["label"]
     assert entry["label"] in page.inner_text("#status")
@@ -62,16 +62,16 @@ def test_a_picture_is_answered_and_looked_into(server: Server, pictures: list[by
     page.click("#drawing [data-layer=conv3] rect >> nth=0")
     until(page, "document.querySelectorAll('#maps .tile').length === 384")
     until(page, "document.querySelector('#maps .tile').style.backgroundImage.includes('data:image/png')")
-    (maps,) = server.post("/v1/maps", pictures[0], layer="conv3").json()["maps"]
+    (maps,) = server.post("/v1/maps", images[0], layer="conv3").json()["maps"]
     shown = page.eval_on_selector("#maps .tile", "tile => tile.style.backgroundImage")
-    assert maps["picture"] in shown
+    assert maps["image"] in shown
     page.click("#maps .tile >> nth=200")
     assert page.inner_text("#unit-title") == "conv3, map 200 of tower 2"
     page.wait_for_selector("#made:not([hidden])")
     assert page.eval_on_selector("#made", "image => image.decode().then(() => image.naturalWidth)") == 64
-    # Once the server has looked at all of its pictures, and the page has heard of it.
-    until(page, "/^Among [0-9]+ training pictures;/.test(document.querySelector('#exciting-words').textContent)")
-    wanted = server.get("/v1/units/conv3/200").json()["pictures"]
+    # Once the server has looked at all of its images, and the page has heard of it.
+    until(page, "/^Among [0-9]+ training images;/.test(document.querySelector('#exciting-words').textContent)")
+    wanted = server.get("/v1/units/conv3/200").json()["images"]
     assert page.eval_on_selector_all("#exciting img", "all => all.map((i) => new URL(i.src).pathname)") == [
         found["address"] for found in wanted
     ]
@@ -84,14 +84,14 @@ def test_a_picture_is_answered_and_looked_into(server: Server, pictures: list[by
 
     # Where it looks, for either class; what is near; what is wrong.
     page.wait_for_selector("#looks img")
-    (looks,) = server.post("/v1/explain", pictures[0]).json()["explanations"]
+    (looks,) = server.post("/v1/explain", images[0]).json()["explanations"]
     assert page.eval_on_selector_all("#looks img", "all => all.map((i) => i.src)") == [
         looks[name] for name in ("seen", "gradient", "grad_cam")
     ]
     page.click("#looks-labels button >> nth=1")
     until(page, "src => document.querySelectorAll('#looks img')[1].src !== src", looks["gradient"])
     page.wait_for_selector("#near li")
-    (near,) = server.post("/v1/neighbours", pictures[0]).json()["neighbours"]
+    (near,) = server.post("/v1/neighbors", images[0]).json()["neighbors"]
     assert page.eval_on_selector_all("#near img", "all => all.map((i) => new URL(i.src).pathname)") == [
         found["address"] for found in near["nearest"]
     ]
@@ -103,15 +103,15 @@ def test_a_picture_is_answered_and_looked_into(server: Server, pictures: list[by
         until(page, "name => document.querySelector('#asked').textContent.includes(name)", name)
 
 
-def test_a_bad_picture_is_said_and_the_next_one_is_answered(pictures: list[bytes], page_of: Any) -> None:
+def test_a_bad_image_is_said_and_the_next_one_is_answered(images: list[bytes], page_of: Any) -> None:
     page = page_of()
-    page.set_input_files("#file", [picture(b"no picture", "bad.png"), picture(pictures[1])])
-    until(page, "document.querySelector('#verdict').textContent === 'not a picture that can be read'")
+    page.set_input_files("#file", [image(b"no image", "bad.png"), image(images[1])])
+    until(page, "document.querySelector('#verdict').textContent === 'not an image that can be read'")
     page.click("#tray button >> nth=0")
     assert len(bars(page)) == 2
 
 
-def test_dropped_and_pasted_pictures(pictures: list[bytes], page_of: Any) -> None:
+def test_dropped_and_pasted_images(images: list[bytes], page_of: Any) -> None:
     page = page_of()
     carried = """(content) => {
         const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
@@ -119,13 +119,13 @@ def test_dropped_and_pasted_pictures(pictures: list[bytes], page_of: Any) -> Non
         data.items.add(new File([bytes], "carried.png", { type: "image/png" }));
         return data;
     }"""
-    data = page.evaluate_handle(carried, base64.b64encode(pictures[2]).decode())
+    data = page.evaluate_handle(carried, base64.b64encode(images[2]).decode())
     page.dispatch_event("#drop", "drop", {"dataTransfer": data})
     assert len(bars(page)) == 2
     assert page.inner_text("#asked") == "carried.png"
     page.evaluate(
         f"(content) => dispatchEvent(new ClipboardEvent('paste', {{ clipboardData: ({carried})(content) }}))",
-        base64.b64encode(pictures[3]).decode(),
+        base64.b64encode(images[3]).decode(),
     )
     until(page, "document.querySelectorAll('#tray button').length === 2")
 
@@ -140,18 +140,18 @@ def test_the_camera(page_of: Any) -> None:
     page.wait_for_selector("#looks img")
 
 
-def test_languages(pictures: list[bytes], page_of: Any) -> None:
+def test_languages(images: list[bytes], page_of: Any) -> None:
     page = page_of(locale="ko-KR", viewport=PHONE)
     assert page.eval_on_selector("html", "html => html.lang") == "ko"
     assert page.inner_text("#choose") == "사진 고르기"
-    page.set_input_files("#file", picture(pictures[0]))
+    page.set_input_files("#file", image(images[0]))
     page.wait_for_selector("#looks img")
     page.click("#language")
-    assert page.inner_text("#choose") == "Choose pictures"
+    assert page.inner_text("#choose") == "Choose images"
     assert page.inner_text("#looks-heading") == "Where it looks"
     assert not re.search("[가-힣]", page.inner_text("main"))
     page.reload()
-    until(page, "document.querySelector('#choose').innerText === 'Choose pictures'")
+    until(page, "document.querySelector('#choose').innerText === 'Choose images'")
     page.click("#language")
     assert page.inner_text("#language") == "English"
 
@@ -169,9 +169,9 @@ def test_the_words_are_the_same_in_every_language(page_of: Any) -> None:
     }
 
 
-def test_with_the_keyboard_alone(pictures: list[bytes], page_of: Any) -> None:
+def test_with_the_keyboard_alone(images: list[bytes], page_of: Any) -> None:
     page = page_of()
-    page.set_input_files("#file", picture(pictures[0]))
+    page.set_input_files("#file", image(images[0]))
     until(page, "document.querySelector('#maps .tile')?.style.backgroundImage.includes('data:')")
     page.focus("#layers button >> nth=0")
     page.keyboard.press("Tab")
@@ -193,10 +193,10 @@ def test_with_the_keyboard_alone(pictures: list[bytes], page_of: Any) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
 def test_everything_has_a_name_and_fits(
-    viewport: dict[str, int], scheme: str, pictures: list[bytes], page_of: Any
+    viewport: dict[str, int], scheme: str, images: list[bytes], page_of: Any
 ) -> None:
     page = page_of(viewport=viewport, color_scheme=scheme)
-    page.set_input_files("#file", picture(pictures[0]))
+    page.set_input_files("#file", image(images[0]))
     page.wait_for_selector("#looks img")
     until(page, "document.querySelectorAll('#maps .tile').length > 0")
     assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
@@ -204,8 +204,8 @@ def test_everything_has_a_name_and_fits(
         .filter((e) => e.checkVisibility() && !(e.ariaLabel || e.textContent.trim())).length"""
     assert page.evaluate(nameless) == 0
     assert page.evaluate("[...document.images].filter((image) => image.getAttribute('alt') === null).length") == 0
-    labelled = "(s) => document.getElementById(s.getAttribute('aria-labelledby'))"
-    assert page.evaluate(f"[...document.querySelectorAll('section')].every({labelled})")
+    labeled = "(s) => document.getElementById(s.getAttribute('aria-labelledby'))"
+    assert page.evaluate(f"[...document.querySelectorAll('section')].every({labeled})")
 
 
 def test_the_documentation_loads_nothing_from_elsewhere(server: Server, open_tab: Callable[..., Any]) -> None:

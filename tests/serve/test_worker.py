@@ -16,9 +16,9 @@ import pytest
 
 from alexnet import Classifier
 from alexnet.data.dataset import PreparedDataset
-from alexnet.run import Run
+from alexnet.runs.run import Run
 from alexnet.serve.api import api
-from alexnet.serve.exhibits import Exhibits
+from alexnet.serve.explorer import Exhibits
 from alexnet.serve.limits import Limits
 from alexnet.serve.service import Service
 from alexnet.serve.worker import Worker
@@ -26,12 +26,12 @@ from alexnet.serve.worker import Worker
 
 @dataclass(frozen=True)
 class Means:
-    """The mean of each picture; one that is all 13 is an error, as is any batch with it."""
+    """The mean of each image; one that is all 13 is an error, as is any batch with it."""
 
     most: int = 64
 
-    def __call__(self, classifier: Classifier, pictures: np.ndarray) -> np.ndarray:
-        means = pictures.mean((1, 2, 3))
+    def __call__(self, classifier: Classifier, images: np.ndarray) -> np.ndarray:
+        means = images.mean((1, 2, 3))
         if 13 in means:
             raise ValueError("thirteen")
         return means
@@ -79,7 +79,7 @@ def test_what_has_arrived_is_taken_together(worker: Worker, batches: list[int]) 
 
 
 @pytest.mark.usefixtures("patient")
-def test_a_lone_picture_waits_for_nobody(worker: Worker) -> None:
+def test_a_lone_image_waits_for_nobody(worker: Worker) -> None:
     start = time.perf_counter()
     assert put(worker, Means(), 5)[0].result(10) == 5
     assert time.perf_counter() - start < 5
@@ -112,7 +112,7 @@ def test_one_that_is_being_decoded_is_waited_for(worker: Worker, batches: list[i
     assert batches == [2]
 
 
-def test_a_failure_is_that_of_one_picture(worker: Worker) -> None:
+def test_a_failure_is_that_of_one_image(worker: Worker) -> None:
     free = threading.Event()
     worker.slowly(blocked(free))
     time.sleep(0.05)
@@ -124,7 +124,7 @@ def test_a_failure_is_that_of_one_picture(worker: Worker) -> None:
     assert put(worker, Means(), 3)[0].result(10) == 3
 
 
-def test_pictures_come_between_the_steps_of_slow_work(worker: Worker) -> None:
+def test_images_come_between_the_steps_of_slow_work(worker: Worker) -> None:
     order: list[str] = []
 
     def steps(name: str) -> Generator[None, None, str]:
@@ -132,7 +132,7 @@ def test_pictures_come_between_the_steps_of_slow_work(worker: Worker) -> None:
             order.append(name)
             if name == "urgent" and len(order) == 1:
                 answer.extend(put(worker, Means(), 7))
-                answer[0].add_done_callback(lambda _: order.append("picture"))
+                answer[0].add_done_callback(lambda _: order.append("image"))
             yield
         return name
 
@@ -143,7 +143,7 @@ def test_pictures_come_between_the_steps_of_slow_work(worker: Worker) -> None:
     futures = [worker.slowly(steps("one")), worker.slowly(steps("two")), worker.slowly(steps("urgent"), first=True)]
     free.set()
     assert [future.result(10) for future in futures] == ["one", "two", "urgent"]
-    assert order[:4] == ["urgent", "picture", "urgent", "urgent"]
+    assert order[:4] == ["urgent", "image", "urgent", "urgent"]
     assert sorted(order[4:6]) == ["one", "two"]
 
 
@@ -177,26 +177,26 @@ def asked(run: Run, classifier: Classifier, limits: Limits, questions: Any) -> N
     asyncio.run(talk())
 
 
-def files(*pictures: bytes) -> list[tuple[str, bytes]]:
-    return [("file", picture) for picture in pictures]
+def files(*images: bytes) -> list[tuple[str, bytes]]:
+    return [("file", image) for image in images]
 
 
-def test_no_room_no_time_and_after_it(served_run: Any, classifier: Classifier, pictures: list[bytes]) -> None:
+def test_no_room_no_time_and_after_it(served_run: Any, classifier: Classifier, images: list[bytes]) -> None:
     async def questions(client: httpx.AsyncClient, service: Service) -> None:
-        full = await client.post("/v1/predict", files=files(*pictures[:4]))
+        full = await client.post("/v1/predict", files=files(*images[:4]))
         assert (full.status_code, full.headers["retry-after"]) == (429, "1")
         free = threading.Event()
         service.worker.slowly(blocked(free))
         await asyncio.sleep(0.1)
-        late = await client.post("/v1/predict", files=files(pictures[0]))
+        late = await client.post("/v1/predict", files=files(images[0]))
         assert (late.status_code, late.headers["retry-after"]) == (503, "1")
         free.set()
-        assert (await client.post("/v1/predict", files=files(*pictures[:3]))).status_code == 200
+        assert (await client.post("/v1/predict", files=files(*images[:3]))).status_code == 200
         large = await client.post("/v1/predict", content=b"x" * 60_001)
         assert large.status_code == 413
         crowded = await asyncio.gather(*(client.post("/v1/predict", content=b"x" * 60_000) for _ in range(2)))
         assert sorted(answer.status_code for answer in crowded) == [415, 429]
-        assert (await client.post("/v1/predict", files=files(pictures[0]))).status_code == 200
+        assert (await client.post("/v1/predict", files=files(images[0]))).status_code == 200
 
     limits = Limits(bytes=60_000, waiting=3, seconds=2.0, waiting_bytes=100_000)
     asked(Run.open(served_run), classifier, limits, questions)
@@ -224,7 +224,7 @@ def test_a_body_that_does_not_come(served_run: Any, classifier: Classifier) -> N
     asyncio.run(talk())
 
 
-def test_reading_the_training_pictures_ends_with_the_service(
+def test_reading_the_training_images_ends_with_the_service(
     served_run: Path, striped_data: Path, classifier: Classifier, tmp_path: Path
 ) -> None:
     run = Run.open(shutil.copytree(served_run, tmp_path / "run", ignore=shutil.ignore_patterns("search")))
@@ -240,17 +240,17 @@ def test_reading_the_training_pictures_ends_with_the_service(
     assert not list(run.path.glob("search/*/*.npy"))
 
 
-def test_without_data_what_needs_it_says_so(served_run: Any, classifier: Classifier, pictures: list[bytes]) -> None:
+def test_without_data_what_needs_it_says_so(served_run: Any, classifier: Classifier, images: list[bytes]) -> None:
     async def questions(client: httpx.AsyncClient, service: Service) -> None:
         assert (await client.get("/v1/network")).json()["missing"] == "no data"
         for answer in (
             await client.get("/v1/mistakes"),
-            await client.post("/v1/neighbours", files=files(pictures[0])),
+            await client.post("/v1/neighbors", files=files(images[0])),
             await client.get("/v1/data/train/0"),
         ):
             assert answer.status_code == 404
-        assert (await client.get("/v1/units/conv1/0")).json()["pictures"] == []
-        assert (await client.get("/v1/samples")).json() == {"pictures": []}
-        assert (await client.post("/v1/explain", files=files(pictures[0]))).status_code == 200
+        assert (await client.get("/v1/units/conv1/0")).json()["images"] == []
+        assert (await client.get("/v1/samples")).json() == {"images": []}
+        assert (await client.post("/v1/explain", files=files(images[0]))).status_code == 200
 
     asked(Run.open(served_run), classifier, Limits(), questions)

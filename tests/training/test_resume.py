@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 PAPER = (
-    *("--recipe", "paper", "--init", "he", "--pixel-unit", "deviation", "--crop", "64", "--epochs", "6"),
+    *("--recipe", "paper", "--init", "he", "--pixel-scaling", "std", "--crop-size", "64", "--epochs", "6"),
     *("--batch-size", "6", "--lr", "0.001", "--patience", "2", "--seed", "3", "--precision", "float32"),
 )
 # Without the fully connected layers: few bytes to write. Dropout is in the layouts of test_parallel.
@@ -22,7 +22,7 @@ RECIPE = (*PAPER, "--variant", "convolutions")
 
 
 def train(data: Path, out: Path, *more: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "alexnet.cli", "train", str(data), "--out", str(out), *more]
+    command = [sys.executable, "-m", "alexnet.cli.main", "train", str(data), "--out", str(out), *more]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
@@ -62,7 +62,7 @@ def undisturbed(striped_data, tmp_path_factory):
 def test_killed_at_ten_random_moments(striped_data, tmp_path):
     whole(striped_data, tmp_path / "undisturbed", *PAPER)
     out, moments = tmp_path / "run", random.Random(0)
-    every_step = ("--checkpoint-seconds", "0.2")
+    every_step = ("--checkpoint-interval", "0.2")
     process = train(striped_data, out, *PAPER, *every_step)
     for _ in range(10):
         while not (out / "metrics.jsonl").exists() and process.poll() is None:
@@ -115,7 +115,7 @@ def test_a_loss_that_is_not_finite_goes_back_once_then_ends_with_the_layer_named
         (("--recipe", "papre"), 2, "no recipe 'papre'; there are: auto, paper"),
         (("--variant", "vgg"), 2, "no variant 'vgg'; there are: paper"),
         (("--epochs", "0"), 2, "epochs is 0"),
-        (("--crop", "300"), 2, "300×300"),
+        (("--crop-size", "300"), 2, "300×300"),
         (("--device", "cuda:77"), 2, "no device"),
         (
             ("--epochs", "many"),

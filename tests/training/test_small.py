@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from alexnet.data.prepare import prepare
+from alexnet.data.preparation import prepare
 from alexnet.training.train import begin
 
 

@@ -44,8 +44,8 @@ def test_the_logits_are_those_of_opencv(variant: str, old: bool, tmp_path: Path)
 
     found = read_caffe(file)
     assert found.variant == variant
-    patch = torch.from_numpy(rgb).float() - found.mean[14:241, 14:241]
-    logits = network_of(found)(patch.permute(2, 0, 1)[None] * found.scale)[0].numpy()
+    crop = torch.from_numpy(rgb).float() - found.mean[14:241, 14:241]
+    logits = network_of(found)(crop.permute(2, 0, 1)[None] * found.scale)[0].numpy()
     np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
     assert np.abs(expected).max() > 1
 
@@ -81,7 +81,7 @@ def test_another_network_is_refused(few: dict, tmp_path: Path) -> None:
         read_caffe(file)
     rows = [(n, k, s | {"alpha": 0.0005} if k == "LRN" else s) for n, k, s in caffe_files.rows(False, CLASSES)]
     file.write_bytes(caffe_files.caffemodel(rows, few, old=False))
-    with pytest.raises(AlexNetError, match=r"norm1 normalises with .*0\.0005"):
+    with pytest.raises(AlexNetError, match=r"norm1 normalizes with .*0\.0005"):
         read_caffe(file)
 
 
@@ -102,8 +102,8 @@ def test_the_mean_image_turns_from_blue_first_to_rgb(tmp_path: Path) -> None:
         found = caffe_mean(tmp_path / name)
         assert found.dtype == torch.float32
         np.testing.assert_array_equal(found[7, 200], mean[::-1, 7, 200])
-    np.save(tmp_path / "colour.npy", np.array([104.0, 117.0, 123.0]))
-    np.testing.assert_array_equal(caffe_mean(tmp_path / "colour.npy")[0, 0], [123, 117, 104])
+    np.save(tmp_path / "color.npy", np.array([104.0, 117.0, 123.0]))
+    np.testing.assert_array_equal(caffe_mean(tmp_path / "color.npy")[0, 0], [123, 117, 104])
 
 
 def test_a_mean_of_another_size_is_refused(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_the_logits_are_those_of_the_two_towers(tmp_path: Path) -> None:
     found = read_convnet(file)
     file.unlink()
     assert found.variant == "released-2012"
-    assert found.mean_of_centre
+    assert found.mean_of_center
     with torch.device("meta"):
         network = AlexNet(found.variant, CLASSES)
     network.load_state_dict(found.weights, assign=True)

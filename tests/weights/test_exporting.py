@@ -12,8 +12,8 @@ import torch
 from random_runs import make_run
 
 from alexnet import AlexNetError, Classifier, Run, UsageError, export
-from alexnet.cli import main
-from alexnet.data.prepare import prepare
+from alexnet.cli.main import main
+from alexnet.data.preparation import prepare
 from alexnet.weights.importing import import_weights
 
 
@@ -30,7 +30,7 @@ def run(striped_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
     return made
 
 
-def pictures() -> np.ndarray:
+def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (5, 72, 72, 3), dtype=np.uint8)
 
 
@@ -40,13 +40,13 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 def test_onnx_has_the_preprocessing_inside_and_says_what_8_bits_cost(run: Path, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
-    expected = Classifier.load(run).probabilities(pictures())
+    expected = Classifier.load(run).probabilities(images())
     whole = export(run, "onnx", tmp_path / "whole")
     session = onnxruntime.InferenceSession(whole / "model.onnx", providers=["CPUExecutionProvider"])
-    found = probabilities(session.run(None, {"pictures": pictures()})[0])
+    found = probabilities(session.run(None, {"images": images()})[0])
     np.testing.assert_allclose(found, expected, atol=1e-5)
     again = import_weights(whole, tmp_path / "again")
-    np.testing.assert_array_equal(Classifier.load(again.path).probabilities(pictures()), expected)
+    np.testing.assert_array_equal(Classifier.load(again.path).probabilities(images()), expected)
     for file in whole.glob("model.*"):
         size = file.stat().st_size
         file.unlink()
@@ -55,7 +55,7 @@ def test_onnx_has_the_preprocessing_inside_and_says_what_8_bits_cost(run: Path, 
     card = (small / "README.md").read_text()
     assert "8-bit weights: " in card
     assert "of the answers are the same" in card
-    assert "75.00% of the validation pictures right (epoch 2" in card
+    assert "75.00% of the validation images right (epoch 2" in card
     assert {path.name for path in small.iterdir()} == {
         *("model.onnx", "config.json", "classes.json", "mean.npy", "README.md")
     }
@@ -64,8 +64,8 @@ def test_onnx_has_the_preprocessing_inside_and_says_what_8_bits_cost(run: Path, 
 def test_the_exported_program_gives_the_runs_probabilities(run: Path, tmp_path: Path) -> None:
     folder = export(run, "torch-export", tmp_path / "out")
     module = torch.export.load(folder / "model.pt2").module()
-    found = probabilities(module(torch.from_numpy(pictures())).detach().numpy())
-    np.testing.assert_allclose(found, Classifier.load(run).probabilities(pictures()), atol=1e-5)
+    found = probabilities(module(torch.from_numpy(images())).detach().numpy())
+    np.testing.assert_allclose(found, Classifier.load(run).probabilities(images()), atol=1e-5)
     with pytest.raises(AlexNetError, match=r"model\.pt2 is a program of torch\.export, to run and not to read"):
         import_weights(folder / "model.pt2", tmp_path / "again")
 
@@ -77,11 +77,11 @@ def test_the_folder_for_the_hub_comes_back_as_the_run(
     assert capsys.readouterr().out == f"{tmp_path / 'hub'}\n"
     card = (tmp_path / "hub" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: alexnet\n")
-    for heading in ("## Data", "## Recipe", "## Accuracy", "## Licence", "## Limits"):
+    for heading in ("## Data", "## Recipe", "## Accuracy", "## License", "## Limits"):
         assert heading in card
     again = import_weights(tmp_path / "hub", tmp_path / "again")
-    expected = Classifier.load(run).probabilities(pictures())
-    np.testing.assert_array_equal(Classifier.load(again.path).probabilities(pictures()), expected)
+    expected = Classifier.load(run).probabilities(images())
+    np.testing.assert_array_equal(Classifier.load(again.path).probabilities(images()), expected)
     assert again.config == Run.open(run).config
     # A file alone says what it is, too; without that it must be said.
     from safetensors.torch import load_file, save_file

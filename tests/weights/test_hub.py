@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 from test_torchvision import TorchvisionLayout
 
-from alexnet.cli import main
+from alexnet.cli.main import main
 from alexnet.weights.exporting import upload
 
 pytest.importorskip("huggingface_hub", reason="the extra `hf` is not installed")

@@ -20,9 +20,9 @@ from test_torchvision import TorchvisionLayout
 from torch import Tensor
 
 from alexnet import AlexNetError, Classifier
-from alexnet.cli import main
-from alexnet.recipe import recipes
-from alexnet.run import Config
+from alexnet.cli.main import main
+from alexnet.runs.recipe import recipes
+from alexnet.runs.run import Config
 from alexnet.weights.imagenet import imagenet_classes
 from alexnet.weights.importing import fetch, import_weights
 from alexnet.weights.torchvision import read_torchvision
@@ -56,10 +56,10 @@ def test_predict_on_an_imported_torchvision_net_is_right_at_once(
     assert main(["predict", str(run), str(photograph), "--json"]) == 0
     (answer,) = json.loads(capsys.readouterr().out)
 
-    # What torchvision's transforms do to such a picture: the middle 224, 0 to 1, less the mean, over the deviation.
-    patch = torch.from_numpy(np.array(Image.open(photograph))[16:240, 16:240].copy()).permute(2, 0, 1) / 255
+    # What torchvision's transforms do to such an image: the middle 224, 0 to 1, less the mean, over the deviation.
+    crop = torch.from_numpy(np.array(Image.open(photograph))[16:240, 16:240].copy()).permute(2, 0, 1) / 255
     mean, deviation = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    expected = theirs(((patch - mean) / deviation)[None]).softmax(1)[0].topk(5)
+    expected = theirs(((crop - mean) / deviation)[None]).softmax(1)[0].topk(5)
     _, words = imagenet_classes()
     assert [one["label"] for one in answer["top"]] == [words[i] for i in expected.indices]
     np.testing.assert_allclose([one["probability"] for one in answer["top"]], expected.values, atol=1e-5)
@@ -118,7 +118,7 @@ def zip_bomb() -> bytes:
 BAD: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "empty": (lambda _: b"", "is empty: it is none of"),
     "text": (lambda _: b"import os", "begins with b'import o'"),
-    "picture": (lambda _: b"\x89PNG\r\n\x1a\n" + bytes(99), "it is none of"),
+    "image": (lambda _: b"\x89PNG\r\n\x1a\n" + bytes(99), "it is none of"),
     "truncated.pth": (lambda _: torch_file(small_state())[:2000], "truncated or damaged archive"),
     "shapes.pth": (lambda _: torch_file(small_state()), "features.0.weight is 2×2, not 64×3×11×11"),
     "list.pth": (lambda _: torch_file([1, 2]), "holds no state dict"),

@@ -13,10 +13,10 @@ from test_torchvision import TorchvisionLayout
 from torch import Tensor
 
 from alexnet import AlexNet, AlexNetError, variants
-from alexnet.classifier import pixels_of
-from alexnet.data.augment import Preprocess
-from alexnet.recipe import recipes
-from alexnet.run import Config
+from alexnet.data.augmentation import Preprocess
+from alexnet.prediction.classifier import pixels_of
+from alexnet.runs.recipe import recipes
+from alexnet.runs.run import Config
 from alexnet.weights.onnx import from_onnx, to_onnx
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
@@ -31,7 +31,7 @@ SWITCHES = [
     {"normalization": "none"},
     {"activation": "tanh"},
     {"pooling": "non-overlapping"},
-    {"without": "conv4"},
+    {"drop_layer": "conv4"},
 ]
 CIFAR = [name for name in variants() if name.startswith("cifar")]
 
@@ -61,7 +61,7 @@ def described(variant: str, side: int, **switches: str) -> str:
     """A config.json for such a network."""
     recipe = recipes()["paper"].override({"variant": variant, **switches})
     classes = [f"class {i}" for i in range(CLASSES)]
-    config = Config(recipe=recipe, classes=classes, size=256, crop=side, side=side, scale=1 / 60, dataset={})
+    config = Config(recipe=recipe, classes=classes, size=256, crop_size=side, input_size=side, scale=1 / 60, dataset={})
     return json.dumps(asdict(config))
 
 
@@ -76,7 +76,7 @@ def answers(model: "onnx.ModelProto", x: Tensor) -> np.ndarray:
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("variant", "switches"),
-    [each for each in product(variants(), SWITCHES) if each[0] not in CIFAR or "without" not in each[1]],
+    [each for each in product(variants(), SWITCHES) if each[0] not in CIFAR or "drop_layer" not in each[1]],
     ids=str,
 )
 def test_onnx_runtime_gives_the_same_logits(variant: str, switches: dict[str, str]) -> None:
@@ -94,7 +94,7 @@ def test_another_side_is_averaged_to_what_fc6_reads(variant: str, side: int) -> 
     network = narrow(variant)
     x = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(1)) * 50
     expected = network(x).softmax(1).numpy()
-    np.testing.assert_allclose(answers(to_onnx(network, side=side, softmax=True), x), expected, atol=1e-5)
+    np.testing.assert_allclose(answers(to_onnx(network, input_size=side, softmax=True), x), expected, atol=1e-5)
 
 
 @pytest.fixture(scope="session")
@@ -111,8 +111,8 @@ def photographs() -> Tensor:
 def test_real_photographs_have_the_same_five_most_probable_classes(variant: str, photographs: Tensor) -> None:
     network = narrow(variant)
     mean = photographs.float().mean(0)
-    preprocess = Preprocess(mean, crop=network.input_size, scale=1 / 60)
-    expected = network(preprocess.centre(photographs)).softmax(1).numpy()
+    preprocess = Preprocess(mean, crop_size=network.input_size, scale=1 / 60)
+    expected = network(preprocess.center(photographs)).softmax(1).numpy()
     found = answers(to_onnx(network, preprocess=preprocess, softmax=True), photographs)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_array_equal((-found).argsort(1)[:, :5], (-expected).argsort(1)[:, :5])
@@ -120,14 +120,14 @@ def test_real_photographs_have_the_same_five_most_probable_classes(variant: str,
 
 @torch.no_grad()
 @pytest.mark.parametrize("side", [None, 195])
-def test_the_preprocessing_inside_is_that_of_the_central_patch(side: int | None) -> None:
+def test_the_preprocessing_inside_is_that_of_the_central_crop(side: int | None) -> None:
     generator = torch.Generator().manual_seed(1)
-    pictures = torch.randint(256, (2, 256, 256, 3), generator=generator, dtype=torch.uint8)
+    images = torch.randint(256, (2, 256, 256, 3), generator=generator, dtype=torch.uint8)
     mean = torch.rand(256, 256, 3, generator=generator) * 200
-    preprocess = Preprocess(mean, crop=227, scale=1 / 60, side=side)
+    preprocess = Preprocess(mean, crop_size=227, scale=1 / 60, input_size=side)
     network = narrow("paper")
-    expected = network(preprocess.centre(pictures)).numpy()
-    found = answers(to_onnx(network, preprocess=preprocess), pictures)
+    expected = network(preprocess.center(images)).numpy()
+    found = answers(to_onnx(network, preprocess=preprocess), images)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
@@ -145,7 +145,7 @@ def test_what_went_out_comes_back_to_the_last_bit(variant: str, switches: dict[s
     generator = torch.Generator().manual_seed(1)
     mean = torch.rand(256, 256, 3, generator=generator) * 200
     side = 180 if switches and variant not in CIFAR else network.input_size
-    preprocess = Preprocess(mean, crop=side, scale=1 / 60)
+    preprocess = Preprocess(mean, crop_size=side, scale=1 / 60)
     model = to_onnx(network, preprocess=preprocess, config=described(variant, side, **switches))
     found = from_onnx(model.SerializeToString())
     assert found.config is not None
@@ -172,21 +172,21 @@ def test_a_locally_connected_layer_that_copies_something_else_is_refused() -> No
 @torch.no_grad()
 def test_whole_numbers_of_8_bits_cost_little_and_come_back(photographs: Tensor) -> None:
     network = narrow("caffe")
-    preprocess = Preprocess(photographs.float().mean(0), crop=227, scale=1 / 60)
+    preprocess = Preprocess(photographs.float().mean(0), crop_size=227, scale=1 / 60)
     model = to_onnx(network, preprocess=preprocess, config=described("caffe", 227), softmax=True, int8=True)
     stored = sum(len(t.raw_data) for t in model.graph.initializer if t.name.endswith(".int8"))
     assert stored == sum(p.numel() for p in network.parameters() if p.dim() > 1)
-    expected = network(preprocess.centre(photographs)).softmax(1).numpy()
+    expected = network(preprocess.center(photographs)).softmax(1).numpy()
     found = answers(model, photographs)
     assert 1e-6 < np.abs(found - expected).max() < 0.05
     network.load_state_dict(from_onnx(model.SerializeToString()).weights)
-    np.testing.assert_allclose(network(preprocess.centre(photographs)).softmax(1).numpy(), found, atol=1e-5)
+    np.testing.assert_allclose(network(preprocess.center(photographs)).softmax(1).numpy(), found, atol=1e-5)
 
 
 @torch.no_grad()
 def test_the_onnx_packages_own_alexnet_gives_its_published_output() -> None:
     found = from_onnx((LIGHT / "light_bvlc_alexnet.onnx").read_bytes())
-    assert (found.variant, found.crop) == ("caffe", 224)
+    assert (found.variant, found.crop_size) == ("caffe", 224)
     with torch.device("meta"):
         network = AlexNet("caffe", 1000)
     network.load_state_dict(found.weights, assign=True)
@@ -237,7 +237,7 @@ def test_what_torch_itself_exports_of_torchvisions_layout_comes_in(tmp_path: Pat
     x = torch.randn(2, 3, 224, 224)
     torch.onnx.export(theirs, x, tmp_path / "x.onnx", dynamo=False)
     found = from_onnx((tmp_path / "x.onnx").read_bytes())
-    assert (found.variant, found.crop) == ("one-weird-trick", 224)
+    assert (found.variant, found.crop_size) == ("one-weird-trick", 224)
     network = narrow("one-weird-trick")
     network.load_state_dict(found.weights)
     deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None] * 255

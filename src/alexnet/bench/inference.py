@@ -12,22 +12,22 @@ import torch
 
 from alexnet.bench.peers import photographs
 from alexnet.bench.timing import Comparison, compared, in_turn
-from alexnet.data.augment import Preprocess
-from alexnet.errors import AlexNetError
-from alexnet.evaluation.views import patches, probabilities
-from alexnet.model import AlexNet
-from alexnet.recipe import recipes
-from alexnet.run import Config, Run
-from alexnet.training.precision import autocast, choose_device, choose_precision
-from alexnet.working import WorkingNetwork
+from alexnet.data.augmentation import Preprocess
+from alexnet.evaluation.views import crops, probabilities
+from alexnet.network.model import AlexNet
+from alexnet.network.optimized import WorkingNetwork
+from alexnet.runs.recipe import recipes
+from alexnet.runs.run import Config, Run
+from alexnet.runtime.devices import autocast, choose_device, choose_precision
+from alexnet.runtime.errors import AlexNetError
 
 
 def ten_views(batch_size: int | None, rounds: int) -> list[Comparison]:
-    """The paper's test of a batch of prepared pictures against ten forward passes of the plain network."""
+    """The paper's test of a batch of prepared images against ten forward passes of the plain network."""
     device = choose_device()
     count = batch_size or 64
     network = AlexNet("paper").to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    pictures = torch.randint(256, (count, 256, 256, 3), dtype=torch.uint8, device=device)
+    images = torch.randint(256, (count, 256, 256, 3), dtype=torch.uint8, device=device)
     preprocess = Preprocess(torch.full((256, 256, 3), 120.0, device=device), 224, 1.0)
     rows = []
     for dtype in dict.fromkeys((torch.float32, choose_precision("auto", device))):
@@ -36,14 +36,14 @@ def ten_views(batch_size: int | None, rounds: int) -> list[Comparison]:
         @torch.inference_mode()
         def apart(dtype: torch.dtype = dtype) -> None:
             with autocast(device, dtype):
-                torch.stack([network(patch).float().softmax(-1) for patch in patches(pictures, preprocess, 10)]).mean(0)
+                torch.stack([network(crop).float().softmax(-1) for crop in crops(images, preprocess, 10)]).mean(0)
 
         @torch.inference_mode()
         def apart_and_fast(working: WorkingNetwork = working) -> None:
-            torch.stack([working(patch).float() for patch in patches(pictures, preprocess, 10)])
+            torch.stack([working(crop).float() for crop in crops(images, preprocess, 10)])
 
         def ours(working: WorkingNetwork = working) -> None:
-            probabilities(working, preprocess, pictures, 10)
+            probabilities(working, preprocess, images, 10)
 
         seconds = in_turn({"ours": ours, "apart": apart, "fast": apart_and_fast}, rounds)
         gain = statistics.median(b / a for a, b in zip(seconds["ours"], seconds["fast"], strict=True))
@@ -52,7 +52,7 @@ def ten_views(batch_size: int | None, rounds: int) -> list[Comparison]:
                 f"ten-view evaluation, {str(dtype).removeprefix('torch.')}, batch {count}",
                 "ten plain forward passes",
                 *(seconds["ours"], seconds["apart"], 1.15),
-                pictures_per_second=count / statistics.median(seconds["ours"]),
+                images_per_second=count / statistics.median(seconds["ours"]),
                 against_ten_of_our_fast_passes=gain,
             )
         )
@@ -60,7 +60,7 @@ def ten_views(batch_size: int | None, rounds: int) -> list[Comparison]:
 
 
 def against_onnx_runtime(rounds: int) -> list[Comparison]:
-    """One picture and 64 against ONNX Runtime: the same weights, float32, the same number of threads."""
+    """One image and 64 against ONNX Runtime: the same weights, float32, the same number of threads."""
     try:
         import onnxruntime
 
@@ -80,9 +80,9 @@ def against_onnx_runtime(rounds: int) -> list[Comparison]:
     for dtype in dict.fromkeys((torch.float32, choose_precision("auto", torch.device("cpu")))):
         working = WorkingNetwork(network, dtype)
         for count, repeats in ((1, 20), (64, 1)):
-            pictures = torch.randn(count, 3, 227, 227) * 50
-            last = pictures.contiguous(memory_format=torch.channels_last)
-            values = pictures.numpy()
+            images = torch.randn(count, 3, 227, 227) * 50
+            last = images.contiguous(memory_format=torch.channels_last)
+            values = images.numpy()
 
             @torch.inference_mode()
             def ours(working: WorkingNetwork = working, last: torch.Tensor = last) -> torch.Tensor:
@@ -108,20 +108,22 @@ def against_onnx_runtime(rounds: int) -> list[Comparison]:
 
 
 def startup(folder: Path, rounds: int) -> list[Comparison]:
-    """`alexnet --help` against a Python that does nothing, and one picture from a cold start to its answer."""
+    """`alexnet --help` against a Python that does nothing, and one image from a cold start to its answer."""
     network = AlexNet("paper")
     recipe = recipes()["paper"]
     run = Run.create(
         folder / "run",
-        Config(recipe, [f"class {i}" for i in range(1000)], size=256, crop=224, side=224, scale=1.0, dataset={}),
+        Config(
+            recipe, [f"class {i}" for i in range(1000)], size=256, crop_size=224, input_size=224, scale=1.0, dataset={}
+        ),
     )
     run.save_weights("best", network.state_dict(), torch.full((256, 256, 3), 120.0))
-    (picture,) = photographs(folder / "picture", 1)
-    ours = "import sys; from alexnet.cli import main; sys.exit(main(sys.argv[1:]))"
+    (image,) = photographs(folder / "image", 1)
+    ours = "import sys; from alexnet.cli.main import main; sys.exit(main(sys.argv[1:]))"
     words = {
         "help": ["-c", ours, "--help"],
         "pass": ["-c", "pass"],
-        "predict": ["-c", ours, "predict", str(run.path), str(picture)],
+        "predict": ["-c", ours, "predict", str(run.path), str(image)],
         "torch": ["-c", "import torch"],
     }
 
@@ -139,7 +141,7 @@ def startup(folder: Path, rounds: int) -> list[Comparison]:
             python_milliseconds=1e3 * statistics.median(seconds["pass"]),
         ),
         compared(
-            "`alexnet predict` of one picture, from a cold start",
+            "`alexnet predict` of one image, from a cold start",
             "import torch",
             *(seconds["predict"], seconds["torch"], None),
             milliseconds=1e3 * statistics.median(seconds["predict"]),

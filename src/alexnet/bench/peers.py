@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from alexnet.training.precision import choose_device
+from alexnet.runtime.devices import choose_device
 
 
 def textbook_alexnet(classes: int = 1000) -> nn.Module:
@@ -36,12 +36,12 @@ class TextbookTraining:
         self.device = choose_device()
         self.network = textbook_alexnet().to(self.device)
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
-        self.pictures = torch.randn(batch_size, 3, side, side, device=self.device)
+        self.images = torch.randn(batch_size, 3, side, side, device=self.device)
         self.labels = torch.randint(1000, (batch_size,), device=self.device)
 
     def step(self) -> None:
         self.optimizer.zero_grad()
-        nn.functional.cross_entropy(self.network(self.pictures), self.labels).backward()
+        nn.functional.cross_entropy(self.network(self.images), self.labels).backward()
         self.optimizer.step()
         wait_for(self.device)
 
@@ -55,8 +55,8 @@ def wait_for(device: torch.device) -> None:
 class CommonDataset(Dataset):
     """Files, opened one by one with Pillow: shorter side to 256, a random 224×224 of it, mirrored or not."""
 
-    def __init__(self, files: list[Path], side: int = 256, crop: int = 224) -> None:
-        self.files, self.side, self.crop = files, side, crop
+    def __init__(self, files: list[Path], side: int = 256, crop_size: int = 224) -> None:
+        self.files, self.side, self.crop_size = files, side, crop_size
         self.mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
         self.deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
@@ -65,27 +65,27 @@ class CommonDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         with Image.open(self.files[index]) as opened:
-            picture = opened.convert("RGB")
-        scale = self.side / min(picture.size)
-        width, height = (max(self.side, round(length * scale)) for length in picture.size)
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        left, top = (int(torch.randint(length - self.crop + 1, ())) for length in (width, height))
-        picture = picture.crop((left, top, left + self.crop, top + self.crop))
+            image = opened.convert("RGB")
+        scale = self.side / min(image.size)
+        width, height = (max(self.side, round(length * scale)) for length in image.size)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        left, top = (int(torch.randint(length - self.crop_size + 1, ())) for length in (width, height))
+        image = image.crop((left, top, left + self.crop_size, top + self.crop_size))
         if torch.rand(()) < 0.5:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        values = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div(255)
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        values = torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div(255)
         return (values - self.mean) / self.deviation, index % 10
 
 
 def common_loader(files: list[Path], batch_size: int, workers: int) -> DataLoader:
-    """The common recipe: a worker process a core, each picture decoded and cut when its turn comes."""
+    """The common recipe: a worker process a core, each image decoded and cut when its turn comes."""
     return DataLoader(
         CommonDataset(files), batch_size, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=True
     )
 
 
 def photographs(folder: Path, count: int, width: int = 500, height: int = 375) -> list[Path]:
-    """Write `count` JPEG files like photographs in size and detail: noise whose power falls as in natural pictures."""
+    """Write `count` JPEG files like photographs in size and detail: noise whose power falls as in natural images."""
     rng = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = 1 / width
@@ -94,8 +94,8 @@ def photographs(folder: Path, count: int, width: int = 500, height: int = 375) -
     for number in range(count):
         spectrum = falloff * (rng.normal(size=(*frequency.shape, 3)) + 1j * rng.normal(size=(*frequency.shape, 3)))
         mix = np.array([[1.0, 0.15, 0.05], [1.0, -0.1, 0.1], [1.0, -0.1, -0.15]])
-        colours = np.fft.irfft2(spectrum, s=(height, width), axes=(0, 1)) @ mix.T
-        pixels = np.clip(colours / colours.std() * 55 + 118, 0, 255).astype(np.uint8)
+        colors = np.fft.irfft2(spectrum, s=(height, width), axes=(0, 1)) @ mix.T
+        pixels = np.clip(colors / colors.std() * 55 + 118, 0, 255).astype(np.uint8)
         data = io.BytesIO()
         Image.fromarray(pixels).save(data, "JPEG", quality=92)
         path = folder / "ab"[number % 2] / f"{number:05}.jpg"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.bench.timing import Comparison
-from alexnet.errors import AlexNetError, UsageError, named
-from alexnet.provenance import machine_in_a_name, provenance, write_result
+from alexnet.runtime.errors import AlexNetError, UsageError, named
+from alexnet.runtime.provenance import machine_in_a_name, provenance, write_result
 
 NAMES = ("train-step", "fed", "memory", "lrn", "loader", "prepare", "views", "inference", "startup")
 
@@ -21,13 +21,13 @@ def bench(
     *,
     batch_size: int | None = None,
     rounds: int = 3,
-    pictures: Path | None = None,
+    images: Path | None = None,
     results: Path | None = None,
     command: str = "alexnet bench",
 ) -> dict[str, Any]:
     """Time what `only` names, or everything, in turn with its peers, and print each comparison as it is known.
 
-    batch_size: instead of each bench's own. pictures: a folder of JPEG photographs for `prepare` and `loader`, instead
+    batch_size: instead of each bench's own. images: a folder of JPEG photographs for `prepare` and `loader`, instead
     of made ones. results: a folder to write `bench-<machine>.json` into, where what is not timed now stays as it was.
     Returns what was timed. Raises `UsageError` for a name that does not exist, `AlexNetError` when a peer is not
     installed.
@@ -36,14 +36,14 @@ def bench(
         named(name, NAMES, "bench")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch size is {batch_size}; it must be at least 1")
-    if pictures is not None and not pictures.is_dir():
-        raise UsageError(f"{pictures} is not a folder of photographs")
+    if images is not None and not images.is_dir():
+        raise UsageError(f"{images} is not a folder of photographs")
     found: dict[str, Any] = {}
     origin = {**provenance(command), "rounds": rounds}
     for name in only or NAMES:
         try:
             with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
-                rows = _benches(Path(folder), batch_size, rounds, pictures)[name]()
+                rows = _benches(Path(folder), batch_size, rounds, images)[name]()
         except AlexNetError as error:
             if only:
                 raise
@@ -61,20 +61,20 @@ def bench(
 
 
 def _benches(
-    folder: Path, batch_size: int | None, rounds: int, pictures: Path | None
+    folder: Path, batch_size: int | None, rounds: int, images: Path | None
 ) -> dict[str, Callable[[], list[Comparison]]]:
-    from alexnet.bench import inference, normalization, training
-    from alexnet.bench import pictures as of_pictures
-    from alexnet.training.allocator import keep_pages
+    from alexnet.bench import data as of_images
+    from alexnet.bench import inference, lrn, steps
+    from alexnet.runtime.allocator import keep_pages
 
     keep_pages()
     return {
-        "train-step": lambda: training.train_step(batch_size, rounds),
-        "fed": lambda: training.fed(folder, 3 * rounds, batch_size),
-        "memory": lambda: training.memory(batch_size),
-        "lrn": lambda: normalization.normalization(batch_size, rounds),
-        "loader": lambda: of_pictures.loading(folder, rounds, pictures, batch_size),
-        "prepare": lambda: of_pictures.preparing(folder, rounds, pictures),
+        "train-step": lambda: steps.train_step(batch_size, rounds),
+        "fed": lambda: steps.fed(folder, 3 * rounds, batch_size),
+        "memory": lambda: steps.memory(batch_size),
+        "lrn": lambda: lrn.normalization(batch_size, rounds),
+        "loader": lambda: of_images.loading(folder, rounds, images, batch_size),
+        "prepare": lambda: of_images.preparing(folder, rounds, images),
         "views": lambda: inference.ten_views(batch_size, rounds),
         "inference": lambda: inference.against_onnx_runtime(rounds),
         "startup": lambda: inference.startup(folder, rounds),

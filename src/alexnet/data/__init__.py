@@ -1,1 +1,1 @@
-"""From pictures to batches."""
+"""From images to batches."""

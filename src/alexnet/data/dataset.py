@@ -2,7 +2,7 @@
 
 A shard is an Arrow IPC file with the columns `image` (fixed_size_binary, size × size × 3 bytes of RGB, row by row),
 `label` (int32) and `path` (string), in one record batch of up to 256 rows. The image column of a shard is therefore one
-block of (rows, size, size, 3) bytes, and a picture is a slice of a memory map.
+block of (rows, size, size, 3) bytes, and an image is a slice of a memory map.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pyarrow import ipc
 
 from alexnet.data.columns import numbers, texts, values
 from alexnet.data.remote import fetch, is_address
-from alexnet.errors import AlexNetError
-from alexnet.files import write_whole
+from alexnet.runtime.errors import AlexNetError
+from alexnet.runtime.files import write_whole
 
 FORMAT_VERSION = 1
 SHARD_ROWS = 256
@@ -35,7 +35,7 @@ PLAN_NAME = "prepare.json"  # stands in a folder whose preparation has begun and
 class PreparedDataset:
     """A prepared dataset on disk, opened with `PreparedDataset.open(path)`.
 
-    classes: class names, sorted; a label is a position in this list. size: side of the square pictures in pixels.
+    classes: class names, sorted; a label is a position in this list. size: side of the square images in pixels.
     mean_image: (size, size, 3) float32, 0 to 255, over the training split. mean_rgb: (3,) float64, its mean.
     pca_eigenvalues: (3,) float64, descending, in squared pixel values; pca_eigenvectors: (3, 3) float64, one a column.
     splits: names of the splits. left_out: what could not be read, as {"path", "reason"}. source: what it was made from.
@@ -98,12 +98,12 @@ class PreparedDataset:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many pictures each split has."""
+        """How many images each split has."""
         return {name: len(self.split(name)) for name in self.splits}
 
     @property
     def measured_on(self) -> str | None:
-        """The split that says how good a network is: "test" where it has pictures, else "val", else None."""
+        """The split that says how good a network is: "test" where it has images, else "val", else None."""
         return next((name for name in ("test", "val") if self.counts.get(name)), None)
 
     def checksums(self) -> dict[str, str]:
@@ -124,9 +124,9 @@ class PreparedDataset:
 
 
 class Split:
-    """One split of a prepared dataset: pictures by index, from 0 to `len(split) - 1`, in the order of the source.
+    """One split of a prepared dataset: images by index, from 0 to `len(split) - 1`, in the order of the source.
 
-    class_counts: number of pictures of each class, in the order of `classes`.
+    class_counts: number of images of each class, in the order of `classes`.
     Can be pickled: another process maps the shards itself.
     """
 
@@ -142,29 +142,29 @@ class Split:
         return int(self._starts[-1])
 
     def __repr__(self) -> str:
-        return f"Split({self.name!r}, {len(self)} pictures)"
+        return f"Split({self.name!r}, {len(self)} images)"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_mapped": {}}
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Picture (size, size, 3) uint8 RGB and label of `index`. The picture is a read-only view of the memory map."""
+        """Image (size, size, 3) uint8 RGB and label of `index`. The image is a read-only view of the memory map."""
         shard, row = self._locate(index)
         return self._images(shard)[row], int(self.labels[index])
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """Labels of all pictures, (len,) int64. Read once."""
+        """Labels of all images, (len,) int64. Read once."""
         columns = [values(self._batch(shard).column("label"), np.int32) for shard in range(len(self._files))]
         return np.concatenate(columns, dtype=np.int64) if columns else np.empty(0, dtype=np.int64)
 
     def paths(self, index: int) -> str:
-        """The name that the picture of `index` had in its source."""
+        """The name that the image of `index` had in its source."""
         shard, row = self._locate(index)
         return self._batch(shard).column("path")[row].as_py()
 
     def gather(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """The pictures of `indices` (n,) in that order, as (n, size, size, 3) uint8 RGB, in `out` where given.
+        """The images of `indices` (n,) in that order, as (n, size, size, 3) uint8 RGB, in `out` where given.
 
         Raises IndexError for an index outside 0 … len - 1.
         """
@@ -175,8 +175,8 @@ class Split:
             out = np.empty((len(indices), self.size, self.size, 3), dtype=np.uint8)
         shards = np.searchsorted(self._starts, indices, side="right") - 1
         rows = indices - self._starts[shards]
-        for picture, shard, row in zip(out, shards.tolist(), rows.tolist(), strict=True):
-            np.copyto(picture, self._images(shard)[row])
+        for image, shard, row in zip(out, shards.tolist(), rows.tolist(), strict=True):
+            np.copyto(image, self._images(shard)[row])
         return out
 
     def batches(self, indices: np.ndarray, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

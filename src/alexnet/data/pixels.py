@@ -23,24 +23,24 @@ _SPAN = 1 << 20  # pixels in a row whose products fit an uint32 a lane
 
 
 def resample(
-    picture: np.ndarray, x_first: np.ndarray, x_weights: np.ndarray, y_first: np.ndarray, y_weights: np.ndarray
+    image: np.ndarray, x_first: np.ndarray, x_weights: np.ndarray, y_first: np.ndarray, y_weights: np.ndarray
 ) -> np.ndarray:
-    """Weigh the rows of a picture into new rows, rounded to 8 bits, then the pixels of each into new pixels.
+    """Weigh the rows of an image into new rows, rounded to 8 bits, then the pixels of each into new pixels.
 
-    picture: (H, W, 3) uint8. y_first (h,) and x_first (w,) int64, ascending: the first of the rows or pixels that a new
+    image: (H, W, 3) uint8. y_first (h,) and x_first (w,) int64, ascending: the first of the rows or pixels that a new
     one sums; y_weights (h, taps) and x_weights (w, taps) int32: their weights, in units of 2^-22. All lie within the
-    picture. Returns (h, w, 3) uint8.
+    image. Returns (h, w, 3) uint8.
     """
     height, width = len(y_first), len(x_first)
     if height < _ROWS or width < 2:  # more than asked for, of which the rest is cut off
         wider = [np.concatenate([ones, ones[-1:]]) for ones in (x_first, x_weights)]
         higher = [np.concatenate([ones, *[ones[-1:]] * (_ROWS - 1)]) for ones in (y_first, y_weights)]
-        return np.ascontiguousarray(resample(picture, *wider, *higher)[:height, :width])
+        return np.ascontiguousarray(resample(image, *wider, *higher)[:height, :width])
     narrowest = -(-_LANES // 3)
-    if picture.shape[1] < narrowest:  # a vector must not reach beyond the picture
-        picture = np.pad(picture, ((0, 0), (0, narrowest - picture.shape[1]), (0, 0)))
-    picture = np.ascontiguousarray(picture)
-    left = min(int(x_first[0]), picture.shape[1] - narrowest)
+    if image.shape[1] < narrowest:  # a vector must not reach beyond the image
+        image = np.pad(image, ((0, 0), (0, narrowest - image.shape[1]), (0, 0)))
+    image = np.ascontiguousarray(image)
+    left = min(int(x_first[0]), image.shape[1] - narrowest)
     columns = max(int(x_first[-1]) + x_weights.shape[1] - left, narrowest)
     begins = x_first - left
     rows = np.empty((_ROWS, columns * 3 + 1), dtype=np.uint8)  # four bytes are read for the three of a pixel
@@ -48,7 +48,7 @@ def resample(
     out = np.empty((height, width, 3), dtype=np.uint8)
     function = _resampler(*(taps if taps <= _UNROLLED else None for taps in (x_weights.shape[1], y_weights.shape[1])))
     function(
-        *(picture.ctypes.data + left * 3, picture.shape[1] * 3, columns),
+        *(image.ctypes.data + left * 3, image.shape[1] * 3, columns),
         *(y_first.ctypes.data, y_weights.ctypes.data, y_weights.shape[1], height, rows.ctypes.data, woven.ctypes.data),
         *(begins.ctypes.data, x_weights.ctypes.data, x_weights.shape[1], width, out.ctypes.data),
     )
@@ -76,13 +76,13 @@ def rgb_products(images: np.ndarray) -> np.ndarray:
 
 @compiled_once
 def _resampler(x_unrolled: int | None, y_unrolled: int | None) -> Any:
-    """A picture's address, bytes a row, pixels needed of each; first rows, weights, taps and new rows; room for four
+    """An image's address, bytes a row, pixels needed of each; first rows, weights, taps and new rows; room for four
     rows, and for their pixels side by side; first pixels, weights, taps and new columns; out. For the numbers of taps
     given, or any; four new rows or more, two new columns or more.
     """
     code = Code(BYTES, LONG, LONG, LONGS, INTS, LONG, LONG, BYTES, BYTES, LONGS, INTS, LONG, LONG, BYTES)
     b = code.builder
-    picture, pitch, columns, y_first, y_weights, y_taps, height, rows, woven, *rest = code.arguments
+    image, pitch, columns, y_first, y_weights, y_taps, height, rows, woven, *rest = code.arguments
     begins, x_weights, x_taps, width, out = rest
 
     def weigh(source: Any, distance: Any, weights: Any, taps: Any) -> Any:
@@ -105,11 +105,11 @@ def _resampler(x_unrolled: int | None, y_unrolled: int | None) -> Any:
     last = b.sub(bytes_a_row, LONG(_LANES))
     row = [code.at(rows, b.mul(b.add(bytes_a_row, LONG(1)), LONG(number))) for number in range(_ROWS)]
     with code.loop(b.udiv(b.add(height, LONG(_ROWS - 1)), LONG(_ROWS))) as block:
-        # The last rows, and the last vector, overlap those before rather than reach beyond the picture.
+        # The last rows, and the last vector, overlap those before rather than reach beyond the image.
         first = code.smaller(b.mul(block, LONG(_ROWS)), b.sub(height, LONG(_ROWS)))
         for number in range(_ROWS):
             y = b.add(first, LONG(number))
-            source = code.at(picture, b.mul(b.load(code.at(y_first, y)), pitch))
+            source = code.at(image, b.mul(b.load(code.at(y_first, y)), pitch))
             weights = code.at(y_weights, b.mul(y, y_taps))
             with code.loop(b.udiv(b.add(bytes_a_row, LONG(_LANES - 1)), LONG(_LANES))) as step:
                 column = code.smaller(b.mul(step, LONG(_LANES)), last)
@@ -129,9 +129,9 @@ def _resampler(x_unrolled: int | None, y_unrolled: int | None) -> Any:
                 code.store(b.extract_element(mixed, INT(number)), code.at(target[number], b.mul(x, LONG(3))))
         mixed = b.bitcast(across(end), ir.VectorType(BYTE, _LANES))  # its fourth bytes would be in the next row
         for number in range(_ROWS):
-            for colour in range(3):
-                value = b.extract_element(mixed, INT(4 * number + colour))
-                b.store(value, code.at(target[number], b.add(b.mul(end, LONG(3)), LONG(colour))))
+            for color in range(3):
+                value = b.extract_element(mixed, INT(4 * number + color))
+                b.store(value, code.at(target[number], b.add(b.mul(end, LONG(3)), LONG(color))))
     return code.compiled()
 
 

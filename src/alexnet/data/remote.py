@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from alexnet.errors import AlexNetError
-from alexnet.files import locked, write_whole
-from alexnet.progress import progress
+from alexnet.runtime.errors import AlexNetError
+from alexnet.runtime.files import locked, write_whole
+from alexnet.runtime.progress import progress
 
 AT_ONCE = 8  # files fetched at a time
 _BLOCK = 1 << 22

@@ -14,16 +14,16 @@ import numpy as np
 from alexnet.data.pixels import WEIGHT_BITS, resample
 
 
-def square(picture: np.ndarray, size: int) -> np.ndarray:
-    """Scale the shorter side of a picture to `size` and cut the centre.
+def square(image: np.ndarray, size: int) -> np.ndarray:
+    """Scale the shorter side of an image to `size` and cut the center.
 
-    picture: (H, W, 3) uint8 RGB. Returns (size, size, 3) uint8 RGB: the central square of the picture, scaled once.
+    image: (H, W, 3) uint8 RGB. Returns (size, size, 3) uint8 RGB: the central square of the image, scaled once.
     """
-    height, width, _ = picture.shape
+    height, width, _ = image.shape
     side = min(height, width)
     across = _weights(width, (width - side) / 2, side, size)
     down = _weights(height, (height - side) / 2, side, size)
-    return resample(picture, *across, *down)
+    return resample(image, *across, *down)
 
 
 @lru_cache(maxsize=1024)

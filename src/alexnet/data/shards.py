@@ -27,12 +27,12 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from alexnet.data.dataset import SHARD_ROWS, write_shard
-from alexnet.data.decode import UnreadablePictureError, square_picture
-from alexnet.data.items import Item, Reader
+from alexnet.data.decoding import UnreadableImageError, square_image
 from alexnet.data.pixels import rgb_products
+from alexnet.data.sources.items import Item, Reader
 from alexnet.data.statistics import pixel_sum
-from alexnet.errors import AlexNetError
-from alexnet.files import write_whole
+from alexnet.runtime.errors import AlexNetError
+from alexnet.runtime.files import write_whole
 
 WORK_FOLDER = ".prepare"  # in the folder of the dataset, until that is finished
 
@@ -49,7 +49,7 @@ class Job(NamedTuple):
 class Result(NamedTuple):
     """What is known of a shard that stands.
 
-    items: digest of the items it was made of. class_counts: pictures of each class. rgb_products: (3, 3), see
+    items: digest of the items it was made of. class_counts: images of each class. rgb_products: (3, 3), see
     `statistics`. left_out: position among the shard's items and reason of each that could not be read.
     """
 
@@ -80,7 +80,7 @@ def forget_result(folder: Path, shard: str) -> None:
 
 
 def read_pixel_sum(folder: Path, shard: str) -> np.ndarray:
-    """The sum of the pictures of a shard, (size, size, 3) uint16."""
+    """The sum of the images of a shard, (size, size, 3) uint16."""
     return np.load(folder / WORK_FOLDER / f"{shard}.npy", allow_pickle=False)
 
 
@@ -148,7 +148,7 @@ def work() -> None:
                 if "end" in job:
                     break
                 items = [Item(*fields) for fields in job["items"]]
-                left_out = _read_pictures(items, reader, images, lambda n: answer(advance=n))
+                left_out = _read_images(items, reader, images, lambda n: answer(advance=n))
                 if writing is not None:
                     writing.result()
                 writing = writer.submit(_write, folder, job["shard"], items, left_out, images, classes)
@@ -167,7 +167,7 @@ def work() -> None:
         answer(error=f"the disk of {folder} is full: free some space and run the same command again, it goes on")
 
 
-def _read_pictures(
+def _read_images(
     items: list[Item], reader: Reader, images: np.ndarray, advance: Callable[[int], None]
 ) -> list[tuple[int, str]]:
     """Fill the first rows of `images` with the items that can be read; returns position and reason of the others."""
@@ -176,8 +176,8 @@ def _read_pictures(
     told, told_at = 0, time.monotonic()
     for position, item in enumerate(items):
         try:
-            images[position - len(left_out)] = square_picture(reader.read(item), size)
-        except UnreadablePictureError as error:
+            images[position - len(left_out)] = square_image(reader.read(item), size)
+        except UnreadableImageError as error:
             left_out.append((position, str(error)))
         if time.monotonic() - told_at > _REPORT_SECONDS or position + 1 == len(items):
             advance(position + 1 - told)
@@ -193,7 +193,7 @@ def _write(
     images: np.ndarray,
     classes: list[str],
 ) -> None:
-    """Write the shard, then the sum of its pictures, and last what says that it stands."""
+    """Write the shard, then the sum of its images, and last what says that it stands."""
     bad = {position for position, _ in left_out}
     kept = [item for position, item in enumerate(items) if position not in bad]
     images = images[: len(kept)]
@@ -224,7 +224,7 @@ def _start_worker(log: IO[str]) -> subprocess.Popen[str]:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, [package_folder, os.environ.get("PYTHONPATH")])),
-        # A picture's buffers are given back and taken again for the next one. By default glibc returns them to the
+        # An image's buffers are given back and taken again for the next one. By default glibc returns them to the
         # kernel, which has to clear them anew: a tenth of the time of decoding a JPEG.
         "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
         "MALLOC_TRIM_THRESHOLD_": str(128 << 20),

@@ -23,12 +23,12 @@ class Statistics(NamedTuple):
 
 
 def pixel_sum(images: np.ndarray) -> np.ndarray:
-    """Sum of at most 257 pictures (n, size, size, 3) uint8: (size, size, 3) uint16, exact."""
+    """Sum of at most 257 images (n, size, size, 3) uint8: (size, size, 3) uint16, exact."""
     return images.sum(axis=0, dtype=np.uint16)
 
 
 def statistics(pixel_sums: np.ndarray, products: np.ndarray, count: int) -> Statistics:
-    """From the sums over `count` pictures: pixel_sums (size, size, 3) int64, products (3, 3) int64."""
+    """From the sums over `count` images: pixel_sums (size, size, 3) int64, products (3, 3) int64."""
     height, width, _ = pixel_sums.shape
     pixels = count * height * width
     # Python's whole numbers have no limit, and their quotient is rounded once.

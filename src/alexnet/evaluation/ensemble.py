@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet.data.augment import Preprocess
-from alexnet.errors import AlexNetError
+from alexnet.data.augmentation import Preprocess
 from alexnet.evaluation.views import probabilities
-from alexnet.model import AlexNet
-from alexnet.run import Run
-from alexnet.working import WorkingNetwork
+from alexnet.network.model import AlexNet
+from alexnet.network.optimized import WorkingNetwork
+from alexnet.runs.run import Run
+from alexnet.runtime.errors import AlexNetError
 
 
 @dataclass(frozen=True)
 class Member:
-    """One trained network with what its pictures go through first."""
+    """One trained network with what its images go through first."""
 
     run: Run
     network: AlexNet
@@ -40,7 +40,7 @@ def load_members(runs: Sequence[str | os.PathLike[str] | Member], device: torch.
         )
         if other.config.size != first.config.size:
             raise AlexNetError(
-                f"{first.path} reads pictures of {first.config.size} pixels, {other.path} of {other.config.size}: "
+                f"{first.path} reads images of {first.config.size} pixels, {other.path} of {other.config.size}: "
                 "they can't be averaged on one dataset"
             )
     return [
@@ -62,16 +62,16 @@ def require_same_classes(one: list[str], name: str, other: list[str], other_name
 
 
 def member_probabilities(
-    members: Sequence[Member], networks: Sequence[WorkingNetwork], pictures: Tensor, views: int
+    members: Sequence[Member], networks: Sequence[WorkingNetwork], images: Tensor, views: int
 ) -> np.ndarray:
-    """What each member says of `pictures` (N, size, size, 3) uint8: (members, N, classes) float64.
+    """What each member says of `images` (N, size, size, 3) uint8: (members, N, classes) float64.
 
     networks: those of the members, as they are to run.
     """
     results = []
     for member, network in zip(members, networks, strict=True):
         try:
-            results.append(probabilities(network, member.preprocess, pictures, views).numpy())
+            results.append(probabilities(network, member.preprocess, images, views).numpy())
         except AlexNetError as error:
             raise AlexNetError(f"{member.run.path}: {error}") from error
     return np.stack(results)
@@ -80,8 +80,8 @@ def member_probabilities(
 def search_coefficients(label_probability: np.ndarray, tolerance: float = 1e-6) -> np.ndarray:
     """The weights of the members, ≥ 0 and summing to 1, whose average has the smallest log-loss.
 
-    `label_probability`: (n, members), the probability each member gives to the right class of each picture; nothing
-    else enters the log-loss of an average. Expectation maximisation from equal weights: the log-loss is convex in the
+    `label_probability`: (n, members), the probability each member gives to the right class of each image; nothing
+    else enters the log-loss of an average. Expectation maximization from equal weights: the log-loss is convex in the
     weights, so it is the minimum that is found, to within `tolerance` nats. Returns (members,) float64.
     """
     p = np.maximum(label_probability, np.finfo(np.float64).tiny)

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from alexnet.data.dataset import PreparedDataset, Split
-from alexnet.data.loader import evaluation_batches
-from alexnet.errors import AlexNetError, UsageError
+from alexnet.data.loading import evaluation_batches
 from alexnet.evaluation import metrics
 from alexnet.evaluation.ensemble import (
     Member,
@@ -25,12 +24,13 @@ from alexnet.evaluation.ensemble import (
 )
 from alexnet.evaluation.metrics import Predictions
 from alexnet.evaluation.views import check_views
-from alexnet.files import write_whole
-from alexnet.progress import Progress, progress
-from alexnet.run import Run
-from alexnet.training.allocator import keep_pages
-from alexnet.training.precision import choose_device, choose_precision
-from alexnet.working import WorkingNetwork
+from alexnet.network.optimized import WorkingNetwork
+from alexnet.runs.run import Run
+from alexnet.runtime.allocator import keep_pages
+from alexnet.runtime.devices import choose_device, choose_precision
+from alexnet.runtime.errors import AlexNetError, UsageError
+from alexnet.runtime.files import write_whole
+from alexnet.runtime.progress import Progress, progress
 
 BATCH_SIZE = 64
 
@@ -40,7 +40,7 @@ RunPath = str | os.PathLike[str] | Member
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Searched coefficients of an average: the `values` of each run, one row a group of pictures, and where found."""
+    """Searched coefficients of an average: the `values` of each run, one row a group of images, and where found."""
 
     values: np.ndarray
     searched_on: str
@@ -48,7 +48,7 @@ class Coefficients:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of `evaluate`: what was measured, on what, and each picture's prediction.
+    """The result of `evaluate`: what was measured, on what, and each image's prediction.
 
     `positive` is the index of the positive class of two, else None; `recall` the wished one.
     """
@@ -66,12 +66,12 @@ class Evaluation:
 
     @property
     def top1(self) -> float:
-        """Share of pictures whose most probable class is right, 0 to 1."""
+        """Share of images whose most probable class is right, 0 to 1."""
         return metrics.accuracy(self.predictions, 1)
 
     @property
     def top5(self) -> float:
-        """Share of pictures whose class is among the five most probable; 1 with five classes or fewer."""
+        """Share of images whose class is among the five most probable; 1 with five classes or fewer."""
         return metrics.accuracy(self.predictions, 5)
 
     @property
@@ -129,7 +129,7 @@ class Evaluation:
         return result
 
     def write_predictions(self, file: str | os.PathLike[str]) -> None:
-        """Write a CSV with one line a picture: path, label, the most probable classes and their probabilities."""
+        """Write a CSV with one line an image: path, label, the most probable classes and their probabilities."""
         p = self.predictions
         text = io.StringIO()
         out = csv.writer(text, lineterminator="\n")
@@ -175,12 +175,12 @@ def evaluate(
     """Measure a run, or several whose probabilities are averaged (paper, section 5.1), on a prepared dataset.
 
     `split`: by default "test" where there is one, else "val". `views`: 10 as the paper tests (section 4.1), or 1, the
-    centre. `precision`: "float32", "bfloat16" or "auto". For two classes `positive` names the one to be found (by
+    center. `precision`: "float32", "bfloat16" or "auto". For two classes `positive` names the one to be found (by
     default the rarer one) and `recall` asks for the threshold that finds that share of it.
 
     With `search` the average is weighted by coefficients with the smallest log-loss on "val"; where "val" itself is
-    measured, or there is none, on the halves of the measured pictures (every other one), each weighted by what was
-    found on the other half, so that no picture has a say in its own result.
+    measured, or there is none, on the halves of the measured images (every other one), each weighted by what was
+    found on the other half, so that no image has a say in its own result.
 
     Raises `UsageError` for values that make no sense, `AlexNetError` for runs and data that do not fit each other.
     """
@@ -189,7 +189,7 @@ def evaluate(
     _check(paths, dataset, views, batch_size, recall, positive, search)
     measured = dataset.split(split or _default_split(dataset))
     if not len(measured):
-        raise AlexNetError(f"split {measured.name!r} of {dataset.path} has no pictures")
+        raise AlexNetError(f"split {measured.name!r} of {dataset.path} has no images")
     keep_pages()
     where = choose_device(device)
     dtype = choose_precision(precision, where)
@@ -222,7 +222,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Said:
-    """What the members say of pictures, a batch at a time."""
+    """What the members say of images, a batch at a time."""
 
     members: list[Member]
     networks: list[WorkingNetwork]
@@ -231,10 +231,10 @@ class _Said:
     bar: Progress
 
     def of(self, split: Split) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yields index of the first picture, probabilities (members, N, classes) and labels (N,)."""
+        """Yields index of the first image, probabilities (members, N, classes) and labels (N,)."""
         first = 0
         for batch in evaluation_batches(split, self.batch_size):
-            shares = member_probabilities(self.members, self.networks, batch.pictures, self.views)
+            shares = member_probabilities(self.members, self.networks, batch.images, self.views)
             yield first, shares, batch.labels.numpy()
             first += len(batch.labels)
             self.bar.advance(len(batch.labels))
@@ -246,8 +246,8 @@ def _search(said: _Said, split: Split, halves: bool) -> Coefficients:
     if not halves:
         return Coefficients(search_coefficients(of_label)[None], split.name)
     if len(of_label) < 2:
-        raise AlexNetError(f"split {split.name!r} has one picture: coefficients can't be searched on its halves")
-    # Even pictures are weighted by what was found on the odd ones, and the reverse.
+        raise AlexNetError(f"split {split.name!r} has one image: coefficients can't be searched on its halves")
+    # Even images are weighted by what was found on the odd ones, and the reverse.
     values = np.stack([search_coefficients(of_label[1::2]), search_coefficients(of_label[0::2])])
     return Coefficients(values, f"halves of {split.name}, each weighted by what was found on the other")
 
@@ -286,12 +286,12 @@ def _check(
 
 
 def check_fit(run: Run, dataset: PreparedDataset, so: str = "the run can't be measured on it") -> None:
-    """Raise an `AlexNetError` that ends in `so` unless the dataset has the run's classes and size of pictures."""
+    """Raise an `AlexNetError` that ends in `so` unless the dataset has the run's classes and size of images."""
     config = run.config
     require_same_classes(config.classes, str(run.path), dataset.classes, str(dataset.path), so)
     if config.size != dataset.size:
         raise AlexNetError(
-            f"{run.path} reads pictures of {config.size} pixels, {dataset.path} has {dataset.size}: "
+            f"{run.path} reads images of {config.size} pixels, {dataset.path} has {dataset.size}: "
             f"prepare it with --size {config.size}"
         )
 
@@ -300,7 +300,7 @@ def _default_split(dataset: PreparedDataset) -> str:
     if dataset.measured_on is not None:
         return dataset.measured_on
     there = ", ".join(dataset.splits)
-    raise AlexNetError(f"{dataset.path} has no pictures in test or val: choose one with --split (there are: {there})")
+    raise AlexNetError(f"{dataset.path} has no images in test or val: choose one with --split (there are: {there})")
 
 
 def _positive(dataset: PreparedDataset, split: Split, positive: str | None) -> int | None:

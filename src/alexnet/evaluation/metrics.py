@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet.errors import AlexNetError, UsageError
+from alexnet.runtime.errors import AlexNetError, UsageError
 
 TOP = 5
 CURVE_POINTS = 100
@@ -18,7 +18,7 @@ SMALLEST = np.finfo(np.float64).tiny
 
 @dataclass(frozen=True)
 class Predictions:
-    """What is kept of each picture, so that memory does not grow with the number of classes.
+    """What is kept of each image, so that memory does not grow with the number of classes.
 
     `labels`: (n,) int64, what is right. `ranked`: (n, k) int64, the k = min(5, classes) most probable classes, the
     first one the prediction; equal probabilities in the order of the classes. `ranked_probabilities`: (n, k) float64.
@@ -51,7 +51,7 @@ class Predictions:
 
 
 def accuracy(predictions: Predictions, k: int = 1) -> float:
-    """Share of pictures whose class is among the k most probable, 0 to 1."""
+    """Share of images whose class is among the k most probable, 0 to 1."""
     return float((predictions.ranked[:, :k] == predictions.labels[:, None]).any(axis=1).mean())
 
 
@@ -67,9 +67,9 @@ def confusion(predictions: Predictions, classes: int) -> np.ndarray:
 
 
 def per_class(predictions: Predictions, classes: int) -> list[dict[str, Any]]:
-    """For each class: `n` pictures of it, `accuracy` and `top5` on them, `precision` and `recall`.
+    """For each class: `n` images of it, `accuracy` and `top5` on them, `precision` and `recall`.
 
-    The accuracy on the pictures of a class is its recall. None where there is nothing to divide by.
+    The accuracy on the images of a class is its recall. None where there is nothing to divide by.
     """
     counts = np.bincount(predictions.labels, minlength=classes)
     predicted = np.bincount(predictions.ranked[:, 0], minlength=classes)
@@ -91,9 +91,9 @@ def per_class(predictions: Predictions, classes: int) -> list[dict[str, Any]]:
 
 def interval(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's 95% interval of a share of `n`: how far chance alone may have moved it."""
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    center = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def scores(predictions: Predictions, positive: int) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +105,7 @@ def scores(predictions: Predictions, positive: int) -> tuple[np.ndarray, np.ndar
 
 
 def roc_auc(score: np.ndarray, is_positive: np.ndarray) -> float | None:
-    """Area under the ROC curve: probability that a positive picture scores above a negative one; None without both."""
+    """Area under the ROC curve: probability that a positive image scores above a negative one; None without both."""
     from sklearn.metrics import roc_auc_score
 
     if is_positive.all() or not is_positive.any():
@@ -116,8 +116,8 @@ def roc_auc(score: np.ndarray, is_positive: np.ndarray) -> float | None:
 def threshold_curve(score: np.ndarray, is_positive: np.ndarray, points: int = CURVE_POINTS) -> list[dict[str, Any]]:
     """Precision and recall over thresholds: what `probability >= threshold` as the rule gives.
 
-    One row a distinct probability, rising; at most `points` of them, spread evenly over the pictures, both ends among
-    them. Empty without positive pictures.
+    One row a distinct probability, rising; at most `points` of them, spread evenly over the images, both ends among
+    them. Empty without positive images.
     """
     rows = _all_thresholds(score, is_positive)
     if len(rows) > points:
@@ -126,25 +126,25 @@ def threshold_curve(score: np.ndarray, is_positive: np.ndarray, points: int = CU
 
 
 def threshold_for_recall(score: np.ndarray, is_positive: np.ndarray, recall: float) -> dict[str, Any]:
-    """The highest threshold that finds at least the share `recall` of the positive pictures, and what it costs.
+    """The highest threshold that finds at least the share `recall` of the positive images, and what it costs.
 
-    Raises `UsageError` for a recall outside 0 < recall ≤ 1, `AlexNetError` without positive pictures.
+    Raises `UsageError` for a recall outside 0 < recall ≤ 1, `AlexNetError` without positive images.
     """
     if not 0 < recall <= 1:
         raise UsageError(f"recall is {recall:g}; it is a share above 0, up to 1")
     rows = _all_thresholds(score, is_positive)
     if not rows:
-        raise AlexNetError("no picture of the positive class: there is no recall to wish for")
-    # 0.95 of 20 pictures is 19 of them: a rounding error in 19/20 must not ask for the twentieth.
+        raise AlexNetError("no image of the positive class: there is no recall to wish for")
+    # 0.95 of 20 images is 19 of them: a rounding error in 19/20 must not ask for the twentieth.
     return max((row for row in rows if row["recall"] >= recall - 1e-12), key=lambda row: row["threshold"])
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Pictures whose most probable class has a probability above `low`, up to `high`.
+    """Images whose most probable class has a probability above `low`, up to `high`.
 
     `confidence`: the mean of those probabilities; `accuracy`: how often that class was right. Both None without
-    pictures.
+    images.
     """
 
     low: float
@@ -172,7 +172,7 @@ def calibration(predictions: Predictions, bins: int = 10) -> list[Bin]:
 
 
 def calibration_error(bins: list[Bin]) -> float:
-    """The expected calibration error: mean of |accuracy - confidence| over the pictures, 0 to 1 (Guo et al. 2017)."""
+    """The expected calibration error: mean of |accuracy - confidence| over the images, 0 to 1 (Guo et al. 2017)."""
     gaps = [b.n * abs(b.accuracy - b.confidence) for b in bins if b.accuracy is not None and b.confidence is not None]
     return float(sum(gaps) / sum(b.n for b in bins))
 

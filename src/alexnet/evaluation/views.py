@@ -1,4 +1,4 @@
-"""The patches of a picture that a trained network sees, and the average of what it says about them."""
+"""The crops of an image that a trained network sees, and the average of what it says about them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from alexnet.data.augment import Preprocess
-from alexnet.errors import AlexNetError, UsageError
-from alexnet.evaluation.sharing import can_share, shared_logits
-from alexnet.working import WorkingNetwork
+from alexnet.data.augmentation import Preprocess
+from alexnet.evaluation.shared_views import can_share, shared_logits
+from alexnet.network.optimized import WorkingNetwork
+from alexnet.runtime.errors import AlexNetError, UsageError
 
-VIEWS = {1: "the centre", 9: "three by three", 10: "corners, centre and mirror images"}
+VIEWS = {1: "the center", 9: "three by three", 10: "corners, center and mirror images"}
 
 
 def check_views(views: int) -> None:
@@ -22,49 +22,49 @@ def check_views(views: int) -> None:
         raise UsageError(f"views is {views}; there are: {there}")
 
 
-def offsets(size: int, crop: int, views: int) -> list[tuple[int, int]]:
-    """Top-left corners of the patches of side `crop` in a picture of side `size`.
+def offsets(size: int, crop_size: int, views: int) -> list[tuple[int, int]]:
+    """Top-left corners of the crops of side `crop_size` in an image of side `size`.
 
-    The centre for 1 view; three by three for 9; corners and centre for 10.
+    The center for 1 view; three by three for 9; corners and center for 10.
     """
-    last = size - crop
-    centre = last // 2
-    # Without a margin all patches are one, and so is their average.
+    last = size - crop_size
+    center = last // 2
+    # Without a margin all crops are one, and so is their average.
     if views == 1 or last == 0:
-        return [(centre, centre)]
+        return [(center, center)]
     if views == 9:
-        return [(top, left) for top in (0, centre, last) for left in (0, centre, last)]
-    return [(0, 0), (0, last), (last, 0), (last, last), (centre, centre)]
+        return [(top, left) for top in (0, center, last) for left in (0, center, last)]
+    return [(0, 0), (0, last), (last, 0), (last, last), (center, center)]
 
 
-def patches(pictures: Tensor, preprocess: Preprocess, views: int) -> Iterator[Tensor]:
-    """The views of each picture, one view of the whole batch at a time (paper, section 4.1).
+def crops(images: Tensor, preprocess: Preprocess, views: int) -> Iterator[Tensor]:
+    """The views of each image, one view of the whole batch at a time (paper, section 4.1).
 
-    `pictures`: (N, size, size, 3) uint8. Yields what `Preprocess.patch` gives: with `views` 1 the centre, with 10 the
-    four corners and the centre, each followed by its mirror image, with 9 three by three places, as cuda-convnet tests
+    `images`: (N, size, size, 3) uint8. Yields what `Preprocess.crop` gives: with `views` 1 the center, with 10 the
+    four corners and the center, each followed by its mirror image, with 9 three by three places, as cuda-convnet tests
     on CIFAR-10. Raises `UsageError` for another number.
     """
     check_views(views)
-    for top, left in offsets(preprocess.size, preprocess.crop, views):
-        yield preprocess.patch(pictures, top, left)
+    for top, left in offsets(preprocess.size, preprocess.crop_size, views):
+        yield preprocess.crop(images, top, left)
         if views == 10:
-            yield preprocess.patch(pictures, top, left, mirrored=True)
+            yield preprocess.crop(images, top, left, flipped=True)
 
 
 @torch.inference_mode()
-def probabilities(network: nn.Module, preprocess: Preprocess, pictures: Tensor, views: int = 10) -> Tensor:
+def probabilities(network: nn.Module, preprocess: Preprocess, images: Tensor, views: int = 10) -> Tensor:
     """Probability of each class, the softmax averaged over the views (paper, section 4.1).
 
     `network`: in evaluation mode, on the device of `preprocess.mean`; of a `WorkingNetwork` the views share what they
-    can. `pictures`: (N, size, size, 3) uint8, on any device. Returns (N, classes) float64 on the CPU. Memory is that of
+    can. `images`: (N, size, size, 3) uint8, on any device. Returns (N, classes) float64 on the CPU. Memory is that of
     two views of the batch. Raises `AlexNetError` when the network's outputs are not finite.
     """
-    pictures = pictures.to(preprocess.mean.device, non_blocking=True)
+    images = images.to(preprocess.mean.device, non_blocking=True)
     if views == 10 and isinstance(network, WorkingNetwork) and can_share(network, preprocess):
-        corners = offsets(preprocess.size, preprocess.crop, views)
-        each = shared_logits(network, preprocess, pictures, corners)
+        corners = offsets(preprocess.size, preprocess.crop_size, views)
+        each = shared_logits(network, preprocess, images, corners)
     else:
-        each = (network(patch) for patch in patches(pictures, preprocess, views))
+        each = (network(crop) for crop in crops(images, preprocess, views))
     logits = torch.stack([view.float() for view in each]).cpu()
     if not logits.isfinite().all():
         raise AlexNetError("the network's outputs are not finite: its weights are not those of a sound training")

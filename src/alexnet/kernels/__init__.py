@@ -8,18 +8,18 @@ from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from torch import Tensor  # a second to import, for processes that only prepare pictures
+    from torch import Tensor  # a second to import, for processes that only prepare images
 
 
 class Norm(NamedTuple):
-    """A response normalisation with beta = 0.75: ``x / (k + alpha · Σ x²) ** 0.75``."""
+    """A response normalization with beta = 0.75: ``x / (k + alpha · Σ x²) ** 0.75``."""
 
     across: str  # "maps", or "space" for a square window in each map
     size: int  # of the window, odd
     alpha: float  # of the sum, already divided by what the convention divides by
     k: float
     groups: int = 1  # no window across maps crosses from one group to the next
-    relu: bool = False  # normalise max(x, 0) instead of x
+    relu: bool = False  # normalize max(x, 0) instead of x
 
 
 def gpu_kernels(name: str, *tensors: Tensor) -> ModuleType | None:
@@ -34,5 +34,5 @@ def gpu_kernels(name: str, *tensors: Tensor) -> ModuleType | None:
 def _imported(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(name)
-    except (ImportError, OSError):  # the response normalisation, in every network, warns of it
+    except (ImportError, OSError):  # the response normalization, in every network, warns of it
         return None

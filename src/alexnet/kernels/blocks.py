@@ -1,4 +1,4 @@
-"""Pictures regrouped for the first convolution: blocks of 4×4 pixels as 48 maps, on a CPU."""
+"""Images regrouped for the first convolution: blocks of 4×4 pixels as 48 maps, on a CPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alexnet.kernels.code import BYTES, FLOAT, LONG, ParallelCode, compiled_once
 
 
 def can_block(x: Tensor) -> bool:
-    """Whether `blocks` can take these pictures."""
+    """Whether `blocks` can take these images."""
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
@@ -22,9 +22,9 @@ def can_block(x: Tensor) -> bool:
 
 
 def blocks(x: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-    """(N, 3, H, W) channels-last → (N, 48, rows, columns) `dtype`: map `12·(y % 4) + 3·(x % 4) + colour`.
+    """(N, 3, H, W) channels-last → (N, 48, rows, columns) `dtype`: map `12·(y % 4) + 3·(x % 4) + color`.
 
-    Zeros beyond the picture's lower and right edge; what lies beyond the last block is left out. dtype: float32 or
+    Zeros beyond the image's lower and right edge; what lies beyond the last block is left out. dtype: float32 or
     bfloat16.
     """
     images, _, height, width = x.shape

@@ -58,7 +58,7 @@ def compiled_once(build: Callable[..., T]) -> Callable[..., T]:
 
 def compile_module(module: ir.Module, processor: Processor) -> llvm.ExecutionEngine:
     """Machine code for a module; it lives as long as what is returned. What is written is what is wanted: the IR is not
-    optimised, only its instructions are chosen."""
+    optimized, only its instructions are chosen."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(

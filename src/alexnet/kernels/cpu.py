@@ -1,4 +1,4 @@
-"""The response normalisations on a CPU: a tensor cut into tiles, worked off by torch's own threads."""
+"""The response normalizations on a CPU: a tensor cut into tiles, worked off by torch's own threads."""
 
 import ctypes
 
@@ -13,11 +13,11 @@ _SERIAL_BELOW = 32_768  # values; as torch does for its own elementwise operatio
 _TILE = 1_024  # values of a tile of whole rows: with its scratch memory and the next tile it fits the first-level cache
 _STRIP = 384  # positions of a tile of a contiguous tensor: long enough runs of memory in each map
 _BLOCK = 32  # maps of a spatial tile of a channels-last tensor: a cache line of bfloat16
-_SHARE = 16  # tiles that a thread takes at a time: neighbours, so that one is fetched while another is worked on
+_SHARE = 16  # tiles that a thread takes at a time: neighbors, so that one is fetched while another is worked on
 
 
 def forward(x: Tensor, norm: Norm) -> Tensor:
-    """The normalised ``x``: (N, C, H, W), float32 or bfloat16, any strides."""
+    """The normalized ``x``: (N, C, H, W), float32 or bfloat16, any strides."""
     return _run(x, None, norm)
 
 
@@ -53,31 +53,31 @@ def _tiles(x: Tensor, channels_last: bool, norm: Norm, *, backward: bool) -> tup
     """What kernel ``x`` needs, and how its tiles lie in memory."""
     images, maps, height, width = x.shape
     positions = height * width
-    neighbours: tuple[str, ...]
+    neighbors: tuple[str, ...]
     if norm.across == "space":
         if channels_last:
             block = min(maps, _BLOCK)
             blocks = -(-maps // block)
-            rows, length, neighbours = (height, width), block, ("row", "line")
+            rows, length, neighbors = (height, width), block, ("row", "line")
             job = Job(tiles=images * blocks, inner=blocks, outer_stride=maps * positions, line_stride=width * maps)
             job.inner_stride, job.inner_last, job.row_stride = block, maps - block, maps
         else:
-            rows, length, neighbours = (1, height), width, ("element", "row")
+            rows, length, neighbors = (1, height), width, ("element", "row")
             job = Job(tiles=images * maps, inner=1, outer_stride=positions, row_stride=width)
     else:
         tower = maps // norm.groups
         if channels_last:
             towers = images * positions * norm.groups
             count = min(towers, max(1, _TILE // tower))
-            rows, length, neighbours = (1, count), tower, ("element",)
+            rows, length, neighbors = (1, count), tower, ("element",)
             tiles = -(-towers // count)
             job = Job(tiles=tiles, inner=tiles, inner_stride=count * tower, row_stride=tower)
             job.inner_last = (towers - count) * tower
         else:
             strips = -(-positions // _STRIP)
             length = min(positions, -(-positions // strips // 16) * 16)
-            rows, neighbours = (1, tower), ("row",)
+            rows, neighbors = (1, tower), ("row",)
             job = Job(tiles=images * norm.groups * strips, inner=strips, outer_stride=tower * positions)
             job.inner_stride, job.inner_last, job.row_stride = length, positions - length, positions
     bfloat16 = x.dtype == torch.bfloat16
-    return KernelShape(backward, norm.relu, bfloat16, norm.size, rows, length, neighbours), job
+    return KernelShape(backward, norm.relu, bfloat16, norm.size, rows, length, neighbors), job

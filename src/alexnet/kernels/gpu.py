@@ -1,7 +1,7 @@
-"""The response normalisations on a GPU, in Triton: channels-last and contiguous, float32 and bfloat16.
+"""The response normalizations on a GPU, in Triton: channels-last and contiguous, float32 and bfloat16.
 
-A program takes a run of consecutive values in memory, and reads their neighbours again from the caches: from the first
-level when the maps are last, where they are the neighbours in memory.
+A program takes a run of consecutive values in memory, and reads their neighbors again from the caches: from the first
+level when the maps are last, where they are the neighbors in memory.
 """
 
 # mypy: allow-untyped-defs, disable-error-code="assignment,var-annotated"
@@ -21,7 +21,7 @@ _BLOCK = 1_024  # values a program
 
 
 def forward(x: Tensor, norm: Norm) -> Tensor:
-    """The normalised ``x``: (N, C, H, W), float32 or bfloat16, any strides."""
+    """The normalized ``x``: (N, C, H, W), float32 or bfloat16, any strides."""
     return _run(x, None, norm)
 
 
@@ -119,8 +119,8 @@ def _maps_forward_kernel(
     inside, channel = index < count, index // step % tower
     energy = tl.zeros((block,), tl.float32)
     for distance in tl.static_range(-half, half + 1):
-        neighbour = _rectified(_map_at(x_pointer, index, inside, channel, distance, step, tower), relu)
-        energy += neighbour * neighbour
+        neighbor = _rectified(_map_at(x_pointer, index, inside, channel, distance, step, tower), relu)
+        energy += neighbor * neighbor
     x = _rectified(tl.load(x_pointer + index, mask=inside, other=0.0).to(tl.float32), relu)
     tl.store(out_pointer + index, (x * _power(k + alpha * energy)).to(out_pointer.dtype.element_ty), mask=inside)
 
@@ -142,7 +142,7 @@ def _maps_backward_kernel(
 ):
     index = element_indices(block, wide)
     inside, channel = index < count, index // step % tower
-    # the gradient at a map needs its neighbours' sums, which need their neighbours: twice as far, each value read once
+    # the gradient at a map needs its neighbors' sums, which need their neighbors: twice as far, each value read once
     xs = ()
     for distance in tl.static_range(-2 * half, 2 * half + 1):
         xs = xs + (_rectified(_map_at(x_pointer, index, inside, channel, distance, step, tower), relu),)  # noqa: RUF005

@@ -1,10 +1,10 @@
-"""Machine code for the response normalisations, written for the processor at hand when first needed.
+"""Machine code for the response normalizations, written for the processor at hand when first needed.
 
-One kernel serves both normalisations in both memory formats: each walks over *tiles*, (A, B, length) boxes of the
-tensor whose last axis is contiguous in memory, and sums squares over neighbours at fixed distances within the tile:
+One kernel serves both normalizations in both memory formats: each walks over *tiles*, (A, B, length) boxes of the
+tensor whose last axis is contiguous in memory, and sums squares over neighbors at fixed distances within the tile:
 
 =====================  ==========================  =========================  =========================
-                       A × B rows                  of length                  neighbours
+                       A × B rows                  of length                  neighbors
 =====================  ==========================  =========================  =========================
 maps, channels last    1 × some positions          the maps of a tower        1 apart
 maps, contiguous       1 × the maps of a tower     some positions             a row apart
@@ -15,7 +15,7 @@ space, contiguous      1 × height                  width                      1
 The code is built as LLVM IR on explicit vectors, because four things decide the speed and none of them can be said to
 an auto-vectoriser: full-width registers, several independent vectors in flight (the chain from square to root is some
 sixty cycles long), a bfloat16 conversion in one instruction, and the next tile on its way into the cache while this one
-is worked on. What is written is what is wanted, so LLVM's optimiser is not run; building and compiling take tens of
+is worked on. What is written is what is wanted, so LLVM's optimizer is not run; building and compiling take tens of
 milliseconds, and nothing needs a cache on disk.
 """
 
@@ -52,12 +52,12 @@ class KernelShape(NamedTuple):
     """What a kernel is compiled for."""
 
     backward: bool
-    relu: bool  # ReLU before the normalisation, in the same pass
+    relu: bool  # ReLU before the normalization, in the same pass
     bfloat16: bool  # else float32
     size: int  # of the window, in each direction
     rows: tuple[int, int]  # A and B of a tile
     length: int
-    neighbours: tuple[str, ...]  # the directions summed over: of "element", "row", "line"
+    neighbors: tuple[str, ...]  # the directions summed over: of "element", "row", "line"
 
     @property
     def padding(self) -> int:
@@ -66,28 +66,28 @@ class KernelShape(NamedTuple):
     @property
     def row(self) -> int:
         """Distance of two rows in scratch memory; the zeros after one serve the next as zeros before it."""
-        padding = self.padding if "element" in self.neighbours else 0
+        padding = self.padding if "element" in self.neighbors else 0
         return _round_up(self.length + padding)
 
     @property
     def line(self) -> int:
         """Distance of two lines of B rows in scratch memory."""
-        return self.row * (self.rows[1] + (self.padding if "row" in self.neighbours else 0))
+        return self.row * (self.rows[1] + (self.padding if "row" in self.neighbors else 0))
 
     @property
     def origin(self) -> int:
-        """Where the first value lies in a scratch buffer: after enough zeros for the first value's neighbours."""
-        return _round_up(self.padding * max(self.distance(direction) for direction in self.neighbours))
+        """Where the first value lies in a scratch buffer: after enough zeros for the first value's neighbors."""
+        return _round_up(self.padding * max(self.distance(direction) for direction in self.neighbors))
 
     @property
     def buffer(self) -> int:
         """Values of a scratch buffer."""
-        lines = self.rows[0] + (self.padding if "line" in self.neighbours else 0)
+        lines = self.rows[0] + (self.padding if "line" in self.neighbors else 0)
         return self.origin + self.line * lines + self.origin
 
     @property
     def buffers(self) -> int:
-        sums = len(self.neighbours)
+        sums = len(self.neighbors)
         return 2 * sums + 1 if self.backward else sums
 
     @property
@@ -248,14 +248,14 @@ class _Builder(Code):
         self.ahead = self.b.sub(self._begin(self.b.add(tile, LONG(1))), self.begin)
 
         passes = self._passes()
-        outermost = self.shape.neighbours[-1]
+        outermost = self.shape.neighbors[-1]
         if outermost == "element":
             for _, work in passes:
                 for row in self._loop(self.shape.rows[1]):
                     self._row(LONG(0), row, work)
             return
         # Other tiles are too large for the first-level cache. So all passes go through one together, each as close
-        # behind the one before as its neighbours allow, and find there what that one left.
+        # behind the one before as its neighbors allow, and find there what that one left.
         b, count = self.b, self.shape.rows[0 if outermost == "line" else 1]
         for step in self._loop(count + passes[-1][0]):
             for behind, work in passes:
@@ -268,17 +268,17 @@ class _Builder(Code):
                         self._row(LONG(0), index, work)
 
     def _passes(self) -> list[tuple[int, _Pass]]:
-        """What is done to each value in turn, and how many rows or lines behind the first: once its neighbours are."""
+        """What is done to each value in turn, and how many rows or lines behind the first: once its neighbors are."""
         squares = 0
-        energies = squares + len(self.shape.neighbours) - 1
+        energies = squares + len(self.shape.neighbors) - 1
         direct, crosses = energies + 1, energies + 2
-        last_crosses = crosses + len(self.shape.neighbours) - 1
+        last_crosses = crosses + len(self.shape.neighbors) - 1
 
         def square(here: _Place) -> None:
             x = self._x(here)
             self._put(squares, here, x * x)
 
-        def normalise(here: _Place) -> None:
+        def normalize(here: _Place) -> None:
             self._fetch_ahead("x", here)
             self._fetch_ahead("out", here)
             w = self._root(self._window(energies, here))
@@ -310,11 +310,11 @@ class _Builder(Code):
                 *((behind, work) for work in self._partial_sums(crosses)),
                 (2 * behind, gather),
             ]
-        return [(0, square), *((0, work) for work in self._partial_sums(squares)), (behind, normalise)]
+        return [(0, square), *((0, work) for work in self._partial_sums(squares)), (behind, normalize)]
 
     def _partial_sums(self, buffer: int) -> Iterator[_Pass]:
         """Sums along every direction but the last, from one buffer into the next."""
-        for source, direction in enumerate(self.shape.neighbours[:-1], buffer):
+        for source, direction in enumerate(self.shape.neighbors[:-1], buffer):
 
             def add_up(here: _Place, source: int = source, direction: str = direction) -> None:
                 self._put(source + 1, here, self._sum(source, here, direction))
@@ -322,7 +322,7 @@ class _Builder(Code):
             yield add_up
 
     def _window(self, buffer: int, here: _Place) -> _Lanes:
-        return self._sum(buffer, here, self.shape.neighbours[-1])
+        return self._sum(buffer, here, self.shape.neighbors[-1])
 
     def _sum(self, buffer: int, here: _Place, direction: str) -> _Lanes:
         distance = self.shape.distance(direction)

@@ -17,8 +17,8 @@ from safetensors.numpy import save as to_safetensors
 from torch import nn
 from torch.nn import functional
 
-from alexnet.files import write_whole
-from alexnet.progress import progress
+from alexnet.runtime.files import write_whole
+from alexnet.runtime.progress import progress
 from alexnet.search.components import SEED, principal_components, sample_of
 
 BITS = 128
@@ -83,7 +83,7 @@ class Codes:
         self._index.add(self.codes)
 
     def nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The pictures whose codes differ least from those of `queries` (n, d): how many bits, as float32, and rows."""
+        """The images whose codes differ least from those of `queries` (n, d): how many bits, as float32, and rows."""
         bits, rows = self._index.search(encode(queries, self.weight, self.bias), min(k, len(self.codes)))
         order = np.lexsort((rows, bits), axis=1)
         return np.take_along_axis(bits, order, 1).astype(np.float32), np.take_along_axis(rows, order, 1)

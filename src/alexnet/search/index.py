@@ -1,7 +1,7 @@
-"""The pictures of a split as points in fc7, on disk beside the run, and what is near a picture among them.
+"""The images of a split as points in fc7, on disk beside the run, and what is near an image among them.
 
 `RUN/search/SPLIT-FINGERPRINT/` holds `features.npy`, and for the methods "index" and "codes", once they were asked for,
-their file and a JSON file, written last, with what they find. The fingerprint is that of the weights and the pictures.
+their file and a JSON file, written last, with what they find. The fingerprint is that of the weights and the images.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from typing import IO, Any
 import numpy as np
 
 from alexnet.data.dataset import PreparedDataset
-from alexnet.data.loader import evaluation_batches
-from alexnet.errors import AlexNetError, UsageError, named
+from alexnet.data.loading import evaluation_batches
 from alexnet.evaluation.ensemble import Member
 from alexnet.evaluation.evaluate import check_fit
-from alexnet.features import BATCH_SIZE, layer_features
-from alexnet.files import locked, write_whole
-from alexnet.progress import progress
-from alexnet.run import Run, add_tensors
+from alexnet.network.features import BATCH_SIZE, layer_features
+from alexnet.runs.run import Run, add_tensors
+from alexnet.runtime.devices import choose_device
+from alexnet.runtime.errors import AlexNetError, UsageError, named
+from alexnet.runtime.files import locked, write_whole
+from alexnet.runtime.progress import progress
 from alexnet.search import codes, exact, lists
-from alexnet.training.precision import choose_device
 
 METHODS = ("auto", "exact", "index", "codes")
 EXACT_UP_TO = 20_000
-"""So many pictures are searched exactly unless told otherwise: some tens of milliseconds."""
+"""So many images are searched exactly unless told otherwise: some tens of milliseconds."""
 SAME = 1e-4
 """Distances below this share of the query's length are rounding, which differs with the size of a batch: they are 0."""
 FIRST = (10, 100)
@@ -52,7 +52,7 @@ def open_index(
     split: str = "train",
     device: str | None = None,
 ) -> Index:
-    """The pictures of a split of `data`, ready to be searched by what the network of `run` finds alike.
+    """The images of a split of `data`, ready to be searched by what the network of `run` finds alike.
 
     `run`: a run folder, or one that is loaded already. The activations of fc7 are computed when a split is first
     opened, with a progress bar, and kept in `RUN/search/`; for other weights or another dataset they are computed anew.
@@ -62,9 +62,9 @@ def open_index(
     """
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     opened = run.run if isinstance(run, Member) else Run.open(run)
-    check_fit(opened, dataset, "its pictures can't be compared")
+    check_fit(opened, dataset, "its images can't be compared")
     if not len(dataset.split(split)):
-        raise AlexNetError(f"split {split!r} of {dataset.path} has no pictures")
+        raise AlexNetError(f"split {split!r} of {dataset.path} has no images")
     member = run if isinstance(run, Member) else Member(opened, *opened.load(choose_device(device)))
     index = Index(opened.path / _FOLDER / f"{split}-{_fingerprint(member, dataset)}", member, dataset, split)
     index.prepare()
@@ -72,7 +72,7 @@ def open_index(
 
 
 class Index:
-    """The pictures of a split as points in fc7; opened with `open_index`.
+    """The images of a split as points in fc7; opened with `open_index`.
 
     dataset, split: where they are from; what `nearest` returns are positions in `split`.
     """
@@ -85,19 +85,19 @@ class Index:
     def __len__(self) -> int:
         return len(self.split)
 
-    def features(self, pictures: np.ndarray) -> np.ndarray:
-        """Prepared pictures (N, size, size, 3) uint8 RGB as `nearest` takes them: (N, 4096) float32."""
-        return next(layer_features(self.member.network, self.member.preprocess, [pictures]))
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Prepared images (N, size, size, 3) uint8 RGB as `nearest` takes them: (N, 4096) float32."""
+        return next(layer_features(self.member.network, self.member.preprocess, [images]))
 
     def nearest(self, features: np.ndarray, k: int, method: str = "auto") -> tuple[np.ndarray, np.ndarray]:
         """What is nearest to each row of `features` (Q, D) float32, the nearest first.
 
-        `method`: "exact"; "index", which is fast for any number of pictures and may miss one; "codes", by the number of
-        bits that differ between binary codes; "auto", exact for up to 20,000 pictures and the index for more. What the
+        `method`: "exact"; "index", which is fast for any number of images and may miss one; "codes", by the number of
+        bits that differ between binary codes; "auto", exact for up to 20,000 images and the index for more. What the
         last two need is built when it is first asked for, and kept.
 
         Returns distances (Q, k) float32 and positions in the split (Q, k) int64; fewer than `k` where the split has
-        fewer, and -1 at distance inf where the index does not find as many. A picture that is in the split itself is
+        fewer, and -1 at distance inf where the index does not find as many. An image that is in the split itself is
         nearest to itself, at distance 0. Raises `AlexNetError` where faiss is missing, which the exact search does not
         need.
         """
@@ -106,18 +106,18 @@ class Index:
         method = choose_method(method, len(self))
         features = np.ascontiguousarray(features, dtype=np.float32)
         if method == "exact":
-            distances, pictures = exact.nearest(features, self.stored, k)
+            distances, images = exact.nearest(features, self.stored, k)
         else:
-            distances, pictures = self._open(method).nearest(features, k)
+            distances, images = self._open(method).nearest(features, k)
         if method == "codes":
-            return distances, pictures
+            return distances, images
         lengths = np.linalg.norm(features, axis=1, keepdims=True)
-        return np.where(distances < SAME * lengths, np.float32(0), distances), pictures
+        return np.where(distances < SAME * lengths, np.float32(0), distances), images
 
     def found(self, method: str = "auto") -> dict[str, float]:
-        """Of a picture's ten nearest, the share that `method` has among its first 10 and its first 100.
+        """Of an image's ten nearest, the share that `method` has among its first 10 and its first 100.
 
-        Measured when the method was built, on 100 pictures of the split, each without itself; empty for one picture.
+        Measured when the method was built, on 100 images of the split, each without itself; empty for one image.
         """
         method = choose_method(method, len(self))
         if method == "exact":
@@ -128,7 +128,7 @@ class Index:
 
     @cached_property
     def stored(self) -> np.ndarray:
-        """The activations of fc7 of every picture, (len, 4096) float32, memory-mapped."""
+        """The activations of fc7 of every image, (len, 4096) float32, memory-mapped."""
         stored: np.ndarray = np.load(self.folder / _FEATURES, mmap_mode="r", allow_pickle=False)
         return stored
 
@@ -145,8 +145,8 @@ class Index:
                 write_whole(file, self._write_features)
 
     def _write_features(self, file: IO[bytes]) -> None:
-        batches = (batch.pictures.numpy() for batch in evaluation_batches(self.split, BATCH_SIZE))
-        with progress(len(self), f"fc7 of {self.split.name} pictures") as bar:
+        batches = (batch.images.numpy() for batch in evaluation_batches(self.split, BATCH_SIZE))
+        with progress(len(self), f"fc7 of {self.split.name} images") as bar:
             for features in layer_features(self.member.network, self.member.preprocess, batches):
                 if not np.isfinite(features).all():
                     raise AlexNetError(f"{self.member.run.path}: fc7 is not finite: its weights are not sound")
@@ -197,27 +197,27 @@ class Index:
         shares = {}
         for first in FIRST:
             both = [
-                np.intersect1d(_others(near[row], picture)[:ten], _others(found[row], picture)[:first])
-                for row, picture in enumerate(asked)
+                np.intersect1d(_others(near[row], image)[:ten], _others(found[row], image)[:first])
+                for row, image in enumerate(asked)
             ]
             shares[str(first)] = float(np.mean([len(common) / ten for common in both]))
         return shares
 
 
-def choose_method(name: str, pictures: int) -> str:
-    """The method of that name; for "auto" the one that suits so many pictures.
+def choose_method(name: str, images: int) -> str:
+    """The method of that name; for "auto" the one that suits so many images.
 
     Raises `UsageError` for one that does not exist, `AlexNetError` where it needs faiss and that is missing.
     """
     if named(name, METHODS, "method") == "auto":
-        name = "exact" if pictures <= EXACT_UP_TO else "index"
+        name = "exact" if images <= EXACT_UP_TO else "index"
     if name != "exact":
         _faiss()
     return name
 
 
-def _others(rows: np.ndarray, picture: int) -> np.ndarray:
-    return rows[rows != picture]
+def _others(rows: np.ndarray, image: int) -> np.ndarray:
+    return rows[rows != image]
 
 
 def _faiss() -> Any:
@@ -231,9 +231,9 @@ def _faiss() -> Any:
 
 
 def _fingerprint(member: Member, dataset: PreparedDataset) -> str:
-    """What the features depend on, in 16 hex digits: weights, preprocessing, pictures, and how it is all stored."""
+    """What the features depend on, in 16 hex digits: weights, preprocessing, images, and how it is all stored."""
     config = member.run.config
-    said = [_FORMAT_VERSION, config.crop, config.side, config.scale, config.recipe.mean, dataset.checksums()]
+    said = [_FORMAT_VERSION, config.crop_size, config.input_size, config.scale, config.recipe.mean, dataset.checksums()]
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     add_tensors(digest, {**member.network.state_dict(), "mean": member.preprocess.mean})
     return digest.hexdigest()[:16]

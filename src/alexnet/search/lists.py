@@ -1,8 +1,8 @@
-"""An index that scales: 256 bytes a picture in lists of what is near each other, and the best of them looked at again.
+"""An index that scales: 256 bytes an image in lists of what is near each other, and the best of them looked at again.
 
 The features go to their 256 principal components, of 8 bits each, in about as many lists as the square root of their
 number. A query reads a few lists, and the exact distance decides among the best that it finds there, read from the
-memory-mapped features. Approximate in one way only: a near picture may be in a list that was not read, or be missed
+memory-mapped features. Approximate in one way only: a near image may be in a list that was not read, or be missed
 among the best; the distances are exact.
 """
 
@@ -13,13 +13,13 @@ from typing import IO, Any
 
 import numpy as np
 
-from alexnet.files import write_whole
-from alexnet.progress import progress
+from alexnet.runtime.files import write_whole
+from alexnet.runtime.progress import progress
 from alexnet.search.components import SEED, principal_components, sample_of
 from alexnet.search.exact import rerank
 
 PROBES = 32  # lists that a query reads
-SHORTLIST = 128  # and pictures whose exact distance it asks for, at least
+SHORTLIST = 128  # and images whose exact distance it asks for, at least
 ROWS = 4096
 
 
@@ -57,6 +57,6 @@ class Lists:
         faiss.extract_index_ivf(self._index).nprobe = PROBES
 
     def nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `exact.nearest`, but for pictures that are missed; row -1 at distance inf where none was found."""
+        """As `exact.nearest`, but for images that are missed; row -1 at distance inf where none was found."""
         _, candidates = self._index.search(queries, min(max(SHORTLIST, 4 * k), len(self.stored)))
         return rerank(queries, self.stored, candidates, min(k, len(self.stored)))

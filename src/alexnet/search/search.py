@@ -1,4 +1,4 @@
-"""The verb: what is nearest to pictures from anywhere, said for people or as JSON."""
+"""The verb: what is nearest to images from anywhere, said for people or as JSON."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from alexnet.classifier import picture_files, read_ahead
 from alexnet.data.dataset import PreparedDataset
-from alexnet.errors import AlexNetError, UsageError
-from alexnet.features import BATCH_SIZE
-from alexnet.progress import progress
+from alexnet.network.features import BATCH_SIZE
+from alexnet.prediction.classifier import image_files, read_ahead
+from alexnet.runtime.allocator import keep_pages
+from alexnet.runtime.errors import AlexNetError, UsageError
+from alexnet.runtime.progress import progress
 from alexnet.search.index import Index, choose_method, open_index
-from alexnet.training.allocator import keep_pages
 
 
 @dataclass(frozen=True)
 class Near:
-    """A picture of the dataset: its name in its source, its class, and how far it is from the one asked about.
+    """An image of the dataset: its name in its source, its class, and how far it is from the one asked about.
 
     `distance`: Euclidean in fc7; of binary codes the number of bits that differ.
     """
@@ -36,7 +36,7 @@ class Near:
 
 def search(
     run: str | os.PathLike[str],
-    pictures: Sequence[str | os.PathLike[str]],
+    images: Sequence[str | os.PathLike[str]],
     data: str | os.PathLike[str] | PreparedDataset,
     *,
     split: str = "train",
@@ -45,17 +45,17 @@ def search(
     form: str = "table",
     device: str | None = None,
 ) -> int:
-    """Print the `top` pictures of `split` nearest to each of `pictures` on stdout, in order, as soon as they are known.
+    """Print the `top` images of `split` nearest to each of `images` on stdout, in order, as soon as they are known.
 
-    `pictures`: files and folders (searched through). `method` as for `Index.nearest`. `form`: "table", or "json", a
+    `images`: files and folders (searched through). `method` as for `Index.nearest`. `form`: "table", or "json", a
     list with one object a line. What can't be read is named on stderr and the rest is done. Returns how many could not
-    be read. Raises `AlexNetError` when there are no pictures, and as `open_index`.
+    be read. Raises `AlexNetError` when there are no images, and as `open_index`.
     """
     if top < 1:
         raise UsageError(f"top is {top}; it must be at least 1")
-    files, others = picture_files(pictures)
+    files, others = image_files(images)
     if others:
-        print(f"{others:,} other files in the folders are no pictures and were left alone", file=sys.stderr)
+        print(f"{others:,} other files in the folders are no images and were left alone", file=sys.stderr)
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     method = choose_method(method, len(dataset.split(split)))
     keep_pages()
@@ -83,7 +83,7 @@ def search(
             if form == "json":
                 bar.result("]")
     if unread:
-        print(f"alexnet: {unread:,} of {len(files):,} pictures could not be read", file=sys.stderr)
+        print(f"alexnet: {unread:,} of {len(files):,} images could not be read", file=sys.stderr)
     return unread
 
 
@@ -97,8 +97,8 @@ def _nearest(index: Index, files: list[str], top: int, method: str) -> Iterator[
             yield source, pixels if isinstance(pixels, str) else next(found)
 
 
-def _named(index: Index, pictures: np.ndarray, top: int, method: str) -> Iterator[list[Near]]:
-    features = index.features(pictures)
+def _named(index: Index, images: np.ndarray, top: int, method: str) -> Iterator[list[Near]]:
+    features = index.features(images)
     if not np.isfinite(features).all():
         raise AlexNetError("the activations of fc7 are not finite: the weights are not those of a sound training")
     labels = index.member.run.config.labels
@@ -111,7 +111,7 @@ def _named(index: Index, pictures: np.ndarray, top: int, method: str) -> Iterato
 
 
 def _about(index: Index, method: str) -> str:
-    among = f"nearest of {len(index):,} {index.split.name} pictures"
+    among = f"nearest of {len(index):,} {index.split.name} images"
     if method == "exact":
         return f"{among} by Euclidean distance in fc7, exactly"
     shares = index.found(method)

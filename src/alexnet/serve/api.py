@@ -13,31 +13,31 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from alexnet import __version__
-from alexnet.errors import UsageError, named
 from alexnet.evaluation.views import VIEWS, check_views
+from alexnet.runtime.errors import UsageError, named
 from alexnet.serve import render, schema
-from alexnet.serve.exhibits import Exhibits
+from alexnet.serve.counters import Measures
+from alexnet.serve.explorer import Exhibits
 from alexnet.serve.limits import Refusal
-from alexnet.serve.measures import Measures
 from alexnet.serve.pages import pages
 from alexnet.serve.service import Result, Service
-from alexnet.serve.work import Features, Looks, Probabilities
+from alexnet.serve.tasks import Features, Looks, Probabilities
 
 DESCRIPTION = """
-Pictures are sent as `multipart/form-data`, field `file`, one or several, or one as the bytes of the body:
+Images are sent as `multipart/form-data`, field `file`, one or several, or one as the bytes of the body:
 
     curl -F file=@one.jpg -F file=@two.png {address}/v1/predict
     curl --data-binary @one.jpg -H 'Content-Type: image/jpeg' {address}/v1/predict
 
-Each picture has its own entry in the answer, in the order sent. One that can't be read has an `error` in place of
+Each image has its own entry in the answer, in the order sent. One that can't be read has an `error` in place of
 its result, and the others have their results; when none can be read, the answer's status is that error's: 413 too many
-bytes or pixels, 415 not a picture, 422 a damaged one. The server answers 429 when too much is under way, and 503 when
+bytes or pixels, 415 not an image, 422 a damaged one. The server answers 429 when too much is under way, and 503 when
 there was no answer in time; both say `Retry-After`.
 """
 
 
 PUT_OFF = 10.0
-"""Seconds after which one who asks for a picture that is being made is told to ask again."""
+"""Seconds after which one who asks for an image that is being made is told to ask again."""
 MOST_VALUES = 2_000_000
 """In an answer of `/v1/features`: some 40 MB of JSON."""
 
@@ -55,13 +55,13 @@ def api(service: Service, exhibits: Exhibits) -> FastAPI:
     app = FastAPI(
         title="AlexNet",
         version=__version__,
-        summary=f"{exhibits.title}: pictures in, classes out",
+        summary=f"{exhibits.title}: images in, classes out",
         description=DESCRIPTION.format(address="http://127.0.0.1:8000"),
         docs_url=None,  # they would load scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.include_router(_pictures(service, exhibits))
+    app.include_router(_images(service, exhibits))
     app.include_router(_things(service, exhibits))
     app.include_router(_server(service))
     app.include_router(pages(app, exhibits))
@@ -70,9 +70,9 @@ def api(service: Service, exhibits: Exhibits) -> FastAPI:
     return app
 
 
-def _pictures(service: Service, exhibits: Exhibits) -> APIRouter:
-    """What is asked about pictures that are sent."""
-    router = APIRouter(tags=["pictures"], responses=schema.REFUSALS)
+def _images(service: Service, exhibits: Exhibits) -> APIRouter:
+    """What is asked about images that are sent."""
+    router = APIRouter(tags=["images"], responses=schema.REFUSALS)
     classifier = service.classifier
     layers, labels = classifier.network.layer_names(), classifier.labels
     Layer = Annotated[str, Query(description="as `alexnet variants` names them", json_schema_extra={"enum": layers})]
@@ -90,7 +90,7 @@ def _pictures(service: Service, exhibits: Exhibits) -> APIRouter:
         top: Annotated[int, Query(ge=1, le=1000, description="how many classes")] = 5,
         views: Views = 1,
     ) -> Response:
-        """The most probable classes of each picture, as `alexnet predict` says them."""
+        """The most probable classes of each image, as `alexnet predict` says them."""
         check_views(views)
         results = await service.results(request, Probabilities(views))
         entries = _entries(results, lambda shares: _prediction(classifier.top(shares, top)))
@@ -102,28 +102,28 @@ def _pictures(service: Service, exhibits: Exhibits) -> APIRouter:
         results = await service.results(request, Features(named(layer, layers, "layer")))
         count = sum(result.size for _, result in results if not isinstance(result, Refusal))
         if count > MOST_VALUES:
-            raise Refusal(413, f"{count:,} values, more than {MOST_VALUES:,}: ask about fewer pictures at once")
+            raise Refusal(413, f"{count:,} values, more than {MOST_VALUES:,}: ask about fewer images at once")
         entries = await asyncio.to_thread(
             _entries, results, lambda values: {"shape": list(values.shape), "values": values.ravel().tolist()}
         )
         return await asyncio.to_thread(_json, {"layer": layer, "features": entries})
 
     @router.post(
-        "/v1/neighbours",
-        response_model=schema.Neighbours,
+        "/v1/neighbors",
+        response_model=schema.Neighbors,
         responses=schema.MISSING,
         openapi_extra=schema.BODY,
     )
-    async def neighbours(
+    async def neighbors(
         request: Request, k: Annotated[int, Query(ge=1, le=100, description="how many")] = 6
     ) -> Response:
-        """The training pictures nearest to each picture: Euclidean distance in fc7."""
+        """The training images nearest to each image: Euclidean distance in fc7."""
         index = exhibits.index()
         results = await service.results(request, Features("fc7"))
         entries = await asyncio.to_thread(
             _entries, results, lambda values: {"nearest": exhibits.nearest(index, values, k)}
         )
-        return _json({"neighbours": entries})
+        return _json({"neighbors": entries})
 
     @router.post("/v1/explain", response_model=schema.Explanations, openapi_extra=schema.BODY)
     async def explain(
@@ -136,15 +136,15 @@ def _pictures(service: Service, exhibits: Exhibits) -> APIRouter:
         results = await service.results(request, Looks(None if label is None else labels.index(label)))
 
         def entry(result: Any) -> dict[str, Any]:
-            number, pictures = result
-            addresses = map(render.jpeg_address, pictures)
+            number, images = result
+            addresses = map(render.jpeg_address, images)
             return {"label": labels[number], **dict(zip(("seen", "gradient", "grad_cam"), addresses, strict=True))}
 
         return _json({"explanations": await asyncio.to_thread(_entries, results, entry)})
 
     @router.post("/v1/maps", response_model=schema.LayerMaps, openapi_extra=schema.BODY)
     async def maps(request: Request, layer: Layer = "conv1") -> Response:
-        """What a layer makes of each picture, to look at."""
+        """What a layer makes of each image, to look at."""
         results = await service.results(request, Features(named(layer, layers, "layer")))
         return _json({"layer": layer, "maps": await asyncio.to_thread(_entries, results, render.tiles)})
 
@@ -166,20 +166,20 @@ def _things(service: Service, exhibits: Exhibits) -> APIRouter:
         tags=["the network"],
     )
     async def unit(layer: str, unit: Annotated[int, Path(ge=0, le=2**31)]) -> Response:
-        """The pictures of the data that excite a kernel or unit most, as far as the server has looked at them."""
+        """The images of the data that excite a kernel or unit most, as far as the server has looked at them."""
         return _json(exhibits.unit(layer, unit))
 
     @router.get(
-        "/v1/units/{layer}/{unit}/optimised",
+        "/v1/units/{layer}/{unit}/optimized",
         response_class=Response,
         responses=schema.file_of("image/jpeg") | schema.LATER | {429: schema.REFUSALS[429]},
         tags=["the network"],
     )
-    async def optimised(layer: str, unit: Annotated[int, Path(ge=0, le=2**31)]) -> Response:
-        """A picture made to excite a kernel or unit; seconds of work for the first who asks, who may be put off."""
-        picture = asyncio.shield(asyncio.wrap_future(exhibits.optimised(layer, unit)))
+    async def optimized(layer: str, unit: Annotated[int, Path(ge=0, le=2**31)]) -> Response:
+        """An image made to excite a kernel or unit; seconds of work for the first who asks, who may be put off."""
+        image = asyncio.shield(asyncio.wrap_future(exhibits.optimized(layer, unit)))
         try:
-            file = await asyncio.wait_for(picture, PUT_OFF)
+            file = await asyncio.wait_for(image, PUT_OFF)
         except (TimeoutError, asyncio.TimeoutError):
             return _json({"detail": "it is being made; ask again"}, 202, {"Retry-After": "1"})
         return Response(file, media_type="image/jpeg", headers=_KEPT)
@@ -195,13 +195,13 @@ def _things(service: Service, exhibits: Exhibits) -> APIRouter:
         tags=["the data"],
     )
     async def mistakes(count: Annotated[int, Query(ge=1, le=200, description="how many")] = 24) -> Response:
-        """The pictures of the test split that the network gets wrong, the surest first."""
+        """The images of the test split that the network gets wrong, the surest first."""
         return _json(exhibits.mistakes(count))
 
     @router.get("/v1/samples", response_model=dict[str, Any], tags=["the data"])
     async def samples(count: Annotated[int, Query(ge=1, le=100, description="how many")] = 6) -> Response:
-        """Some pictures of the test split, of all classes: something to try."""
-        return _json({"pictures": exhibits.samples(count)})
+        """Some images of the test split, of all classes: something to try."""
+        return _json({"images": exhibits.samples(count)})
 
     @router.get(
         "/v1/data/{split}/{position}",
@@ -210,8 +210,8 @@ def _things(service: Service, exhibits: Exhibits) -> APIRouter:
         tags=["the data"],
     )
     async def stored(split: str, position: Annotated[int, Path(ge=0, le=2**62)]) -> Response:
-        """A prepared picture of the data."""
-        file = await asyncio.to_thread(exhibits.picture, split, position)
+        """A prepared image of the data."""
+        file = await asyncio.to_thread(exhibits.image, split, position)
         return Response(file, media_type="image/jpeg", headers=_KEPT)
 
     return router

@@ -1,4 +1,4 @@
-"""What the server lets in: how many bytes, pixels and pictures, for how long; and how it says no."""
+"""What the server lets in: how many bytes, pixels and images, for how long; and how it says no."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """`bytes` of a request's body, `pixels` of a picture, `seconds` until an answer, `files` of a request; and what may
-    be under way at once: `waiting` pictures, `waiting_bytes` of bodies."""
+    """`bytes` of a request's body, `pixels` of an image, `seconds` until an answer, `files` of a request; and what may
+    be under way at once: `waiting` images, `waiting_bytes` of bodies."""
 
     bytes: int = 20_000_000
     pixels: int = 50_000_000

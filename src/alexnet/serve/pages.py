@@ -9,9 +9,9 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Response
 
-from alexnet.serve.exhibits import Exhibits
+from alexnet.report.page import with_code
+from alexnet.serve.explorer import Exhibits
 from alexnet.serve.limits import Refusal
-from alexnet.show.page import with_code
 
 KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
@@ -21,7 +21,7 @@ def pages(app: FastAPI, exhibits: Exhibits) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     known = {file.name: file.read_bytes() for file in files(__package__).joinpath("page").iterdir() if file.is_file()}
     known["network.svg"] = exhibits.drawing.encode()
-    known["report.css"] = files("alexnet.show").joinpath("page.css").read_bytes()  # the page looks as the report does
+    known["report.css"] = files("alexnet.report").joinpath("page.css").read_bytes()  # the page looks as the report does
 
     def file(name: str) -> Response:
         if name not in known:

@@ -1,4 +1,4 @@
-"""Results as the page shows them: maps as one picture of tiles, pictures as JPEG, both as addresses of data."""
+"""Results as the page shows them: maps as one image of tiles, images as JPEG, both as addresses of data."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import math
 import numpy as np
 from PIL import Image
 
-from alexnet.model import AlexNet
-from alexnet.show.kernels import COLUMNS, kernel_tiles, scaled
-from alexnet.show.mosaic import coloured, mosaic
+from alexnet.network.model import AlexNet
+from alexnet.report.filters import COLUMNS, kernel_tiles, scaled
+from alexnet.report.mosaic import colored, mosaic
 
 QUALITY = 85
 
@@ -20,7 +20,7 @@ def tiles(maps: np.ndarray) -> dict[str, object]:
     """A layer's activations (C, H, W) as tiles in rows of `columns`, each scaled to its own largest value; those of a
     fully connected layer (units,) as one square of its units, scaled to the largest of all.
 
-    Says the shape, the picture's address, the columns, and the peak of each map or unit.
+    Says the shape, the image's address, the columns, and the peak of each map or unit.
     """
     if maps.ndim == 1:
         columns = math.ceil(math.sqrt(len(maps)))
@@ -35,12 +35,12 @@ def tiles(maps: np.ndarray) -> dict[str, object]:
         padded[:count] = scaled(maps)
         whole = padded.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, columns * width)
         peaks = maps.max((1, 2))
-    picture = Image.fromarray((whole * 255).round().astype(np.uint8))
-    picture.putpalette(coloured(np.arange(256) / 255).tobytes())
+    image = Image.fromarray((whole * 255).round().astype(np.uint8))
+    image.putpalette(colored(np.arange(256) / 255).tobytes())
     return {
         "shape": list(maps.shape),
         "columns": columns,
-        "picture": _address(picture, "PNG"),
+        "image": _address(image, "PNG"),
         "peaks": [float(f"{peak:.4g}") for peak in peaks],
     }
 
@@ -51,7 +51,7 @@ def kernels(network: AlexNet) -> bytes:
 
 
 def jpeg(pixels: np.ndarray) -> bytes:
-    """A picture (H, W, 3) uint8 as a JPEG file."""
+    """An image (H, W, 3) uint8 as a JPEG file."""
     return _file(Image.fromarray(pixels), "JPEG")
 
 
@@ -60,11 +60,11 @@ def jpeg_address(pixels: np.ndarray) -> str:
     return _address(Image.fromarray(pixels), "JPEG")
 
 
-def _file(picture: Image.Image, form: str) -> bytes:
+def _file(image: Image.Image, form: str) -> bytes:
     file = io.BytesIO()
-    picture.save(file, form, **({"quality": QUALITY} if form == "JPEG" else {}))
+    image.save(file, form, **({"quality": QUALITY} if form == "JPEG" else {}))
     return file.getvalue()
 
 
-def _address(picture: Image.Image, form: str) -> str:
-    return f"data:image/{form.lower()};base64,{base64.b64encode(_file(picture, form)).decode()}"
+def _address(image: Image.Image, form: str) -> str:
+    return f"data:image/{form.lower()};base64,{base64.b64encode(_file(image, form)).decode()}"

@@ -11,18 +11,18 @@ class Problem(BaseModel):
     detail: str
 
 
-class PictureError(BaseModel):
-    """Why one of several pictures has no result."""
+class ImageError(BaseModel):
+    """Why one of several images has no result."""
 
     status: int = Field(description="the status that it would have had alone: 413, 415 or 422")
     reason: str
 
 
 class Entry(BaseModel):
-    """What every entry has: the name that the picture was sent under, and an error where it has no result."""
+    """What every entry has: the name that the image was sent under, and an error where it has no result."""
 
     source: str
-    error: PictureError | None = None
+    error: ImageError | None = None
 
 
 class Answer(BaseModel):
@@ -44,7 +44,7 @@ class Predictions(BaseModel):
     predictions: list[Prediction]
 
 
-class PictureFeatures(Entry):
+class ImageFeatures(Entry):
     """The activations of the layer, row by row."""
 
     shape: list[int] | None = None
@@ -53,11 +53,11 @@ class PictureFeatures(Entry):
 
 class LayerFeatures(BaseModel):
     layer: str
-    features: list[PictureFeatures]
+    features: list[ImageFeatures]
 
 
-class StoredPicture(BaseModel):
-    """A picture of the data: its split and position there, its class, its name in the source, its address."""
+class StoredImage(BaseModel):
+    """An image of the data: its split and position there, its class, its name in the source, its address."""
 
     split: str
     position: int
@@ -66,22 +66,22 @@ class StoredPicture(BaseModel):
     address: str
 
 
-class Neighbour(StoredPicture):
+class Neighbor(StoredImage):
     """With the Euclidean distance in fc7."""
 
     distance: float
 
 
-class PictureNeighbours(Entry):
-    nearest: list[Neighbour] | None = None
+class ImageNeighbors(Entry):
+    nearest: list[Neighbor] | None = None
 
 
-class Neighbours(BaseModel):
-    neighbours: list[PictureNeighbours]
+class Neighbors(BaseModel):
+    neighbors: list[ImageNeighbors]
 
 
 class Explanation(Entry):
-    """Three pictures as addresses of data: what the network reads, and over it the gradient and Grad-CAM."""
+    """Three images as addresses of data: what the network reads, and over it the gradient and Grad-CAM."""
 
     label: str | None = None
     seen: str | None = None
@@ -93,18 +93,18 @@ class Explanations(BaseModel):
     explanations: list[Explanation]
 
 
-class PictureMaps(Entry):
+class ImageMaps(Entry):
     """The maps as one PNG of tiles, `columns` a row, and the peak of each; of units (no convolution) one square."""
 
     shape: list[int] | None = None
     columns: int | None = None
-    picture: str | None = None
+    image: str | None = None
     peaks: list[float] | None = None
 
 
 class LayerMaps(BaseModel):
     layer: str
-    maps: list[PictureMaps]
+    maps: list[ImageMaps]
 
 
 BODY = {
@@ -130,9 +130,9 @@ Responses = dict[int | str, dict[str, Any]]
 REFUSALS: Responses = {
     400: {"model": Problem, "description": "The request is no HTTP that can be read"},
     408: {"model": Problem, "description": "The body did not arrive in time"},
-    413: {"model": Problem, "description": "Too many bytes, or a picture of too many pixels"},
-    415: {"model": Problem, "description": "Not a picture"},
-    422: {"model": Problem, "description": "A damaged picture, or a parameter that makes no sense"},
+    413: {"model": Problem, "description": "Too many bytes, or an image of too many pixels"},
+    415: {"model": Problem, "description": "Not an image"},
+    422: {"model": Problem, "description": "A damaged image, or a parameter that makes no sense"},
     429: {"model": Problem, "description": "Too much is under way: try again"},
     503: {"model": Problem, "description": "No answer in time, or not ready: try again"},
 }

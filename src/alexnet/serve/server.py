@@ -14,21 +14,21 @@ from contextlib import contextmanager
 import numpy as np
 import uvicorn
 
-from alexnet.classifier import Classifier
 from alexnet.data.dataset import PreparedDataset
-from alexnet.errors import AlexNetError, UsageError
 from alexnet.evaluation.evaluate import check_fit
-from alexnet.run import Run
+from alexnet.prediction.classifier import Classifier
+from alexnet.runs.run import Run
+from alexnet.runtime.allocator import keep_pages
+from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.serve.api import api
-from alexnet.serve.exhibits import Exhibits
+from alexnet.serve.explorer import Exhibits
 from alexnet.serve.limits import Limits
 from alexnet.serve.service import Service
-from alexnet.training.allocator import keep_pages
 
 LAST_SECONDS = 5
 """How long requests under way may take to end when the server is stopped."""
 TURN = 0.0005
-"""Seconds for which a thread may run Python while another waits to; Python's own 5 ms are more than a picture takes."""
+"""Seconds for which a thread may run Python while another waits to; Python's own 5 ms are more than an image takes."""
 
 
 def serve(

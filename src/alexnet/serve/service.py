@@ -9,10 +9,10 @@ from typing import Any
 
 from starlette.requests import Request
 
-from alexnet.classifier import DECODERS, Classifier
-from alexnet.data.decode import NotAPictureError, TooManyPixelsError, UnreadablePictureError, square_picture
+from alexnet.data.decoding import NotAImageError, TooManyPixelsError, UnreadableImageError, square_image
+from alexnet.prediction.classifier import DECODERS, Classifier
+from alexnet.serve.counters import Measures
 from alexnet.serve.limits import Limits, Refusal, Room
-from alexnet.serve.measures import Measures
 from alexnet.serve.uploads import Upload, uploads
 from alexnet.serve.worker import Work, Worker
 
@@ -28,7 +28,7 @@ class Service:
         self.measures = Measures(lambda: self.worker.length)
         self.worker = Worker(classifier, self.measures.batch)
         self.threads = ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder")
-        self._pictures = Room(limits.waiting, "pictures")
+        self._images = Room(limits.waiting, "images")
         self._bytes = Room(limits.waiting_bytes, "bytes")
 
     def close(self) -> None:
@@ -37,24 +37,24 @@ class Service:
         self.worker.close()
 
     async def results(self, request: Request, work: Work) -> list[Result]:
-        """What `work` gives for each picture of the request, in order.
+        """What `work` gives for each image of the request, in order.
 
-        One picture that can't be read is its own entry's `Refusal`; when none can, it is raised. Raises `Refusal` too
+        One image that can't be read is its own entry's `Refusal`; when none can, it is raised. Raises `Refusal` too
         for what concerns the request: its body, no room, no answer in time.
         """
         async with uploads(request, self.limits, self._bytes) as files:
-            self._pictures.take(len(files))
+            self._images.take(len(files))
             try:
                 results = await self._answers(files, work)
             finally:
-                self._pictures.give_back(len(files))
+                self._images.give_back(len(files))
         for _, result in results:
-            self.measures.picture(result.status if isinstance(result, Refusal) else 200)
+            self.measures.image(result.status if isinstance(result, Refusal) else 200)
         refusals = [(name, result) for name, result in results if isinstance(result, Refusal)]
         if len(refusals) == len(results):
             name, first = refusals[0]
             raise (
-                first if len(results) == 1 else Refusal(first.status, f"no picture can be read; {name}: {first.reason}")
+                first if len(results) == 1 else Refusal(first.status, f"no image can be read; {name}: {first.reason}")
             )
         return results
 
@@ -73,7 +73,7 @@ class Service:
     def _decode(self, data: bytes, work: Work, answer: Future[Any]) -> None:
         try:
             if not answer.cancelled():
-                pixels = square_picture(data, self.classifier.config.size, self.limits.pixels)
+                pixels = square_image(data, self.classifier.config.size, self.limits.pixels)
                 self.worker.put(work, pixels, answer)
         except Exception as error:
             answer.set_exception(error)
@@ -84,11 +84,11 @@ class Service:
 def _refused(result: Any) -> Any:
     """The result, or the refusal that an error comes down to; what is a bug is raised."""
     match result:
-        case NotAPictureError():
+        case NotAImageError():
             return Refusal(415, str(result))
         case TooManyPixelsError():
             return Refusal(413, str(result))
-        case UnreadablePictureError():
+        case UnreadableImageError():
             return Refusal(422, str(result))
         case CancelledError() | asyncio.CancelledError():
             return Refusal(503, "the server is stopping")

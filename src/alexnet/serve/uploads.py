@@ -1,4 +1,4 @@
-"""From a request to the bytes of its pictures. They stay in memory; a name that came with them is only said back."""
+"""From a request to the bytes of its images. They stay in memory; a name that came with them is only said back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DRAINED = 4
 
 @dataclass(frozen=True)
 class Upload:
-    """The bytes of what is said to be a picture, and the name it was sent under."""
+    """The bytes of what is said to be an image, and the name it was sent under."""
 
     name: str
     data: bytes
@@ -35,7 +35,7 @@ async def uploads(request: Request, limits: Limits, room: Room) -> AsyncIterator
     """
     kind = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
     if kind != "multipart/form-data" and not kind.startswith(RAW):
-        raise Refusal(415, f"a body of {kind}: send a picture's bytes, or multipart/form-data with field '{FIELD}'")
+        raise Refusal(415, f"a body of {kind}: send an image's bytes, or multipart/form-data with field '{FIELD}'")
     body = _Body(request, limits, room)
     try:
         yield await asyncio.wait_for(_files(body) if kind == "multipart/form-data" else _whole(body), limits.seconds)
@@ -69,7 +69,7 @@ class _Body:
 
 
 async def _whole(body: _Body) -> list[Upload]:
-    return [Upload("picture", b"".join([chunk async for chunk in body.chunks()]))]
+    return [Upload("image", b"".join([chunk async for chunk in body.chunks()]))]
 
 
 class _InMemory(MultiPartParser):
@@ -86,4 +86,4 @@ async def _files(body: _Body) -> list[Upload]:
     files = [file for file in form.getlist(FIELD) if isinstance(file, UploadFile)]
     if not files:
         raise Refusal(422, f"no file in the multipart body: its field is '{FIELD}'")
-    return [Upload(file.filename or "picture", await file.read()) for file in files]
+    return [Upload(file.filename or "image", await file.read()) for file in files]

@@ -1,4 +1,4 @@
-"""One thread that owns the network. It takes together what has arrived and is alike, and a lone picture at once."""
+"""One thread that owns the network. It takes together what has arrived and is alike, and a lone image at once."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from alexnet.classifier import Classifier
+from alexnet.prediction.classifier import Classifier
 
 T = TypeVar("T")
 
 Results = Sequence[Any] | np.ndarray
 
 PATIENCE = 0.25
-"""The share of a batch's time for which the next one waits for pictures that are being decoded."""
+"""The share of a batch's time for which the next one waits for images that are being decoded."""
 RETURN = 0.1
 """The share for which it waits, before that, until as many are under way again as were when the last one was taken:
 those who were just answered ask anew."""
@@ -28,12 +28,12 @@ MOST_PATIENCE = 0.1
 
 
 class Work(Protocol):
-    """What is done to pictures. Equal works are done together, to at most `most` pictures at a time."""
+    """What is done to images. Equal works are done together, to at most `most` images at a time."""
 
     most: int
 
-    def __call__(self, classifier: Classifier, pictures: np.ndarray) -> Results:
-        """Prepared pictures (N, size, size, 3) uint8 → a result for each."""
+    def __call__(self, classifier: Classifier, images: np.ndarray) -> Results:
+        """Prepared images (N, size, size, 3) uint8 → a result for each."""
 
     def __hash__(self) -> int: ...
 
@@ -49,7 +49,7 @@ class Worker:
     """The thread. `put` from any thread; answers come as futures."""
 
     def __init__(self, classifier: Classifier, done: Callable[[Work, int, float], None] = lambda *_: None) -> None:
-        """`done` is told of every batch: the work, how many pictures, and its seconds."""
+        """`done` is told of every batch: the work, how many images, and its seconds."""
         self.classifier = classifier
         self._done = done
         self._arrived = threading.Condition()
@@ -64,14 +64,14 @@ class Worker:
         self._thread.start()
 
     def coming(self, count: int) -> None:
-        """So many pictures are about to be put (negative: they are there, or do not come)."""
+        """So many images are about to be put (negative: they are there, or do not come)."""
         with self._arrived:
             self._coming += count
             if self._waiting:
                 self._arrived.notify()
 
     def put(self, work: Work, pixels: np.ndarray, answer: Future[Any]) -> None:
-        """Let the network do this work to a prepared picture (size, size, 3) uint8."""
+        """Let the network do this work to a prepared image (size, size, 3) uint8."""
         with self._arrived:
             if self._stopping:
                 answer.cancel()
@@ -80,7 +80,7 @@ class Worker:
             self._arrived.notify()
 
     def slowly(self, steps: Generator[None, None, T], first: bool = False) -> Future[T]:
-        """Go through the steps, one at a time while no picture waits; the future has what the generator returns.
+        """Go through the steps, one at a time while no image waits; the future has what the generator returns.
 
         `first`: before those without; the others take turns.
         """
@@ -99,7 +99,7 @@ class Worker:
 
     @property
     def length(self) -> int:
-        """How many pictures wait for the network."""
+        """How many images wait for the network."""
         return len(self._waiting)
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ class Worker:
     def _take(self) -> list[_Waiting]:
         """All that is like the first, after a short while for those who ask again and those still being decoded.
 
-        A large batch costs less a picture, and while it is computed nothing else takes the processor from it.
+        A large batch costs less an image, and while it is computed nothing else takes the processor from it.
         """
         work = self._waiting[0].work
         self._wait(work, RETURN, lambda: len(self._waiting) + self._coming >= self._crowd)
@@ -154,7 +154,7 @@ class Worker:
         try:
             results = batch[0].work(self.classifier, np.stack([waiting.pixels for waiting in batch]))
         except Exception as error:
-            # What went wrong may be the fault of one picture; the others shall have their answers.
+            # What went wrong may be the fault of one image; the others shall have their answers.
             if len(batch) == 1:
                 batch[0].answer.set_exception(error)
             else:

@@ -16,27 +16,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alexnet.data.augment import Colour, Drawn, augment, draw
+from alexnet.data.augmentation import Color, Drawn, augment, draw
 from alexnet.data.dataset import PreparedDataset, Split
-from alexnet.data.loader import Batch, evaluation_batches, step_seeds, steps_per_epoch, training_batches
-from alexnet.errors import AlexNetError, ElsewhereError
-from alexnet.model import AlexNet, Weighted
-from alexnet.progress import Progress, progress, say
-from alexnet.run import Run
-from alexnet.training import checkpoint
-from alexnet.training.finite import first_not_finite, not_finite_weights
-from alexnet.training.health import EpochValidation, Finding, Health, LayerUpdate, dead_units, overlap, worse_than_known
-from alexnet.training.initialization import whiten_first_convolution
-from alexnet.training.optimizer import clear_gradients, make_optimizers, update_all
-from alexnet.training.parallel.layouts import ENTRY, Alone, Block
-from alexnet.training.precision import choose_precision
-from alexnet.training.probe import probe
+from alexnet.data.loading import Batch, evaluation_batches, step_seeds, steps_per_epoch, training_batches
+from alexnet.network.model import AlexNet, Weighted
+from alexnet.network.optimized import WorkingNetwork
+from alexnet.parallel.layouts import ENTRY, Alone, Block
+from alexnet.runs import checkpoint
+from alexnet.runs.run import Run
+from alexnet.runtime.devices import choose_precision
+from alexnet.runtime.errors import AlexNetError, ElsewhereError
+from alexnet.runtime.interrupts import stop_flag
+from alexnet.runtime.progress import Progress, progress, say
+from alexnet.training.diagnostics import (
+    EpochValidation,
+    Finding,
+    Health,
+    LayerUpdate,
+    dead_units,
+    overlap,
+    worse_than_known,
+)
+from alexnet.training.linear_probe import probe
+from alexnet.training.nonfinite import first_not_finite, not_finite_weights
+from alexnet.training.optimizers import clear_gradients, make_optimizers, update_all
+from alexnet.training.pretrained import LAST, layers_above, start_from
+from alexnet.training.recorded_step import Outcome, Replay, changed_by_a_step, recorder
 from alexnet.training.records import Records, open_records
-from alexnet.training.replay import Outcome, Replay, changed_by_a_step, recorder
-from alexnet.training.schedule import Schedule
-from alexnet.training.stopping import stop_flag
-from alexnet.training.transfer import LAST, layers_above, start_from
-from alexnet.working import WorkingNetwork
+from alexnet.training.schedules import Schedule
+from alexnet.training.whitening import whiten_first_convolution
 
 WHITENING = 2**40  # a step that no training reaches: what is drawn for the first weights is drawn for them alone
 SMALLER_RATE = 0.1  # what the learning rate is multiplied by after a loss that was not finite
@@ -49,7 +57,7 @@ class Position:
     epoch: int = 1
     batch: int = 0  # of this epoch, done
     step: int = 0  # of all epochs, done
-    loss_sum: float = 0.0  # over the pictures of this epoch so far
+    loss_sum: float = 0.0  # over the images of this epoch so far
     wrong: int = 0
     seen: int = 0
     best_error: float = math.inf
@@ -62,20 +70,20 @@ class Training:
     """One training, from wherever its run folder stands to its end."""
 
     def __init__(
-        self, run: Run, dataset: PreparedDataset, device: torch.device, checkpoint_seconds: float, layout: Alone
+        self, run: Run, dataset: PreparedDataset, device: torch.device, checkpoint_interval: float, layout: Alone
     ) -> None:
         self.run, self.device, self.layout = run, device, layout
         self.recipe = run.config.recipe
         self.dtype = choose_precision(self.recipe.precision, device)
-        self.checkpoint_seconds = checkpoint_seconds
+        self.checkpoint_interval = checkpoint_interval
         self.training: Split = dataset.split("train")
         self.validation: Split | None = dataset.split("val") if "val" in dataset.splits else None
         self.classes = dataset.classes
         self.steps_per_epoch = steps_per_epoch(self.training, self.recipe.batch_size)
         self.total_steps = self.steps_per_epoch * self.recipe.epochs
-        self.colour = Colour(dataset.pca_eigenvectors, dataset.pca_eigenvalues, self.recipe.colour_unit)
+        self.color = Color(dataset.pca_eigenvectors, dataset.pca_eigenvalues, self.recipe.color_jitter_unit)
         mean = torch.from_numpy(dataset.mean_image.copy())
-        if self.recipe.mean == "colour":
+        if self.recipe.mean == "color":
             mean = torch.from_numpy(dataset.mean_rgb.astype(np.float32)).expand(dataset.size, dataset.size, 3)
         self.preprocess = run.config.preprocess(mean.contiguous().to(device))
         self.network: AlexNet
@@ -98,7 +106,7 @@ class Training:
         self.layout.watch(self.working)
         record = recorder(self.device) if self.layout.size == 1 else None
         self.replay: Replay | None = None
-        if record is not None and self.recipe.optimizer == "paper" and self.recipe.full_batch is None:
+        if record is not None and self.recipe.optimizer == "paper" and self.recipe.fc_batch_size is None:
             changed = partial(changed_by_a_step, self.network, self.working.copies.values(), self.optimizers)
             self.replay = Replay(self.device, record, changed, lambda words: self.bar.note(words))
         self.underway: Outcome | None = None  # the step that was launched last, where it is not known yet
@@ -133,16 +141,16 @@ class Training:
         return network
 
     def whiten(self) -> None:
-        """Let conv1 start as the principal components of the first training pictures, as the network will read them."""
-        pictures_seed, network_seed = step_seeds(self.recipe.seed, WHITENING)
+        """Let conv1 start as the principal components of the first training images, as the network will read them."""
+        images_seed, network_seed = step_seeds(self.recipe.seed, WHITENING)
         batch = next(training_batches(self.training, 256, self.recipe.seed, epoch=1))
         inputs = augment(
-            batch.pictures,
+            batch.images,
             self.preprocess,
-            self.colour,
+            self.color,
             self.recipe,
-            torch.Generator().manual_seed(pictures_seed),
-            side=self.side(),
+            torch.Generator().manual_seed(images_seed),
+            input_size=self.input_size(),
         )
         whiten_first_convolution(self.network, inputs, torch.Generator().manual_seed(network_seed))
 
@@ -248,18 +256,18 @@ class Training:
         self.at.batch += 1
         self.update_average()
 
-    def count(self, step: int, pictures: int, value: float, wrong: int) -> None:
+    def count(self, step: int, images: int, value: float, wrong: int) -> None:
         """Take in loss and mistakes of the training's step number `step`, from 1."""
         at = self.at
-        at.seen += pictures
-        at.loss_sum += value * pictures
+        at.seen += images
+        at.loss_sum += value * images
         at.wrong += wrong
         if step % max(1, self.steps_per_epoch // 20) == 0:
             self.records.write("step", epoch=at.epoch, step=step, loss=value, lr=self.rate(step))
             self.records.draw(step, {"loss/step": value})
         self.report(self.health.after_step(step, value))
         self.bar.advance(
-            pictures,
+            images,
             epoch=f"{at.epoch}/{self.recipe.epochs}",
             loss=f"{at.loss_sum / at.seen:.3f}",
             error=f"{at.wrong / at.seen:.1%}",
@@ -267,17 +275,17 @@ class Training:
 
     def launch(self, batch: Batch, seed: int, replay: Replay) -> Outcome:
         """The same, without waiting for what comes of it: a graphics card goes on to the next step meanwhile."""
-        side, count = self.side(), len(batch.labels)
+        input_size, count = self.input_size(), len(batch.labels)
         rates = tuple(group["lr"] for optimizer in self.optimizers for group in optimizer.param_groups)
-        inputs = (batch.pictures, self.layout.begin(batch), *self.drawn(batch))
-        totals = replay((count, side, rates), partial(self.learn_and_update, side), inputs, seed)
+        inputs = (batch.images, self.layout.begin(batch), *self.drawn(batch))
+        totals = replay((count, input_size, rates), partial(self.learn_and_update, input_size), inputs, seed)
         return Outcome.of(totals, self.at.step + 1, count)
 
     @torch.enable_grad()
-    def learn_and_update(self, side: int, pictures: Tensor, labels: Tensor, *drawn: Tensor) -> Tensor:
+    def learn_and_update(self, input_size: int, images: Tensor, labels: Tensor, *drawn: Tensor) -> Tensor:
         """A whole step on the device: its loss and mistakes (2,), whatever they are."""
         clear_gradients(self.optimizers, self.working.copies)  # a recording that failed may have left some
-        logits = self.working(self.preprocess.patches(pictures, Drawn(*drawn), side, self.dtype))
+        logits = self.working(self.preprocess.crops(images, Drawn(*drawn), input_size, self.dtype))
         loss = self.loss(logits, labels)
         loss.backward()
         update_all(self.optimizers, self.working.copies)
@@ -294,26 +302,26 @@ class Training:
         if not math.isfinite(value):
             self.go_back("seen in the loss")
             return False
-        self.count(outcome.step, outcome.pictures, value, wrong)
+        self.count(outcome.step, outcome.images, value, wrong)
         return True
 
-    def side(self) -> int:
-        """That of the pictures which the network reads in this step."""
-        return self.schedule.side(self.at.step) or self.run.config.side
+    def input_size(self) -> int:
+        """That of the images which the network reads in this step."""
+        return self.schedule.input_size(self.at.step) or self.run.config.input_size
 
     def drawn(self, batch: Batch) -> Drawn:
-        """Patches, mirror images and colours of a batch in this step, by the step's seed."""
+        """Crops, mirror images and colors of a batch in this step, by the step's seed."""
         generator = torch.Generator().manual_seed(step_seeds(self.recipe.seed, self.at.step)[0])
-        colour = self.schedule.colour(self.at.epoch)
-        return draw(len(batch.labels), self.preprocess, self.colour, self.recipe, generator, colour, batch.rows)
+        color = self.schedule.color(self.at.epoch)
+        return draw(len(batch.labels), self.preprocess, self.color, self.recipe, generator, color, batch.rows)
 
     def inputs(self, batch: Batch) -> Tensor:
         """What the network reads of a batch in this step.
 
         Nobody keeps them, so that during the backward pass their memory is free; asked again they are the same.
         """
-        pictures = batch.pictures.to(self.device)
-        return self.preprocess.patches(pictures, self.drawn(batch), self.side(), self.dtype)
+        images = batch.images.to(self.device)
+        return self.preprocess.crops(images, self.drawn(batch), self.input_size(), self.dtype)
 
     def learn(self, batch: Batch) -> tuple[float, int]:
         """Loss and mistakes of a batch; where the loss is finite, with gradients in the weights."""
@@ -328,17 +336,17 @@ class Training:
     def learn_in_blocks(self, batch: Batch, blocks: list[Block]) -> tuple[float, int]:
         """The same where the fully connected layers see a block of the batch at a time.
 
-        With `full_batch` they are updated after each block, by its mean gradient; the convolutions after the batch.
+        With `fc_batch_size` they are updated after each block, by its mean gradient; the convolutions after the batch.
         """
         self.layout.begin(batch)
-        labels, often = batch.labels.to(self.device), self.recipe.full_batch is not None
+        labels, often = batch.labels.to(self.device), self.recipe.fc_batch_size is not None
         entry = self.network.get_submodule(ENTRY)
         activations = self.working.below(self.inputs(batch), entry)
         passing = self.layout.passing_of(activations, blocks)
         value, wrong = 0.0, 0
         for number, block in enumerate(blocks):
             self.layout.enter(block)
-            arrived, of_block = passing.arrived(number).requires_grad_(), labels[block.pictures]
+            arrived, of_block = passing.arrived(number).requires_grad_(), labels[block.images]
             logits = self.working.beyond(arrived, entry)
             share = len(of_block) / len(labels)
             loss = self.loss(logits, of_block)
@@ -355,13 +363,13 @@ class Training:
         return value, wrong
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of some pictures."""
+        """The mean loss of some images."""
         logits = logits.float() if logits.dtype == torch.bfloat16 else logits
         return functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
 
     def agree(self, value: float, wrong: int) -> tuple[float, int]:
         """Loss and mistakes of the whole batch; and let all processes know whether to stop, and to save."""
-        due = time.monotonic() - self.saved_at > self.checkpoint_seconds and not self.writer.busy
+        due = time.monotonic() - self.saved_at > self.checkpoint_interval and not self.writer.busy
         value, wrong, self.stop_asked, self.save_due = self.layout.totals(value, wrong, self.interrupted(), due)
         return value, wrong
 
@@ -380,7 +388,7 @@ class Training:
         ]
         validation = self.validate()
         self.layout.begin(batch)
-        dead = dead_units(self.network.eval(), self.centre(batch), self.layout.alive)
+        dead = dead_units(self.network.eval(), self.center(batch), self.layout.alive)
         judged = error if validation is None else validation.error
         learning_rate = self.rate(at.step)
         dropped = self.schedule.after_epoch(judged)
@@ -411,7 +419,7 @@ class Training:
             record |= {"validation_loss": validation.loss, "validation_error": validation.error}
             words += f"  |  validation loss {validation.loss:.4f}  error {validation.error:.2%}"
             curves |= {"loss/validation": validation.loss, "error/validation": validation.error}
-        words += f"  |  lr {learning_rate:.2g}  {rate:.0f} pictures/s"
+        words += f"  |  lr {learning_rate:.2g}  {rate:.0f} images/s"
         self.bar.note(words)
         if dropped:
             self.bar.note("the error has stopped improving: learning rate divided by ten")
@@ -448,7 +456,7 @@ class Training:
         predicted = torch.zeros(len(self.classes), dtype=torch.int64)
         for batch in evaluation_batches(self.validation, self.recipe.batch_size, self.layout.rows):
             labels = self.layout.begin(batch).to(self.device)
-            logits = working(self.centre(batch)).float()
+            logits = working(self.center(batch)).float()
             loss += functional.cross_entropy(logits, labels, reduction="sum").item()
             answers = logits.argmax(1)
             wrong += int((answers != labels).sum())
@@ -458,16 +466,16 @@ class Training:
         predicted = summed(predicted)
         return EpochValidation(loss / count, wrong / count, predicted.tolist(), self.validation.class_counts)
 
-    def centre(self, batch: Batch) -> Tensor:
-        """The central patches of a batch, as the plain network reads them."""
-        patches = self.preprocess.centre(batch.pictures.to(self.device))
-        return patches.double() if self.dtype == torch.float64 else patches
+    def center(self, batch: Batch) -> Tensor:
+        """The central crops of a batch, as the plain network reads them."""
+        crops = self.preprocess.center(batch.images.to(self.device))
+        return crops.double() if self.dtype == torch.float64 else crops
 
     @torch.no_grad()
     def update_average(self) -> None:
         """Take the network into the running mean of the last part of the run, a hundred times or every step."""
-        first = self.total_steps - round(self.recipe.average * self.total_steps)
-        if not self.recipe.average or self.at.step <= first:
+        first = self.total_steps - round(self.recipe.weight_averaging * self.total_steps)
+        if not self.recipe.weight_averaging or self.at.step <= first:
             return
         if (self.total_steps - self.at.step) % max(1, (self.total_steps - first) // 100):
             return
@@ -568,7 +576,7 @@ class Training:
         """The closing line."""
         path = self.run.path
         words = f"trained {self.recipe.epochs} epochs; best error {self.at.best_error:.2%}"
-        words += " on the validation pictures" if self.validation is not None else " on the training pictures"
+        words += " on the validation images" if self.validation is not None else " on the training images"
         say(f"{words}; {path}")
 
     def rate(self, step: int) -> float:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from alexnet.run import METRICS
+from alexnet.runs.run import METRICS
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

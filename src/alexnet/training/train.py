@@ -16,17 +16,17 @@ import numpy as np
 import torch
 
 from alexnet.data.dataset import PreparedDataset
-from alexnet.errors import AlexNetError, UsageError
-from alexnet.model import AlexNet
-from alexnet.progress import say
-from alexnet.recipe import Recipe, choose
-from alexnet.run import Config, Run, is_free
-from alexnet.training.allocator import keep_pages
+from alexnet.network.model import AlexNet
+from alexnet.parallel.collectives import Group, is_launched_again, remember_launch, watching
+from alexnet.parallel.layouts import open_layout
+from alexnet.runs.recipe import Recipe, choose
+from alexnet.runs.run import Config, Run, is_free
+from alexnet.runtime.allocator import keep_pages
+from alexnet.runtime.devices import choose_device, choose_precision
+from alexnet.runtime.errors import AlexNetError, UsageError
+from alexnet.runtime.progress import say
 from alexnet.training.loop import Training
-from alexnet.training.parallel.group import Group, is_launched_again, remember_launch, watching
-from alexnet.training.parallel.layouts import open_layout
-from alexnet.training.precision import choose_device, choose_precision
-from alexnet.training.transfer import with_network_of_start, with_start
+from alexnet.training.pretrained import with_network_of_start, with_start
 
 T = TypeVar("T")
 
@@ -38,21 +38,21 @@ def train(
     recipe: str | Recipe = "auto",
     resume: bool = False,
     device: str | None = None,
-    checkpoint_seconds: float = 120.0,
+    checkpoint_interval: float = 120.0,
     parallel: str | None = None,
     passing: str = "in-shares",
-    peer_seconds: float = 300.0,
+    peer_timeout: float = 300.0,
     **changes: Any,
 ) -> Run:
     """Train AlexNet on a prepared dataset (paper, section 5) and leave everything in the run folder `out`.
 
-    `recipe` is a name of `alexnet.recipes()`, "auto" for the one that fits the number of pictures, or a `Recipe`;
+    `recipe` is a name of `alexnet.recipes()`, "auto" for the one that fits the number of images, or a `Recipe`;
     `changes` are values of it to override. With `resume` a stopped run goes on, with its own recipe, and ends with the
-    weights that it would have had. A checkpoint is written about every `checkpoint_seconds`, and at the end.
+    weights that it would have had. A checkpoint is written about every `checkpoint_interval`, and at the end.
 
     With `parallel` ("data", "towers" or "one-weird-trick") every process that `torchrun` starts calls this, and
     together they train what one would; `passing` says how one weird trick passes activations
-    (`layouts.OneWeirdTrick`), and a process that does not answer for `peer_seconds` ends the training.
+    (`layouts.OneWeirdTrick`), and a process that does not answer for `peer_timeout` ends the training.
 
     Raises `UsageError` for values that make no sense, `AlexNetError` when the dataset or the run folder can't be used
     or the loss stops being finite a second time; `KeyboardInterrupt` after Ctrl-C, with everything saved.
@@ -62,16 +62,16 @@ def train(
     def where() -> str:
         return f"at step {training.at.step}" if training else "before the first step"
 
-    with nullcontext() if parallel is None else watching(peer_seconds, where):
+    with nullcontext() if parallel is None else watching(peer_timeout, where):
         training = begin(
             *(data, out),
             recipe=recipe,
             resume=resume,
             device=device,
-            checkpoint_seconds=checkpoint_seconds,
+            checkpoint_interval=checkpoint_interval,
             parallel=parallel,
             passing=passing,
-            peer_seconds=peer_seconds,
+            peer_timeout=peer_timeout,
             **changes,
         )
         training.run_to_end()
@@ -85,16 +85,16 @@ def begin(
     recipe: str | Recipe = "auto",
     resume: bool = False,
     device: str | None = None,
-    checkpoint_seconds: float = 120.0,
+    checkpoint_interval: float = 120.0,
     parallel: str | None = None,
     passing: str = "in-shares",
-    peer_seconds: float = 300.0,
+    peer_timeout: float = 300.0,
     **changes: Any,
 ) -> Training:
     """What `train` runs: a training at its first step, or with `resume` where its last checkpoint stands."""
     chosen_device = choose_device(device)
     opened = _tried(lambda: PreparedDataset.open(data))  # may be fetched first, by each host in its own time
-    group = None if parallel is None else Group.join(chosen_device, peer_seconds)
+    group = None if parallel is None else Group.join(chosen_device, peer_timeout)
     dataset = opened() if group is None else group.together(opened)
     layout_of = partial(open_layout, parallel, group=group, passing=passing)
 
@@ -115,7 +115,7 @@ def begin(
     else:
         run = group.lead(start)
         group.together(lambda: _check_dataset(run, dataset))
-    training = Training(run, dataset, chosen_device, checkpoint_seconds, layout_of(run.config.recipe))
+    training = Training(run, dataset, chosen_device, checkpoint_interval, layout_of(run.config.recipe))
     keep_pages()  # from here on: what the first weights took is given back
     return training
 
@@ -153,11 +153,11 @@ def _check_dataset(run: Run, dataset: PreparedDataset) -> None:
 
 def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str, Any], device: torch.device) -> Config:
     """Every choice made and said, as `config.json` keeps it."""
-    pictures = len(dataset.split("train"))
+    images = len(dataset.split("train"))
     if isinstance(recipe, Recipe):
         chosen, reason = recipe, "as given"
     else:
-        chosen, reason = choose(recipe, pictures)
+        chosen, reason = choose(recipe, images)
     chosen = chosen.override(with_network_of_start(changes))
     dtype = choose_precision(chosen.precision, device)
     said = "as asked" if chosen.precision != "auto" else "the faster on this machine"
@@ -167,22 +167,22 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
     say(f"network {chosen.variant}; {precision}, {said}; on {_device_words(device)}; seed {chosen.seed}")
     with torch.device("meta"):
         input_size = AlexNet(chosen.variant).input_size
-    crop = chosen.crop or input_size
-    if crop > dataset.size and chosen.side and "crop" not in changes:
-        crop = dataset.size * crop // 256  # the patch is resized anyway; the recipe's is for pictures of 256
-    if crop > dataset.size:
+    crop_size = chosen.crop_size or input_size
+    if crop_size > dataset.size and chosen.input_size and "crop_size" not in changes:
+        crop_size = dataset.size * crop_size // 256  # the crop is resized anyway; the recipe's is for images of 256
+    if crop_size > dataset.size:
         raise UsageError(
-            f"the network reads {crop}×{crop} pixels and the prepared pictures have {dataset.size}×{dataset.size}; "
-            f"prepare them with --size 256, or train with --crop {dataset.size - dataset.size // 9}"
+            f"the crop size is {crop_size} and the prepared images have {dataset.size}×{dataset.size} pixels; "
+            f"prepare them with --size 256, or train with --crop-size {dataset.size - dataset.size // 9}"
         )
     deviation = math.sqrt(max(float(np.sum(dataset.pca_eigenvalues)) / 3, 1.0))
     config = Config(
         recipe=chosen,
         classes=list(dataset.classes),
         size=dataset.size,
-        crop=crop,
-        side=chosen.side or crop,
-        scale=1 / deviation if chosen.pixel_unit == "deviation" else 1.0,
+        crop_size=crop_size,
+        input_size=chosen.input_size or crop_size,
+        scale=1 / deviation if chosen.pixel_scaling == "std" else 1.0,
         dataset={
             "path": dataset.address,
             "checksum": _checksum(dataset),

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet.errors import AlexNetError
-from alexnet.weights.foreign import SIZE, Foreign, colour_mean, require_arrays, shape_words
+from alexnet.runtime.errors import AlexNetError
+from alexnet.weights.foreign import SIZE, Foreign, color_mean, require_arrays, shape_words
 from alexnet.weights.imagenet import CAFFE_MEAN
 
 CROP = 227
@@ -28,7 +28,7 @@ _OLD_TYPES = {4: _CONVOLUTION, 14: _FULL, 15: _NORM, 17: _POOL}
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of a Caffe network: its type by its new name, its arrays, and the settings of its normalisation."""
+    """A layer of a Caffe network: its type by its new name, its arrays, and the settings of its normalization."""
 
     name: str
     type: str
@@ -37,7 +37,7 @@ class Layer:
 
 
 def read_caffe(file: Path, mean: Path | None = None) -> Foreign:
-    """`bvlc_alexnet` or `bvlc_reference_caffenet`, told apart by what comes first, pooling or normalisation.
+    """`bvlc_alexnet` or `bvlc_reference_caffenet`, told apart by what comes first, pooling or normalization.
 
     `mean`: see `caffe_mean`. Raises `AlexNetError` when the file is damaged or another network.
     """
@@ -48,12 +48,12 @@ def read_caffe(file: Path, mean: Path | None = None) -> Foreign:
     )
     if variant is None:
         raise AlexNetError(
-            f"{file} is neither bvlc_alexnet nor bvlc_reference_caffenet: its poolings and normalisations are "
+            f"{file} is neither bvlc_alexnet nor bvlc_reference_caffenet: its poolings and normalizations are "
             f"{', '.join(order) or 'none'}"
         )
     for layer in layers:
         if layer.type == _NORM and layer.norm != (expected := {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0}):
-            raise AlexNetError(f"{file}: {layer.name} normalises with {layer.norm}, not {expected}")
+            raise AlexNetError(f"{file}: {layer.name} normalizes with {layer.norm}, not {expected}")
     weights, names = _weights(file, layers)
     claim = f"{file} is not Caffe's {'bvlc_alexnet' if variant == 'caffe' else 'bvlc_reference_caffenet'}"
     require_arrays(weights, variant, claim, names)
@@ -61,12 +61,12 @@ def read_caffe(file: Path, mean: Path | None = None) -> Foreign:
 
 
 def caffe_mean(file: Path | None) -> Tensor:
-    """The mean image of a `.binaryproto`, or `.npy` of (3, H, W) or (3,), blue first; None: ILSVRC-2012's mean colour.
+    """The mean image of a `.binaryproto`, or `.npy` of (3, H, W) or (3,), blue first; None: ILSVRC-2012's mean color.
 
     Returns (256, 256, 3) float32 RGB. Raises `AlexNetError` for other files and sizes.
     """
     if file is None:
-        return colour_mean(CAFFE_MEAN)
+        return color_mean(CAFFE_MEAN)
     content = _content(file)
     if content.startswith(b"\x93NUMPY"):
         try:
@@ -80,7 +80,7 @@ def caffe_mean(file: Path | None) -> Tensor:
             raise AlexNetError(f"{file} is no mean: {error or 'a number without an end'}") from None
     array = array.reshape(array.shape[1:]) if array.ndim == 4 and array.shape[0] == 1 else array
     if array.shape == (3,):
-        return colour_mean([float(value) for value in array[::-1]])
+        return color_mean([float(value) for value in array[::-1]])
     if array.shape != (3, SIZE, SIZE):
         raise AlexNetError(f"{file} is {shape_words(array.shape)}; a mean is 3×{SIZE}×{SIZE} or 3 numbers, blue first")
     return torch.from_numpy(np.ascontiguousarray(array[::-1].transpose(1, 2, 0), np.float32))

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet.errors import AlexNetError
-from alexnet.model import Activation, Conv, Dropout, Full, LocalNorm, Pool, SpatialNorm, Variant, variants
-from alexnet.weights.foreign import SIZE, Foreign, colour_mean, require_arrays
+from alexnet.network.model import Activation, Conv, Dropout, Full, LocalNorm, Pool, SpatialNorm, Variant, variants
+from alexnet.runtime.errors import AlexNetError
+from alexnet.weights.foreign import SIZE, Foreign, color_mean, require_arrays
 from alexnet.weights.imagenet import CAFFE_MEAN
 from alexnet.weights.pickles import array_of, check_zip, load_arrays
 
@@ -34,7 +34,7 @@ def read_convnet(file: Path, mean: Path | None = None) -> Foreign:
     """A checkpoint, pickled or zipped, as it was saved for each epoch.
 
     `mean`: the data's `batches.meta`, with its mean image and the names of the classes; None: ILSVRC-2012's mean
-    colour, and the classes numbered. Raises `AlexNetError` for anything else. No code in it runs.
+    color, and the classes numbered. Raises `AlexNetError` for anything else. No code in it runs.
     """
     checkpoint = load_arrays(_content(file), file)
     state = checkpoint.get("model_state") if isinstance(checkpoint, dict) else None
@@ -57,7 +57,7 @@ def read_convnet(file: Path, mean: Path | None = None) -> Foreign:
     classes = len(weights["logits.bias"])
     image, labels = _meta(mean, classes)
     return Foreign(
-        "cuda-convnet", variant.name, weights, image, CROP, mean_of_centre=True, classes=labels or _numbered(classes)
+        "cuda-convnet", variant.name, weights, image, CROP, mean_of_center=True, classes=labels or _numbered(classes)
     )
 
 
@@ -124,7 +124,7 @@ def _stages(file: Path, layers: Layers) -> list[list[str]]:
 
 
 def _way(file: Path, layers: Layers, stages: list[list[str]]) -> list[tuple[str, dict[str, Any]]]:
-    """What a picture passes in the first tower, from the first convolution to the last layer: word and layer."""
+    """What an image passes in the first tower, from the first convolution to the last layer: word and layer."""
     detached = {i for layer in layers.values() if layer.get("type") == "neuron" for i in _inputs(layer, layers)}
     backwards: list[tuple[str, dict[str, Any]]] = []
     name = stages[-1][0]
@@ -213,7 +213,7 @@ def _floats(file: Path, name: str, value: Any) -> np.ndarray:
 
 
 def _require_norms(file: Path, variant: Variant, way: list[dict[str, Any]]) -> None:
-    """The constants of the normalisations, where the file has them, must be those of the network."""
+    """The constants of the normalizations, where the file has them, must be those of the network."""
     rows = [row for row in variant.layers if isinstance(row, LocalNorm | SpatialNorm)]
     for row, layer in zip(rows, [one for one in way if one.get("type") in ("cmrnorm", "rnorm")], strict=True):
         local = isinstance(row, LocalNorm)
@@ -221,13 +221,13 @@ def _require_norms(file: Path, variant: Variant, way: list[dict[str, Any]]) -> N
         for key, value in (wanted | ({"minDiv": row.k} if isinstance(row, LocalNorm) else {})).items():
             given = array_of(layer.get(key))
             if given is not None and not np.allclose(given, value, rtol=1e-4):
-                raise AlexNetError(f"{file}: {layer['name']} normalises with {key} {given}, not {value}")
+                raise AlexNetError(f"{file}: {layer['name']} normalizes with {key} {given}, not {value}")
 
 
 def _meta(file: Path | None, classes: int) -> tuple[Tensor, list[str] | None]:
     """The mean image and the names of the classes in a `batches.meta`."""
     if file is None:
-        return colour_mean(CAFFE_MEAN), None
+        return color_mean(CAFFE_MEAN), None
     meta = load_arrays(_content(file), file)
     mean = array_of(meta.get("data_mean")) if isinstance(meta, dict) else None
     if mean is None or mean.size != 3 * SIZE * SIZE or mean.dtype.kind != "f":

@@ -17,14 +17,14 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from alexnet.data.augment import Preprocess, resized
+from alexnet.data.augmentation import Preprocess, resized
 from alexnet.data.dataset import PreparedDataset, Split
-from alexnet.data.loader import evaluation_batches
-from alexnet.errors import AlexNetError, UsageError, named
-from alexnet.files import write_whole
-from alexnet.model import AlexNet
-from alexnet.run import MEAN, Config, Run
-from alexnet.weights.card import Precision, model_card
+from alexnet.data.loading import evaluation_batches
+from alexnet.network.model import AlexNet
+from alexnet.runs.run import MEAN, Config, Run
+from alexnet.runtime.errors import AlexNetError, UsageError, named
+from alexnet.runtime.files import write_whole
+from alexnet.weights.model_card import Precision, model_card
 
 FORMATS = ("onnx", "safetensors", "torch-export", "hub")
 PREPROCESSING = ("inside", "beside")
@@ -36,7 +36,7 @@ FILES = {
 }
 TOLERANCE = 1e-4
 """How far a probability may be from ours before an export is called wrong."""
-_CHECKED = 4  # pictures
+_CHECKED = 4  # images
 
 
 def export(
@@ -53,7 +53,7 @@ def export(
 
     `to`: "onnx", "safetensors" (our layout), "torch-export" (a `.pt2` of `torch.export`), or "hub" (what the Hugging
     Face hub shows and `import` reads). `out`: by default RUN-FORMAT beside the run. `preprocessing` for "onnx" and
-    "torch-export": "inside" they read stored pictures (N, size, size, 3) uint8 RGB; "beside" what the network reads,
+    "torch-export": "inside" they read stored images (N, size, size, 3) uint8 RGB; "beside" what the network reads,
     (N, 3, side, side) float32, and mean.npy and config.json say how to get there. Both give logits.
     `int8`, for "onnx": whole numbers of 8 bits as weights, a quarter of the size; what that costs is measured on
     `data`, a prepared dataset, by default the one of the training where it is still there.
@@ -72,7 +72,7 @@ def export(
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         beside.mkdir(parents=True)
-        pictures = _pictures(opened.config)
+        images = _images(opened.config)
         _write_config(beside, opened.config)
         file = beside / FILES[to]
         inside = preprocessing == "inside"
@@ -86,7 +86,7 @@ def export(
             array = io.BytesIO()
             np.save(array, preprocess.mean.numpy())
             write_whole(beside / "mean.npy", array.getvalue())
-        difference = _difference(to, file, network, preprocess, inside, pictures)
+        difference = _difference(to, file, network, preprocess, inside, images)
         if difference is not None and not int8 and difference > TOLERANCE:
             raise AlexNetError(f"not written: {to} gives probabilities that differ by {difference:.2g} from the run's")
         cost = _cost_of_int8(file, network, preprocess, opened.config, inside, data) if int8 else None
@@ -99,7 +99,7 @@ def export(
         shutil.rmtree(beside, ignore_errors=True)
     _say(target, to, difference, cost)
     if int8 and cost is None:
-        print("what 8 bits cost was not measured: name prepared pictures with --data", file=sys.stderr)
+        print("what 8 bits cost was not measured: name prepared images with --data", file=sys.stderr)
     if repo is not None:
         upload(target, repo)
     return target
@@ -122,20 +122,20 @@ def upload(folder: Path, repo: str) -> None:
 
 
 class Deployed(nn.Module):
-    """A network with its preprocessing: stored pictures (N, size, size, 3) uint8 → logits."""
+    """A network with its preprocessing: stored images (N, size, size, 3) uint8 → logits."""
 
     def __init__(self, network: AlexNet, preprocess: Preprocess) -> None:
         super().__init__()
         self.network = network
         self.mean: Tensor
         self.register_buffer("mean", preprocess.mean)
-        self.first = (preprocess.size - preprocess.crop) // 2
-        self.crop, self.side, self.scale = preprocess.crop, preprocess.side, preprocess.scale
+        self.first = (preprocess.size - preprocess.crop_size) // 2
+        self.crop_size, self.input_size, self.scale = preprocess.crop_size, preprocess.input_size, preprocess.scale
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        centre = slice(self.first, self.first + self.crop)
-        patch = (pictures.float() - self.mean)[:, centre, centre] * self.scale
-        return self.network(resized(patch.permute(0, 3, 1, 2), self.side))
+    def forward(self, images: Tensor) -> Tensor:
+        center = slice(self.first, self.first + self.crop_size)
+        crop = (images.float() - self.mean)[:, center, center] * self.scale
+        return self.network(resized(crop.permute(0, 3, 1, 2), self.input_size))
 
 
 def _check_words(to: str, preprocessing: str, int8: bool, repo: str | None) -> None:
@@ -162,7 +162,7 @@ def _write_onnx(file: Path, network: AlexNet, preprocess: Preprocess, config: Co
 
     model = to_onnx(
         network,
-        side=config.side,
+        input_size=config.input_size,
         preprocess=preprocess if inside else None,
         config=_config_text(config),
         int8=int8,
@@ -172,12 +172,12 @@ def _write_onnx(file: Path, network: AlexNet, preprocess: Preprocess, config: Co
 
 def _torch_export(network: AlexNet, preprocess: Preprocess, inside: bool) -> bytes:
     module: nn.Module = network
-    side = preprocess.side or preprocess.crop
+    side = preprocess.input_size or preprocess.crop_size
     example = torch.zeros(2, 3, side, side)
     if inside:
         module = Deployed(network, preprocess).eval()
         example = torch.zeros(2, preprocess.size, preprocess.size, 3, dtype=torch.uint8)
-    program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("pictures")},))
+    program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("images")},))
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No complete tensor found")  # of torch's own making, and of no consequence
@@ -192,8 +192,8 @@ def _safetensors(network: AlexNet, preprocess: Preprocess, config: Config) -> by
     return to_safetensors(tensors, {"alexnet.config": _config_text(config), "format": "pt"})
 
 
-def _pictures(config: Config) -> Tensor:
-    """Stored pictures that the export is tried on: of the training's dataset, else noise at several scales."""
+def _images(config: Config) -> Tensor:
+    """Stored images that the export is tried on: of the training's dataset, else noise at several scales."""
     try:
         split = _measured(config, None)[1]
         indices = np.linspace(0, len(split) - 1, _CHECKED).astype(np.int64)
@@ -207,11 +207,11 @@ def _pictures(config: Config) -> Tensor:
 
 @torch.inference_mode()
 def _difference(
-    to: str, file: Path, network: AlexNet, preprocess: Preprocess, inside: bool, pictures: Tensor
+    to: str, file: Path, network: AlexNet, preprocess: Preprocess, inside: bool, images: Tensor
 ) -> float | None:
     """The largest difference of a probability between the export and the run; None where nothing can run it."""
-    expected = network(preprocess.centre(pictures)).softmax(1)
-    given = pictures if inside else preprocess.centre(pictures).contiguous()
+    expected = network(preprocess.center(images)).softmax(1)
+    given = images if inside else preprocess.center(images).contiguous()
     if to == "onnx":
         session = _session(file)
         if session is None:
@@ -225,7 +225,7 @@ def _difference(
         found = read_foreign(file)
         again = Config.network(found.config) if found.config else network
         again.load_state_dict(found.weights)
-        logits = again.eval()(preprocess.centre(pictures))
+        logits = again.eval()(preprocess.center(images))
     return float((logits.softmax(1) - expected).abs().max())
 
 
@@ -238,8 +238,8 @@ def _session(file: Path) -> Any:
     return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
 
-def _answer(session: Any, pictures: Tensor) -> np.ndarray:
-    return session.run(None, {session.get_inputs()[0].name: pictures.numpy()})[0]
+def _answer(session: Any, images: Tensor) -> np.ndarray:
+    return session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
 
 
 def _cost_of_int8(
@@ -263,10 +263,10 @@ def _cost_of_int8(
     right = np.zeros(2)
     same = 0
     for batch in evaluation_batches(split, 64):
-        patches = preprocess.centre(batch.pictures)
+        crops = preprocess.center(batch.images)
         with torch.inference_mode():
-            ours = network(patches).argmax(1).numpy()
-        theirs = _answer(session, batch.pictures if inside else patches.contiguous()).argmax(1)
+            ours = network(crops).argmax(1).numpy()
+        theirs = _answer(session, batch.images if inside else crops.contiguous()).argmax(1)
         labels = batch.labels.numpy()
         right += (ours == labels).sum(), (theirs == labels).sum()
         same += int((ours == theirs).sum())
@@ -283,7 +283,7 @@ def _measured(config: Config, data: str | os.PathLike[str] | None) -> tuple[str,
     if dataset.classes != config.classes or dataset.size != config.size:
         raise AlexNetError(f"{path} has other classes or another size than the run")
     if dataset.measured_on is None:
-        raise AlexNetError(f"{path} has no pictures in test or val")
+        raise AlexNetError(f"{path} has no images in test or val")
     return str(path), dataset.split(dataset.measured_on)
 
 

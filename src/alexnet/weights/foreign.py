@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alexnet.errors import AlexNetError
-from alexnet.model import AlexNet, variants
-from alexnet.run import FORMAT_VERSION, Config
+from alexnet.network.model import AlexNet, variants
+from alexnet.runs.run import FORMAT_VERSION, Config
+from alexnet.runtime.errors import AlexNetError
 from alexnet.weights.imagenet import CLASSES
 
-SIZE = 256  # side of the stored pictures that every published AlexNet cuts its patches from
+SIZE = 256  # side of the stored images that every published AlexNet cuts its crops from
 LARGEST = 1 << 28
 """Numbers in one array: 28 times the largest of an AlexNet, and what a file may make us hold."""
 
@@ -25,26 +25,26 @@ class Foreign:
     """A network that others trained.
 
     `format`: in words. `weights`: the state dict of `AlexNet(variant, **switches)`. What it reads: `mean` (RGB 0-255),
-    (3,) or (size, size, 3), subtracted from a patch of `crop` pixels, where it lies or, `mean_of_centre`, that of the
-    centre; times `scale`; at `side` pixels. `classes` and `descriptions`: None where the file does not say.
+    (3,) or (size, size, 3), subtracted from a crop of `crop_size` pixels, where it lies or, `mean_of_center`, that of
+    the center; times `scale`; at `input_size` pixels. `classes` and `descriptions`: None where the file does not say.
     """
 
     format: str
     variant: str
     weights: dict[str, Tensor]
     mean: Tensor
-    crop: int
-    side: int | None = None
+    crop_size: int
+    input_size: int | None = None
     scale: float = 1.0
-    mean_of_centre: bool = False
+    mean_of_center: bool = False
     switches: Mapping[str, str] = field(default_factory=dict)
     classes: list[str] | None = None
     descriptions: list[str] | None = None
     config: Config | None = None
 
     def described_by(self, config: Config) -> Foreign:
-        """The same network, given the config.json that travelled with it."""
-        what = {name: getattr(config, name) for name in ("crop", "scale", "switches", "classes", "descriptions")}
+        """The same network, given the config.json that traveled with it."""
+        what = {name: getattr(config, name) for name in ("crop_size", "scale", "switches", "classes", "descriptions")}
         return replace(self, config=config, **what)
 
     def reading_bgr(self) -> Foreign:
@@ -52,7 +52,7 @@ class Foreign:
         return self._with_conv1(self.weights["conv1.weight"].flip(1))
 
     def reading_deviations(self, deviation: Sequence[float]) -> Foreign:
-        """The same network, given that its weights expect each colour (RGB) divided by its own deviation.
+        """The same network, given that its weights expect each color (RGB) divided by its own deviation.
 
         The scale becomes one over the mean of the deviations, and what is left of each goes into conv1, so that the
         weights stay of their size.
@@ -115,13 +115,13 @@ def shape_words(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape)) or "a single number"
 
 
-def colour_mean(mean: Sequence[float], size: int = SIZE) -> Tensor:
-    """A mean colour as a mean image, (size, size, 3) float32."""
+def color_mean(mean: Sequence[float], size: int = SIZE) -> Tensor:
+    """A mean color as a mean image, (size, size, 3) float32."""
     return torch.tensor(mean, dtype=torch.float32).expand(size, size, 3).contiguous()
 
 
 def config_of(text: str | bytes, where: str) -> Config:
-    """A config.json that travelled with weights. Raises `AlexNetError` when it is none, or of another format."""
+    """A config.json that traveled with weights. Raises `AlexNetError` when it is none, or of another format."""
     try:
         values = json.loads(text)
         if values["format_version"] != FORMAT_VERSION:
@@ -129,7 +129,11 @@ def config_of(text: str | bytes, where: str) -> Config:
                 f"{where} has run format {values['format_version']}; this version reads {FORMAT_VERSION}"
             )
         config = Config.from_dict(values)
-        if min(config.crop, config.side) < 1 or not config.crop <= config.size <= 4096 or not config.classes:
+        if (
+            min(config.crop_size, config.input_size) < 1
+            or not config.crop_size <= config.size <= 4096
+            or not config.classes
+        ):
             raise ValueError("sizes that make no sense, or no classes")
         config.recipe.override({})
         if config.recipe.variant not in variants():

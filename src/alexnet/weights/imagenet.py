@@ -1,4 +1,4 @@
-"""The 1000 classes of ILSVRC-2012, and the colours that published networks were trained to read."""
+"""The 1000 classes of ILSVRC-2012, and the colors that published networks were trained to read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib.resources import files
 
 CLASSES = 1000
 
-# RGB, 0-255: the mean of ILSVRC-2012's training pictures that comes with Caffe's networks (ilsvrc_2012_mean),
+# RGB, 0-255: the mean of ILSVRC-2012's training images that comes with Caffe's networks (ilsvrc_2012_mean),
 # and torchvision's mean and deviation (0.485, 0.456, 0.406 and 0.229, 0.224, 0.225 of pixels of 0 to 1).
 CAFFE_MEAN = (122.67891434, 116.66876762, 104.00698793)
 TORCHVISION_MEAN = (255 * 0.485, 255 * 0.456, 255 * 0.406)

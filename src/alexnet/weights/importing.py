@@ -17,10 +17,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from alexnet.errors import AlexNetError, UsageError, named
-from alexnet.model import variants
-from alexnet.recipe import IMAGENET, STARTER, Recipe, recipes
-from alexnet.run import MEAN, Config, Run, is_free
+from alexnet.network.model import variants
+from alexnet.runs.recipe import IMAGENET, STARTER, Recipe, recipes
+from alexnet.runs.run import MEAN, Config, Run, is_free
+from alexnet.runtime.errors import AlexNetError, UsageError, named
 from alexnet.weights.caffe import caffe_mean, read_caffe
 from alexnet.weights.convnet import read_convnet
 from alexnet.weights.foreign import (
@@ -88,8 +88,8 @@ def import_weights(
     require_finite(found.weights, name)
     run = _write(Path(out), config, found.weights, image)
     print(
-        f"{name} ({found.format}): {config.recipe.variant}, {len(config.classes):,} classes, pictures of "
-        f"{config.size} pixels, patches of {config.crop}; {run.path}",
+        f"{name} ({found.format}): {config.recipe.variant}, {len(config.classes):,} classes, images of "
+        f"{config.size} pixels, crops of {config.crop_size}; {run.path}",
         file=sys.stderr,
     )
     return run
@@ -249,21 +249,21 @@ def _config(found: Foreign, source: str) -> tuple[Config, Tensor]:
         raise AlexNetError(f"{source} has {count:,} classes without names: give a text file of them with --classes")
     if count and len(classes) != count:
         raise AlexNetError(f"{source} has {count:,} classes, {len(classes):,} are named")
-    if found.crop > found.mean.shape[0]:
-        raise AlexNetError(f"{source} reads patches of {found.crop} pixels, more than pictures of {SIZE} have")
-    recipe = recipes()["paper"].override({"variant": found.variant, "crop": found.crop, **found.switches})
+    if found.crop_size > found.mean.shape[0]:
+        raise AlexNetError(f"{source} reads crops of {found.crop_size} pixels, more than images of {SIZE} have")
+    recipe = recipes()["paper"].override({"variant": found.variant, "crop_size": found.crop_size, **found.switches})
     recipe = dataclasses.replace(
         recipe,
         name="imported",
         purpose=f"Weights that others trained, from {Path(source).name} ({found.format}).",
-        mean="centre" if found.mean_of_centre else "image",
+        mean="center" if found.mean_of_center else "image",
     )
     config = Config(
         recipe=_without_training(recipe),
         classes=classes,
         size=found.mean.shape[0],
-        crop=found.crop,
-        side=found.side or found.crop,
+        crop_size=found.crop_size,
+        input_size=found.input_size or found.crop_size,
         scale=found.scale,
         dataset={"imported": Path(source).name, "format": found.format},
         descriptions=descriptions,

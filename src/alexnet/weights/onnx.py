@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alexnet import __version__
-from alexnet.data.augment import Preprocess
-from alexnet.errors import AlexNetError
-from alexnet.model import (
+from alexnet.data.augmentation import Preprocess
+from alexnet.network.model import (
     AlexNet,
     LocallyConnected2d,
     LocalResponseNorm,
@@ -25,9 +24,10 @@ from alexnet.model import (
     Weighted,
     variants,
 )
-from alexnet.run import MEAN, Config
+from alexnet.runs.run import MEAN, Config
+from alexnet.runtime.errors import AlexNetError
 from alexnet.weights.caffe import caffe_mean
-from alexnet.weights.foreign import LARGEST, Foreign, colour_mean, config_of
+from alexnet.weights.foreign import LARGEST, Foreign, color_mean, config_of
 from alexnet.weights.imagenet import TORCHVISION_DEVIATION, TORCHVISION_MEAN
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ CONFIG = "alexnet.config"
 def to_onnx(
     network: AlexNet,
     *,
-    side: int | None = None,
+    input_size: int | None = None,
     softmax: bool = False,
     preprocess: Preprocess | None = None,
     config: str | None = None,
@@ -49,27 +49,27 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """The network as an ONNX model with a dynamic batch, float32, as in evaluation mode.
 
-    Input `images`: (N, 3, side, side) float32, what `AlexNet.forward` takes; `side` is the network's own where None.
-    With `preprocess` the input is `pictures` instead, (N, size, size, 3) uint8 RGB, of which the graph itself takes
-    the central patch and subtracts the mean, as `Preprocess.centre` does; `side` is then that of the preprocessing.
+    Input `input`: (N, 3, input_size, input_size) float32; `input_size`: None for the size of the network.
+    With `preprocess` the input is `images` instead, (N, size, size, 3) uint8 RGB, of which the graph itself takes
+    the central crop and subtracts the mean, as `Preprocess.center` does; `input_size` is then the preprocessing's.
     Output `logits`: (N, classes) float32, or `probabilities` with `softmax`. The weights keep their names; with `int8`
-    they are whole numbers of 8 bits times a scale for each kernel or unit (not those of batch normalisation), and the
+    they are whole numbers of 8 bits times a scale for each kernel or unit (not those of batch normalization), and the
     arithmetic stays float32. `config`: a config.json for `from_onnx`, kept in the file.
     Raises `AlexNetError` where the onnx package is missing.
     """
     onnx = _package()
     graph = _Graph(onnx, int8)
     if preprocess is None:
-        side = side or network.input_size
-        value, shape = "images", ["N", 3, side, side]
+        input_size = input_size or network.input_size
+        value, shape = "input", ["N", 3, input_size, input_size]
         graph.inputs.append(onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, shape))
     else:
-        side = preprocess.side or preprocess.crop
-        value, shape = "pictures", ["N", preprocess.size, preprocess.size, 3]
+        input_size = preprocess.input_size or preprocess.crop_size
+        value, shape = "images", ["N", preprocess.size, preprocess.size, 3]
         graph.inputs.append(onnx.helper.make_tensor_value_info(value, onnx.TensorProto.UINT8, shape))
         value = _add_preprocess(graph, preprocess, value)
     shadow = copy.deepcopy(network).to("meta", torch.float32).eval()
-    x = torch.empty(1, 3, side, side, device="meta")
+    x = torch.empty(1, 3, input_size, input_size, device="meta")
     for name, module in network.named_children():
         value = _add(graph, name, module, x.shape, value)
         x = shadow.get_submodule(name)(x)
@@ -122,27 +122,29 @@ class _Graph:
         return name
 
 
-def _add_preprocess(graph: _Graph, preprocess: Preprocess, pictures: str) -> str:
-    """Central patch, minus the mean, times the scale, at the network's side."""
-    size, crop = preprocess.size, preprocess.crop
-    first = (size - crop) // 2
-    value = graph.add("Cast", "pictures.float", [pictures], to=graph.onnx.TensorProto.FLOAT)
-    # The whole mean image, of which one patch is used: so the file says all of what the run knows.
-    value = graph.add("Sub", "pictures.less_mean", [value, graph.constant(MEAN, preprocess.mean)])
-    if crop < size:
+def _add_preprocess(graph: _Graph, preprocess: Preprocess, images: str) -> str:
+    """Central crop, minus the mean, times the scale, at the network's input_size."""
+    size, crop_size = preprocess.size, preprocess.crop_size
+    first = (size - crop_size) // 2
+    value = graph.add("Cast", "images.float", [images], to=graph.onnx.TensorProto.FLOAT)
+    # The whole mean image, of which one crop is used: so the file says all of what the run knows.
+    value = graph.add("Sub", "images.less_mean", [value, graph.constant(MEAN, preprocess.mean)])
+    if crop_size < size:
         places = [
-            graph.integers("centre.first", [first, first]),
-            graph.integers("centre.end", [first + crop, first + crop]),
-            graph.integers("centre.axes", [1, 2]),
+            graph.integers("center.first", [first, first]),
+            graph.integers("center.end", [first + crop_size, first + crop_size]),
+            graph.integers("center.axes", [1, 2]),
         ]
-        value = graph.add("Slice", "centre", [value, *places])
-    value = graph.add("Mul", "centre.scaled", [value, graph.constant("preprocess.scale", preprocess.scale)])
-    value = graph.add("Transpose", "centre.planes", [value], perm=[0, 3, 1, 2])
-    side = preprocess.side or crop
-    if side == crop:
+        value = graph.add("Slice", "center", [value, *places])
+    value = graph.add("Mul", "center.scaled", [value, graph.constant("preprocess.scale", preprocess.scale)])
+    value = graph.add("Transpose", "center.planes", [value], perm=[0, 3, 1, 2])
+    input_size = preprocess.input_size or crop_size
+    if input_size == crop_size:
         return value
-    # Antialiased resizing is linear along each side: what it makes of the unit vectors is its matrix.
-    rows = functional.interpolate(torch.eye(crop)[None, None], size=(side, crop), mode="bilinear", antialias=True)[0, 0]
+    # Antialiased resizing is linear along each input_size: what it makes of the unit vectors is its matrix.
+    rows = functional.interpolate(
+        torch.eye(crop_size)[None, None], size=(input_size, crop_size), mode="bilinear", antialias=True
+    )[0, 0]
     return _both_sides(graph, "resized", rows, value)
 
 
@@ -207,8 +209,8 @@ def _parameters(graph: _Graph, name: str, module: Weighted) -> list[str]:
 
 
 def _add_local(graph: _Graph, name: str, module: LocallyConnected2d, value: str) -> str:
-    """A convolution that copies the patch of each place into as many maps, and a matrix product a place."""
-    patch, places, kernels = module.maps * module.size**2, module.places**2, module.kernels
+    """A convolution that copies the crop of each place into as many maps, and a matrix product a place."""
+    crop, places, kernels = module.maps * module.size**2, module.places**2, module.kernels
 
     def shaped(part: str, value: str, *sides: int) -> str:
         return graph.add("Reshape", f"{name}.{part}", [value, graph.integers(f"{name}.{part}.shape", sides)])
@@ -219,10 +221,10 @@ def _add_local(graph: _Graph, name: str, module: LocallyConnected2d, value: str)
         pads=[module.padding] * 4,
         group=module.maps,
     )
-    patches = graph.add("Transpose", f"{name}.places", [shaped("patches", copied, 0, patch, places)], perm=[2, 0, 1])
+    crops = graph.add("Transpose", f"{name}.places", [shaped("crops", copied, 0, crop, places)], perm=[2, 0, 1])
     weight, bias = _parameters(graph, name, module)
-    rows = graph.add("Transpose", f"{name}.columns", [shaped("rows", weight, places, kernels, patch)], perm=[0, 2, 1])
-    sums = graph.add("MatMul", f"{name}.sums", [patches, rows])
+    rows = graph.add("Transpose", f"{name}.columns", [shaped("rows", weight, places, kernels, crop)], perm=[0, 2, 1])
+    sums = graph.add("MatMul", f"{name}.sums", [crops, rows])
     units = graph.add("Add", f"{name}.units", [sums, shaped("biases", bias, places, 1, kernels)])
     maps = graph.add("Transpose", f"{name}.maps", [units], perm=[1, 2, 0])
     sides = graph.integers(f"{name}.shape", [0, kernels, module.places, module.places])
@@ -235,7 +237,7 @@ def _copies(maps: int, size: int) -> Tensor:
 
 
 def _add_local_norm(graph: _Graph, name: str, module: LocalResponseNorm, maps: int, value: str) -> str:
-    """ONNX divides alpha by the size, and knows no towers: each is split off and normalised for itself."""
+    """ONNX divides alpha by the size, and knows no towers: each is split off and normalized for itself."""
     row = module.row
     attributes = {
         "size": row.size,
@@ -253,7 +255,7 @@ def _add_local_norm(graph: _Graph, name: str, module: LocalResponseNorm, maps: i
 
 
 def _add_spatial_norm(graph: _Graph, name: str, module: SpatialResponseNorm, value: str) -> str:
-    """x · (1 + alpha · the mean square of the neighbourhood, zeros outside the map among it) ^ -beta."""
+    """x · (1 + alpha · the mean square of the neighborhood, zeros outside the map among it) ^ -beta."""
     row = module.row
     squares = graph.add("Mul", f"{name}.squares", [value, value])
     energy = graph.add(
@@ -286,10 +288,10 @@ _PASSED = ("Dropout", "Identity", "Softmax", "LogSoftmax")
 
 
 def from_onnx(content: bytes, file: str | Path = "the model", mean: Path | None = None) -> Foreign:
-    """An AlexNet of any exporter: told by its operators in their order, at the size of picture that the file names.
+    """An AlexNet of any exporter: told by its operators in their order, at the size of image that the file names.
 
     A file of `to_onnx` comes back whole, with preprocessing and classes. Of others the weights say nothing of the
-    pictures they were trained on: in the layout of `caffe` and `caffenet` they are taken to read what Caffe's do
+    images they were trained on: in the layout of `caffe` and `caffenet` they are taken to read what Caffe's do
     (`mean` as there), in that of `one-weird-trick` what torchvision's do, and there is no default for the rest.
     Raises `AlexNetError` when the file is damaged, another network, or keeps its weights elsewhere.
     """
@@ -300,13 +302,13 @@ def from_onnx(content: bytes, file: str | Path = "the model", mean: Path | None 
         raise AlexNetError(f"{file} can't be read, it is damaged or no ONNX file: {error}") from None
     try:
         graph = _Read(onnx, model, file)
-        side, value = graph.entry()
-        rows, arrays = graph.chain(value, side)
+        input_size, value = graph.entry()
+        rows, arrays = graph.chain(value, input_size)
     except (IndexError, KeyError, AttributeError, TypeError, ValueError) as error:  # no attribute is sure to be there
         raise AlexNetError(f"{file} is damaged, its graph can't be followed: {error}") from None
     own = {entry.key: entry.value for entry in model.metadata_props}.get(CONFIG)
     config = None if own is None else config_of(own, f"{file}: its description")
-    variant, switches, names = _named_like(rows, side, file, config)
+    variant, switches, names = _named_like(rows, input_size, file, config)
     weights = {
         f"{ours}.{part}": torch.from_numpy(np.array(array, np.float32))
         for ours, parts in zip(names, arrays, strict=True)
@@ -315,14 +317,14 @@ def from_onnx(content: bytes, file: str | Path = "the model", mean: Path | None 
     if config is not None:
         return _own(config, graph, weights, file)
     if variant in ("caffe", "caffenet"):
-        network = Foreign("ONNX, of Caffe", variant, weights, caffe_mean(mean), side, switches=switches)
+        network = Foreign("ONNX, of Caffe", variant, weights, caffe_mean(mean), input_size, switches=switches)
         return network.reading_bgr()
     if variant == "one-weird-trick":
-        image = colour_mean(TORCHVISION_MEAN)
-        network = Foreign("ONNX, of torchvision", variant, weights, image, side, switches=switches)
+        image = color_mean(TORCHVISION_MEAN)
+        network = Foreign("ONNX, of torchvision", variant, weights, image, input_size, switches=switches)
         return network.reading_deviations(TORCHVISION_DEVIATION)
     raise AlexNetError(
-        f"{file} is a {variant} network, but does not say what it reads: what mean, what order of colours"
+        f"{file} is a {variant} network, but does not say what it reads: what mean, what order of colors"
     )
 
 
@@ -337,11 +339,11 @@ def _own(config: Config, graph: _Read, weights: dict[str, Tensor], file: str | P
             raise AlexNetError(f"{beside} can't be read: {error}") from None
     if mean is None or mean.shape != (config.size, config.size, 3):
         raise AlexNetError(f"{file} lacks its mean image: it is in the file, or beside it in mean.npy")
-    # How many batches a normalisation has seen is not in ONNX, and nothing that is computed here asks for it.
+    # How many batches a normalization has seen is not in ONNX, and nothing that is computed here asks for it.
     seen = [name.replace("running_mean", "num_batches_tracked") for name in weights if name.endswith("running_mean")]
     weights |= dict.fromkeys(seen, torch.tensor(0))
     image = torch.from_numpy(np.array(mean, np.float32))
-    return Foreign("alexnet's ONNX", config.recipe.variant, weights, image, config.crop).described_by(config)
+    return Foreign("alexnet's ONNX", config.recipe.variant, weights, image, config.crop_size).described_by(config)
 
 
 Row = tuple[Any, ...]
@@ -381,7 +383,7 @@ class _Read:
             fill = self._tensor(values["value"]).reshape(()) if "value" in values else np.float32(0)
             if sides is None or int(np.prod(sides, dtype=object)) > LARGEST:
                 raise AlexNetError(f"{self.file}: {name} would have more numbers than any AlexNet")
-            return np.full([int(side) for side in sides], fill)
+            return np.full([int(input_size) for input_size in sides], fill)
         except (KeyError, ValueError, TypeError) as error:
             raise AlexNetError(f"{self.file} is damaged: {name} can't be read: {error}") from None
 
@@ -402,31 +404,31 @@ class _Read:
         return {a.name: self.onnx.helper.get_attribute_value(a) for a in node.attribute}
 
     def entry(self) -> tuple[int, str]:
-        """The side in pixels of the pictures that reach the first convolution, and the value that holds them."""
+        """The input_size in pixels of the images that reach the first convolution, and the value that holds them."""
         inputs = [i for i in self.model.graph.input if i.name not in self.constants]
         if len(inputs) != 1:
-            raise AlexNetError(f"{self.file} has {len(inputs)} inputs, a network of pictures has one")
+            raise AlexNetError(f"{self.file} has {len(inputs)} inputs, a network of images has one")
         sides = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim]
-        value, crop = inputs[0].name, sides[-1] if sides else 0
+        value, crop_size = inputs[0].name, sides[-1] if sides else 0
         # The preprocessing of `to_onnx`, if it is there, ends in the value that the first convolution reads.
         for node in self.nodes:
             if node.op_type == "Conv":
-                return (crop if crop > 3 else 227), value
+                return (crop_size if crop_size > 3 else 227), value
             if value not in node.input:
                 break
             if node.op_type == "Slice":
                 first, end = (self.array(part) for part in node.input[1:3])
-                crop = int(end[0] - first[0]) if first is not None and end is not None else 0
+                crop_size = int(end[0] - first[0]) if first is not None and end is not None else 0
             elif node.op_type == "MatMul":
                 other = self.array(next(name for name in node.input if name != value))
-                crop = len(other) if other is not None and node.input[1] == value else crop
+                crop_size = len(other) if other is not None and node.input[1] == value else crop_size
             elif node.op_type == "Cast" and len(sides) == 4 and sides[3] == 3:
-                crop = sides[1]
+                crop_size = sides[1]
             value = node.output[0]
         raise AlexNetError(f"{self.file} does not lead from its input to a convolution: it is no AlexNet")
 
-    def chain(self, value: str, side: int) -> tuple[list[Row], list[dict[str, np.ndarray]]]:  # noqa: PLR0912, PLR0915
-        """Every layer as a row, with the side of the maps behind it; and of each row with weights those weights."""
+    def chain(self, value: str, input_size: int) -> tuple[list[Row], list[dict[str, np.ndarray]]]:  # noqa: PLR0912, PLR0915
+        """Every layer as a row with the side of its output, and the weights of each row that has some."""
         rows: list[Row] = []
         arrays: list[dict[str, np.ndarray]] = []
         flat = False
@@ -438,13 +440,13 @@ class _Read:
             given = self.attributes(node)
             match node.op_type:
                 case "Conv" if after in self._reshaped:
-                    after, side, row, local = self._local(node, side)
+                    after, input_size, row, local = self._local(node, input_size)
                     rows.append(row)
                     arrays.append(local)
                 case "Conv":
                     weight, *bias = self._weights(node, 1)
-                    kernel, stride, first, side = self._windows(given, weight.shape[-1], side)
-                    rows.append(("conv", len(weight), kernel, stride, first, given.get("group", 1), side))
+                    kernel, stride, first, input_size = self._windows(given, weight.shape[-1], input_size)
+                    rows.append(("conv", len(weight), kernel, stride, first, given.get("group", 1), input_size))
                     arrays.append({"weight": weight} | ({"bias": bias[0]} if bias else {}))
                 case "BatchNormalization":
                     parts = self._weights(node, 1)
@@ -464,10 +466,10 @@ class _Read:
                 case "AveragePool" if given.get("kernel_shape") == [1, 1]:
                     pass
                 case "MaxPool" | "AveragePool":
-                    kernel, stride, first, side = self._windows(given, None, side)
-                    rows.append(("pool" if node.op_type == "MaxPool" else "mean", kernel, stride, first, side))
+                    kernel, stride, first, input_size = self._windows(given, None, input_size)
+                    rows.append(("pool" if node.op_type == "MaxPool" else "mean", kernel, stride, first, input_size))
                 case "MatMul" if not flat:
-                    after, side = self._fit(value, node)
+                    after, input_size = self._fit(value, node)
                 case "Flatten" | "Reshape":
                     flat = True
                 case "Gemm" | "MatMul":
@@ -491,19 +493,19 @@ class _Read:
             raise AlexNetError(f"{self.file}: the weights of {node.name or node.output[0]} are not in it")
         return [np.asarray(array) for array in found]
 
-    def _windows(self, given: dict[str, Any], kernel: int | None, side: int) -> tuple[int, int, int, int]:
-        """Side and stride of the windows, zeros before the first, and how many there are along a side."""
+    def _windows(self, given: dict[str, Any], kernel: int | None, input_size: int) -> tuple[int, int, int, int]:
+        """Side and stride of the windows, zeros before the first, and how many there are along a input_size."""
         sizes = given.get("kernel_shape") or [kernel or 0] * 2
         strides, pads = given.get("strides", [1, 1]), given.get("pads", [0, 0, 0, 0])
         same = len(set(sizes)) == 1 and len(set(strides)) == 1 and pads[0] == pads[1] and pads[2] == pads[3]
         plain = given.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID") and set(given.get("dilations", [1])) == {1}
         if not same or not plain or len(pads) != 4:
             raise AlexNetError(f"{self.file}: windows of {sizes}, strides {strides}, padding {pads} are in no AlexNet")
-        room = side + pads[0] + pads[2] - sizes[0]
+        room = input_size + pads[0] + pads[2] - sizes[0]
         steps = -(-room // strides[0]) if given.get("ceil_mode") else room // strides[0]
         return sizes[0], strides[0], pads[0], steps + 1
 
-    def _local(self, conv: Any, side: int) -> tuple[str, int, Row, dict[str, np.ndarray]]:
+    def _local(self, conv: Any, input_size: int) -> tuple[str, int, Row, dict[str, np.ndarray]]:
         """A locally connected layer as `_add_local` writes it."""
         problem = f"{self.file}: the operators from {conv.name or conv.output[0]} on are no locally connected layer"
         copies, nodes = self._weights(conv, 1)[0], [conv]
@@ -515,7 +517,7 @@ class _Read:
         made = {node.output[0]: node for node in self.nodes}
         size, (bias,) = copies.shape[-1], self._weights(made[nodes[4].input[1]], 0)[:1]
         (weight,) = self._weights(made[made[nodes[3].input[1]].input[0]], 0)[:1]
-        _, _, first, after = self._windows(self.attributes(conv), size, side)
+        _, _, first, after = self._windows(self.attributes(conv), size, input_size)
         maps, kernels = len(copies) // size**2, len(bias) // max(1, after) ** 2
         whole = weight.shape == (after**2 * kernels, len(copies)) and bias.shape == (len(weight),)
         windows = copies.shape == (maps * size**2, 1, size, size)
@@ -529,10 +531,10 @@ class _Read:
         ends = [node for node in self.nodes if norms and norms[0].output[0] in node.input]
         in_order = [n.input[0] for n in norms] == list(split.output)
         if not in_order or len(ends) != 1 or list(ends[0].input) != [n.output[0] for n in norms]:
-            raise AlexNetError(f"{self.file}: {split.name or 'a split'} is not into towers that are each normalised")
+            raise AlexNetError(f"{self.file}: {split.name or 'a split'} is not into towers that are each normalized")
         settings = {_norm_row(self.attributes(node), len(norms)) for node in norms}
         if ends[0].op_type != "Concat" or len(settings) != 1:
-            raise AlexNetError(f"{self.file}: the towers of {split.name or 'a split'} are normalised differently")
+            raise AlexNetError(f"{self.file}: the towers of {split.name or 'a split'} are normalized differently")
         return ends[0].output[0], settings.pop()
 
     def _spatial(self, value: str, square: Any) -> tuple[str, Row]:
@@ -542,7 +544,7 @@ class _Read:
         for wanted in ("AveragePool", "Mul", "Add", "Pow", "Mul"):
             following = [node for node in self.nodes if nodes[-1].output[0] in node.input]
             if len(following) != 1 or following[0].op_type != wanted:
-                raise AlexNetError(f"{self.file}: the operators from {square.name or 'Mul'} on are no normalisation")
+                raise AlexNetError(f"{self.file}: the operators from {square.name or 'Mul'} on are no normalization")
             nodes.append(following[0])
             if wanted != "AveragePool" and value not in nodes[-1].input:
                 number = self.array(nodes[-1].input[1])
@@ -550,7 +552,7 @@ class _Read:
         given = self.attributes(nodes[1])
         pads = [given.get("kernel_shape", [0])[0] // 2] * 4
         if list(square.input) != [value] * 2 or value not in nodes[-1].input or given.get("pads") != pads:
-            raise AlexNetError(f"{self.file}: the operators from {square.name or 'Mul'} on are no normalisation")
+            raise AlexNetError(f"{self.file}: the operators from {square.name or 'Mul'} on are no normalization")
         return nodes[-1].output[0], ("spatial", given["kernel_shape"][0], *numbers)
 
     def _fit(self, value: str, node: Any) -> tuple[str, int]:
@@ -589,13 +591,13 @@ def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _averages(side: int) -> Tensor:
-    """Adaptive averaging of `side` positions to 6 is linear: its matrix, (6, side)."""
-    return functional.adaptive_avg_pool2d(torch.eye(side)[None], (6, side))[0]
+def _averages(input_size: int) -> Tensor:
+    """Adaptive averaging of `input_size` positions to 6 is linear: its matrix, (6, input_size)."""
+    return functional.adaptive_avg_pool2d(torch.eye(input_size)[None], (6, input_size))[0]
 
 
 def _named_like(
-    rows: list[Row], side: int, file: str | Path, config: Config | None
+    rows: list[Row], input_size: int, file: str | Path, config: Config | None
 ) -> tuple[str, dict[str, str], list[str]]:
     """The variant and the switches whose layers compute `rows`, and the names of its layers with weights, in order.
 
@@ -614,7 +616,7 @@ def _named_like(
     for variant, switches in candidates:
         with torch.device("meta"):
             network = AlexNet(variant, 1, **switches)  # type: ignore[arg-type]
-        wanted, names = _rows(network.eval(), side)
+        wanted, names = _rows(network.eval(), input_size)
         if _shapes_alike(wanted, rows):
             return variant, switches, names
         if not nearest or _agreeing(wanted, rows) > _agreeing(nearest, rows):
@@ -638,15 +640,15 @@ def _shapes_alike(ours: list[Row], rows: list[Row]) -> bool:
     return len(ours) == len(rows) == _agreeing(ours, rows)
 
 
-def _rows(network: AlexNet, side: int) -> tuple[list[Row], list[str]]:
+def _rows(network: AlexNet, input_size: int) -> tuple[list[Row], list[str]]:
     """Our own layers as `_Read.chain` describes those of a file, and the names of those with weights."""
     rows: list[Row] = []
     names = []
-    x = torch.empty(1, 3, side, side, device="meta")
+    x = torch.empty(1, 3, input_size, input_size, device="meta")
     for name, module in network.named_children():
         try:
             x = module(x)
-        except RuntimeError:  # pictures too small for this variant
+        except RuntimeError:  # images too small for this variant
             return [], []
         after = x.shape[-1]
         if isinstance(module, Weighted | nn.BatchNorm2d):

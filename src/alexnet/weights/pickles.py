@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet.errors import AlexNetError
+from alexnet.runtime.errors import AlexNetError
 
 MAX_BYTES = 4 << 30
 MAX_RATIO = 50

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alexnet.errors import AlexNetError
-from alexnet.weights.foreign import Foreign, colour_mean, require_arrays
+from alexnet.runtime.errors import AlexNetError
+from alexnet.weights.foreign import Foreign, color_mean, require_arrays
 from alexnet.weights.imagenet import TORCHVISION_DEVIATION, TORCHVISION_MEAN
 from alexnet.weights.pickles import check_zip
 
@@ -53,9 +53,9 @@ def read_torchvision(file: Path) -> Foreign:
 
 
 def torchvision_network(state: Mapping[str, Tensor], file: str) -> Foreign:
-    """The network of a state dict under torchvision's names, which reads (pixel - mean) / deviation of each colour."""
+    """The network of a state dict under torchvision's names, which reads (pixel - mean) / deviation of each color."""
     weights = {name: array.float() for name, array in from_torchvision(state, file).items()}
-    network = Foreign("torchvision", VARIANT, weights, colour_mean(TORCHVISION_MEAN), CROP)
+    network = Foreign("torchvision", VARIANT, weights, color_mean(TORCHVISION_MEAN), CROP)
     return network.reading_deviations(TORCHVISION_DEVIATION)
 
 
@@ -64,7 +64,7 @@ def from_torchvision(state: Mapping[str, Tensor], file: str = "these") -> dict[s
 
     `state`: its `state_dict()`; the number of classes is that of `classifier.6.bias`. Without any of `classifier.` its
     convolutions, which is what others' backbones are. No value is changed: the network
-    expects what torchvision's does, pixels of 0 to 1 minus the mean colour, divided by the deviation of each colour.
+    expects what torchvision's does, pixels of 0 to 1 minus the mean color, divided by the deviation of each color.
     Raises `AlexNetError` naming the arrays that are missing, unknown or of the wrong shape.
     """
     whole = any(name.startswith(HEAD) for name in state)

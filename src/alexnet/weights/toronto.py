@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet.errors import AlexNetError
+from alexnet.runtime.errors import AlexNetError
 from alexnet.weights.caffe import CROP, caffe_mean
 from alexnet.weights.foreign import Foreign, require_arrays
 from alexnet.weights.pickles import array_of, load_arrays, objects_of

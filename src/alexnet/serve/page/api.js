@@ -23,10 +23,10 @@ async function answered(path, options) {
 export const get = async (path) => (await answered(path)).json();
 export const file = async (path) => (await answered(path)).blob();
 
-/** Send one picture; the first entry of the answer's list called `list`. */
-export async function ask(path, picture, list) {
+/** Send one image; the first entry of the answer's list called `list`. */
+export async function ask(path, image, list) {
   const body = new FormData();
-  body.append("file", picture.blob, picture.name);
+  body.append("file", image.blob, image.name);
   return (await (await answered(path, { method: "POST", body })).json())[list][0];
 }
 

@@ -1,8 +1,8 @@
-// The page: the parts know each other only through the picture that is shown.
+// The page: the parts know each other only through the image that is shown.
 import { get } from "/page/api.js";
 import { only } from "/page/elements.js";
 import { startNetwork } from "/page/network.js";
-import { startPictures } from "/page/pictures.js";
+import { startImages } from "/page/images.js";
 import { startSights } from "/page/sights.js";
 import { inWords, number, startWords, word } from "/page/words.js";
 
@@ -26,4 +26,4 @@ inWords(() => {
 });
 
 const watchers = [startNetwork(about), startSights(about)];
-startPictures(about, (picture) => watchers.forEach((shown) => shown(picture)));
+startImages(about, (image) => watchers.forEach((shown) => shown(image)));

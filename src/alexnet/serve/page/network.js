@@ -1,15 +1,15 @@
-// The drawn network: its layers, their maps for the picture, and what excites one of them.
+// The drawn network: its layers, their maps for the image, and what excites one of them.
 import { ask, file, get, made, pause, why } from "/page/api.js";
 import { element, only, press } from "/page/elements.js";
 import { inWords, number, word } from "/page/words.js";
 
 const STRONGEST = 24;
-const LEAST_SHOWN = 0.09; // of a picture's side, so that a kernel of conv1 is more than a few pixels
+const LEAST_SHOWN = 0.09; // of an image's side, so that a kernel of conv1 is more than a few pixels
 
-/** Returns the function that is told of every picture. */
+/** Returns the function that is told of every image. */
 export function startNetwork(about) {
   const layers = new Map(about.layers.map((layer) => [layer.name, layer]));
-  let [chosen, unit, picture, maps] = [null, null, null, null];
+  let [chosen, unit, image, maps] = [null, null, null, null];
 
   const isMap = (layer) => layer.shape.length === 3;
   const kind = (layer) => word(isMap(layer) ? "kindMap" : layer.name === "logits" ? "kindOutput" : "kindUnit");
@@ -47,13 +47,13 @@ export function startNetwork(about) {
   }
 
   async function fill() {
-    const [layer, mine] = [chosen, picture];
+    const [layer, mine] = [chosen, image];
     maps = null;
     draw();
     if (!layer || !mine) return;
     try {
       const answer = await ask(`/v1/maps?layer=${layer.name}`, mine, "maps");
-      if (layer !== chosen || mine !== picture) return;
+      if (layer !== chosen || mine !== image) return;
       maps = answer;
       draw();
     } catch (error) {
@@ -69,7 +69,7 @@ export function startNetwork(about) {
     const first = chosen === about.layers[0];
     only("maps-lead").textContent = word(maps ? (isMap(chosen) ? "mapsLead" : "unitsLead") : first ? "kernelsLead" : "mapsNone");
     if (!maps && !first) only("maps").replaceChildren();
-    else if (isMap(chosen)) only("maps").replaceChildren(...grids(maps ?? { shape: chosen.shape, columns: 16, picture: "/v1/kernels" }));
+    else if (isMap(chosen)) only("maps").replaceChildren(...grids(maps ?? { shape: chosen.shape, columns: 16, image: "/v1/kernels" }));
     else only("maps").replaceChildren(units());
     mark();
   }
@@ -85,7 +85,7 @@ export function startNetwork(about) {
         const label = sprite.peaks ? word("map", { unit: index, peak: sprite.peaks[index] }) : word("kernelOf", { unit: index });
         const tile = element("button", { type: "button", className: "tile", tabIndex: -1, "aria-label": label, title: label });
         tile.dataset.unit = index;
-        cut(tile, sprite.picture, index, sprite.columns, rows);
+        cut(tile, sprite.image, index, sprite.columns, rows);
         tile.addEventListener("click", () => open(index));
         return tile;
       });
@@ -120,7 +120,7 @@ export function startNetwork(about) {
       button.addEventListener("click", () => open(index));
       return element("li", {}, button);
     });
-    const square = element("img", { src: maps.picture, alt: word("unitsTitle", { layer: chosen.name, count: number(maps.shape[0]) }) });
+    const square = element("img", { src: maps.image, alt: word("unitsTitle", { layer: chosen.name, count: number(maps.shape[0]) }) });
     return element("div", { className: "square" }, ...(chosen.name === "logits" ? [] : [square]), element("ul", { className: "units" }, ...list));
   }
 
@@ -159,7 +159,7 @@ export function startNetwork(about) {
     [image.hidden, only("made-waiting").hidden] = [true, false];
     only("made-words").textContent = word("madeWaiting");
     try {
-      const blob = await made(`/v1/units/${layer.name}/${index}/optimised`, current);
+      const blob = await made(`/v1/units/${layer.name}/${index}/optimized`, current);
       if (!current()) return;
       URL.revokeObjectURL(image.src);
       image.src = URL.createObjectURL(blob);
@@ -201,8 +201,8 @@ export function startNetwork(about) {
   function drawExcited() {
     if (!excited) return;
     const entire = whole.getAttribute("aria-pressed") === "true";
-    whole.hidden = !excited.pictures.some((found) => found.box);
-    only("exciting").replaceChildren(...excited.pictures.map((found) => exhibit(found, entire)));
+    whole.hidden = !excited.images.some((found) => found.box);
+    only("exciting").replaceChildren(...excited.images.map((found) => exhibit(found, entire)));
     const values = { looked: number(excited.looked_at), wanted: number(excited.wanted) };
     const key = !excited.wanted ? "excitingNone" : excited.looked_at < excited.wanted ? "excitingSoFar" : entire ? "excitingWhole" : "excitingAll";
     only("exciting-words").textContent = word(key, values);
@@ -215,8 +215,8 @@ export function startNetwork(about) {
   });
 
   return (shown) => {
-    picture = shown;
-    if (!chosen && picture) choose(about.layers[0]);
+    image = shown;
+    if (!chosen && image) choose(about.layers[0]);
     else fill();
   };
 }
@@ -229,7 +229,7 @@ function cut(target, sprite, index, columns, rows) {
   target.style.backgroundPosition = `${share(index % columns, columns)} ${share(Math.floor(index / columns), rows)}`;
 }
 
-/** A picture of the data: the part that the unit reads, or the whole with that part marked. */
+/** An image of the data: the part that the unit reads, or the whole with that part marked. */
 function exhibit(found, entire) {
   const label = `${found.label}, ${found.value}`;
   const image = element("img", { src: found.address, alt: label, loading: "lazy" });

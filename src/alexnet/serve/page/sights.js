@@ -7,34 +7,34 @@ const LOOKS = ["seen", "gradient", "grad_cam"];
 const LABELS = 5;
 const MISTAKES = 12;
 
-/** Returns the function that is told of every picture. */
+/** Returns the function that is told of every image. */
 export function startSights(about) {
-  let [picture, looks, near, nearWords] = [null, null, null, ""];
+  let [image, looks, near, nearWords] = [null, null, null, ""];
   if (about.data?.measured) mistakes();
 
   function drawLooks() {
-    only("looks-section").hidden = !picture;
-    if (!picture || !looks) return;
+    only("looks-section").hidden = !image;
+    if (!image || !looks) return;
     only("looks").replaceChildren(
       ...LOOKS.map((name) => element("li", {}, element("img", { src: looks[name], alt: `${word(name)}, ${looks.label}` }), element("small", { textContent: word(name) }))),
     );
   }
 
   async function look(label) {
-    const mine = picture;
+    const mine = image;
     const query = label === undefined ? "" : `?label=${encodeURIComponent(label)}`;
     try {
       const found = await ask(`/v1/explain${query}`, mine, "explanations");
-      if (mine !== picture) return;
+      if (mine !== image) return;
       looks = found;
       drawLooks();
     } catch (error) {
-      if (mine === picture) only("looks").replaceChildren(element("li", { textContent: why(error) }));
+      if (mine === image) only("looks").replaceChildren(element("li", { textContent: why(error) }));
     }
   }
 
   function labels() {
-    const buttons = picture.top.slice(0, LABELS).map(({ label, probability }) => {
+    const buttons = image.top.slice(0, LABELS).map(({ label, probability }) => {
       const button = element("button", { type: "button", textContent: word("said", { label, share: percent(probability) }) });
       button.addEventListener("click", () => {
         press(buttons, button);
@@ -47,11 +47,11 @@ export function startSights(about) {
   }
 
   function drawNear() {
-    only("near-section").hidden = !picture || !about.data?.splits.train;
+    only("near-section").hidden = !image || !about.data?.splits.train;
     only("near-words").textContent = nearWords ? word(nearWords) : "";
     only("near").replaceChildren(
       ...(near ?? []).map((found) => {
-        const alike = found.label === picture.top[0].label;
+        const alike = found.label === image.top[0].label;
         const words = element("small", { className: alike ? "" : "other" }, found.label, element("br"), found.distance.toPrecision(3));
         return element("li", {}, element("img", { src: found.address, alt: found.label }), words);
       }),
@@ -59,23 +59,23 @@ export function startSights(about) {
   }
 
   async function findNear() {
-    const mine = picture;
+    const mine = image;
     near = null;
     drawNear();
-    if (!picture || !about.data?.splits.train) return;
+    if (!image || !about.data?.splits.train) return;
     try {
-      while (!(await get("/v1/network")).data.neighbours) {
-        if (mine !== picture) return;
+      while (!(await get("/v1/network")).data.neighbors) {
+        if (mine !== image) return;
         nearWords = "nearSoon";
         drawNear();
         await pause(3000);
       }
-      const found = await ask("/v1/neighbours?k=6", mine, "neighbours");
-      if (mine !== picture) return;
+      const found = await ask("/v1/neighbors?k=6", mine, "neighbors");
+      if (mine !== image) return;
       [near, nearWords] = [found.nearest, ""];
       drawNear();
     } catch (error) {
-      if (mine === picture) only("near-words").textContent = why(error);
+      if (mine === image) only("near-words").textContent = why(error);
     }
   }
 
@@ -108,14 +108,14 @@ export function startSights(about) {
   inWords(() => {
     drawLooks();
     drawNear();
-    if (picture) labels();
+    if (image) labels();
   });
 
   return (shown) => {
-    [picture, looks, nearWords] = [shown, null, ""];
+    [image, looks, nearWords] = [shown, null, ""];
     drawLooks();
     findNear();
-    if (!picture) return;
+    if (!image) return;
     labels();
     look();
   };
@@ -124,7 +124,7 @@ export function startSights(about) {
 function mistake(found) {
   const said = found.top[0];
   const label = word("mistake", { label: found.label, said: said.label, share: percent(said.probability) });
-  const button = element("button", { type: "button", className: "picture", "aria-label": label }, element("img", { src: found.address, alt: "", loading: "lazy" }));
+  const button = element("button", { type: "button", className: "image", "aria-label": label }, element("img", { src: found.address, alt: "", loading: "lazy" }));
   button.addEventListener("click", () => dispatchEvent(new CustomEvent("look-into", { detail: found })));
   const words = element("div", { className: "about" }, element("b", { textContent: found.label }), element("span", { className: "name", textContent: found.name, title: found.name }));
   words.append(element("ol", { className: "bars" }, ...bars(found.top, percent, found.label)));

@@ -1,0 +1,198 @@
+"""Images on their way in: preparing against decoding alone, loading against the common recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import torch
+from torch import Tensor
+
+from alexnet.bench.peers import common_loader, photographs
+from alexnet.bench.timing import Comparison, compared
+from alexnet.data.augmentation import Color, Preprocess, augment
+from alexnet.data.dataset import SHARD_ROWS, PreparedDataset
+from alexnet.data.decoding import UnreadableImageError, decode
+from alexnet.data.loading import training_batches
+from alexnet.data.pixels import rgb_products
+from alexnet.data.preparation import prepare
+from alexnet.data.resize import square
+from alexnet.data.statistics import pixel_sum
+from alexnet.runs.recipe import recipes
+from alexnet.runtime.errors import UsageError
+from alexnet.runtime.files import write_whole
+from alexnet.runtime.provenance import usable_cores
+
+BATCH_SIZE = 128
+
+
+def preparing(folder: Path, rounds: int, images: Path | None) -> list[Comparison]:
+    """`alexnet prepare` on photographs against libjpeg-turbo decoding the same files, a process a core."""
+    files = _files(folder, images, 8192)
+    source = _listed(files, folder / "listed.csv")
+
+    def prepare_all() -> None:
+        shutil.rmtree(folder / "out", ignore_errors=True)
+        prepare(source, folder / "out", progress=False)
+
+    seconds: dict[str, list[float]] = {"ours": [], "decode": []}
+    for number in range(rounds + 1):
+        start = time.perf_counter()
+        prepare_all()
+        ours = time.perf_counter() - start
+        decoding = _decode_all(source, usable_cores())
+        if number:  # the first reads the files into memory
+            seconds["ours"].append(ours)
+            seconds["decode"].append(decoding)
+    return [
+        compared(
+            f"prepare, {len(files):,} photographs of {_words(files)}",
+            "libjpeg-turbo decoding them, nothing else",
+            *(seconds["ours"], seconds["decode"], 0.8),
+            images_per_second=len(files) / statistics.median(seconds["ours"]),
+            decoded_per_second=len(files) / statistics.median(seconds["decode"]),
+            milliseconds_of=_profile(files[:SHARD_ROWS], folder),
+        )
+    ]
+
+
+def _profile(files: list[Path], folder: Path) -> dict[str, float]:
+    """What preparing does to an image, in milliseconds of one process that does nothing else; and what it does once.
+
+    `files`: those of one shard.
+    """
+    images = np.empty((len(files), 256, 256, 3), dtype=np.uint8)
+    passes: list[dict[str, float]] = []
+    for _ in range(3):
+        spent = dict.fromkeys(("decode", "scale", "checksum", "sums", "write"), 0.0)
+        for target, file in zip(images, files, strict=True):
+            with _timed(spent, "decode"):
+                image = decode(file.read_bytes(), 512)
+            with _timed(spent, "scale"):
+                np.copyto(target, square(image, 256))
+        with _timed(spent, "checksum"):
+            hashlib.sha256(images.data).digest()
+        with _timed(spent, "sums"):
+            pixel_sum(images)
+            rgb_products(images)
+        with _timed(spent, "write"):
+            write_whole(folder / "shard", lambda file: file.write(images.data))
+        passes.append(spent)
+    an_image = {name: min(spent[name] for spent in passes) / len(files) for name in passes[0]}
+    once: dict[str, float] = {"starting, once": 0.0}
+    source = _listed(files[:2], folder / "two.csv")
+    with _timed(once, "starting, once"):
+        prepare(source, folder / "two", split={"val": 0.0}, progress=False, workers=1)
+    return {name: round(1e3 * value, 3) for name, value in {**an_image, **once}.items()}
+
+
+@contextmanager
+def _timed(spent: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    spent[name] += time.perf_counter() - start
+
+
+def _decode_all(listed: Path, cores: int) -> float:
+    """Seconds that the slowest of `cores` processes needs to read and decode its share, without starting up."""
+    program = """
+import sys, time, simplejpeg
+lines = open(sys.argv[1]).read().splitlines()[1:]
+files = [line.rsplit(",", 1)[0] for line in lines][int(sys.argv[2]) :: int(sys.argv[3])]
+start = time.perf_counter()
+for file in files:
+    with open(file, "rb") as opened:
+        simplejpeg.decode_jpeg(opened.read(), "RGB")
+print(time.perf_counter() - start)
+"""
+    words = [sys.executable, "-c", program, str(listed)]
+    workers = [
+        subprocess.Popen([*words, str(number), str(cores)], stdout=subprocess.PIPE, text=True)
+        for number in range(cores)
+    ]
+    return max(float(worker.communicate()[0]) for worker in workers)
+
+
+def loading(folder: Path, rounds: int, images: Path | None, batch_size: int | None) -> list[Comparison]:
+    """Batches of the paper's crops, float32, from prepared images, against a `DataLoader` over the files."""
+    count = batch_size or BATCH_SIZE
+    files = _files(folder, images, max(1024, 4 * count))
+    source = _listed(files, folder / "loaded.csv")
+    dataset = prepare(source, folder / "loaded", split={"val": 0.0}, progress=False)
+    loader = common_loader(files, count, usable_cores())
+
+    def theirs() -> Iterator[Any]:
+        while True:
+            yield from loader
+
+    streams = {"ours": paper_batches(dataset, count, torch.device("cpu"), torch.float32), "theirs": theirs()}
+    per_round = {"ours": 16, "theirs": 4}
+    seconds: dict[str, list[float]] = {name: [] for name in streams}
+    for number in range(rounds + 1):
+        for name, stream in streams.items():
+            start = time.perf_counter()
+            for _ in range(per_round[name]):
+                next(stream)
+            if number:  # the first fills what is read ahead
+                seconds[name].append((time.perf_counter() - start) / per_round[name])
+    return [
+        compared(
+            "loader, 256×256 prepared images, crops and color",
+            f"Image.open, resize, crop, flip in a DataLoader of {loader.num_workers} workers, from {_words(files)}",
+            *(seconds["ours"], seconds["theirs"], 10.0),
+            images_per_second=count / statistics.median(seconds["ours"]),
+            common_images_per_second=count / statistics.median(seconds["theirs"]),
+        )
+    ]
+
+
+def paper_batches(
+    dataset: PreparedDataset, count: int, device: torch.device, dtype: torch.dtype
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The paper's crops of `count` images and their labels, without end: shuffled, cut, mirrored and colored."""
+    recipe = recipes()["paper"]
+    preprocess = Preprocess(torch.from_numpy(dataset.mean_image.copy()).to(device), 224, 1.0)
+    color = Color(dataset.pca_eigenvectors, dataset.pca_eigenvalues, recipe.color_jitter_unit)
+    generator = torch.Generator().manual_seed(0)
+    split = dataset.split("train")
+    for epoch in itertools.count(1):
+        for batch in training_batches(split, count, 0, epoch, device=device):
+            labels = batch.labels.to(device)
+            yield augment(batch.images, preprocess, color, recipe, generator, dtype=dtype), labels
+
+
+def _listed(files: list[Path], source: Path) -> Path:
+    """Write a CSV of the files, in classes a and b by turns."""
+    source.write_text("path,label\n" + "".join(f"{file.resolve()},{'ab'[i % 2]}\n" for i, file in enumerate(files)))
+    return source
+
+
+def _files(folder: Path, images: Path | None, count: int) -> list[Path]:
+    """So many JPEG files, some of them more than once: those of the folder given, or made ones."""
+    found = sorted(path for path in images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg")) if images else []
+    if images and not found:
+        raise UsageError(f"no JPEG files in {images}")
+    for file in found[:count]:
+        try:
+            decode(file.read_bytes())
+        except UnreadableImageError as error:
+            raise UsageError(f"{file} can't be read: {error}; take it out of {images}") from None
+    return list(itertools.islice(itertools.cycle(found or photographs(folder / "made", 256)), count))
+
+
+def _words(files: list[Path]) -> str:
+    heads = [simplejpeg.decode_jpeg_header(file.read_bytes()) for file in files[:50]]
+    height, width = (round(statistics.median(head[i] for head in heads)) for i in (0, 1))
+    size = statistics.mean(file.stat().st_size for file in files)
+    return f"{width}×{height} pixels and {size / 1e3:.0f} kB"

@@ -1,0 +1,198 @@
+"""A training step: against the textbook's, against the machine's matrix product, and fed from data."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from alexnet.bench.data import paper_batches
+from alexnet.bench.peers import TextbookTraining, photographs, wait_for
+from alexnet.bench.timing import Comparison, compared, in_turn
+from alexnet.data.preparation import prepare
+from alexnet.network.model import AlexNet, Weighted
+from alexnet.network.optimized import WorkingNetwork
+from alexnet.runs.recipe import recipes
+from alexnet.runtime.devices import choose_device, choose_precision
+from alexnet.runtime.errors import AlexNetError
+from alexnet.runtime.progress import say
+from alexnet.training.optimizers import clear_gradients, make_optimizers, update_all
+from alexnet.training.recorded_step import Replay, changed_by_a_step, recorder
+
+BATCH_SIZE = 128
+SIDE = 227
+
+
+class OurTraining:
+    """The step of `alexnet train --recipe paper`, on a batch that is there already or one that is given."""
+
+    def __init__(
+        self, batch_size: int, side: int = SIDE, dtype: torch.dtype | None = None, variant: str = "paper"
+    ) -> None:
+        recipe = recipes()["paper"].override({"lr": 1e-4})
+        self.device = choose_device()
+        self.dtype = dtype or choose_precision("auto", self.device)
+        self.network = AlexNet(variant).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.working = WorkingNetwork(self.network, self.dtype)
+        self.optimizers = make_optimizers(self.network, recipe)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr
+        images = torch.randn(batch_size, 3, side, side, device=self.device, dtype=self.dtype)
+        self.images = images.contiguous(memory_format=torch.channels_last)
+        self.labels = torch.randint(1000, (batch_size,), device=self.device)
+        record = recorder(self.device)
+        self.replay = None if record is None else Replay(self.device, record, self.state, say)
+
+    def step(self, images: Tensor | None = None, labels: Tensor | None = None) -> None:
+        inputs = (self.images if images is None else images, self.labels if labels is None else labels)
+        if self.replay is None:
+            self.work(*inputs)
+        else:
+            self.replay(len(inputs[1]), self.work, inputs, seed=0)
+        wait_for(self.device)
+
+    @torch.enable_grad()
+    def work(self, images: Tensor, labels: Tensor) -> Tensor:
+        clear_gradients(self.optimizers, self.working.copies)
+        loss = functional.cross_entropy(self.working(images).float(), labels)
+        loss.backward()
+        with torch.profiler.record_function("update"):
+            update_all(self.optimizers, self.working.copies)
+        return loss.detach()
+
+    def state(self) -> Iterator[Tensor]:
+        return changed_by_a_step(self.network, self.working.copies.values(), self.optimizers)
+
+    def operations(self) -> int:
+        """Floating-point operations that an image's step can't do without: three products a layer, two for conv1,
+        whose input needs no gradient."""
+        costs = [cost for cost in self.network.costs() if isinstance(cost.module, Weighted)]
+        return 2 * (3 * sum(cost.multiply_adds for cost in costs) - costs[0].multiply_adds)
+
+
+def train_step(batch_size: int | None, rounds: int) -> list[Comparison]:
+    """The step against the textbook's, and the rate of its operations against a matrix product's."""
+    count = batch_size or BATCH_SIZE
+    ours, theirs = OurTraining(count), TextbookTraining(count)
+    size = 4096 if ours.device.type == "cpu" else 8192
+    factor = torch.randn(size, size, device=ours.device, dtype=ours.dtype)
+    product = torch.empty_like(factor)
+
+    def multiply() -> None:
+        torch.mm(factor, factor, out=product)
+        wait_for(ours.device)
+
+    seconds = in_turn({"ours": ours.step, "theirs": theirs.step, "product": multiply}, rounds)
+    rate = ours.operations() * count / statistics.median(seconds["ours"])
+    product_rate = 2 * size**3 / statistics.median(seconds["product"])
+    needed = [ours.operations() * count / (2 * size**3) * value for value in seconds["product"]]
+    words = str(ours.dtype).removeprefix("torch.")
+    return [
+        compared(
+            f"training step, paper with LRN, batch {count}, {words}",
+            "textbook AlexNet, float32, eager",
+            *(seconds["ours"], seconds["theirs"], 7.0),
+            images_per_second=count / statistics.median(seconds["ours"]),
+            textbook_images_per_second=count / statistics.median(seconds["theirs"]),
+            milliseconds_of=_profile(ours) if ours.device.type == "cpu" else {},
+        ),
+        compared(
+            "training step, floating-point rate",
+            f"{words} matrix product of {size}×{size}",
+            *(seconds["ours"], needed, 0.7),
+            gflops_per_second=rate / 1e9,
+            product_gflops_per_second=product_rate / 1e9,
+        ),
+    ]
+
+
+_PARTS = {
+    "aten::mkldnn_convolution": "convolutions forward",
+    "aten::convolution_backward": "convolutions backward",
+    "aten::addmm": "fully connected layers",
+    "aten::mm": "fully connected layers",
+    "_ResponseNorm": "response normalization",
+    "_ResponseNormBackward": "response normalization",
+    "_MaxPool": "pooling",
+    "_MaxPoolBackward": "pooling",
+    "update": "update of the weights",
+}
+
+
+def _profile(training: OurTraining, steps: int = 3) -> dict[str, float]:
+    """Where the time of a step goes, in milliseconds."""
+    with torch.profiler.profile() as profiled:
+        for _ in range(steps):
+            training.step()
+    parts = dict.fromkeys([*_PARTS.values(), "everything else"], 0.0)
+    for event in profiled.key_averages():
+        parts[_PARTS.get(event.key, "everything else")] += event.self_cpu_time_total / 1e3 / steps
+    return {name: round(milliseconds, 1) for name, milliseconds in parts.items()}
+
+
+def fed(folder: Path, rounds: int, batch_size: int | None) -> list[Comparison]:
+    """Training on data, shuffled, cut, mirrored and colored, against training on one batch again and again."""
+    count = batch_size or BATCH_SIZE
+    files = photographs(folder / "photographs", max(512, 2 * count))
+    dataset = prepare(files[0].parents[1], folder / "data", split={"val": 0.0}, progress=False)
+    ours = OurTraining(count, side=224)
+    batches = paper_batches(dataset, count, ours.device, ours.dtype)
+
+    def on_data() -> None:
+        ours.step(*next(batches))
+
+    seconds = in_turn({"data": on_data, "repeated": ours.step}, rounds)
+    return [
+        compared(
+            f"training on data, batch {count}",
+            "training on one repeated batch",
+            *(seconds["data"], seconds["repeated"], 0.97),
+            images_per_second=count / statistics.median(seconds["data"]),
+        )
+    ]
+
+
+def memory(batch_size: int | None) -> list[Comparison]:
+    """The most memory that a process needs for two steps, ours against the textbook's."""
+    if choose_device().type != "cpu":
+        raise AlexNetError("memory is compared on a CPU")
+    count = batch_size or BATCH_SIZE
+    ours, theirs = (_peak(kind, count) for kind in ("OurTraining", "TextbookTraining"))
+    return [
+        compared(
+            f"peak memory of training, batch {count}",
+            "textbook AlexNet, float32, eager",
+            *([ours], [theirs], 1 / 0.7),
+            bytes=ours,
+            textbook_bytes=theirs,
+        )
+    ]
+
+
+def _peak(kind: str, batch_size: int) -> float:
+    """Bytes."""
+    module = "training" if kind == "OurTraining" else "peers"
+    program = f"""
+import os, re, resource
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+import torch
+from alexnet.runtime.allocator import keep_pages
+from alexnet.bench.{module} import {kind}
+keep_pages() if {kind!r} == "OurTraining" else None
+training = {kind}({batch_size})
+for _ in range(2):
+    training.step()
+try:  # what getrusage says of a child includes what its parent had when it forked
+    print(1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]))
+except OSError:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    return float(done.stdout)

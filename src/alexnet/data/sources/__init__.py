@@ -1,0 +1,1 @@
+"""Sources of images: folders, archives, tables, Hugging Face datasets, ILSVRC."""

@@ -1,0 +1,206 @@
+"""Items: images as ranges of bytes in files, listed in a file of their own and read at random."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from alexnet.data.columns import binaries, numbers, texts
+from alexnet.data.decoding import UnreadableImageError
+from alexnet.runtime.files import write_whole
+
+MAX_BYTES = 1 << 30
+"""A file larger than this is not read as an image."""
+
+
+class Item(NamedTuple):
+    """One image: its name in the source, its class, its split (None: the source has none), where its bytes are.
+
+    packing: "plain" (length -1: the whole file), "zip" (offset of the member's header, length as packed), or
+    "parquet:COLUMN" (offset counts rows).
+    """
+
+    name: str
+    label: str
+    split: str | None
+    file: str
+    offset: int = 0
+    length: int = -1
+    packing: str = "plain"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set of images.
+
+    items: in the order in which they will stand in the dataset. descriptions: class → what it is in words, where known.
+    notes: what a person should know, such as images that belong to no class.
+    """
+
+    items: list[Item]
+    descriptions: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class Reader:
+    """Reads the bytes of items and keeps the file of the last one open. One for each worker."""
+
+    def __init__(self) -> None:
+        self._key = ""
+        self._file: Any = None
+
+    def read(self, item: Item) -> bytes:
+        """The bytes of an image's file. Raises UnreadableImageError when they can't be had."""
+        try:
+            if item.length > MAX_BYTES:
+                raise UnreadableImageError(f"{item.length:,} bytes: too large for an image")
+            if item.packing.startswith("parquet:"):
+                column = item.packing.partition(":")[2]
+                return self._opened(item, lambda: _ParquetColumn(item.file, column)).row(item.offset)
+            if item.length < 0:
+                return _whole_file(item.file)
+            file = self._opened(item, lambda: open(item.file, "rb"))  # noqa: SIM115
+            return _zip_member(file, item) if item.packing == "zip" else _range(file, item.offset, item.length)
+        except FileNotFoundError:
+            raise UnreadableImageError("no such file") from None
+        except (OSError, pa.ArrowException) as error:
+            raise UnreadableImageError(f"can't be read: {getattr(error, 'strerror', None) or error}") from error
+
+    def _opened(self, item: Item, opener: Callable[[], Any]) -> Any:
+        key = f"{item.packing}:{item.file}"
+        if key != self._key:
+            if self._file is not None:
+                self._file.close()
+            self._file, self._key = opener(), key
+        return self._file
+
+
+class ItemList:
+    """A list of items in a file, memory-mapped: ImageNet's 1.4 million take no memory of their own.
+
+    labels and splits: Arrow arrays (len,) of strings, those of splits null where the source has none.
+    """
+
+    _SCHEMA = pa.schema(
+        {
+            **{"name": pa.string(), "label": pa.string(), "split": pa.string(), "file": pa.binary()},
+            **{"offset": pa.int64(), "length": pa.int64(), "packing": pa.string()},
+        }
+    )
+
+    def __init__(self, path: Path) -> None:
+        with pa.memory_map(str(path)) as file:
+            self._table = pa.ipc.open_file(file).read_all()
+        self.labels: pa.ChunkedArray = self._table.column("label")
+        self.splits: pa.ChunkedArray = self._table.column("split")
+
+    @classmethod
+    def write(cls, path: Path, items: Iterable[Item]) -> None:
+        """Write the list."""
+        rows = iter(items)
+
+        def write(file: IO[bytes]) -> None:
+            with pa.ipc.new_file(file, cls._SCHEMA) as writer:
+                while chunk := list(itertools.islice(rows, 1 << 14)):
+                    names, labels, splits, files, offsets, lengths, packings = zip(*chunk, strict=True)
+                    columns = [
+                        texts([os.fsencode(name).decode("utf-8", "replace") for name in names]),
+                        *(texts(labels), texts(splits)),
+                        # Absolute, for who goes on from another folder; bytes, for a name on disk need not be UTF-8.
+                        binaries([os.fsencode(os.path.abspath(name)) for name in files]),
+                        *(numbers(offsets, np.int64), numbers(lengths, np.int64), texts(packings)),
+                    ]
+                    writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=cls._SCHEMA))
+
+        write_whole(path, write)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def take(self, indices: np.ndarray) -> list[Item]:
+        """The items of `indices`."""
+        rows = self._table.take(numbers(indices, np.int64)).to_pydict()
+        rows["file"] = [os.fsdecode(name) for name in rows["file"]]
+        return [Item(*row) for row in zip(*rows.values(), strict=True)]
+
+
+class _ParquetColumn:
+    """Images of a parquet file by row. Quick in ascending order; holds 32 rows, whatever the row groups' size."""
+
+    def __init__(self, path: str, column: str) -> None:
+        import pyarrow.parquet as pq
+
+        self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+        self._column = column
+        groups = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
+        self._starts = np.cumsum([0, *groups])
+        self._group, self._first, self._next = -1, 0, 0
+        self._batches: Iterator[Any] = iter(())
+        self._rows: Any = ()
+
+    def row(self, index: int) -> bytes:
+        """The bytes of the image in row `index`."""
+        group = int(np.searchsorted(self._starts, index, side="right")) - 1
+        if group != self._group or index < self._first:
+            self._batches = self._file.iter_batches(32, row_groups=[group], columns=[self._column])
+            self._group, self._next = group, int(self._starts[group])
+        while index >= self._next:
+            self._rows = next(self._batches).column(0)
+            self._first, self._next = self._next, self._next + len(self._rows)
+        value = self._rows[index - self._first].as_py()
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, str):
+            value = _whole_file(value)
+        if not isinstance(value, bytes):
+            raise UnreadableImageError("no image in this row")
+        return value
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _whole_file(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
+            raise UnreadableImageError(f"{size:,} bytes: too large for an image")
+        return file.read()
+
+
+def _range(file: IO[bytes], offset: int, length: int) -> bytes:
+    file.seek(offset)
+    data = file.read(length)
+    if len(data) < length:
+        raise UnreadableImageError("truncated")
+    return data
+
+
+def _zip_member(file: IO[bytes], item: Item) -> bytes:
+    """A member of a zip by its own header: for ImageNet the directory of the zip takes a gigabyte in memory."""
+    header = _range(file, item.offset, 30)
+    magic, method, name_length, extra_length = struct.unpack("<4s4xH16xHH", header)
+    if magic != b"PK\x03\x04":
+        raise UnreadableImageError("damaged in the zip file")
+    packed = _range(file, item.offset + 30 + name_length + extra_length, item.length)
+    if method == zipfile.ZIP_STORED:
+        return packed
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = inflate.decompress(packed, MAX_BYTES)
+    except zlib.error as error:
+        raise UnreadableImageError(f"damaged in the zip file: {error}") from error
+    if not inflate.eof:
+        raise UnreadableImageError("damaged in the zip file")
+    return data

@@ -1,0 +1,111 @@
+"""Section 6 of the paper: the probabilities of one, three and five networks averaged."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet.data.dataset import Split
+from alexnet.data.loading import evaluation_batches
+from alexnet.evaluation.ensemble import load_members, member_probabilities
+from alexnet.evaluation.evaluate import BATCH_SIZE
+from alexnet.experiments.ablation import FULL, Trial, base
+from alexnet.experiments.catalog import set_name
+from alexnet.experiments.image_sets import SOLAR, photographs, test_images
+from alexnet.experiments.trials import measured, spread, write_with_figure
+from alexnet.network.optimized import WorkingNetwork
+from alexnet.report.style import BLUE, INK, Figure, drawn, new
+from alexnet.runs.recipe import recipes
+from alexnet.runtime.devices import choose_device, choose_precision
+from alexnet.runtime.progress import progress
+from alexnet.runtime.provenance import provenance
+
+SIZES = (1, 3, 5)
+
+
+def reproduce(
+    work: Path, results: Path, seeds: Sequence[int], command: str, data: Sequence[str] = (), quick: bool = False
+) -> str:
+    """Train the whole network of the experiment `ablation` with each seed, and measure averages with ten views.
+
+    Of one and of three networks every choice among the seeds is measured. Returns the errors in a line.
+    """
+    dataset = photographs(work, data, quick)
+    trials = [Trial(FULL, seed, dataset, quick) for seed in seeds]
+    for trial in trials:
+        trial.measure()
+    kept = trials[0].file.with_name(f"averages-{'-'.join(map(str, seeds))}{'-quick' * quick}.json")
+    found = measured(kept, lambda: {"errors": _errors([trial.run for trial in trials], test_images(dataset))})
+    errors: dict[str, list[float]] = found["errors"]
+    largest = max(errors, key=int)
+    one, together = errors["1"], statistics.mean(errors[largest])
+    report = {
+        "what": "error on test images, ten views, of the mean over every choice of so many of the networks; they "
+        "differ in their seed alone; weights of the last epoch",
+        "set": set_name(data) or SOLAR,
+        "images": dataset.counts,
+        "networks": {
+            size: {**spread(values), "difference": statistics.mean(values) - statistics.mean(one)}
+            for size, values in errors.items()
+        },
+        "verdict": verdict(one, together, int(largest), len(test_images(dataset))),
+        "recipe": recipes()["paper"].override(base(quick)).to_dict(),
+        "seeds": list(seeds),
+        **provenance(command),
+    }
+    write_with_figure(results, report, figure(report))
+    words = ", ".join(f"{statistics.mean(values):.2%} of {size}" for size, values in errors.items())
+    return f"error {words}; {report['verdict']}"
+
+
+def verdict(one: Sequence[float], together: float, size: int, images: int) -> str:
+    """What the average of `size` networks is worth, beside each alone and beside what a single image weighs."""
+    beaten = sum(together < error for error in one)
+    difference = (together - statistics.mean(one)) * 100
+    return (
+        f"{size} networks: {difference:+.1f} points of error against one on average, better than {beaten} of the "
+        f"{len(one)} alone; one image of the test is {100 / images:.2f} points"
+    )
+
+
+def _errors(runs: Sequence[Path], split: Split) -> dict[str, list[float]]:
+    """The errors of every choice of 1, 3 and 5 of the runs, by their number, with ten views; all in one pass."""
+    device = choose_device(None)
+    members, dtype = load_members(runs, device), choose_precision("auto", device)
+    networks = [WorkingNetwork(member.network, dtype) for member in members]
+    shares, labels = [], []
+    with progress(len(split), "evaluate") as bar:
+        for batch in evaluation_batches(split, BATCH_SIZE):
+            shares.append(member_probabilities(members, networks, batch.images, views=10))
+            labels.append(batch.labels.numpy())
+            bar.advance(len(batch.labels))
+    said, right = np.concatenate(shares, axis=1), np.concatenate(labels)
+    return {
+        str(size): [
+            float((said[list(chosen)].mean(axis=0).argmax(axis=1) != right).mean())
+            for chosen in combinations(range(len(runs)), size)
+        ]
+        for size in SIZES
+        if size <= len(runs)
+    }
+
+
+@drawn
+def figure(report: dict[str, Any]) -> Figure:
+    """Error by the number of networks averaged: each choice of them as a dot, the mean as a line."""
+    drawing = new(3.0)
+    axes = drawing.subplots()
+    networks = {int(size): found for size, found in report["networks"].items()}
+    for size, found in networks.items():
+        axes.plot([size] * len(found["values"]), [100 * error for error in found["values"]], ".", color=INK, alpha=0.6)
+    axes.plot(list(networks), [100 * found["mean"] for found in networks.values()], "o-", color=BLUE, label="mean")
+    axes.set_xticks(list(networks))
+    axes.set_xlabel("Networks averaged")
+    axes.set_title(f"Test error in percent, ten views: {report['set']}")
+    axes.legend()
+    return drawing

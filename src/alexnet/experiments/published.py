@@ -1,0 +1,35 @@
+"""What was published of trainings on ImageNet: tables 1 and 2 of the paper, and the logs released with its code."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Published(NamedTuple):
+    """Published scores of a variant on a split of a year's challenge, ten views or one."""
+
+    year: str
+    variant: str
+    split: str
+    views: int
+    top1_error: float
+    top5_error: float
+    log_loss: float | None
+    what: str
+
+
+PUBLISHED = (
+    Published("2012", "paper", "val", 10, 0.407, 0.182, None, "table 2, 1 CNN"),
+    Published("2010", "paper", "test", 10, 0.375, 0.170, None, "table 1, CNN"),
+    Published("2010", "paper", "test", 1, 0.390, 0.183, None, "section 4.1, without ten crops"),
+    Published("2012", "released-2012", "val", 10, 0.406640, 0.182100, 1.741473, "configuration #145, epoch 91"),
+    Published("2012", "released-2012", "val", 10, 0.4025, 0.1799, 1.7257, "configuration #145, another released log"),
+    Published("2010", "released-2012", "test", 10, 0.374727, 0.169987, 1.614660, "configuration #145 on 2010"),
+    Published("2010", "released-2012", "test", 1, 0.390247, 0.182953, 1.706031, "configuration #145 on 2010"),
+    Published("2010", "released-2012-half", "test", 10, 0.391680, 0.182287, 1.702802, "configuration #145-half"),
+    Published("2012", "released-2012-no-norm", "val", 10, 0.420340, 0.193620, 1.822358, "configuration #148"),
+    Published(
+        *("2012", "released-2012-six-conv", "val", 10, 0.389900, 0.166220, 1.633191),
+        "configuration #146, which began from weights of Fall 2011: not this training",
+    ),
+)

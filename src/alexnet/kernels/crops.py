@@ -1,0 +1,119 @@
+"""Crops of images as floating point, turned, minus the mean, scaled: machine code for a CPU, Triton for a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from llvmlite import ir
+from torch import Tensor
+
+from alexnet.kernels import gpu_kernels
+from alexnet.kernels.code import BYTE, BYTES, FLOAT, INT, LONG, LONGS, ParallelCode, compiled_once
+
+_PIXELS = 16  # at a time: 48 bytes become three full registers of float32
+_LANES = 3 * _PIXELS
+
+
+def can_cut(images: Tensor, crop_size: int, flips: Tensor, turn_mean: bool) -> bool:
+    """Whether `cut` can take these: contiguous, on a GPU with Triton, or on a CPU.
+
+    There not too small, nor transposed where the mean is not.
+    """
+    if not images.is_contiguous():
+        return False
+    if images.device.type == "cpu":
+        return crop_size >= _PIXELS and (turn_mean or not flips[:, 2].any())
+    return gpu_kernels("gpu_crops", images) is not None
+
+
+def cut(
+    images: Tensor,
+    mean: Tensor,
+    places: Tensor,
+    mean_places: Tensor,
+    flips: Tensor,
+    gain: Tensor,
+    shift: Tensor,
+    *,
+    crop_size: int,
+    turn_mean: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    """A crop of each image: (N, S, S, 3) uint8 → (N, crop_size, crop_size, 3) `dtype`, `gain · (crop − mean) + shift`.
+
+    mean: (S, S, 3) float32. places, mean_places: (N, 2) int64, top and left of the crops cut from the images and
+    the mean. flips: (N, 3) bool, mirrored across, down, then transposed; with `turn_mean` the mean's crop like the
+    image's. gain: (N,), shift: (N, 3) float32. dtype: float32 or bfloat16. All on one device, and such as `can_cut`
+    takes.
+    """
+    count, size = images.shape[:2]
+    where = torch.cat([places, mean_places, flips.long()], 1).contiguous()
+    mean = mean.float().contiguous()
+    out = torch.empty(count, crop_size, crop_size, 3, dtype=dtype, device=images.device)
+    if on_gpu := gpu_kernels("gpu_crops", images):
+        on_gpu.cut(images, mean, where, torch.cat([gain[:, None], shift], 1).float().contiguous(), out, turn_mean)
+        return out
+    numbers = torch.cat([gain[:, None].expand(-1, _LANES), shift.repeat(1, _PIXELS)], 1).float().contiguous()
+    function = _cutter(turn_mean, dtype == torch.bfloat16)
+    addresses = (tensor.data_ptr() for tensor in (images, mean, out, where, numbers))
+    function(count * crop_size, torch.get_num_threads(), *addresses, size, crop_size)
+    transposed = flips[:, 2]
+    if transposed.any():
+        out[transposed] = out[transposed].transpose(1, 2)
+    return out
+
+
+@compiled_once
+def _cutter(turn_mean: bool, half: bool) -> Any:
+    """images, mean, out, where, numbers; side of the images, of the crops. A piece is a row of a crop."""
+    code = ParallelCode(BYTES, BYTES, BYTES, LONGS, BYTES, LONG, LONG)
+    b = code.builder
+    images, mean, out, where, numbers, size, crop_size = code.arguments
+    reverse = ir.Constant(
+        ir.VectorType(INT, _LANES), [3 * (_PIXELS - 1 - lane // 3) + lane % 3 for lane in range(_LANES)]
+    )
+    floats = ir.VectorType(FLOAT, _LANES)
+
+    def flip(vector: Any) -> Any:
+        return b.shuffle_vector(vector, vector, reverse)
+
+    with code.pieces() as piece:
+        image, row = b.sdiv(piece, crop_size), b.srem(piece, crop_size)
+        top, left, mean_top, mean_left, across, down = (
+            b.load(code.at(where, b.add(b.mul(image, LONG(7)), LONG(field)))) for field in range(6)
+        )
+        last_row = b.sub(b.sub(crop_size, LONG(1)), row)
+        turned_row = b.select(b.icmp_signed("!=", down, LONG(0)), last_row, row)
+        number = b.mul(image, LONG(4 * 2 * _LANES))
+        gain = code.load(code.at(numbers, number), _LANES, FLOAT)
+        shift = code.load(code.at(numbers, b.add(number, LONG(4 * _LANES))), _LANES, FLOAT)
+        line = b.mul(b.add(b.mul(image, size), b.add(top, turned_row)), size)
+        mean_line = b.mul(b.add(mean_top, turned_row if turn_mean else row), size)
+        last = b.sub(crop_size, LONG(_PIXELS))
+
+        def pixels(line: Any, left: Any, column: Any) -> Any:
+            return b.mul(b.add(b.add(line, left), column), LONG(3))
+
+        def write(is_flipped: bool) -> None:
+            with code.loop(b.udiv(b.add(crop_size, LONG(_PIXELS - 1)), LONG(_PIXELS))) as step:
+                # The last vector overlaps the one before it rather than reach beyond the crop.
+                column = code.smaller(b.mul(step, LONG(_PIXELS)), last)
+                source = b.sub(last, column) if is_flipped else column
+                image = code.load(code.at(images, pixels(line, left, source)), _LANES, BYTE)
+                mean_column = source if turn_mean else column
+                at = b.mul(pixels(mean_line, mean_left, mean_column), LONG(4))
+                expected = code.load(code.at(mean, at), _LANES, FLOAT)
+                if is_flipped:
+                    image, expected = flip(image), flip(expected) if turn_mean else expected
+                value = b.fsub(b.uitofp(image, floats), expected)
+                value = b.fadd(b.fmul(value, gain, flags=["contract"]), shift, flags=["contract"])
+                target = b.add(b.mul(piece, b.mul(crop_size, LONG(3))), b.mul(column, LONG(3)))
+                code.store_floats(value, code.at(out, b.mul(target, LONG(2 if half else 4))), half)
+
+        with b.if_else(b.icmp_signed("!=", across, LONG(0))) as (then, otherwise):
+            with then:
+                write(True)
+            with otherwise:
+                write(False)
+    return code.compiled()

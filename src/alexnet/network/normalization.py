@@ -1,0 +1,167 @@
+"""Response normalization: across neighboring maps (paper, section 3.3) and across space (released 2012 code)."""
+
+import functools
+import importlib
+import warnings
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from alexnet.kernels import Norm
+
+
+def local_response_norm(
+    x: Tensor,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 2.0,
+    *,
+    divide_by_n: bool,
+    groups: int = 1,
+    relu: bool = False,
+) -> Tensor:
+    """Divide each activation by a power of the energy of its neighbors among the maps (paper, section 3.3).
+
+    ``b[i] = a[i] / (k + alpha · Σ a[j]²) ** beta``, the sum over the ``size`` maps centered on ``i`` that exist in
+    the same tower. With ``divide_by_n`` the factor is ``alpha / size``: the convention of the released 2012 code,
+    Caffe, cuDNN, ONNX and ``torch.nn.LocalResponseNorm``. The paper's printed formula is ``divide_by_n=False``.
+
+    ``x``: (N, C, H, W), floating point, any memory format. ``groups``: the towers; C is split into that many equal
+    parts and no window crosses from one to the next. ``relu``: a is ``max(x, 0)``, in the same pass over memory.
+    Returns the shape, dtype and memory format of ``x``.
+
+    float32 and bfloat16 with beta = 0.75 run compiled, on a CPU and (Triton) on a GPU; these gradients can be taken
+    once. Everything else runs as ``local_response_norm_reference``.
+
+    Raises ValueError for an even or non-positive ``size``, for ``groups`` that do not divide C, and for an ``x`` that
+    is not 4-D floating point.
+    """
+    _check(x, size)
+    if groups < 1 or x.shape[1] % groups:
+        raise ValueError(f"groups must divide the number of maps: {x.shape[1]} maps in {groups} groups")
+    kernels = _kernels(x, alpha, beta, k)
+    if kernels is None:
+        a = F.relu(x) if relu else x
+        return local_response_norm_reference(a, size, alpha, beta, k, divide_by_n=divide_by_n, groups=groups)
+    norm = Norm("maps", size, alpha / size if divide_by_n else alpha, k, groups, relu)
+    return _ResponseNorm.apply(x, norm, kernels)
+
+
+def spatial_response_norm(x: Tensor, size: int = 5, alpha: float = 0.001, beta: float = 0.75) -> Tensor:
+    """Divide each activation by a power of the energy of its neighborhood in its own map (released 2012 code).
+
+    ``b[y, x] = a[y, x] / (1 + alpha / size² · Σ a²) ** beta``, the sum over the ``size`` × ``size`` positions
+    centered on (y, x); positions outside the map count as zero, and the divisor stays ``size²`` there.
+
+    ``x``: (N, C, H, W), floating point, any memory format. Returns the shape, dtype and memory format of ``x``.
+    float32 and bfloat16 with beta = 0.75 run compiled, as in ``local_response_norm``.
+
+    Raises ValueError for an even or non-positive ``size`` and for an ``x`` that is not 4-D floating point.
+    """
+    _check(x, size)
+    kernels = _kernels(x, alpha, beta, 1.0)
+    if kernels is None:
+        return spatial_response_norm_reference(x, size, alpha, beta)
+    return _ResponseNorm.apply(x, Norm("space", size, alpha / size**2, 1.0), kernels)
+
+
+def local_response_norm_reference(
+    x: Tensor,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 2.0,
+    *,
+    divide_by_n: bool,
+    groups: int = 1,
+) -> Tensor:
+    """``local_response_norm`` in plain torch operations, differentiable to any order, on any device and dtype.
+
+    Half precisions are computed in float32 and rounded once, at the end.
+    """
+    towers = _at_least_float32(x).unflatten(1, (groups, x.shape[1] // groups))
+    maps = towers.shape[2]
+    squares = F.pad(towers * towers, (0, 0, 0, 0, size // 2, size // 2))
+    energy = squares.narrow(2, 0, maps)
+    for offset in range(1, size):
+        energy = energy + squares.narrow(2, offset, maps)
+    scale = k + (alpha / size if divide_by_n else alpha) * energy
+    return (towers * scale.pow(-beta)).flatten(1, 2).to(x.dtype)
+
+
+def spatial_response_norm_reference(x: Tensor, size: int = 5, alpha: float = 0.001, beta: float = 0.75) -> Tensor:
+    """``spatial_response_norm`` in plain torch operations, differentiable to any order, on any device and dtype.
+
+    Half precisions are computed in float32 and rounded once, at the end.
+    """
+    wide = _at_least_float32(x)
+    height, width = x.shape[2:]
+    squares = F.pad(wide * wide, (size // 2,) * 4)
+    rows = squares.narrow(2, 0, height)
+    for offset in range(1, size):
+        rows = rows + squares.narrow(2, offset, height)
+    energy = rows.narrow(3, 0, width)
+    for offset in range(1, size):
+        energy = energy + rows.narrow(3, offset, width)
+    return (wide * (1 + alpha / size**2 * energy).pow(-beta)).to(x.dtype)
+
+
+class _ResponseNorm(torch.autograd.Function):
+    """Saves its input and nothing else: computing the sums again costs less than writing and reading them."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, norm: Norm, kernels: ModuleType) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.norm, ctx.kernels = norm, kernels
+        ctx.save_for_backward(x)
+        return kernels.forward(x, norm)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
+        (x,) = ctx.saved_tensors
+        return ctx.kernels.backward(x, grad, ctx.norm), None, None
+
+
+def _kernels(x: Tensor, alpha: float, beta: float, k: float) -> ModuleType | None:
+    """The compiled form for ``x``; None where only the reference will do."""
+    supported = x.dtype in (torch.float32, torch.bfloat16) and beta == 0.75 and alpha >= 0 and k >= 1e-30
+    # compilers, exporters and torch.func must see the operations; a subclass may have no memory behind it
+    seen_through = (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch.onnx.is_in_onnx_export()
+        or torch._C._are_functorch_transforms_active()
+        or type(x) not in (Tensor, torch.nn.Parameter)
+    )
+    return _kernels_of(x.device.type) if supported and not seen_through else None
+
+
+@functools.cache
+def _kernels_of(device: str) -> ModuleType | None:
+    module = {"cpu": "alexnet.kernels.cpu", "cuda": "alexnet.kernels.gpu"}.get(device)
+    if module is None:
+        return None
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        warnings.warn(
+            f"response normalization runs many times slower on {device}: its compiled form does not load ({error})",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return None
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def _check(x: Tensor, size: int) -> None:
+    if x.dim() != 4 or not x.is_floating_point():
+        raise ValueError(f"x must be (N, C, H, W) floating point, not {tuple(x.shape)} {x.dtype}")
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f"size must be odd and positive, so that the window has a center, not {size}")

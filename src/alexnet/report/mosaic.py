@@ -1,0 +1,32 @@
+"""Many small images as one: kernels and feature maps side by side, and a heat map laid over an image."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+
+
+def mosaic(tiles: np.ndarray, columns: int, gap: int, enlarge: int = 1) -> np.ndarray:
+    """Tiles (n, h, w, 3) uint8 row by row, with `gap` transparent pixels between them: (H, W, 4) uint8."""
+    tiles = tiles.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
+    count, height, width, _ = tiles.shape
+    rows = -(-count // columns)
+    whole = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4), dtype=np.uint8)
+    for number, tile in enumerate(tiles):
+        top, left = (number // columns) * (height + gap), (number % columns) * (width + gap)
+        whole[top : top + height, left : left + width, :3] = tile
+        whole[top : top + height, left : left + width, 3] = 255
+    return whole
+
+
+def colored(values: np.ndarray, colors: str = "inferno") -> np.ndarray:
+    """Values 0 to 1 as colors of a matplotlib map: (...) → (..., 3) uint8."""
+    return matplotlib.colormaps[colors](np.clip(values, 0, 1), bytes=True)[..., :3]
+
+
+def overlay(image: np.ndarray, heat: np.ndarray, light: float = 1.0) -> np.ndarray:
+    """Heat (H, W), 0 to 1, over the image (H, W, 3) uint8 in gray, dimmed by `light`: (H, W, 3) uint8."""
+    gray = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    gray *= light
+    share = (0.85 * np.clip(heat, 0, 1))[..., None]
+    return ((1 - share) * gray[..., None] + share * colored(heat)).round().clip(0, 255).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""The run folder: recipe, configuration, weights, metrics and checkpoint."""

@@ -1,8 +1,0 @@
-"""What a run has learned, as figures and as a page: `alexnet show RUN`. Everything here needs matplotlib."""
-
-from importlib.util import find_spec
-
-from alexnet.errors import AlexNetError
-
-if find_spec("matplotlib") is None:
-    raise AlexNetError("figures are drawn with matplotlib: pip install 'alexnet[show]'")

@@ -1,0 +1,200 @@
+"""`alexnet reproduce ablation`, `ensemble` and `views` in their quick form, and the numbers that they are judged by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import ttest_1samp
+
+from alexnet import AlexNet, UsageError
+from alexnet.cli.main import main
+from alexnet.evaluation.evaluate import evaluate
+from alexnet.experiments import ablation, averaged_networks
+from alexnet.experiments.ablation import BASE, CHANGES, FULL, Trial
+from alexnet.experiments.catalog import experiments, rows
+from alexnet.experiments.image_sets import first_of_each, photographs
+from alexnet.experiments.trials import compared
+from alexnet.runs.recipe import recipes
+
+
+@pytest.fixture(scope="module")
+def images(striped_folder: Callable[..., Path]) -> Path:
+    return striped_folder(14, 13, 64)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ablation") / "out"
+
+
+def quickly(name: str, images: Path, out: Path, *more: str) -> dict:
+    assert main(["reproduce", name, "--quick", "--data", str(images), "--out", str(out), *more]) == 0
+    found = out / f"{name}-{images.name}.json"
+    assert found.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    return json.loads(found.read_text())
+
+
+def test_a_part_of_the_trials_says_so_and_the_rest_comes_later(images: Path, out: Path, capsys) -> None:
+    assert main(["reproduce", "ablation", "--quick", "--data", str(images), "--out", str(out), "--only", "full"]) == 0
+    results = out / f"ablation-{images.name}.json"
+    report = json.loads(results.read_text())
+    assert list(report["changes"]) == [FULL]
+    assert (report["images"], report["set"]) == ({"train": 27, "test": 16}, images.name)
+    assert not results.with_suffix(".png").exists()
+
+    report = quickly("ablation", images, out)
+    assert list(report["changes"]) == [FULL, "tanh", "without-conv4"]
+    full = report["changes"][FULL]["trials"]["0"]
+    for name in ("tanh", "without-conv4"):
+        entry, trial = report["changes"][name], report["changes"][name]["trials"]["0"]
+        assert entry["difference"]["values"] == [pytest.approx(trial["ten_views"] - full["ten_views"])]
+        assert "one seed" in entry["difference"]["verdict"]
+        assert trial["train_loss"] != full["train_loss"]
+        config = json.loads((out / images.name / f"{name}-0-quick" / "config.json").read_text())["recipe"]
+        assert config.items() >= CHANGES[name].values.items()
+    capsys.readouterr()
+    quickly("ablation", images, out)
+    assert "training: " not in capsys.readouterr().err
+
+
+def test_three_networks_are_averaged_and_views_read_the_same_runs(images: Path, out: Path, capsys) -> None:
+    report = quickly("ensemble", images, out)
+    assert {size: len(found["values"]) for size, found in report["networks"].items()} == {"1": 3, "3": 1}
+    runs = [out / images.name / f"full-{seed}-quick" for seed in (0, 1, 2)]
+    data = out / images.name / "few"
+    errors = [1 - evaluate(run, data, views=10, precision="auto").top1 for run in runs]
+    assert report["networks"]["1"]["values"] == pytest.approx(errors)
+    together = 1 - evaluate(runs, data, views=10, precision="auto").top1
+    assert report["networks"]["3"]["mean"] == pytest.approx(together)
+    assert report["networks"]["3"]["difference"] == pytest.approx(together - np.mean(errors))
+    assert "one image of the test is 6.25 points" in report["verdict"]
+
+    capsys.readouterr()
+    views = quickly("views", images, out)
+    assert "training: " not in capsys.readouterr().err
+    assert views["ten_views"]["values"] == pytest.approx(errors)
+    assert views["difference"]["values"] == pytest.approx(np.subtract(errors, views["one_view"]["values"]))
+
+
+def test_what_an_average_is_worth_is_said_with_what_a_image_weighs() -> None:
+    words = averaged_networks.verdict([0.30, 0.32, 0.34], 0.31, 3, 200)
+    assert words.startswith("3 networks: -1.0 points of error against one on average, better than 2 of the 3 alone")
+    assert words.endswith("0.50 points")
+
+
+# What is compared.
+
+
+def test_each_change_is_one_network_or_one_training_other_than_the_whole() -> None:
+    whole = recipes()["paper"].override(BASE)
+    made = {}
+    for name, change in CHANGES.items():
+        recipe = whole.override(change.values)
+        values, other = whole.to_dict(), recipe.to_dict()
+        made[name] = {key for key in values if values[key] != other[key]}
+        with torch.device("meta"):
+            AlexNet(
+                recipe.variant,
+                20,
+                activation=recipe.activation,
+                normalization=recipe.normalization,
+                pooling=recipe.pooling,
+                drop_layer=recipe.drop_layer,
+                dropout=recipe.dropout,
+                init=recipe.init,
+            )
+    assert made.pop(FULL) == set()
+    assert made.pop("no-crops") == {"views", "flip"}
+    assert all(len(changed) == 1 for changed in made.values())
+
+
+def test_all_trials_of_a_seed_come_before_the_next(images: Path, out: Path) -> None:
+    dataset = photographs(out, [str(images)], quick=True)
+    names = [trial.name for trial in ablation._trials(dataset, [3, 4], quick=False)]
+    assert names == [f"{change}/{seed}" for seed in (3, 4) for change in CHANGES]
+    assert Trial("tanh", 3, dataset).run.name == "tanh-3"
+
+
+def test_what_only_one_of_two_trials_has_is_not_compared() -> None:
+    def trial(one: float, ten: float) -> dict[str, float]:
+        return {"one_view": one, "ten_views": ten}
+
+    full = {0: trial(0.3, 0.2), 1: trial(0.3, 0.25)}
+    entry = ablation._entry("half", {FULL: full, "half": {0: trial(0.3, 0.22), 2: trial(0.9, 0.9)}})
+    assert entry["seeds"] == [0, 2]
+    assert entry["difference"]["values"] == pytest.approx([0.02])
+    assert entry["published"] == 0.017
+    assert "difference" not in ablation._entry("half", {FULL: full, "half": {2: trial(0.9, 0.9)}})
+    # What one seed can't say of its luck is taken from the other changes.
+    tanh = {0: trial(0.3, 0.21), 1: trial(0.3, 0.28)}
+    judged = ablation._entry("half", {FULL: full, "half": {0: trial(0.3, 0.22)}, "tanh": tanh})["difference"]
+    assert (judged["degrees_of_freedom"], judged["standard_error"]) == (1, pytest.approx(0.02 / 2**0.5))
+
+
+# How it is judged.
+
+
+@pytest.mark.parametrize(
+    ("differences", "words"),
+    [
+        ([0.014], "+1.4 points; one seed: says nothing about luck"),
+        ([0.01, -0.01, 0.02], "+0.7 ± 0.9 points: inside the noise"),
+        ([0.02, 0.021, 0.019], "+2.0 ± 0.1 points: worse"),
+        ([0.02, 0.03], "+2.5 ± 0.5 points: inside the noise"),
+        ([-0.02, -0.03, -0.04], "-3.0 ± 0.6 points: better"),
+        ([0.0, 0.0], "+0.0 ± 0.0 points: inside the noise"),
+    ],
+)
+def test_a_verdict_says_what_the_seeds_allow(differences: list[float], words: str) -> None:
+    assert compared(differences)["verdict"] == words
+
+
+def test_standard_error_and_p_are_those_of_the_paired_test() -> None:
+    before, after = np.random.default_rng(0).normal(0.2, 0.02, (2, 5))
+    found = compared((after - before).tolist())
+    assert found["p"] == pytest.approx(ttest_1samp(after - before, 0).pvalue)
+    assert found["standard_error"] == pytest.approx(np.std(after - before, ddof=1) / 5**0.5)
+
+
+# Which images.
+
+
+def test_of_each_class_the_first_are_taken_and_val_becomes_the_test(images: Path) -> None:
+    found = list(first_of_each(images, 10, 6))
+    counts = {(label, split): 0 for _, label, split in found}
+    for _, label, split in found:
+        counts[label, split] += 1
+    assert counts == {(name, split): n for name in ("lying", "standing") for split, n in (("train", 5), ("test", 3))}
+    first = sorted((images / "train" / "lying").iterdir())[:5]
+    assert [data for data, label, split in found if (label, split) == ("lying", "train")] == [
+        file.read_bytes() for file in first
+    ]
+
+
+def test_without_data_the_images_are_the_solar_cells(tmp_path: Path) -> None:
+    if find_spec("elpv_dataset") is None:
+        pytest.skip("the extra `demo` is not installed")
+    dataset = photographs(tmp_path, [], quick=True)
+    assert dataset.classes == ["defective", "functional"]
+    assert {split: len(dataset.split(split)) for split in dataset.splits} == {"train": 48, "test": 16}
+    with pytest.raises(UsageError, match="one set"):
+        photographs(tmp_path, ["a", "b"])
+
+
+def test_another_set_has_results_of_its_own_and_rows_in_the_list(tmp_path: Path) -> None:
+    known = experiments()
+    assert known["ablation"].file([]) == "ablation.json"
+    assert known["ablation"].file(["/data/Tiny ImageNet 20.zip"]) == "ablation-tiny-imagenet-20.json"
+    assert known["figure-1"].file(["cifar.zip"]) == "figure-1.json"
+    for name, value in (("ablation", 0.01), ("ablation-birds", -0.02)):
+        report = {"changes": {"no-lrn": {"difference": {"mean": value}}}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(report))
+    found = {row.experiment: row.words() for row in rows(tmp_path) if "response normalization" in row.claim.what}
+    assert found["ablation"][2:] == ("+1.4 points", "+1.0 points", "-0.4 points")
+    assert found["ablation-birds"][2:] == ("+1.4 points", "-2.0 points", "-3.4 points")

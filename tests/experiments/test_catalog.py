@@ -1,0 +1,29 @@
+"""What docs/reproduction.md says is what the files under docs/results/ say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from alexnet.experiments.catalog import experiments, rows
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def cells() -> list[list[str]]:
+    lines = (DOCS / "reproduction.md").read_text(encoding="utf-8").splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+
+@pytest.mark.parametrize("row", list(rows(DOCS / "results")), ids=lambda row: f"{row.experiment}: {row.claim.what}")
+def test_every_claim_stands_in_the_overview_as_measured(row) -> None:
+    assert list(row.words()) in [cell[:5] for cell in cells()]
+
+
+@pytest.mark.parametrize("name", [name for name, experiment in experiments().items() if experiment.claims])
+def test_every_experiment_says_how_it_is_run_and_shows_its_figure(name: str) -> None:
+    text = (DOCS / "reproduction.md").read_text(encoding="utf-8")
+    assert f"alexnet reproduce {name}" in text
+    if (DOCS / "results" / f"{name}.png").exists():
+        assert f"(results/{name}.png)" in text

@@ -1,0 +1,103 @@
+"""What `alexnet reproduce transfer` draws and in which order it measures; measuring itself takes hours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alexnet.data.dataset import PreparedDataset
+from alexnet.data.preparation import prepare
+from alexnet.experiments import transfer
+from alexnet.experiments.transfer import WAYS, Trial, _drawn, _summary, _trials
+from alexnet.experiments.trials import trained
+from alexnet.weights.importing import STARTER_FILE
+
+
+@pytest.fixture(scope="module")
+def dataset(striped_folder, tmp_path_factory) -> PreparedDataset:
+    data = tmp_path_factory.mktemp("transfer") / "data"
+    return prepare(striped_folder(3, 24), data, size=72, progress=False)
+
+
+@pytest.mark.parametrize("images", [2, 9, 18])
+def test_images_are_drawn_from_training_evenly_and_with_every_class(dataset, tmp_path: Path, images: int):
+    drawn = [PreparedDataset.open(_drawn(dataset, Trial("x", images, "probe", seed), tmp_path)) for seed in (0, 1)]
+    for one in drawn:
+        assert one.classes == dataset.classes
+        counts = one.split("train").class_counts
+        assert sum(counts) == images
+        assert min(counts) >= 1
+        assert counts[1] >= counts[0]
+    known, *ours = (_labels_of_images(one) for one in (dataset, *drawn))
+    assert all(len(one) == images and one.items() <= known.items() for one in ours)
+    assert ours[0].keys() != ours[1].keys()
+
+
+def _labels_of_images(dataset: PreparedDataset) -> dict[bytes, int]:
+    split = dataset.split("train")
+    return {image.tobytes(): label for image, label in (split[i] for i in range(len(split)))}
+
+
+def test_trials_are_those_that_can_be_drawn_the_small_ones_first(dataset):
+    names = [trial.name for trial in _trials({"x": dataset}, [0, 1])]
+    assert names == [f"x/{size}/{way}/{seed}" for size in (12, "all") for seed in (0, 1) for way in WAYS]
+
+
+def test_the_table_has_mean_and_spread_over_the_seeds():
+    measured = {Trial("x", None, "probe", seed): {"accuracy": 0.5 + seed / 10, "seconds": seed} for seed in (0, 1, 2)}
+    (row,) = _summary(measured)
+    assert (row["images"], row["seeds"], row["seconds"]) == ("all", [0, 1, 2], 1)
+    assert (row["mean"], row["standard_deviation"]) == pytest.approx((0.6, np.std([0.5, 0.6, 0.7], ddof=1)))
+
+
+def test_a_probe_that_was_stopped_is_made_again(dataset, tmp_path: Path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    trial = Trial("x", None, "probe", 0)
+    with monkeypatch.context() as crop:
+        crop.setattr(transfer, "probe", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            transfer._measure(trial, dataset, tmp_path, "starter")
+    assert transfer._measure(trial, dataset, tmp_path, "starter")["accuracy"] > 0.5
+
+
+def test_the_time_before_a_stop_counts(dataset, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(transfer.demo, "CHANGES", {"epochs": 1, "crop_size": 64, "batch_size": 24})
+    trial = Trial(transfer.SOLAR, None, "scratch", 0)
+    run = trained(dataset.path, transfer._run(tmp_path, trial), seed=0, init="he", **transfer.demo.CHANGES)
+    (epoch,) = run.metrics("epoch")
+    assert transfer._measure(trial, dataset, tmp_path, "he")["seconds"] > epoch["seconds"] > 0.1
+
+
+def test_other_weights_are_two_ways_more_and_named_in_the_results(striped_folder, tmp_path: Path, command, monkeypatch):
+    monkeypatch.setattr(transfer.solar, "write_source", lambda _: striped_folder(3, 24, splits=("train", "test")))
+    weights = tmp_path / "Other One.safetensors"
+    weights.write_bytes(STARTER_FILE.read_bytes())
+    results = tmp_path / "transfer.json"
+    words = ("reproduce", "transfer", "--seeds", 0, "--out", tmp_path / "out", "--results", results)
+    done = command(*words, "--init", weights, "--only", "solar/all/other-one-probe", "--only", "solar/all/probe")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(results.read_text())
+    assert report["init"]["name"] == "other-one"
+    assert report["init"]["layers"].split() == [f"{kind}{n}" for kind in ("batch", "conv") for n in range(1, 6)]
+    assert len(report["init"]["checksum"]) == 64
+    assert report["command"].endswith("--init Other One.safetensors")
+    assert not list((tmp_path / "out" / "runs").rglob("*.*"))
+    trials = report["trials"]
+    assert trials.keys() == {"solar/all/other-one-probe/0", "solar/all/probe/0"}
+    assert trials["solar/all/other-one-probe/0"]["accuracy"] == trials["solar/all/probe/0"]["accuracy"]
+
+    weights.rename(tmp_path / "starter.safetensors")
+    done = command(*words, "--init", tmp_path / "starter.safetensors")
+    assert done.returncode == 2
+    assert "a way called starter is there already: give the file another name" in done.stderr
+    done = command(*words, "--init", "nowhere.pth")
+    assert done.returncode == 1
+    assert "nowhere.pth can't be read: No such file or directory" in done.stderr
+    done = command("reproduce", "transfer", "--out", tmp_path / "out2", "--data", tmp_path / "nowhere")
+    assert done.returncode == 1
+    assert not (tmp_path / "out2").exists()

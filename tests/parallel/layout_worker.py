@@ -1,0 +1,62 @@
+"""What `torchrun` starts in the tests: the command `alexnet`, or one training after the other, on small networks."""
+
+import json
+import sys
+from pathlib import Path
+
+from alexnet.network import model
+from alexnet.network.model import Activation, Conv, Dropout, Full, LocalNorm, Pool, Variant
+
+
+def head():
+    return (
+        *(Full("fc6", 34), Activation("relu6"), Dropout("drop6")),
+        *(Full("fc7", 30), Activation("relu7"), Dropout("drop7"), Full("logits", None)),
+    )
+
+
+model._VARIANTS += (
+    # The paper's network with narrow layers.
+    Variant(
+        "narrow",
+        "",
+        *(67, "he"),
+        (
+            *(Conv("conv1", 32, 11, stride=4, overhang=True), Activation("relu1"), LocalNorm("norm1", 2)),
+            *(Pool("pool1"), Conv("conv2", 32, 5, padding=2, groups=2), Activation("relu2"), LocalNorm("norm2", 2)),
+            *(Pool("pool2"), Conv("conv3", 32, 3, padding=1), Activation("relu3")),
+            *(Conv("conv4", 32, 3, padding=1, groups=2), Activation("relu4")),
+            *(Conv("conv5", 16, 3, padding=1, groups=2), Activation("relu5"), Pool("pool5"), *head()),
+        ),
+    ),
+    # Without towers, and with dropout in front of fc6, as torchvision has it.
+    Variant(
+        "narrow-weird",
+        "",
+        *(67, "he"),
+        (
+            *(Conv("conv1", 16, 11, stride=4, padding=2), Activation("relu1"), Pool("pool1")),
+            *(Conv("conv2", 16, 5, padding=2), Activation("relu2"), Pool("pool2"), Dropout("drop5"), *head()),
+        ),
+    ),
+)
+
+
+def main() -> int:
+    if not sys.argv[1].endswith(".json"):
+        from alexnet.cli.main import main as alexnet
+
+        return alexnet()
+    from alexnet.parallel.collectives import part
+    from alexnet.training.train import begin
+
+    for training in json.loads(Path(sys.argv[1]).read_text()):
+        values = training["recipe"]
+        started = begin(training["data"], training["out"], checkpoint_interval=1e9, **training["options"], **values)
+        started.run_to_end(training.get("steps"))
+    part()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

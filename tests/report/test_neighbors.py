@@ -1,0 +1,13 @@
+"""The figure of neighbors."""
+
+import numpy as np
+
+from alexnet.report import neighbors
+
+
+def test_labels_that_differ_are_red() -> None:
+    images = np.zeros((1, 8, 8, 3), dtype=np.uint8)
+    figure = neighbors.neighbors(images, ["cat"], images[None].repeat(2, 1), [["cat", "dog"]])
+    colors = {text.get_text(): text.get_color() for text in figure.axes[0].texts[2:]}
+    assert colors["dog"] == neighbors.RED
+    assert len(figure.axes[0].images) == 3

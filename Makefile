@@ -36,6 +36,7 @@ bench: venv         ## time the package against its peers, write docs/results/ (
 lint: venv          ## ruff: errors and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: venv         ## mypy
 	$(BIN)/mypy

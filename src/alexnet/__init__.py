@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from alexnet.data.augmentation import Augmentation, register_augmentation
     from alexnet.data.dataset import PreparedDataset
     from alexnet.data.preparation import prepare
     from alexnet.evaluation.evaluate import Evaluation, evaluate
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AlexNet": "alexnet.network.model",
     "AlexNetError": "alexnet.runtime.errors",
+    "Augmentation": "alexnet.data.augmentation",
     "Classifier": "alexnet.prediction.classifier",
     "Evaluation": "alexnet.evaluation.evaluate",
     "Prediction": "alexnet.prediction.classifier",
@@ -45,6 +47,7 @@ _HOMES = {
     "import_weights": "alexnet.weights.importing",
     "prepare": "alexnet.data.preparation",
     "recipes": "alexnet.runs.recipe",
+    "register_augmentation": "alexnet.data.augmentation",
     "train": "alexnet.training.train",
     "variants": "alexnet.network.model",
 }
@@ -52,6 +55,7 @@ _HOMES = {
 __all__ = [
     "AlexNet",
     "AlexNetError",
+    "Augmentation",
     "Classifier",
     "Evaluation",
     "Prediction",
@@ -64,6 +68,7 @@ __all__ = [
     "import_weights",
     "prepare",
     "recipes",
+    "register_augmentation",
     "train",
     "variants",
 ]

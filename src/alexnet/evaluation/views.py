@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from alexnet.data.augmentation import Preprocess
+from alexnet.data.augmentation import Preprocessing
 from alexnet.evaluation.shared_views import can_share, shared_logits
 from alexnet.network.optimized import WorkingNetwork
 from alexnet.runtime.errors import AlexNetError, UsageError
@@ -37,10 +37,10 @@ def offsets(size: int, crop_size: int, views: int) -> list[tuple[int, int]]:
     return [(0, 0), (0, last), (last, 0), (last, last), (center, center)]
 
 
-def crops(images: Tensor, preprocess: Preprocess, views: int) -> Iterator[Tensor]:
+def crops(images: Tensor, preprocess: Preprocessing, views: int) -> Iterator[Tensor]:
     """The views of each image, one view of the whole batch at a time (paper, section 4.1).
 
-    `images`: (N, size, size, 3) uint8. Yields what `Preprocess.crop` gives: with `views` 1 the center, with 10 the
+    `images`: (N, size, size, 3) uint8. Yields what `Preprocessing.crop` gives: with `views` 1 the center, with 10 the
     four corners and the center, each followed by its mirror image, with 9 three by three places, as cuda-convnet tests
     on CIFAR-10. Raises `UsageError` for another number.
     """
@@ -52,7 +52,7 @@ def crops(images: Tensor, preprocess: Preprocess, views: int) -> Iterator[Tensor
 
 
 @torch.inference_mode()
-def probabilities(network: nn.Module, preprocess: Preprocess, images: Tensor, views: int = 10) -> Tensor:
+def probabilities(network: nn.Module, preprocess: Preprocessing, images: Tensor, views: int = 10) -> Tensor:
     """Probability of each class, the softmax averaged over the views (paper, section 4.1).
 
     `network`: in evaluation mode, on the device of `preprocess.mean`; of a `WorkingNetwork` the views share what they

@@ -40,7 +40,7 @@ def quickly(name: str, images: Path, out: Path, *more: str) -> dict:
     return json.loads(found.read_text())
 
 
-def test_a_part_of_the_trials_says_so_and_the_rest_comes_later(images: Path, out: Path, capsys) -> None:
+def test_selected_trials_are_written_and_the_others_follow_later(images: Path, out: Path, capsys) -> None:
     assert main(["reproduce", "ablation", "--quick", "--data", str(images), "--out", str(out), "--only", "full"]) == 0
     results = out / f"ablation-{images.name}.json"
     report = json.loads(results.read_text())
@@ -82,7 +82,7 @@ def test_three_networks_are_averaged_and_views_read_the_same_runs(images: Path, 
     assert views["difference"]["values"] == pytest.approx(np.subtract(errors, views["one_view"]["values"]))
 
 
-def test_what_an_average_is_worth_is_said_with_what_a_image_weighs() -> None:
+def test_the_verdict_of_an_ensemble_states_the_weight_of_one_image() -> None:
     words = averaged_networks.verdict([0.30, 0.32, 0.34], 0.31, 3, 200)
     assert words.startswith("3 networks: -1.0 points of error against one on average, better than 2 of the 3 alone")
     assert words.endswith("0.50 points")
@@ -91,7 +91,7 @@ def test_what_an_average_is_worth_is_said_with_what_a_image_weighs() -> None:
 # What is compared.
 
 
-def test_each_change_is_one_network_or_one_training_other_than_the_whole() -> None:
+def test_each_change_alters_one_network_or_one_training_option() -> None:
     whole = recipes()["paper"].override(BASE)
     made = {}
     for name, change in CHANGES.items():
@@ -121,7 +121,7 @@ def test_all_trials_of_a_seed_come_before_the_next(images: Path, out: Path) -> N
     assert Trial("tanh", 3, dataset).run.name == "tanh-3"
 
 
-def test_what_only_one_of_two_trials_has_is_not_compared() -> None:
+def test_seeds_that_only_one_of_two_trials_has_are_not_compared() -> None:
     def trial(one: float, ten: float) -> dict[str, float]:
         return {"one_view": one, "ten_views": ten}
 
@@ -151,7 +151,7 @@ def test_what_only_one_of_two_trials_has_is_not_compared() -> None:
         ([0.0, 0.0], "+0.0 ± 0.0 points: within noise"),
     ],
 )
-def test_a_verdict_says_what_the_seeds_allow(differences: list[float], words: str) -> None:
+def test_a_verdict_depends_on_the_number_of_seeds(differences: list[float], words: str) -> None:
     assert compare(differences)["verdict"] == words
 
 
@@ -165,7 +165,7 @@ def test_standard_error_and_p_are_those_of_the_paired_test() -> None:
 # Which images.
 
 
-def test_of_each_class_the_first_are_taken_and_val_becomes_the_test(images: Path) -> None:
+def test_the_first_images_of_each_class_are_taken_and_val_becomes_test(images: Path) -> None:
     found = list(first_per_class(images, 10, 6))
     counts = {(label, split): 0 for _, label, split in found}
     for _, label, split in found:

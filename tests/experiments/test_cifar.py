@@ -92,7 +92,7 @@ def test_the_list_has_published_and_measured_side_by_side(tmp_path: Path, capsys
     assert all(name in text for name in experiments())
 
 
-def test_what_is_no_experiment_or_not_cifar_is_said_in_a_line(
+def test_an_unknown_experiment_or_another_dataset_is_one_line(
     striped_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["reproduce", "figure-2"]) == 2
@@ -120,7 +120,7 @@ def test_an_error_is_crossed_between_the_middles_of_two_epochs(errors: list[floa
     ("best", "tried"),
     [(1e-3, {3e-4, 1e-3, 3e-3}), (1e-2, {1e-3, 3e-3, 1e-2, 3e-2}), (1e-4, {3e-5, 1e-4, 3e-4, 1e-3, 3e-3})],
 )
-def test_the_search_climbs_to_the_rate_that_is_there_first(
+def test_the_search_finds_the_learning_rate_that_reaches_the_target_first(
     best: float, tried: set[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def curve(self: Trials, rate: float, seed: int, rival: list[float]) -> dict[str, object]:
@@ -141,7 +141,7 @@ def test_a_shorter_training_drops_its_rate_in_proportion() -> None:
     assert recipes()["cifar-18pct"].events[0].epoch == 121  # after 120 epochs, as published
 
 
-def test_a_image_that_was_compressed_before_loses_something_more() -> None:
+def test_an_image_that_was_compressed_before_loses_more() -> None:
     rng = np.random.default_rng(0)
     rough = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((32, 32), Image.Resampling.BICUBIC)
     file = io.BytesIO()
@@ -198,7 +198,7 @@ def test_the_original_is_read_from_its_binary_form(tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "other").exists()
 
 
-def test_a_run_with_events_goes_on_after_a_stop(images: Path, tmp_path: Path) -> None:
+def test_a_run_with_events_resumes_after_an_interruption(images: Path, tmp_path: Path) -> None:
     data = prepare(images, tmp_path / "data", size=32, progress=False).path
     how = {
         "recipe": "cifar-18pct",
@@ -216,7 +216,7 @@ def test_a_run_with_events_goes_on_after_a_stop(images: Path, tmp_path: Path) ->
         begin(data, tmp_path / "run", resume=True, events=())
 
 
-def test_a_run_that_was_begun_otherwise_is_not_taken_for_this_trial(images: Path, tmp_path: Path) -> None:
+def test_a_run_with_other_options_is_not_taken_for_this_trial(images: Path, tmp_path: Path) -> None:
     data = prepare(images, tmp_path / "data", size=32, progress=False).path
     how = {"recipe": "cifar-18pct", "epochs": 1, "events": ()}
     first = train_once(data, tmp_path / "run", seed=0, **how)

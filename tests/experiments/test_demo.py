@@ -39,7 +39,7 @@ def few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(demo_module.CHANGES, "epochs", 1)
 
 
-def test_the_demo_shows_what_was_measured_and_goes_on_to_train_from_scratch_beside_it(few_cells, command, tmp_path):
+def test_the_demo_shows_its_metrics_and_continues_with_training_from_scratch(few_cells, command, tmp_path):
     out = tmp_path / "out"
     first = command("demo", "--out", out, "--seed", 3)
     assert first.returncode == 0, first.stderr
@@ -64,7 +64,7 @@ def test_the_demo_shows_what_was_measured_and_goes_on_to_train_from_scratch_besi
     assert starts[1] is None
 
 
-def test_a_place_that_can_not_be_is_named_before_anything_is_done(command, tmp_path):
+def test_an_invalid_output_path_is_named_before_any_work(command, tmp_path):
     file = tmp_path / "photograph.jpg"
     file.write_bytes(b"mine")
     done = command("demo", "--out", file)
@@ -76,7 +76,7 @@ def test_a_place_that_can_not_be_is_named_before_anything_is_done(command, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_the_number_measured_before_is_the_mean_in_the_results():
+def test_the_stored_result_is_the_mean_in_the_results():
     report = json.loads((Path(__file__).parents[2] / "docs" / "results" / "solar.json").read_text())
     assert round(100 * report["mean"], 2) == solar_cells.FROM_SCRATCH
 

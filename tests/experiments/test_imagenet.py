@@ -122,7 +122,7 @@ def test_2010_two_seeds_ten_views_and_what_was_prepared_before(
     assert sum(split == "test" for _, _, split in few) == 5
 
 
-def test_where_its_results_stand_in_the_list(tmp_path: Path) -> None:
+def test_its_results_are_in_the_list(tmp_path: Path) -> None:
     score = {"top1_error": {"mean": 0.41}, "top5_error": {"mean": 0.19}}
     (tmp_path / "imagenet.json").write_text(json.dumps({"2012": {"paper": {"val": {"views_10": score}}}}))
     found = {row.claim.text: row.cells()[2:] for row in rows(tmp_path) if row.experiment == "imagenet"}
@@ -160,7 +160,7 @@ def test_a_disk_that_is_too_small(
         (["--data", "{root}", "--full"], "", 2, "--full is not an option of imagenet"),
     ],
 )
-def test_what_can_not_be_done_is_a_line(
+def test_invalid_input_is_one_line(
     given: list[str],
     missing: str,
     code: int,

@@ -38,7 +38,7 @@ def tiny(tmp_path: Path) -> Path:
     return root
 
 
-def test_from_tiny_imagenet_to_features_a_card_and_results(tiny: Path, tmp_path: Path, monkeypatch, capsys):
+def test_from_tiny_imagenet_to_weights_model_card_and_results(tiny: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setitem(starter.CHANGES, "epochs", 1)
     out, results = tmp_path / "out", tmp_path / "results" / "starter.json"
     words = ["reproduce", "starter", "--data", str(tiny), "--seeds", "0", "--out", str(out), "--results", str(results)]
@@ -64,7 +64,7 @@ def test_from_tiny_imagenet_to_features_a_card_and_results(tiny: Path, tmp_path:
 
 
 @pytest.mark.parametrize("given", [[], ["--data", "{tmp}"], ["--data", "{tmp}", "--only", "solar"]])
-def test_what_is_no_tiny_imagenet_is_refused(given, tmp_path: Path, capsys):
+def test_another_folder_than_tiny_imagenet_is_refused(given, tmp_path: Path, capsys):
     words = [word.format(tmp=tmp_path) for word in given]
     assert main(["reproduce", "starter", *words, "--out", str(tmp_path / "out")]) in (1, 2)
     error = capsys.readouterr().err

@@ -18,14 +18,15 @@ from alexnet.runtime.progress import say
 
 def variants(options: argparse.Namespace) -> None:
     """List the networks, or print one layer by layer."""
-    from alexnet.network.model import AlexNet
-    from alexnet.network.model import variants as all_variants
+    from alexnet.network.variants import get_variant, list_variants
 
     if options.variant:
+        from alexnet.network.model import AlexNet
+
         print(AlexNet(options.variant, options.classes).summary())
         return
-    for name, variant in all_variants().items():
-        print(f"{name:<24}{variant.description}")
+    for name in list_variants():
+        print(f"{name:<24}{get_variant(name).description}")
 
 
 def recipes(options: argparse.Namespace) -> None:
@@ -724,12 +725,14 @@ def _add_threshold_options(verb: argparse.ArgumentParser) -> None:
 
 def _add_network_options(verb: argparse.ArgumentParser, views: int, precision: str = "float32") -> None:
     """What every verb that runs a trained network takes."""
+    from alexnet.evaluation.views import VIEWS, list_views
+
     verb.add_argument(
         "--views",
         type=int,
-        choices=(1, 9, 10),
+        choices=tuple(VIEWS),
         default=views,
-        help=f"1: the center; 9: three by three; 10: corners, center and mirror images, averaged (default: {views})",
+        help=f"number of crops of an image whose probabilities are averaged: {list_views()} (default: {views})",
     )
     _add_precision_and_device(verb, precision)
 

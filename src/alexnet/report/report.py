@@ -18,7 +18,7 @@ from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.evaluation import metrics
 from alexnet.evaluation.ensemble import Member
 from alexnet.evaluation.evaluate import Evaluation, evaluate
-from alexnet.evaluation.printing import WORDS
+from alexnet.evaluation.views import describe_views
 from alexnet.network.features import BATCH_SIZE, layer_features
 from alexnet.network.model import towers_of
 from alexnet.report import (
@@ -224,7 +224,7 @@ class _Report:
         html = f'<div class="pair">{"".join(parts)}{_dial(evaluation)}</div>' + page.folded(
             "Every class in numbers", _class_table(evaluation)
         )
-        how = f"{WORDS[evaluation.views]}; {evaluation.arithmetic}"
+        how = f"{describe_views(evaluation.views)}; {evaluation.arithmetic}"
         lead = f"{n:,} images of the split “{evaluation.split.name}”; {how}."
         self.sections.append(Section("results", "How good it is", lead, html))
 

@@ -16,7 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet.network.model import Activation, Conv, Dropout, Full, LocalNorm, Pool, SpatialNorm, Variant, variants
+from alexnet.network.variants import (
+    Activation,
+    Conv,
+    Dropout,
+    FullyConnected,
+    LocalNorm,
+    Pool,
+    SpatialNorm,
+    Variant,
+    get_variant,
+    list_variants,
+)
 from alexnet.runtime.errors import AlexNetError
 from alexnet.weights.foreign import SIZE, Foreign, color_mean, require_arrays
 from alexnet.weights.imagenet import CAFFE_MEAN
@@ -24,7 +35,7 @@ from alexnet.weights.pickles import array_of, check_zip, load_arrays
 
 CROP = 224
 _WORDS = {Conv: "conv", Activation: "relu", LocalNorm: "cmrnorm", SpatialNorm: "rnorm", Pool: "pool", Dropout: "hs"}
-_WORDS |= {Full: "fc"}
+_WORDS |= {FullyConnected: "fc"}
 _WEIGHTED = ("conv", "fc")
 
 Layers = dict[str, dict[str, Any]]
@@ -45,7 +56,8 @@ def read_convnet(file: Path, mean: Path | None = None) -> Foreign:
     layers = {str(layer["name"]): layer for layer in listed}
     stages = _stages(file, layers)
     way = _way(file, layers, stages)
-    known = [v for v in variants().values() if v.name.startswith("released") and _words(v) == [w for w, _ in way]]
+    released = [get_variant(name) for name in list_variants() if name.startswith("released")]
+    known = [v for v in released if _words(v) == [w for w, _ in way]]
     if not known:
         raise AlexNetError(f"{file} has layers that no released network has: {' '.join(word for word, _ in way)}")
     weights, names = _weights(file, layers, stages, known[0])
@@ -155,7 +167,7 @@ def _weights(
     file: Path, layers: Layers, stages: list[list[str]], variant: Variant
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The arrays of all towers put together, under our names; and ours → what the file calls them."""
-    ours = [row.name for row in variant.layers if isinstance(row, Conv | Full)]
+    ours = [row.name for row in variant.layers if isinstance(row, Conv | FullyConnected)]
     if len(stages) != len(ours):
         raise AlexNetError(f"{file} has {len(stages)} layers with weights one upon the other, not {len(ours)}")
     weights, names = {}, {}

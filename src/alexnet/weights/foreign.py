@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alexnet.network.model import AlexNet, variants
+from alexnet.network.model import AlexNet
+from alexnet.network.variants import list_variants
 from alexnet.runs.run import FORMAT_VERSION, Config
 from alexnet.runtime.errors import AlexNetError
 from alexnet.weights.imagenet import CLASSES
@@ -136,7 +137,7 @@ def config_of(text: str | bytes, where: str) -> Config:
         ):
             raise ValueError("sizes that make no sense, or no classes")
         config.recipe.override({})
-        if config.recipe.variant not in variants():
+        if config.variant is None and config.recipe.variant not in list_variants():
             raise ValueError(f"no variant {config.recipe.variant!r}")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise AlexNetError(f"{where} is no config.json of a run: {error}") from None

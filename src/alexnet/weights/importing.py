@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from alexnet.network.model import variants
+from alexnet.network.variants import get_variant, list_variants
 from alexnet.runs.recipe import IMAGENET, STARTER, Recipe, recipes
 from alexnet.runs.run import MEAN, Config, Run, is_free
 from alexnet.runtime.errors import AlexNetError, UsageError, named
@@ -67,7 +67,7 @@ def import_weights(
     if not is_free(out):
         raise AlexNetError(f"{out} is there already: choose another folder, or remove it")
     if variant is not None:
-        named(variant, variants(), "variant")
+        named(variant, list_variants(), "variant")
     name = os.fspath(source)
     found = find_weights(name, Path(mean) if mean else None, variant)
     if mean is not None and (found.config is not None or "torchvision" in found.format):
@@ -196,7 +196,7 @@ def _read_safetensors(file: Path, mean: Path | None, variant: str | None) -> For
     if variant is None:
         raise AlexNetError(
             f"{file} does not say which network it is, and has no {CONFIG_FILE} beside it: name it with --variant, "
-            f"one of {', '.join(variants())}"
+            f"one of {', '.join(list_variants())}"
         )
     if image is None:
         image = caffe_mean(mean)
@@ -204,7 +204,7 @@ def _read_safetensors(file: Path, mean: Path | None, variant: str | None) -> For
     if tuple(image.shape) != (size, size, 3) or image.dtype != torch.float32:
         raise AlexNetError(f"{file}: {MEAN} is {tuple(image.shape)} {image.dtype}, not ({size}, {size}, 3) float32")
     weights = {name: array.float() if array.is_floating_point() else array for name, array in weights.items()}
-    found = Foreign("our layout", variant, weights, image, variants()[variant].input_size)
+    found = Foreign("our layout", variant, weights, image, get_variant(variant).input_size)
     return found.described_by(config) if config else found
 
 

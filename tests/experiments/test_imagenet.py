@@ -151,8 +151,13 @@ def test_a_disk_that_is_too_small(
         (["--data", "{root}/.."], "", 1, "has no ILSVRC2012_img_train.tar"),
         (["--data", "{root}"], "ILSVRC2012_devkit_t12.tar.gz", 1, "misses the devkit"),
         (["--data", "{root}"], "ILSVRC2012_img_val.tar", 1, "no val images with labels"),
-        (["--data", "{root}", "--variant", "caffe"], "", 2, "no variant 'caffe'; there are: paper, released-2012"),
-        (["--data", "{root}", "--full"], "", 2, "--full is not for imagenet"),
+        (
+            ["--data", "{root}", "--variant", "caffe"],
+            "",
+            2,
+            "unknown variant 'caffe'; choose from: paper, ",
+        ),
+        (["--data", "{root}", "--full"], "", 2, "--full is not an option of imagenet"),
     ],
 )
 def test_what_can_not_be_done_is_a_line(
@@ -182,7 +187,7 @@ def test_what_can_not_be_done_is_a_line(
 
 def test_another_experiment_has_no_variant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "solar", "--variant", "paper", "--out", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err == "alexnet: --variant is not for solar\n"
+    assert capsys.readouterr().err == "alexnet: --variant is not an option of solar\n"
 
 
 def test_every_published_score_is_of_a_variant_that_can_be_trained() -> None:

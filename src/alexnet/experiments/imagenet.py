@@ -25,8 +25,8 @@ from alexnet.experiments.trials import measured, prepared, spread, trained, writ
 from alexnet.report.style import BLUE, GREEN, INK, MUTED, ORANGE, Figure, drawn, new
 from alexnet.runs.recipe import Recipe, recipes
 from alexnet.runs.run import is_free
-from alexnet.runtime.allocator import keep_pages
-from alexnet.runtime.errors import AlexNetError, UsageError, named
+from alexnet.runtime.allocator import keep_freed_memory
+from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.provenance import provenance
 
 RECIPES = {
@@ -92,7 +92,7 @@ def reproduce(
     `data`: one folder of the challenge's own tar files, or a dataset prepared of them. `quick`: one image a class
     and one epoch. What `results` says of other variants and of the other year is kept. Returns the errors in a line.
     """
-    recipe = recipes()[named(variant, RECIPES, "variant")].override({"variant": variant})
+    recipe = recipes()[check_choice(variant, RECIPES, "variant")].override({"variant": variant})
     if len(data) != 1:
         raise UsageError("--data names the folder of ILSVRC's tar files, or one dataset that was prepared of them")
     given, suffix = Path(data[0]), "-quick" if quick else ""
@@ -105,7 +105,7 @@ def reproduce(
     year, splits = _year(dataset), [name for name in dataset.splits if name != "train"]
     section = {
         **{split: _spreads([measure[split] for measure in measures]) for split in splits},
-        "weight_averaging": _average(dataset, trials, views) if len(trials) > 1 else None,
+        "average": _average(dataset, trials, views) if len(trials) > 1 else None,
         "published": [row._asdict() for row in PUBLISHED if (row.year, row.variant) == (year, variant)],
         "classes": len(dataset.classes),
         "images": dataset.counts,
@@ -237,7 +237,7 @@ def _say(*words: str) -> None:
 
 def _rate(variant: str) -> float:
     """Images a second of training steps on images that are there already, over some seconds."""
-    keep_pages()
+    keep_freed_memory()
     training = OurTraining(BATCH_SIZE, side=224, variant=variant)
     training.step()
     start, steps = time.perf_counter(), 0

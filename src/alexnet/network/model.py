@@ -36,7 +36,7 @@ from alexnet.network.variants import (
     WeightedLayer,
     get_variant,
 )
-from alexnet.runtime.errors import UsageError, named
+from alexnet.runtime.errors import UsageError, check_choice
 
 FIT, FLATTEN = "fit", "flatten"
 """Modules between the last feature maps and the first fully connected layer that no row stands for."""
@@ -108,7 +108,7 @@ class AlexNet(nn.Module):
             (init, INITIALIZATIONS, "init"),
         ):
             if value is not None:
-                named(value, allowed, parameter)
+                check_choice(value, allowed, parameter)
         self.variant = table
         self.num_classes = num_classes
         self.input_size = table.input_size
@@ -236,7 +236,7 @@ class AlexNet(nn.Module):
     def _end_of(self, layer: str) -> int:
         """Number of modules that lie below the point where `features` reads a layer."""
         names = [name for name, _ in self.named_children()]
-        named(layer, self.layer_names(), "layer")
+        check_choice(layer, self.layer_names(), "layer")
         last = names.index(layer)
         while last + 1 < len(names) and isinstance(self.get_submodule(names[last + 1]), nn.BatchNorm2d):
             last += 1
@@ -451,7 +451,7 @@ def _with_lrn(variant: Variant) -> tuple[Layer, ...]:
 def _without_layer(layers: tuple[Layer, ...], name: str, variant: str) -> tuple[Layer, ...]:
     """The table without a convolution, its non-linearity and normalization; a pooling stays for the layers above."""
     convolutions = [row.name for row in layers if isinstance(row, Conv | LocallyConnected)]
-    named(name, convolutions[1:], f"convolution to leave out of {variant}:")
+    check_choice(name, convolutions[1:], f"convolution to leave out of {variant}:")
     kept: list[Layer] = []
     dropping = False
     for row in layers:

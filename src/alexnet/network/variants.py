@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from alexnet.runtime.errors import AlexNetError, UsageError, named
+from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 
 ACTIVATIONS = ("relu", "tanh")
 NORMALIZATIONS = ("lrn", "none", "batch")
@@ -247,7 +247,7 @@ class Variant:
             raise UsageError("a variant needs a name")
         if self.input_size < 1:
             raise UsageError(f"{where}: input_size is {self.input_size}; it must be at least 1")
-        named(self.init, INITIALIZATIONS, f"{where}: init")
+        check_choice(self.init, INITIALIZATIONS, f"{where}: init")
         names = [row.name for row in self.layers]
         names += [row.batch_norm_name for row in self.layers if isinstance(row, Conv)]
         names += [row.lrn for row in self.layers if isinstance(row, Activation) and row.lrn]
@@ -560,7 +560,7 @@ def get_variant(name: str) -> Variant:
     UsageError
         If no variant has the name; the message lists those that exist.
     """
-    return _registry[named(name, _registry, "variant")]
+    return _registry[check_choice(name, _registry, "variant")]
 
 
 def register_variant(variant: Variant) -> None:

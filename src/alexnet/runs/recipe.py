@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alexnet.network.variants import ACTIVATIONS, INITIALIZATIONS, NORMALIZATIONS, POOLINGS
-from alexnet.runtime.errors import UsageError, named
+from alexnet.runtime.errors import UsageError, check_choice
 
 STARTER, IMAGENET = "starter", "imagenet"
 """Weights that `init` knows by name: the features in this package; torchvision's, which are fetched."""
@@ -124,7 +124,7 @@ class Recipe:
         """The recipe with some values changed; `UsageError` for a name, a choice or a value that makes no sense."""
         for name, value in changes.items():
             known = {f.name: f for f in dataclasses.fields(self)}
-            choices = known[named(name, known, "recipe value")].metadata.get("choices", ())
+            choices = known[check_choice(name, known, "recipe value")].metadata.get("choices", ())
             if choices and value is not None and value not in choices:
                 raise UsageError(f"{name} is {value!r}; there are: {', '.join(choices)}")
         recipe = dataclasses.replace(self, **changes)
@@ -295,7 +295,7 @@ def choose(name: str, training_images: int) -> tuple[Recipe, str]:
     Raises `UsageError` for a name that does not exist.
     """
     known = recipes()
-    named(name, ("auto", *known), "recipe")
+    check_choice(name, ("auto", *known), "recipe")
     reason = "as asked"
     if name == "auto" and training_images <= SMALL_UP_TO:
         name, reason = "small", f"{training_images:,} training images are few (up to {SMALL_UP_TO:,})"

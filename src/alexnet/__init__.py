@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from alexnet.data.augmentation import Augmentation, register_augmentation
     from alexnet.data.dataset import PreparedDataset
     from alexnet.data.preparation import prepare
     from alexnet.evaluation.evaluate import Evaluation, evaluate
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AlexNet": "alexnet.network.model",
     "AlexNetError": "alexnet.runtime.errors",
+    "Augmentation": "alexnet.data.augmentation",
     "Classifier": "alexnet.prediction.classifier",
     "Evaluation": "alexnet.evaluation.evaluate",
     "Prediction": "alexnet.prediction.classifier",
@@ -49,6 +51,7 @@ _HOMES = {
     "list_variants": "alexnet.network.variants",
     "prepare": "alexnet.data.preparation",
     "recipes": "alexnet.runs.recipe",
+    "register_augmentation": "alexnet.data.augmentation",
     "register_variant": "alexnet.network.variants",
     "train": "alexnet.training.train",
 }
@@ -56,6 +59,7 @@ _HOMES = {
 __all__ = [
     "AlexNet",
     "AlexNetError",
+    "Augmentation",
     "Classifier",
     "Evaluation",
     "Prediction",
@@ -71,6 +75,7 @@ __all__ = [
     "list_variants",
     "prepare",
     "recipes",
+    "register_augmentation",
     "register_variant",
     "train",
 ]

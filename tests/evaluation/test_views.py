@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from alexnet.cli.main import main
-from alexnet.data.augmentation import Preprocess
+from alexnet.data.augmentation import Preprocessing
 from alexnet.evaluation.inference import crops, probabilities
 from alexnet.evaluation.shared_views import can_share, shared_logits
 from alexnet.evaluation.views import VIEWS
@@ -28,8 +28,8 @@ def mean() -> np.ndarray:
 
 
 @pytest.fixture
-def preprocess(mean: np.ndarray) -> Preprocess:
-    return Preprocess(torch.from_numpy(mean), CROP, 1 / 64)
+def preprocess(mean: np.ndarray) -> Preprocessing:
+    return Preprocessing(torch.from_numpy(mean), CROP, 1 / 64)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_ten_views_are_the_ten_crops_taken_by_hand(images, mean, preprocess) -> 
 
 
 def test_released_views_are_minus_the_mean_of_the_center(images, mean) -> None:
-    released = Preprocess(torch.from_numpy(mean), CROP, 1 / 64, mean_of_center=True)
+    released = Preprocessing(torch.from_numpy(mean), CROP, 1 / 64, mean_of_center=True)
     middle = (SIZE - CROP) // 2
     center = mean[middle : middle + CROP, middle : middle + CROP]
     pixels = crops_by_hand(images, np.zeros_like(mean))
@@ -121,7 +121,7 @@ def test_views_that_share_their_first_maps_say_what_ten_separate_views_say(varia
     torch.manual_seed(0)
     network = AlexNet(variant, CLASSES, init="he").to(memory_format=torch.channels_last).eval()
     torch.nn.init.normal_(network.logits.weight, 0, 0.05)
-    preprocess = Preprocess(mean, crop_size, 1 / 64)
+    preprocess = Preprocessing(mean, crop_size, 1 / 64)
     working = OptimizedNetwork(network)
     assert can_share(working, preprocess)
     with torch.inference_mode():
@@ -136,7 +136,7 @@ def test_views_that_share_their_first_maps_say_what_ten_separate_views_say(varia
     ("variant", "crop_size", "side"), [("paper", 227, None), ("paper", 224, 195), ("one-weird-trick", 224, None)]
 )
 def test_views_that_do_not_share_their_first_maps_are_run_apart(variant, crop_size, side) -> None:
-    preprocess = Preprocess(torch.zeros(256, 256, 3), crop_size, 1.0, side)
+    preprocess = Preprocessing(torch.zeros(256, 256, 3), crop_size, 1.0, side)
     assert not can_share(OptimizedNetwork(AlexNet(variant, 2)), preprocess)
 
 
@@ -145,7 +145,7 @@ def test_bfloat16_is_near_float32() -> None:
     network = AlexNet("paper", CLASSES, init="he").to(memory_format=torch.channels_last).eval()
     torch.nn.init.normal_(network.logits.weight, 0, 0.01)
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 163, 163, 3), dtype=np.uint8))
-    preprocess = Preprocess(torch.full((163, 163, 3), 128.0), 131, 1 / 64)
+    preprocess = Preprocessing(torch.full((163, 163, 3), 128.0), 131, 1 / 64)
     exact = probabilities(OptimizedNetwork(network), preprocess, images)
     rounded = probabilities(OptimizedNetwork(network, torch.bfloat16), preprocess, images)
     assert 0 < float((exact - rounded).abs().max()) < 0.02

@@ -12,7 +12,7 @@ import torch
 
 from alexnet.bench.peers import photographs
 from alexnet.bench.timing import Comparison, compared, in_turn
-from alexnet.data.augmentation import Preprocess
+from alexnet.data.augmentation import Preprocessing
 from alexnet.evaluation.inference import crops, probabilities
 from alexnet.network.model import AlexNet
 from alexnet.network.optimized import OptimizedNetwork
@@ -28,7 +28,7 @@ def ten_views(batch_size: int | None, rounds: int) -> list[Comparison]:
     count = batch_size or 64
     network = AlexNet("paper").to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     images = torch.randint(256, (count, 256, 256, 3), dtype=torch.uint8, device=device)
-    preprocess = Preprocess(torch.full((256, 256, 3), 120.0, device=device), 224, 1.0)
+    preprocess = Preprocessing(torch.full((256, 256, 3), 120.0, device=device), 224, 1.0)
     rows = []
     for dtype in dict.fromkeys((torch.float32, choose_precision("auto", device))):
         working = OptimizedNetwork(network, dtype)
@@ -64,7 +64,7 @@ def against_onnx_runtime(rounds: int) -> list[Comparison]:
     try:
         import onnxruntime
 
-        from alexnet.weights.onnx import to_onnx
+        from alexnet.weights.onnx_writer import to_onnx
     except ImportError:
         raise AlexNetError("the bench `inference` needs ONNX Runtime: pip install 'alexnet[onnx]'") from None
     network = AlexNet("paper").to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

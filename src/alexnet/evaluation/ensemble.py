@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet.data.augmentation import Preprocess
+from alexnet.data.augmentation import Preprocessing
 from alexnet.evaluation.inference import probabilities
 from alexnet.network.model import AlexNet
 from alexnet.network.optimized import OptimizedNetwork
@@ -24,7 +24,7 @@ class Member:
 
     run: Run
     network: AlexNet
-    preprocess: Preprocess
+    preprocess: Preprocessing
 
 
 def load_members(runs: Sequence[str | os.PathLike[str] | Member], device: torch.device) -> list[Member]:

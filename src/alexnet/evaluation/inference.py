@@ -7,21 +7,21 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from alexnet.data.augmentation import Preprocess
+from alexnet.data.augmentation import Preprocessing
 from alexnet.evaluation.shared_views import can_share, shared_logits
 from alexnet.evaluation.views import VIEWS, check_views
 from alexnet.network.optimized import OptimizedNetwork
 from alexnet.runtime.errors import AlexNetError
 
 
-def crops(images: Tensor, preprocess: Preprocess, views: int) -> Iterator[Tensor]:
+def crops(images: Tensor, preprocess: Preprocessing, views: int) -> Iterator[Tensor]:
     """The views of each image, one view of the whole batch at a time (paper, section 4.1).
 
     Parameters
     ----------
     images : Tensor
         (N, size, size, 3) uint8
-    preprocess : Preprocess
+    preprocess : Preprocessing
         Cuts and scales the crops.
     views : int
         Number of views, a key of `alexnet.evaluation.views.VIEWS`.
@@ -29,7 +29,7 @@ def crops(images: Tensor, preprocess: Preprocess, views: int) -> Iterator[Tensor
     Yields
     ------
     Tensor
-        (N, 3, S, S) floating point: the network's input, as `Preprocess.crop` returns it. A horizontal flip follows
+        (N, 3, S, S) floating point: the network's input, as `Preprocessing.crop` returns it. A horizontal flip follows
         its crop.
 
     Raises
@@ -46,7 +46,7 @@ def crops(images: Tensor, preprocess: Preprocess, views: int) -> Iterator[Tensor
 
 
 @torch.inference_mode()
-def probabilities(network: nn.Module, preprocess: Preprocess, images: Tensor, views: int = 10) -> Tensor:
+def probabilities(network: nn.Module, preprocess: Preprocessing, images: Tensor, views: int = 10) -> Tensor:
     """The probability of each class: the softmax averaged over the views (paper, section 4.1).
 
     Memory is that of two views of the batch.
@@ -56,7 +56,7 @@ def probabilities(network: nn.Module, preprocess: Preprocess, images: Tensor, vi
     network : Module
         In evaluation mode, on the device of `preprocess.mean`. The views of an `OptimizedNetwork` share what they can
         of the first layers.
-    preprocess : Preprocess
+    preprocess : Preprocessing
         Cuts and scales the crops.
     images : Tensor
         (N, size, size, 3) uint8, on any device.

@@ -14,14 +14,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from alexnet.data.augmentation import Preprocess
+from alexnet.data.augmentation import Preprocessing
 from alexnet.network.layers import LocalResponseNorm, output_size
 from alexnet.network.optimized import OptimizedNetwork
 
 _PLACE_BY_PLACE = (nn.ReLU, nn.Tanh, nn.BatchNorm2d, LocalResponseNorm)
 
 
-def can_share(network: OptimizedNetwork, preprocess: Preprocess) -> bool:
+def can_share(network: OptimizedNetwork, preprocess: Preprocessing) -> bool:
     """Whether the corners and the center of these images share the network's first maps exactly."""
     first, *others = network.layers
     between = []
@@ -44,7 +44,7 @@ def can_share(network: OptimizedNetwork, preprocess: Preprocess) -> bool:
 
 
 def shared_logits(
-    network: OptimizedNetwork, preprocess: Preprocess, images: Tensor, corners: Sequence[tuple[int, int]]
+    network: OptimizedNetwork, preprocess: Preprocessing, images: Tensor, corners: Sequence[tuple[int, int]]
 ) -> Iterator[Tensor]:
     """The logits (N, classes) of the views with these corners, each followed by those of its mirror image.
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from alexnet.data.augmentation import Preprocess
+from alexnet.data.augmentation import Preprocessing
 from alexnet.data.decoding import UnreadableImageError, square_image, to_rgb
 from alexnet.data.resize import square
 from alexnet.evaluation.inference import probabilities
@@ -81,7 +81,7 @@ class Classifier:
     """A trained network, ready for images: `Classifier.load(RUN).predict(["a.jpg", "b.png"])`."""
 
     def __init__(
-        self, network: AlexNet, preprocess: Preprocess, config: Config, precision: torch.dtype = torch.float32
+        self, network: AlexNet, preprocess: Preprocessing, config: Config, precision: torch.dtype = torch.float32
     ) -> None:
         self.network, self.preprocess, self.config = network, preprocess, config
         self._working = OptimizedNetwork(network, precision)

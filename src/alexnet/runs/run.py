@@ -18,7 +18,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from alexnet import __version__
-from alexnet.data.augmentation import Preprocess
+from alexnet.data.augmentation import Preprocessing
 from alexnet.data.dataset import PreparedDataset
 from alexnet.network.model import AlexNet
 from alexnet.network.variants import SWITCHES, Variant, get_variant, is_built_in, list_variants, register_variant
@@ -115,9 +115,9 @@ class Config:
             init=recipe.scheme,
         )
 
-    def preprocess(self, mean: Tensor) -> Preprocess:
+    def preprocess(self, mean: Tensor) -> Preprocessing:
         """What an image goes through before the network reads it; `mean`: (size, size, 3) float32."""
-        return Preprocess(
+        return Preprocessing(
             mean, self.crop_size, self.scale, self.input_size, mean_of_center=self.recipe.mean == "center"
         )
 
@@ -228,7 +228,7 @@ class Run:
             str(self.path), config.recipe, config.classes, counts, self.metrics("epoch"), self.metrics("finding")
         )
 
-    def load(self, device: str | torch.device = "cpu", which: str | None = None) -> tuple[AlexNet, Preprocess]:
+    def load(self, device: str | torch.device = "cpu", which: str | None = None) -> tuple[AlexNet, Preprocessing]:
         """The trained network in evaluation mode, and what its images go through first.
 
         `which` is "best" or "last"; None for the weights that the recipe keeps.

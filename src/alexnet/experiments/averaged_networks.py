@@ -18,7 +18,7 @@ from alexnet.experiments.ablation import FULL, Trial, base
 from alexnet.experiments.catalog import dataset_name
 from alexnet.experiments.image_sets import SOLAR, image_set, test_split
 from alexnet.experiments.trials import measure_once, summarize, write_with_figure
-from alexnet.network.optimized import WorkingNetwork
+from alexnet.network.optimized import OptimizedNetwork
 from alexnet.report.style import BLUE, INK, Figure, drawn, new
 from alexnet.runs.recipe import recipes
 from alexnet.runtime.devices import choose_device, choose_precision
@@ -77,7 +77,7 @@ def _errors(runs: Sequence[Path], split: Split) -> dict[str, list[float]]:
     """Return the errors of all combinations of 1, 3 and 5 runs by size, with ten views, in one pass over the images."""
     device = choose_device(None)
     members, dtype = load_members(runs, device), choose_precision("auto", device)
-    networks = [WorkingNetwork(member.network, dtype) for member in members]
+    networks = [OptimizedNetwork(member.network, dtype) for member in members]
     shares, labels = [], []
     with progress(len(split), "evaluate") as bar:
         for batch in evaluation_batches(split, BATCH_SIZE):

@@ -193,7 +193,7 @@ def test_the_original_is_read_from_its_binary_form(tmp_path: Path, monkeypatch: 
         Path(file).write_bytes(b"something else")
 
     monkeypatch.setattr("torch.hub.download_url_to_file", fetch)
-    with pytest.raises(AlexNetError, match="MD5 checksum of .* differs"):
+    with pytest.raises(AlexNetError, match=r"MD5 checksum of .* differs"):
         cifar.cifar10(tmp_path / "other", [])
     assert not (tmp_path / "other").exists()
 

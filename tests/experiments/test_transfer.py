@@ -73,7 +73,7 @@ def test_the_time_before_an_interruption_counts(dataset, tmp_path: Path, monkeyp
     assert transfer._measure(trial, dataset, tmp_path, "he")["seconds"] > epoch["seconds"] > 0.1
 
 
-def test_other_weights_add_two_methods_and_are_named_in_the_results(striped_folder, tmp_path: Path, command, monkeypatch):
+def test_other_weights_add_two_methods_to_the_results(striped_folder, tmp_path: Path, command, monkeypatch):
     monkeypatch.setattr(transfer.solar_cells, "write_source", lambda _: striped_folder(3, 24, splits=("train", "test")))
     weights = tmp_path / "Other One.safetensors"
     weights.write_bytes(STARTER_FILE.read_bytes())

@@ -11,7 +11,7 @@ bound are refused, and ONNX Runtime never opens a file.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from alexnet.network.model import AlexNet, variants
+from alexnet.network.model import AlexNet
+from alexnet.network.variants import list_variants
 from alexnet.runs.run import MEAN, Config
 from alexnet.runtime.errors import AlexNetError
 from alexnet.weights.caffe import caffe_mean
@@ -302,16 +303,13 @@ class _Model:
 
 def _identify(model: _Model, config: Config | None, image: Tensor | None) -> _Match:
     """The first variant that computes what the model does; that of `config`, with its mean image, where it is given."""
-    candidates = _candidates(config)
     fitting: list[tuple[float, str]] = []
     nearest = (-1, "")
     images: dict[int, tuple[np.ndarray, Tensor]] = {}
     random: dict[str, np.ndarray] = {}
     expected: dict[int, np.ndarray] = {}
     layers = model.layers()
-    for variant, switches in candidates:
-        with torch.device("meta"):
-            network = AlexNet(variant, 1, **switches).eval()  # type: ignore[arg-type]
+    for variant, switches, network in _candidates(config):
         parts = _parts_of(network)
         matched = _matched_by_name(model, parts) or layers
         agreeing, problem = _compare(model, network, parts, matched)
@@ -348,13 +346,20 @@ def _identify(model: _Model, config: Config | None, image: Tensor | None) -> _Ma
     raise AlexNetError(f"{model.file} is not a network of `alexnet variants`: {nearest[1]}")
 
 
-def _candidates(config: Config | None) -> list[tuple[str, dict[str, str]]]:
+def _candidates(config: Config | None) -> Iterator[tuple[str, dict[str, str], AlexNet]]:
+    """Name, switches and network, without memory, of all variants; the unchanged ones first."""
     if config is not None:
-        return [(config.recipe.variant, config.switches)]
+        with torch.device("meta"):
+            network = config.network().eval()
+        yield config.recipe.variant, config.switches, network
+        return
     combinations = product((None, "none", "lrn", "batch"), (None, "tanh"), (None, "non-overlapping"))
     named = [dict(zip(("normalization", "activation", "pooling"), values, strict=True)) for values in combinations]
     switches = [{key: value for key, value in one.items() if value is not None} for one in named]
-    return [(variant, one) for one in switches for variant in variants()]
+    for one, variant in product(switches, list_variants()):
+        with torch.device("meta"):
+            network = AlexNet(variant, 1, **one).eval()  # type: ignore[arg-type]
+        yield variant, one, network
 
 
 def _called(variant: str, switches: Mapping[str, str]) -> str:

@@ -19,6 +19,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from alexnet.data.dataset import PreparedDataset
     from alexnet.data.preparation import prepare
+    from alexnet.data.sources.interpretation import plan_source
+    from alexnet.data.sources.registry import register_source
     from alexnet.evaluation.evaluate import Evaluation, evaluate
     from alexnet.network.model import AlexNet, variants
     from alexnet.prediction.classifier import Classifier, Prediction
@@ -43,8 +45,10 @@ _HOMES = {
     "evaluate": "alexnet.evaluation.evaluate",
     "export": "alexnet.weights.exporting",
     "import_weights": "alexnet.weights.importing",
+    "plan_source": "alexnet.data.sources.interpretation",
     "prepare": "alexnet.data.preparation",
     "recipes": "alexnet.runs.recipe",
+    "register_source": "alexnet.data.sources.registry",
     "train": "alexnet.training.train",
     "variants": "alexnet.network.model",
 }
@@ -62,8 +66,10 @@ __all__ = [
     "evaluate",
     "export",
     "import_weights",
+    "plan_source",
     "prepare",
     "recipes",
+    "register_source",
     "train",
     "variants",
 ]

@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from alexnet.data.dataset import PreparedDataset, Split
+from alexnet.data.sources.interpretation import interpret
 from alexnet.data.sources.items import Reader
-from alexnet.data.sources.opening import open_source
 from alexnet.experiments import solar_cells
 from alexnet.experiments.catalog import set_name
 from alexnet.experiments.trials import prepared
@@ -52,7 +52,7 @@ def test_images(dataset: PreparedDataset) -> Split:
 def first_of_each(source: Path, training: int, tested: int) -> Iterator[tuple[bytes, str, str | None]]:
     """So many images to train on and to be tested on, the first of each class: (bytes, class, split)."""
     with TemporaryDirectory() as spool:
-        items, reader = open_source(source, Path(spool)).items, Reader()
+        items, reader = list(interpret(source, Path(spool)).items), Reader()
         classes = len({item.label for item in items})
         test = "test" if any(item.split == "test" for item in items) else "val"
         room = {None: training, "train": training, test: tested}

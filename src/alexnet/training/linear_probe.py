@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from alexnet.data.augmentation import Preprocess
+from alexnet.data.augmentation import Preprocessing
 from alexnet.data.dataset import Split
 from alexnet.network.features import BATCH_SIZE, layer_features
 from alexnet.network.model import AlexNet
@@ -49,7 +49,7 @@ class Probe:
 
 def probe(
     network: AlexNet,
-    preprocess: Preprocess,
+    preprocess: Preprocessing,
     training: Split,
     validation: Split | None,
     layer: str,
@@ -88,7 +88,7 @@ def pooled(activations: np.ndarray) -> np.ndarray:
 
 
 def _read(
-    network: AlexNet, preprocess: Preprocess, split: Split, rows: np.ndarray, layer: str, precision: torch.dtype
+    network: AlexNet, preprocess: Preprocessing, split: Split, rows: np.ndarray, layer: str, precision: torch.dtype
 ) -> np.ndarray:
     """What the layer says of the images in `rows`, (N, D) float32."""
     batches = (images for _, images in split.batches(rows, BATCH_SIZE))

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alexnet.data.augmentation import Color, Drawn, augment, draw
+from alexnet.data.augmentation import AugmentationPipeline
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.loading import Batch, evaluation_batches, step_seeds, steps_per_epoch, training_batches
-from alexnet.network.model import AlexNet, Weighted
-from alexnet.network.optimized import WorkingNetwork
+from alexnet.network.layers import Weighted
+from alexnet.network.model import AlexNet
+from alexnet.network.optimized import OptimizedNetwork
 from alexnet.parallel.layouts import ENTRY, Alone, Block
 from alexnet.runs import checkpoint
 from alexnet.runs.run import Run
@@ -37,6 +38,7 @@ from alexnet.training.diagnostics import (
     overlap,
     worse_than_known,
 )
+from alexnet.training.input_pipeline import augmentation_pipeline
 from alexnet.training.linear_probe import probe
 from alexnet.training.nonfinite import first_not_finite, not_finite_weights
 from alexnet.training.optimizers import clear_gradients, make_optimizers, update_all
@@ -81,11 +83,12 @@ class Training:
         self.classes = dataset.classes
         self.steps_per_epoch = steps_per_epoch(self.training, self.recipe.batch_size)
         self.total_steps = self.steps_per_epoch * self.recipe.epochs
-        self.color = Color(dataset.pca_eigenvectors, dataset.pca_eigenvalues, self.recipe.color_jitter_unit)
         mean = torch.from_numpy(dataset.mean_image.copy())
         if self.recipe.mean == "color":
             mean = torch.from_numpy(dataset.mean_rgb.astype(np.float32)).expand(dataset.size, dataset.size, 3)
         self.preprocess = run.config.preprocess(mean.contiguous().to(device))
+        statistics = (dataset.pca_eigenvectors, dataset.pca_eigenvalues)
+        self.pipeline_of = lru_cache(partial(augmentation_pipeline, self.recipe, self.preprocess, *statistics))
         self.network: AlexNet
         self.at: Position
         self.bar: Progress
@@ -102,7 +105,7 @@ class Training:
         self.network = self.layout.place(self.network)
         self.optimizers = make_optimizers(self.network, self.recipe, self.taken, self.layout.rows_of_all_kernels)
         self.load()
-        self.working = WorkingNetwork(self.network, self.dtype)
+        self.working = OptimizedNetwork(self.network, self.dtype)
         self.layout.watch(self.working)
         record = recorder(self.device) if self.layout.size == 1 else None
         self.replay: Replay | None = None
@@ -144,14 +147,8 @@ class Training:
         """Let conv1 start as the principal components of the first training images, as the network will read them."""
         images_seed, network_seed = step_seeds(self.recipe.seed, WHITENING)
         batch = next(training_batches(self.training, 256, self.recipe.seed, epoch=1))
-        inputs = augment(
-            batch.images,
-            self.preprocess,
-            self.color,
-            self.recipe,
-            torch.Generator().manual_seed(images_seed),
-            input_size=self.input_size(),
-        )
+        generator = torch.Generator().manual_seed(images_seed)
+        inputs = self.pipeline_of(self.recipe.color_jitter)(batch.images, generator, self.input_size())
         whiten_first_convolution(self.network, inputs, torch.Generator().manual_seed(network_seed))
 
     def run_to_end(self, last_step: int | None = None) -> None:
@@ -277,15 +274,15 @@ class Training:
         """The same, without waiting for what comes of it: a graphics card goes on to the next step meanwhile."""
         input_size, count = self.input_size(), len(batch.labels)
         rates = tuple(group["lr"] for optimizer in self.optimizers for group in optimizer.param_groups)
-        inputs = (batch.images, self.layout.begin(batch), *self.drawn(batch))
+        inputs = (batch.images, self.layout.begin(batch), *self.augmentation_parameters(batch))
         totals = replay((count, input_size, rates), partial(self.learn_and_update, input_size), inputs, seed)
         return Outcome.of(totals, self.at.step + 1, count)
 
     @torch.enable_grad()
-    def learn_and_update(self, input_size: int, images: Tensor, labels: Tensor, *drawn: Tensor) -> Tensor:
+    def learn_and_update(self, input_size: int, images: Tensor, labels: Tensor, *parameters: Tensor) -> Tensor:
         """A whole step on the device: its loss and mistakes (2,), whatever they are."""
         clear_gradients(self.optimizers, self.working.copies)  # a recording that failed may have left some
-        logits = self.working(self.preprocess.crops(images, Drawn(*drawn), input_size, self.dtype))
+        logits = self.working(self.pipeline.apply(images, parameters, input_size, self.dtype))
         loss = self.loss(logits, labels)
         loss.backward()
         update_all(self.optimizers, self.working.copies)
@@ -309,11 +306,15 @@ class Training:
         """That of the images which the network reads in this step."""
         return self.schedule.input_size(self.at.step) or self.run.config.input_size
 
-    def drawn(self, batch: Batch) -> Drawn:
-        """Crops, mirror images and colors of a batch in this step, by the step's seed."""
+    @property
+    def pipeline(self) -> AugmentationPipeline:
+        """The augmentations of this epoch."""
+        return self.pipeline_of(self.schedule.color(self.at.epoch))
+
+    def augmentation_parameters(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Augmentation parameters of a batch in this step, drawn from the step's seed."""
         generator = torch.Generator().manual_seed(step_seeds(self.recipe.seed, self.at.step)[0])
-        color = self.schedule.color(self.at.epoch)
-        return draw(len(batch.labels), self.preprocess, self.color, self.recipe, generator, color, batch.rows)
+        return self.pipeline.draw(len(batch.labels), generator, batch.rows)
 
     def inputs(self, batch: Batch) -> Tensor:
         """What the network reads of a batch in this step.
@@ -321,7 +322,7 @@ class Training:
         Nobody keeps them, so that during the backward pass their memory is free; asked again they are the same.
         """
         images = batch.images.to(self.device)
-        return self.preprocess.crops(images, self.drawn(batch), self.input_size(), self.dtype)
+        return self.pipeline.apply(images, self.augmentation_parameters(batch), self.input_size(), self.dtype)
 
     def learn(self, batch: Batch) -> tuple[float, int]:
         """Loss and mistakes of a batch; where the loss is finite, with gradients in the weights."""
@@ -451,7 +452,7 @@ class Training:
         if self.average:
             network = copy.deepcopy(self.network)
             network.load_state_dict(self.result())
-            working = WorkingNetwork(network, self.dtype)
+            working = OptimizedNetwork(network, self.dtype)
         loss, wrong = 0.0, 0
         predicted = torch.zeros(len(self.classes), dtype=torch.int64)
         for batch in evaluation_batches(self.validation, self.recipe.batch_size, self.layout.rows):

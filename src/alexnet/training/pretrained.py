@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alexnet.network.model import SWITCHES, AlexNet, Weighted
-from alexnet.runs.recipe import IMAGENET, INITIALIZATIONS, STARTER
+from alexnet.network.layers import Weighted
+from alexnet.network.model import AlexNet
+from alexnet.network.variants import INITIALIZATIONS, SWITCHES
+from alexnet.runs.recipe import IMAGENET, STARTER
 from alexnet.runs.run import Config, checksum_of
 from alexnet.runtime.errors import AlexNetError, UsageError
-from alexnet.weights.foreign import Foreign, shape_words
+from alexnet.weights.foreign import ForeignWeights, shape_text
 from alexnet.weights.importing import find_weights
 
 LAST = "logits"
@@ -96,7 +98,7 @@ def find_start(config: Config) -> Start:
     return take_over(find_weights(config.recipe.start), config, config.recipe.start)
 
 
-def take_over(source: Foreign, config: Config, name: str) -> Start:
+def take_over(source: ForeignWeights, config: Config, name: str) -> Start:
     """`find_start` for weights that were read already; `name`: where they are from."""
     with torch.device("meta"):
         network = config.network()
@@ -160,11 +162,11 @@ def _why_not(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str
                 continue
             return "not there"
         if found[key].shape != array.shape:
-            return f"{shape_words(found[key].shape)} there, {shape_words(array.shape)} here"
+            return f"{shape_text(found[key].shape)} there, {shape_text(array.shape)} here"
     return None
 
 
-def _as_read_by(source: Foreign, config: Config, network: AlexNet) -> dict[str, Tensor]:
+def _as_read_by(source: ForeignWeights, config: Config, network: AlexNet) -> dict[str, Tensor]:
     """The source's weights as the network of `config` would have them, for the images that it reads."""
     weights = dict(source.weights)
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.children()):

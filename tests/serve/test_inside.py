@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet import AlexNet, Classifier, variants
+from alexnet import AlexNet, Classifier, list_variants
 from alexnet.data.dataset import PreparedDataset
-from alexnet.network.model import Weighted
+from alexnet.network.layers import Weighted
 from alexnet.serve.activation_maximization import optimized_image
 from alexnet.serve.excitation import DatasetScan, receptive_field
 from alexnet.serve.network_drawing import drawing
@@ -17,7 +17,7 @@ from alexnet.serve.tasks import center_inputs
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-@pytest.mark.parametrize("variant", variants())
+@pytest.mark.parametrize("variant", list_variants())
 def test_every_variant_is_drawn_with_its_towers(variant: str) -> None:
     with torch.device("meta"):
         network = AlexNet(variant, 7)
@@ -46,7 +46,7 @@ def test_the_receptive_field_is_where_the_gradient_is_not_zero(layer: str) -> No
     field = receptive_field(network, layer)
     assert field is not None
     # Before the ReLU of the layer, so that no gradient is zero; normalization only reads across maps.
-    maps = dict(network.each_of(x, [layer]))[layer]
+    maps = dict(network.iter_features(x, [layer]))[layer]
     row, column = maps.shape[2] // 2, maps.shape[3] // 2 + 1
     (gradient,) = torch.autograd.grad(maps[0, :, row, column].sum(), x)
     touched = gradient[0].abs().amax(0) > 0
@@ -111,7 +111,7 @@ def test_the_optimized_image_activates_the_unit_more_than_any_image_of_the_data(
     network = classifier.network
     with torch.inference_mode():
         x = center_inputs(classifier, whole)
-        read = dict(network.each_of(x, [name for name in (layer,) if layer != "logits"]))
+        read = dict(network.iter_features(x, [name for name in (layer,) if layer != "logits"]))
         activations = read[layer] if read else network(x)
     strength = activations[:, unit].flatten(1).mean(1) if activations.ndim > 2 else activations[:, unit]
     assert strength[0] > 1.2 * strength[1:].max()

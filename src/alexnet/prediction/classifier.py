@@ -18,9 +18,10 @@ from PIL import Image
 from alexnet.data.augmentation import Preprocessing
 from alexnet.data.decoding import UnreadableImageError, square_image, to_rgb
 from alexnet.data.resize import square
-from alexnet.evaluation.views import check_views, probabilities
+from alexnet.evaluation.inference import probabilities
+from alexnet.evaluation.views import check_views
 from alexnet.network.model import AlexNet
-from alexnet.network.optimized import WorkingNetwork
+from alexnet.network.optimized import OptimizedNetwork
 from alexnet.runs.run import Config, Run
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError, UsageError
@@ -83,7 +84,7 @@ class Classifier:
         self, network: AlexNet, preprocess: Preprocessing, config: Config, precision: torch.dtype = torch.float32
     ) -> None:
         self.network, self.preprocess, self.config = network, preprocess, config
-        self._working = WorkingNetwork(network, precision)
+        self._working = OptimizedNetwork(network, precision)
 
     @classmethod
     def load(cls, run: str | os.PathLike[str], *, device: str | None = None, precision: str = "float32") -> Classifier:

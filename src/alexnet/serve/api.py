@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from alexnet import __version__
-from alexnet.evaluation.views import VIEWS, check_views
+from alexnet.evaluation.views import VIEWS, check_views, list_views
 from alexnet.runtime.errors import UsageError, check_choice
 from alexnet.serve import render, schema
 from alexnet.serve.counters import ServerMetrics
@@ -83,7 +83,7 @@ def _image_routes(service: Service, explorer: Explorer) -> APIRouter:
     Views = Annotated[
         int,
         Query(
-            description="; ".join(f"{number}: {description}" for number, description in VIEWS.items()),
+            description=list_views(),
             json_schema_extra={"enum": list(VIEWS)},
         ),
     ]

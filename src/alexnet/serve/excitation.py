@@ -108,7 +108,7 @@ class DatasetScan:
             return
         for positions, images in split.batches(self.positions(split), BATCH_SIZE):
             with torch.inference_mode():
-                for layer, activations in network.each_of(center_inputs(self.classifier, images), self.layers):
+                for layer, activations in network.iter_features(center_inputs(self.classifier, images), self.layers):
                     top = self.top_activations.get(layer) or TopActivations.empty(activations.shape[1])
                     self.top_activations[layer] = top.merged(activations, torch.from_numpy(positions))
             self.scanned += len(positions)

@@ -7,7 +7,8 @@ from html import escape
 
 from torch import nn
 
-from alexnet.network.model import AlexNet, LayerCost, Weighted, towers_of
+from alexnet.network.layers import Weighted
+from alexnet.network.model import AlexNet, LayerCost, towers_of
 
 OBLIQUE = 0.42
 """Pixels to the right and up per pixel of a block's depth (oblique projection)."""

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alexnet.network.model import AlexNet, variants
+from alexnet.network.model import AlexNet
+from alexnet.network.variants import Variant, list_variants
 from alexnet.runs.run import FORMAT_VERSION, Config
 from alexnet.runtime.errors import AlexNetError
 from alexnet.weights.imagenet import NUM_CLASSES
@@ -93,7 +94,7 @@ class ForeignWeights:
 
 def require_arrays(
     weights: Mapping[str, Tensor],
-    variant: str,
+    variant: str | Variant,
     claim: str,
     names: Mapping[str, str],
     *,
@@ -107,8 +108,8 @@ def require_arrays(
     ----------
     weights : mapping of str to Tensor
         Arrays under this package's names.
-    variant : str
-        Name of the variant.
+    variant : str or Variant
+        The variant, or its name.
     claim : str
         Beginning of the error message, such as ``"x.pth does not hold the weights of torchvision's alexnet"``.
     names : mapping of str to str
@@ -186,7 +187,7 @@ def config_from_json(text: str | bytes, where: str) -> Config:
         ):
             raise ValueError("image sizes out of range, or no classes")
         config.recipe.override({})
-        if config.recipe.variant not in variants():
+        if config.variant is None and config.recipe.variant not in list_variants():
             raise ValueError(f"unknown variant {config.recipe.variant!r}")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise AlexNetError(f"{where} is not the config.json of a run: {error}") from None

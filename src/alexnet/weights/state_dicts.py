@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from alexnet.network.model import AlexNet, variants
+from alexnet.network.model import AlexNet
+from alexnet.network.variants import get_variant, list_variants
 from alexnet.runs.run import MEAN
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.weights.caffe import caffe_mean
@@ -87,6 +88,8 @@ def find_state_dict(checkpoint: Mapping[Any, Any], file: str, key: str | None = 
     UsageError
         If none has the given `key`.
     """
+    if MEAN in checkpoint:  # of this package; the variant may be one that is not registered here
+        return StateDict("", {str(name): array for name, array in checkpoint.items()})
     found = {one.key: one for one in _state_dicts(checkpoint, ())}
     if not found:
         raise AlexNetError(f"{file} holds no state dict of an AlexNet: {_contents(checkpoint)}")
@@ -143,7 +146,7 @@ def network_from_state_dict(
     if variant is None:
         raise AlexNetError(
             f"{file} does not say which network it is, and has no {CONFIG_FILE} beside it: name it with --variant, "
-            f"one of {', '.join(variants())}"
+            f"one of {', '.join(list_variants())}"
         )
     if image is None:
         if config is not None and options.mean is None:
@@ -152,7 +155,7 @@ def network_from_state_dict(
     size = config.size if config else IMAGE_SIZE
     if tuple(image.shape) != (size, size, 3) or image.dtype != torch.float32:
         raise AlexNetError(f"{file}: {MEAN} is {tuple(image.shape)} {image.dtype}, not ({size}, {size}, 3) float32")
-    crop_size = variants()[variant].input_size
+    crop_size = get_variant(variant).input_size
     network = ForeignWeights("alexnet", variant, weights, image, crop_size, notes=state.notes)
     return network.with_config(config) if config else network
 
@@ -169,7 +172,9 @@ def _state_dicts(value: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[St
             if short.startswith(prefix) and short not in _COUNTERS
         }
         # The names of other networks have a conv1, too.
-        if not any(name.startswith(_ANCHORS[0]) for name in arrays) and not arrays.keys() <= _own_names():
+        if not any(name.startswith(_ANCHORS[0]) for name in arrays) and not arrays.keys() <= _own_names(
+            tuple(list_variants())
+        ):
             continue
         others = [name for name, short in cleaned.items() if not short.startswith((*prefixes, *_COUNTERS))]
         yield StateDict(".".join((*path, *prefix.split("."))).strip("."), arrays, others)
@@ -184,11 +189,11 @@ def _ends(name: str, anchor: str) -> bool:
 
 
 @cache
-def _own_names() -> frozenset[str]:
-    """The names of all arrays of all variants."""
+def _own_names(known: tuple[str, ...]) -> frozenset[str]:
+    """The names of all arrays of these variants."""
     names = {MEAN}
     with torch.device("meta"):
-        for name in variants():
+        for name in known:
             for normalization in (None, "batch"):
                 names |= AlexNet(name, 1, normalization=normalization).state_dict().keys()
     return frozenset(names)

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from alexnet.network.model import AlexNet
 from alexnet.network.optimized import WorkingNetwork
-from alexnet.runtime.allocator import keep_pages
+from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.progress import progress
 from alexnet.runtime.provenance import provenance, write_result
 from alexnet.training.optimizers import PaperSGD, update_all
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--out", type=Path, default=Path("docs/results/equality.json"))
     arguments = parser.parse_args()
-    keep_pages()
+    keep_freed_memory()
 
     networks = {}
     for name, dtype in (("plain float64", torch.float64), ("plain float32", torch.float32), ("fast", torch.float32)):

@@ -29,8 +29,8 @@ from torch import Tensor
 
 from alexnet.kernels import code
 from alexnet.network.normalization import local_response_norm, local_response_norm_reference, spatial_response_norm
-from alexnet.runtime.allocator import keep_pages
-from alexnet.runtime.provenance import machine_in_a_name, provenance, write_result
+from alexnet.runtime.allocator import keep_freed_memory
+from alexnet.runtime.provenance import machine_slug, provenance, write_result
 
 SHAPES = {"conv1": (96, 55, 55), "conv2": (256, 27, 27)}
 LAYOUTS = {torch.channels_last: "channels-last", torch.contiguous_format: "contiguous"}
@@ -48,8 +48,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as `alexnet train` does
-    keep_pages()
-    out = arguments.out or Path("docs/results") / f"lrn-{machine_in_a_name()}.json"
+    keep_freed_memory()
+    out = arguments.out or Path("docs/results") / f"lrn-{machine_slug()}.json"
     rows = []
     for name, prepare in cases(arguments.batch_sizes).items():
         if arguments.only in name:

@@ -33,7 +33,7 @@ from alexnet.data.loading import Batch, training_batches
 from alexnet.data.preparation import prepare
 from alexnet.parallel.collectives import part
 from alexnet.parallel.plan import DEVICES, LINKS, Work, against_published, best, plan
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import progress
 from alexnet.runtime.provenance import provenance
 from alexnet.training.loop import Training
@@ -66,7 +66,7 @@ def main() -> None:
             command += f" --steps {arguments.steps} --rounds {arguments.rounds} --kills {arguments.kills}"
             report[part] = {**found, **provenance(command)}
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(arguments.out, json.dumps(report, indent=1).encode() + b"\n")
+            write_atomic(arguments.out, json.dumps(report, indent=1).encode() + b"\n")
             print(f"{part}: in {arguments.out}", file=sys.stderr)
 
 

@@ -24,7 +24,7 @@ from typing import IO, Any
 import faiss
 import numpy as np
 
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import progress
 from alexnet.runtime.provenance import machine, provenance
 from alexnet.search import codes, exact, lists
@@ -78,7 +78,7 @@ def main() -> None:
     print(text)
     arguments.results.mkdir(parents=True, exist_ok=True)
     name = f"search-{re.sub('[^a-z0-9]+', '-', machine().lower()).strip('-')}.json"
-    write_whole(arguments.results / name, text.encode() + b"\n")
+    write_atomic(arguments.results / name, text.encode() + b"\n")
 
 
 def measure(folder: Path, count: int) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def write_vectors(path: Path, source: Synthetic, count: int) -> None:
                 file.write(vectors.data)
                 bar.advance(len(vectors))
 
-    write_whole(path, write)
+    write_atomic(path, write)
 
 
 def cold(folder: Path, count: int) -> dict[str, float]:

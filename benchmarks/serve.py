@@ -33,8 +33,8 @@ from alexnet.bench.peers import photographs
 from alexnet.bench.timing import in_turn
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Config, Run
-from alexnet.runtime.allocator import keep_pages
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.allocator import keep_freed_memory
+from alexnet.runtime.files import write_atomic
 from alexnet.runtime.provenance import machine, provenance
 
 BATCH_SIZE = 64
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=8, help="images that a client sends in a round")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     arguments = parser.parse_args()
-    keep_pages()
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         run = arguments.run or random_run(Path(folder) / "run")
         found = sorted(arguments.images.rglob("*.jp*g")) if arguments.images else photographs(Path(folder), 64)
@@ -65,7 +65,7 @@ def main() -> None:
     print(json.dumps(report, indent=1))
     arguments.out.mkdir(parents=True, exist_ok=True)
     name = f"serve-{re.sub('[^a-z0-9]+', '-', machine().lower()).strip('-')}.json"
-    write_whole(arguments.out / name, json.dumps(report, indent=1).encode() + b"\n")
+    write_atomic(arguments.out / name, json.dumps(report, indent=1).encode() + b"\n")
 
 
 def measured(classifier: Classifier, address: str, files: list[bytes], arguments: argparse.Namespace) -> dict:

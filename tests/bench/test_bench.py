@@ -11,7 +11,7 @@ from alexnet.bench.peers import TextbookTraining, common_loader, photographs
 from alexnet.bench.steps import OurTraining
 from alexnet.bench.timing import compared, in_turn
 from alexnet.cli.main import main
-from alexnet.runtime.provenance import machine_in_a_name
+from alexnet.runtime.provenance import machine_slug
 
 
 def test_one_bench_as_json_on_stdout_and_in_a_file(capsys, tmp_path) -> None:
@@ -29,7 +29,7 @@ def test_one_bench_as_json_on_stdout_and_in_a_file(capsys, tmp_path) -> None:
 
 
 def test_what_is_not_timed_now_stays_in_the_file(capsys, tmp_path) -> None:
-    file = tmp_path / f"bench-{machine_in_a_name()}.json"
+    file = tmp_path / f"bench-{machine_slug()}.json"
     file.write_text(json.dumps({"startup": {"milliseconds": 1}, "lrn": {"milliseconds": 2}}))
     assert main(["bench", "--only", "startup", "--rounds", "1", "--results", str(tmp_path)]) == 0
     written = json.loads(file.read_text())
@@ -41,7 +41,7 @@ def test_what_is_not_timed_now_stays_in_the_file(capsys, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--only", "warp"], "no bench 'warp'; there are: train-step"),
+        (["--only", "warp"], "unknown bench 'warp'; choose from: train-step"),
         (["--batch-size", "0"], "batch size is 0"),
         (["--images", "/nowhere"], "/nowhere is not a folder"),
     ],

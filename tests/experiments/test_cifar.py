@@ -96,7 +96,7 @@ def test_what_is_no_experiment_or_not_cifar_is_said_in_a_line(
     striped_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["reproduce", "figure-2"]) == 2
-    assert "no experiment 'figure-2'; there are: figure-1," in capsys.readouterr().err
+    assert "unknown experiment 'figure-2'; choose from: figure-1," in capsys.readouterr().err
     assert main(["reproduce", "solar", "--full"]) == 2
     assert "--full is not for solar" in capsys.readouterr().err
     words = ["reproduce", "cifar-18pct", "--quick", "--data", str(striped_folder(3, 3)), "--out", str(tmp_path / "out")]

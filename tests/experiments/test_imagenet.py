@@ -151,7 +151,12 @@ def test_a_disk_that_is_too_small(
         (["--data", "{root}/.."], "", 1, "has no ILSVRC2012_img_train.tar"),
         (["--data", "{root}"], "ILSVRC2012_devkit_t12.tar.gz", 1, "misses the devkit"),
         (["--data", "{root}"], "ILSVRC2012_img_val.tar", 1, "no val images with labels"),
-        (["--data", "{root}", "--variant", "caffe"], "", 2, "no variant 'caffe'; there are: paper, released-2012"),
+        (
+            ["--data", "{root}", "--variant", "caffe"],
+            "",
+            2,
+            "unknown variant 'caffe'; choose from: paper, ",
+        ),
         (["--data", "{root}", "--full"], "", 2, "--full is not for imagenet"),
     ],
 )

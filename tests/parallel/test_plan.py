@@ -57,6 +57,6 @@ def test_the_command_prints_it_and_says_what_is_wrong(command) -> None:
     assert {row["devices"] for row in json.loads(done.stdout)} == {1, 2, 4}
     done = command("plan", "--devices", 4, "--gpu", "h10")
     assert done.returncode == 2
-    assert "no device 'h10'; there are: gtx580" in done.stderr
+    assert "unknown device 'h10'; choose from: gtx580" in done.stderr
     with pytest.raises(UsageError, match="must be at least 1"):
         plan(0)

@@ -40,7 +40,7 @@ def test_small_takes_enough_steps_with_a_batch_that_leaves_several_an_epoch(imag
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"learning_rate": 1}, "no recipe value 'learning_rate'; there are"),
+        ({"learning_rate": 1}, "unknown recipe value 'learning_rate'; choose from"),
         ({"flip": "rotate"}, "flip is 'rotate'; there are: none, mirror, square"),
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
         ({"lr": -1.0}, "lr is -1.0; it must be above 0"),

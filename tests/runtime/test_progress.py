@@ -1,4 +1,4 @@
-"""Progress as a person sees it: on a terminal, and in a file."""
+"""Progress on a terminal, and in a file or a pipe."""
 
 import os
 import pty
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet.runtime.progress import progress, rate_words, time_words
+from alexnet.runtime.progress import format_duration, format_rate, progress
 
 WORK = """
 import time
@@ -45,7 +45,7 @@ def on_terminal(stdout: int | None) -> tuple[bytes, bytes]:
     return shown, piped or b""
 
 
-def test_a_bar_on_the_terminal_leaves_the_piped_results_alone() -> None:
+def test_a_bar_on_the_terminal_does_not_enter_piped_results() -> None:
     shown, piped = on_terminal(subprocess.PIPE)
     assert piped == b"result 5\nresult 15\nresult 25\n"
     assert b"result" not in shown
@@ -55,13 +55,13 @@ def test_a_bar_on_the_terminal_leaves_the_piped_results_alone() -> None:
     assert b"loss 0.31" in shown
 
 
-def test_results_on_the_same_terminal_are_lines_of_their_own() -> None:
+def test_results_on_the_same_terminal_are_separate_lines() -> None:
     shown, _ = on_terminal(None)
     for number in (5, 15, 25):
         assert f"result {number}\r\n".encode() in shown
 
 
-def test_without_a_terminal_there_are_plain_lines_on_stderr(tmp_path: Path) -> None:
+def test_without_a_terminal_progress_is_plain_lines_on_stderr(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", WORK], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["result 5", "result 15", "result 25"]
     notes, last = done.stderr.splitlines()[:-1], done.stderr.splitlines()[-1]
@@ -70,13 +70,13 @@ def test_without_a_terminal_there_are_plain_lines_on_stderr(tmp_path: Path) -> N
     assert last.endswith(" · loss 0.31")
 
 
-def test_work_done_at_once_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_short_work_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with progress(3, "classify") as bar:
         bar.advance(3)
     assert capsys.readouterr().err == ""
 
 
-def test_the_time_left_is_not_told_from_the_first_step_which_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left_is_estimated_without_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: seconds)
     with progress(1000, "training", silent=True) as bar:
@@ -85,19 +85,19 @@ def test_the_time_left_is_not_told_from_the_first_step_which_warms_up(monkeypatc
         assert bar.line() == "training: 10/1,000 · 0.5/s · 20 s"
         seconds = 21.0
         bar.advance(10)
-        assert bar.line() == "training: 20/1,000 · 10/s · 1:38 min left"
+        assert bar.line() == "training: 20/1,000 · 0.952/s · 1:38 min left"
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("text", "expected"),
     [
-        (rate_words(0.25), "0.25/s"),
-        (rate_words(31.62), "31.6/s"),
-        (rate_words(12345.6), "12,346/s"),
-        (time_words(8.4), "8 s"),
-        (time_words(185), "3:05 min"),
-        (time_words(7800), "2:10:00 h"),
+        (format_rate(0.25), "0.25/s"),
+        (format_rate(31.62), "31.6/s"),
+        (format_rate(12345.6), "12,346/s"),
+        (format_duration(8.4), "8 s"),
+        (format_duration(185), "3:05 min"),
+        (format_duration(7800), "2:10:00 h"),
     ],
 )
-def test_rates_and_times_in_words(words: str, said: str) -> None:
-    assert words == said
+def test_rates_and_durations_as_text(text: str, expected: str) -> None:
+    assert text == expected

@@ -59,8 +59,8 @@ def test_it_is_built_once_and_anew_for_other_weights_or_images(
 ) -> None:
     run = make_run(tmp_path / "run", striped_data, 1)
     built: list[Path] = []
-    write = index_module.write_whole
-    monkeypatch.setattr(index_module, "write_whole", lambda path, content: (built.append(path), write(path, content)))
+    write = index_module.write_atomic
+    monkeypatch.setattr(index_module, "write_atomic", lambda path, content: (built.append(path), write(path, content)))
     one = open_index(run, striped_data)
     np.testing.assert_array_equal(open_index(run, striped_data).stored, one.stored)
     assert len(built) == 1
@@ -138,7 +138,7 @@ def test_what_does_not_fit_is_refused_in_a_line(
     prepare(striped_folder(3, 3), tmp_path / "small", size=64, progress=False)
     with pytest.raises(AlexNetError, match=r"reads images of 72 pixels, .* has 64"):
         open_index(run, tmp_path / "small")
-    with pytest.raises(UsageError, match="no method 'best'; there are: auto, exact, index, codes"):
+    with pytest.raises(UsageError, match="unknown method 'best'; choose from: auto, exact, index, codes"):
         index.nearest(index.stored[:1], 1, "best")
     with pytest.raises(UsageError, match="k is 0"):
         index.nearest(index.stored[:1], 0)

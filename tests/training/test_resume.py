@@ -112,8 +112,8 @@ def test_a_loss_that_is_not_finite_goes_back_once_then_ends_with_the_layer_named
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("--recipe", "papre"), 2, "no recipe 'papre'; there are: auto, paper"),
-        (("--variant", "vgg"), 2, "no variant 'vgg'; there are: paper"),
+        (("--recipe", "papre"), 2, "unknown recipe 'papre'; choose from: auto, paper"),
+        (("--variant", "vgg"), 2, "unknown variant 'vgg'; choose from: paper"),
         (("--epochs", "0"), 2, "epochs is 0"),
         (("--crop-size", "300"), 2, "300×300"),
         (("--device", "cuda:77"), 2, "no device"),

@@ -30,9 +30,9 @@ from alexnet.data.preparation import prepare
 from alexnet.data.resize import square
 from alexnet.data.statistics import pixel_sum
 from alexnet.runs.recipe import recipes
+from alexnet.runtime.cpus import available_cpus
 from alexnet.runtime.errors import UsageError
-from alexnet.runtime.files import write_whole
-from alexnet.runtime.provenance import usable_cores
+from alexnet.runtime.files import write_atomic
 
 BATCH_SIZE = 128
 
@@ -51,7 +51,7 @@ def preparing(folder: Path, rounds: int, images: Path | None) -> list[Comparison
         start = time.perf_counter()
         prepare_all()
         ours = time.perf_counter() - start
-        decoding = _decode_all(source, usable_cores())
+        decoding = _decode_all(source, available_cpus())
         if number:  # the first reads the files into memory
             seconds["ours"].append(ours)
             seconds["decode"].append(decoding)
@@ -87,7 +87,7 @@ def _profile(files: list[Path], folder: Path) -> dict[str, float]:
             pixel_sum(images)
             rgb_products(images)
         with _timed(spent, "write"):
-            write_whole(folder / "shard", lambda file: file.write(images.data))
+            write_atomic(folder / "shard", lambda file: file.write(images.data))
         passes.append(spent)
     an_image = {name: min(spent[name] for spent in passes) / len(files) for name in passes[0]}
     once: dict[str, float] = {"starting, once": 0.0}
@@ -130,7 +130,7 @@ def loading(folder: Path, rounds: int, images: Path | None, batch_size: int | No
     files = _files(folder, images, max(1024, 4 * count))
     source = _listed(files, folder / "loaded.csv")
     dataset = prepare(source, folder / "loaded", split={"val": 0.0}, progress=False)
-    loader = common_loader(files, count, usable_cores())
+    loader = common_loader(files, count, available_cpus())
 
     def theirs() -> Iterator[Any]:
         while True:

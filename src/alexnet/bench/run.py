@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.bench.timing import Comparison
-from alexnet.runtime.errors import AlexNetError, UsageError, named
-from alexnet.runtime.provenance import machine_in_a_name, provenance, write_result
+from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
+from alexnet.runtime.provenance import machine_slug, provenance, write_result
 
 NAMES = ("train-step", "fed", "memory", "lrn", "loader", "prepare", "views", "inference", "startup")
 
@@ -33,7 +33,7 @@ def bench(
     installed.
     """
     for name in only:
-        named(name, NAMES, "bench")
+        check_choice(name, NAMES, "bench")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch size is {batch_size}; it must be at least 1")
     if images is not None and not images.is_dir():
@@ -53,7 +53,7 @@ def bench(
             print(_line(row), file=sys.stderr, flush=True)
         found[name] = {**_entry(rows), **origin}
     if results is not None:
-        file = results / f"bench-{machine_in_a_name()}.json"
+        file = results / f"bench-{machine_slug()}.json"
         before = json.loads(file.read_text()) if file.exists() else {}
         write_result(file, {name: part for name in NAMES if (part := found.get(name, before.get(name)))})
         print(f"all of it in {file}", file=sys.stderr)
@@ -65,9 +65,9 @@ def _benches(
 ) -> dict[str, Callable[[], list[Comparison]]]:
     from alexnet.bench import data as of_images
     from alexnet.bench import inference, lrn, steps
-    from alexnet.runtime.allocator import keep_pages
+    from alexnet.runtime.allocator import keep_freed_memory
 
-    keep_pages()
+    keep_freed_memory()
     return {
         "train-step": lambda: steps.train_step(batch_size, rounds),
         "fed": lambda: steps.fed(folder, 3 * rounds, batch_size),

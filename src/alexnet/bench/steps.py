@@ -21,7 +21,7 @@ from alexnet.network.optimized import WorkingNetwork
 from alexnet.runs.recipe import recipes
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.progress import say
+from alexnet.runtime.progress import notify
 from alexnet.training.optimizers import clear_gradients, make_optimizers, update_all
 from alexnet.training.recorded_step import Replay, changed_by_a_step, recorder
 
@@ -48,7 +48,7 @@ class OurTraining:
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.randint(1000, (batch_size,), device=self.device)
         record = recorder(self.device)
-        self.replay = None if record is None else Replay(self.device, record, self.state, say)
+        self.replay = None if record is None else Replay(self.device, record, self.state, notify)
 
     def step(self, images: Tensor | None = None, labels: Tensor | None = None) -> None:
         inputs = (self.images if images is None else images, self.labels if labels is None else labels)
@@ -183,9 +183,9 @@ def _peak(kind: str, batch_size: int) -> float:
 import os, re, resource
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 import torch
-from alexnet.runtime.allocator import keep_pages
+from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.bench.{module} import {kind}
-keep_pages() if {kind!r} == "OurTraining" else None
+keep_freed_memory() if {kind!r} == "OurTraining" else None
 training = {kind}({batch_size})
 for _ in range(2):
     training.step()

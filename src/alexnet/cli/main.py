@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from alexnet import __version__
-from alexnet.runtime.errors import AlexNetError, ElsewhereError, LostError, UsageError, named
-from alexnet.runtime.progress import say
+from alexnet.runtime.errors import AlexNetError, PeerLostError, ReportedElsewhereError, UsageError, check_choice
+from alexnet.runtime.progress import notify
 
 # Heavy imports stay inside the verbs: `alexnet --help` answers at once.
 
@@ -35,7 +35,7 @@ def recipes(options: argparse.Namespace) -> None:
     from alexnet.runs.recipe import recipes as all_recipes
 
     if options.recipe:
-        recipe = all_recipes()[named(options.recipe, all_recipes(), "recipe")]
+        recipe = all_recipes()[check_choice(options.recipe, all_recipes(), "recipe")]
         print(json.dumps(recipe.to_dict(), indent=1, ensure_ascii=False))
         return
     for name, recipe in all_recipes().items():
@@ -259,7 +259,7 @@ def reproduce(options: argparse.Namespace) -> None:
     if options.list or options.experiment is None:
         print_list(Path(options.results) if options.results else RESULTS)
         return
-    experiment = experiments()[named(options.experiment, experiments(), "experiment")]
+    experiment = experiments()[check_choice(options.experiment, experiments(), "experiment")]
     seeds = options.seeds or experiment.seeds[: experiment.quick_seeds if options.quick else None]
     words = ["alexnet", "reproduce", experiment.name, "--seeds", *map(str, seeds)]
     words += [word for folder in options.data for word in ("--data", Path(folder).name)]
@@ -752,15 +752,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         return final(int(options.run(options) or 0))
-    except ElsewhereError as error:
+    except ReportedElsewhereError as error:
         return final(error.exit_code)
     except AlexNetError as error:
         if options.debug:
             raise
         print(f"alexnet: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, LostError) else final(error.exit_code)
+        return error.exit_code if isinstance(error, PeerLostError) else final(error.exit_code)
     except KeyboardInterrupt as interruption:
-        say(f"alexnet: {str(interruption) or 'interrupted'}")
+        notify(f"alexnet: {str(interruption) or 'interrupted'}")
         return 130
     except BrokenPipeError:
         sys.stderr.close()

@@ -23,7 +23,7 @@ from pyarrow import ipc
 from alexnet.data.columns import numbers, texts, values
 from alexnet.data.remote import fetch, is_address
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 
 FORMAT_VERSION = 1
 SHARD_ROWS = 256
@@ -237,7 +237,7 @@ def write_shard(path: Path, images: np.ndarray, labels: list[int], paths: list[s
         with ipc.new_file(_Digesting(file, digest), schema) as writer:
             writer.write_batch(batch)
 
-    write_whole(path, write)
+    write_atomic(path, write)
     return digest.hexdigest()
 
 

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
+from filelock import FileLock, Timeout
 
 from alexnet.data.columns import texts, values
 from alexnet.data.dataset import (
@@ -47,11 +48,11 @@ from alexnet.data.shards import (
 from alexnet.data.sources.items import ItemList
 from alexnet.data.sources.opening import open_source
 from alexnet.data.statistics import statistics
+from alexnet.runtime.cpus import available_cpus
 from alexnet.runtime.errors import AlexNetError, UsageError
-from alexnet.runtime.files import locked, write_whole
-from alexnet.runtime.progress import Progress, time_words
+from alexnet.runtime.files import write_atomic
+from alexnet.runtime.progress import Progress, format_duration
 from alexnet.runtime.progress import progress as show_progress
-from alexnet.runtime.provenance import usable_cores
 
 SPLITS = ("train", "val", "test")
 DEFAULT_SPLIT = {"val": 0.2}
@@ -105,7 +106,7 @@ def prepare(
         if progress:
             for note in notes:
                 Progress(None, "", 0).note(note)
-        _make(folder, plan, size, workers or usable_cores(), progress)
+        _make(folder, plan, size, workers or available_cpus(), progress)
         _finish(folder, plan, _name_of(source), {**options, "split": plan.split}, max_bad)
     dataset = PreparedDataset.open(folder)
     if progress:
@@ -207,10 +208,10 @@ def _claimed(folder: Path, source: str, options: dict[str, Any]) -> Iterator[Non
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         (folder / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
-        with locked(folder / WORK_FOLDER / "lock"):
+        with FileLock(folder / WORK_FOLDER / "lock", timeout=0):
             for path in [*folder.glob(".*.tmp"), *(folder / WORK_FOLDER).glob(".*.tmp")]:
                 path.unlink(missing_ok=True)
-            write_whole(folder / PLAN_NAME, (json.dumps(plan, indent=1, ensure_ascii=False) + "\n").encode())
+            write_atomic(folder / PLAN_NAME, (json.dumps(plan, indent=1, ensure_ascii=False) + "\n").encode())
             try:
                 yield
             except BaseException:
@@ -220,7 +221,7 @@ def _claimed(folder: Path, source: str, options: dict[str, Any]) -> Iterator[Non
                         for path in missing:
                             path.rmdir()
                 raise
-    except BlockingIOError:
+    except Timeout:
         raise AlexNetError(f"another alexnet prepares {folder} just now") from None
     except OSError as error:
         raise AlexNetError(f"{folder} can't be written: {error.strerror or error}") from error
@@ -233,7 +234,7 @@ def _list_images(source: Any, folder: Path) -> list[str]:
         found = open_source(source, place)
         _check_classes(sorted({item.label for item in found.items}), _name_of(source))
         notes = {"notes": found.notes, "descriptions": found.descriptions}
-        write_whole(place / _NOTES_NAME, json.dumps(notes).encode())
+        write_atomic(place / _NOTES_NAME, json.dumps(notes).encode())
         ItemList.write(place / _LIST_NAME, found.items)
     return (_read_json(place / _NOTES_NAME) or {}).get("notes", [])
 
@@ -371,7 +372,7 @@ def _finish(folder: Path, plan: _Plan, source: str, options: dict[str, Any], max
     found = statistics(pixel_sums, products, splits["train"]["count"])
     array = io.BytesIO()
     np.save(array, found.mean_image)
-    write_whole(folder / MEAN_NAME, array.getvalue())
+    write_atomic(folder / MEAN_NAME, array.getvalue())
     index = {
         "format_version": FORMAT_VERSION,
         "classes": plan.classes,
@@ -386,7 +387,7 @@ def _finish(folder: Path, plan: _Plan, source: str, options: dict[str, Any], max
         "source": source,
         "options": options,
     }
-    write_whole(folder / INDEX_NAME, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomic(folder / INDEX_NAME, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())
     _clean(folder)
 
 
@@ -402,7 +403,7 @@ def _check_left_out(folder: Path, left_out: list[dict[str, str]], total: int, ma
     lines = [f"  {entry['path']}: {entry['reason']}" for entry in left_out]
     if len(lines) > _LISTED:
         place = folder / WORK_FOLDER / _LEFT_OUT_NAME
-        write_whole(place, ("\n".join(lines) + "\n").encode())
+        write_atomic(place, ("\n".join(lines) + "\n").encode())
         lines[_LISTED:] = [f"  … and {len(lines) - _LISTED:,} more, all in {place}"]
     raise AlexNetError(
         f"{len(left_out):,} of {total:,} images can't be read, more than the {max_bad:.3g} that --max-bad allows; "
@@ -423,7 +424,7 @@ def _closing_line(dataset: PreparedDataset, seconds: float) -> str:
     counts = dataset.counts
     splits = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     images = f"{sum(counts.values()):,} images of {len(dataset.classes):,} classes"
-    line = f"prepared {images} ({splits}) in {time_words(seconds)}"
+    line = f"prepared {images} ({splits}) in {format_duration(seconds)}"
     return f"{line}; {len(dataset.left_out):,} left out (see {dataset.path / INDEX_NAME})" if dataset.left_out else line
 
 

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock
+
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import locked, write_whole
+from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import progress
 
 AT_ONCE = 8  # files fetched at a time
@@ -47,11 +49,11 @@ def fetch(address: str, index_name: str) -> Path:
         wanted |= {shard["file"]: shard["sha256"] for shard in split["shards"]}
     folder = _cache() / hashlib.sha256(address.encode() + index).hexdigest()[:20]
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".lock", wait=True), _said(address):
+    with FileLock(folder / ".lock"), _said(address):
         missing = [name for name in wanted if not (folder / name).is_file()]
         if missing:
             _fetch_all(files, root, folder, {name: wanted[name] for name in missing})
-        write_whole(folder / index_name, index)
+        write_atomic(folder / index_name, index)
     return folder
 
 
@@ -77,7 +79,7 @@ def _fetch_one(files: Any, source: str, file: Path, sha256: str) -> None:
         if digest.hexdigest() != sha256:
             raise AlexNetError(f"{source} is not what was written: its checksum differs; put it there again")
 
-    write_whole(file, copy)
+    write_atomic(file, copy)
 
 
 @contextmanager

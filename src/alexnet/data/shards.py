@@ -32,7 +32,7 @@ from alexnet.data.pixels import rgb_products
 from alexnet.data.sources.items import Item, Reader
 from alexnet.data.statistics import pixel_sum
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 
 WORK_FOLDER = ".prepare"  # in the folder of the dataset, until that is finished
 
@@ -202,10 +202,10 @@ def _write(
     sha256 = write_shard(folder / shard, images, labels, [item.name for item in kept], classes)
     array = io.BytesIO()
     np.save(array, pixel_sum(images))
-    write_whole(folder / WORK_FOLDER / f"{shard}.npy", array.getvalue())
+    write_atomic(folder / WORK_FOLDER / f"{shard}.npy", array.getvalue())
     counts = np.bincount(labels, minlength=len(classes)).tolist()
     result = Result(digest(items), len(kept), sha256, counts, rgb_products(images).tolist(), left_out)
-    write_whole(folder / WORK_FOLDER / f"{shard}.json", json.dumps(result._asdict()).encode())
+    write_atomic(folder / WORK_FOLDER / f"{shard}.json", json.dumps(result._asdict()).encode())
 
 
 class _Shared:

@@ -26,10 +26,10 @@ from alexnet.evaluation.metrics import Predictions
 from alexnet.evaluation.views import check_views
 from alexnet.network.optimized import WorkingNetwork
 from alexnet.runs.run import Run
-from alexnet.runtime.allocator import keep_pages
+from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError, UsageError
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import Progress, progress
 
 BATCH_SIZE = 64
@@ -145,7 +145,7 @@ class Evaluation:
             label = self.classes[p.labels[i]]
             out.writerow([self.split.paths(i), label, correct, f"{p.label_probability[i]:.6g}", *ranked])
         try:
-            write_whole(Path(file), text.getvalue().encode(errors="surrogateescape"))
+            write_atomic(Path(file), text.getvalue().encode(errors="surrogateescape"))
         except OSError as error:
             raise AlexNetError(f"{file} can't be written: {error.strerror or error}") from error
 
@@ -190,7 +190,7 @@ def evaluate(
     measured = dataset.split(split or _default_split(dataset))
     if not len(measured):
         raise AlexNetError(f"split {measured.name!r} of {dataset.path} has no images")
-    keep_pages()
+    keep_freed_memory()
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     members = load_members(paths, where)

@@ -17,7 +17,7 @@ from alexnet.evaluation.evaluate import Evaluation, check_can_write, evaluate
 from alexnet.experiments import solar_cells
 from alexnet.experiments.trials import prepared, trained
 from alexnet.prediction.classifier import Classifier
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 
 CHANGES: dict[str, Any] = {"flip": "square"}
 """What the demo sets beside the recipe that `auto` picks: a cell looks as well upside down, or lying on its side."""
@@ -69,7 +69,7 @@ def demo(
     console.print(_cells_table(run, dataset))
     console.print(_result_table(result, without))
     if image:
-        write_whole(Path(image), console.export_svg(title="alexnet demo").encode())
+        write_atomic(Path(image), console.export_svg(title="alexnet demo").encode())
     say("\n[bold]5  see[/] what it has learned")
     report = write_report(run, dataset, evaluation=result)
     minutes = (time.monotonic() - start) / 60

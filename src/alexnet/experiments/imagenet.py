@@ -25,8 +25,8 @@ from alexnet.experiments.trials import measured, prepared, spread, trained, writ
 from alexnet.report.style import BLUE, GREEN, INK, MUTED, ORANGE, Figure, drawn, new
 from alexnet.runs.recipe import Recipe, recipes
 from alexnet.runs.run import is_free
-from alexnet.runtime.allocator import keep_pages
-from alexnet.runtime.errors import AlexNetError, UsageError, named
+from alexnet.runtime.allocator import keep_freed_memory
+from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.provenance import provenance
 
 RECIPES = {
@@ -92,7 +92,7 @@ def reproduce(
     `data`: one folder of the challenge's own tar files, or a dataset prepared of them. `quick`: one image a class
     and one epoch. What `results` says of other variants and of the other year is kept. Returns the errors in a line.
     """
-    recipe = recipes()[named(variant, RECIPES, "variant")].override({"variant": variant})
+    recipe = recipes()[check_choice(variant, RECIPES, "variant")].override({"variant": variant})
     if len(data) != 1:
         raise UsageError("--data names the folder of ILSVRC's tar files, or one dataset that was prepared of them")
     given, suffix = Path(data[0]), "-quick" if quick else ""
@@ -237,7 +237,7 @@ def _say(*words: str) -> None:
 
 def _rate(variant: str) -> float:
     """Images a second of training steps on images that are there already, over some seconds."""
-    keep_pages()
+    keep_freed_memory()
     training = OurTraining(BATCH_SIZE, side=224, variant=variant)
     training.step()
     start, steps = time.perf_counter(), 0

@@ -12,7 +12,7 @@ from typing import Any
 
 from alexnet.experiments import solar_cells
 from alexnet.experiments.trials import prepared
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 from alexnet.runtime.provenance import provenance, write_result
 from alexnet.training.train import begin
 
@@ -66,5 +66,5 @@ def _source(path: Path, counts: tuple[int, int] | None) -> Path:
         wanted = zip(solar_cells.CLASSES, counts, strict=True)
         training = [row for label, count in wanted for row in [r for r in training if r[1] == label][:count]]
     lines = ["path,label,split", *(",".join(row) for row in training)]
-    write_whole(path, ("\n".join(lines) + "\n").encode())
+    write_atomic(path, ("\n".join(lines) + "\n").encode())
     return path

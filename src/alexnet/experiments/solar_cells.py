@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 
 TEST_CELLS = 656  # a quarter, as in Deitsch et al. 2019
 SPLIT_SEED = 0
@@ -50,7 +50,7 @@ def write_source(path: Path) -> Path:
     for number, ((name, _, _), label) in enumerate(zip(rows, labels, strict=True)):
         writer.writerow([folder / name, label, "test" if number in kept else "train"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text.getvalue().encode())
+    write_atomic(path, text.getvalue().encode())
     return path
 
 

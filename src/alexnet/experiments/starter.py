@@ -20,7 +20,7 @@ from alexnet.report.filters import first_layer_kernels
 from alexnet.report.style import png
 from alexnet.runs.run import MEAN, Run
 from alexnet.runtime.errors import AlexNetError, UsageError
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 from alexnet.runtime.provenance import provenance, write_result
 
 # What `transfer` measures on was not seen before: nine classes, and the twenty of another selection.
@@ -73,10 +73,10 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, dat
         "runs": runs,
         **provenance(command),
     }
-    write_whole(work / FILE, features_of(first))
-    write_whole(work / CARD, card(report).encode())
+    write_atomic(work / FILE, features_of(first))
+    write_atomic(work / CARD, card(report).encode())
     write_result(results, report)
-    write_whole(results.with_name("starter-kernels.png"), png(first_layer_kernels(first.load()[0])))
+    write_atomic(results.with_name("starter-kernels.png"), png(first_layer_kernels(first.load()[0])))
     return f"{runs[0]['views_10']['top1']:.1%} of {len(dataset.split('val')):,} images right; {work / FILE}"
 
 
@@ -97,7 +97,7 @@ def write_source(folder: Path, path: Path) -> Path:
     images_of_val = (folder / "val" / "images").resolve()
     writer.writerows([images_of_val / file, name, "val"] for file, name, *_ in truth if name in known)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text.getvalue().encode())
+    write_atomic(path, text.getvalue().encode())
     return path
 
 

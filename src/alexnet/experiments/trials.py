@@ -15,8 +15,8 @@ from alexnet.data.preparation import prepare
 from alexnet.report.style import Figure, png
 from alexnet.runs.run import Run, is_free
 from alexnet.runtime.errors import UsageError
-from alexnet.runtime.files import write_whole
-from alexnet.runtime.provenance import moment, write_result
+from alexnet.runtime.files import write_atomic
+from alexnet.runtime.provenance import date_and_machine, write_result
 from alexnet.training.train import train
 
 
@@ -58,14 +58,14 @@ def measured(file: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any
     """What `measure` returns, and on which machine and day: measured once, and kept as JSON."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps({**measure(), **moment()}).encode())
+        write_atomic(file, json.dumps({**measure(), **date_and_machine()}).encode())
     return dict(json.loads(file.read_text()))
 
 
 def write_with_figure(results: Path, report: dict[str, Any], figure: Figure) -> None:
     """Write the results as JSON and, beside them, the figure drawn from them as PNG."""
     write_result(results, report)
-    write_whole(results.with_suffix(".png"), png(figure))
+    write_atomic(results.with_suffix(".png"), png(figure))
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

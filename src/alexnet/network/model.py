@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from alexnet.network.normalization import local_response_norm, spatial_response_norm
 from alexnet.runs.recipe import INITIALIZATIONS
-from alexnet.runtime.errors import UsageError, named
+from alexnet.runtime.errors import UsageError, check_choice
 
 ACTIVATIONS = ("relu", "tanh")
 NORMALIZATIONS = ("lrn", "none", "batch")
@@ -426,7 +426,7 @@ class AlexNet(nn.Module):
         init: str | None = None,
     ) -> None:
         super().__init__()
-        table = variants()[named(variant, variants(), "variant")]
+        table = variants()[check_choice(variant, variants(), "variant")]
         if num_classes < 1:
             raise UsageError(f"num_classes is {num_classes}; a network needs at least one class")
         if dropout is not None and not 0 <= dropout < 1:
@@ -438,7 +438,7 @@ class AlexNet(nn.Module):
             (init, INITIALIZATIONS, "init"),
         ):
             if value is not None:
-                named(value, known, what)
+                check_choice(value, known, what)
         self.variant = table
         self.num_classes = num_classes
         self.input_size = table.input_size
@@ -500,7 +500,7 @@ class AlexNet(nn.Module):
     def _end_of(self, layer: str) -> int:
         """How many modules an image has passed where `features` reads a layer."""
         names = [name for name, _ in self.named_children()]
-        named(layer, self.layer_names(), "layer")
+        check_choice(layer, self.layer_names(), "layer")
         last = names.index(layer)
         while last + 1 < len(names) and isinstance(self.get_submodule(names[last + 1]), nn.BatchNorm2d):
             last += 1
@@ -659,7 +659,7 @@ def _with_lrn(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
 def _left_out(layers: tuple[Layer, ...], name: str, variant: str) -> tuple[Layer, ...]:
     """The table without a convolution and what is done to its maps; a pooling stays, for what is above it."""
     convolutions = [row.name for row in layers if isinstance(row, Conv | Local)]
-    named(name, convolutions[1:], f"convolution to leave out of {variant}:")
+    check_choice(name, convolutions[1:], f"convolution to leave out of {variant}:")
     kept: list[Layer] = []
     out = False
     for row in layers:

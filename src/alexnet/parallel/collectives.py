@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from alexnet.runs.run import LAUNCH
-from alexnet.runtime.errors import AlexNetError, ElsewhereError, LostError, UsageError
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.errors import AlexNetError, PeerLostError, ReportedElsewhereError, UsageError
+from alexnet.runtime.files import write_atomic
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ class Group:
                 ours = dist.PrefixStore(f"alexnet/{_meet(store, rank, size)}", store)
                 dist.init_process_group(backend, store=ours, rank=rank, world_size=size, timeout=timeout)
             except (RuntimeError, ValueError) as error:
-                raise LostError(f"the processes do not find each other: {_first_line(error)}") from error
+                raise PeerLostError(f"the processes do not find each other: {_first_line(error)}") from error
         return cls(device, seconds)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Group:
@@ -121,7 +121,7 @@ class Group:
                 told[1] = error
         dist.broadcast_object_list(told, device=torch.device("cpu"))
         if told[1] is not None:
-            raise told[1] if self.leads else ElsewhereError(told[1])
+            raise told[1] if self.leads else ReportedElsewhereError(told[1])
         result: T = told[0]
         return result
 
@@ -140,7 +140,7 @@ class Group:
         if failure is not None and reasons.index(str(failure)) == self.rank:
             raise failure
         if any(reason is not None for reason in reasons):
-            raise ElsewhereError("another process failed")
+            raise ReportedElsewhereError("another process failed")
         return result
 
     def sum(self, *values: float) -> list[float]:
@@ -200,7 +200,7 @@ def is_launched_again(folder: Path) -> bool:
 def remember_launch(folder: Path) -> None:
     """Let `is_launched_again` know the run, before there is one."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / LAUNCH, os.environ.get("TORCHELASTIC_RUN_ID", "none").encode())
+    write_atomic(folder / LAUNCH, os.environ.get("TORCHELASTIC_RUN_ID", "none").encode())
 
 
 @contextmanager
@@ -219,7 +219,7 @@ def watching(seconds: float, where: Callable[[], str]) -> Iterator[None]:
             raise
         silent = "imed out" in str(error) or "imeout" in str(error)
         what = f"no answer for {seconds:g} s from" if silent else "lost"
-        raise LostError(
+        raise PeerLostError(
             f"process {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')}: {what} another process {where()} "
             f"({_first_line(error)}); the same command with --resume goes on from the last checkpoint"
         ) from error

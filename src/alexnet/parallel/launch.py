@@ -9,8 +9,8 @@ import tempfile
 import uuid
 from pathlib import Path
 
+from alexnet.runtime.cpus import available_cpus
 from alexnet.runtime.errors import UsageError
-from alexnet.runtime.provenance import usable_cores
 
 _ENDS = "ALEXNET_ENDS"
 """The folder where processes that `launch` started leave the exit codes that no restart would change."""
@@ -29,7 +29,7 @@ def launch(processes: int, words: list[str], max_restarts: int) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     # The cores are shared out; torchrun would give each process one.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // processes)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes say what is wrong
     config = LaunchConfig(
         min_nodes=1,

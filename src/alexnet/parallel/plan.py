@@ -15,7 +15,7 @@ from torch import nn
 
 from alexnet.network.model import AlexNet
 from alexnet.parallel.layouts import PASSINGS, why_no_towers
-from alexnet.runtime.errors import UsageError, named
+from alexnet.runtime.errors import UsageError, check_choice
 
 IMAGENET = 1_281_167
 
@@ -221,10 +221,10 @@ def plan(
     """
     if devices < 1:
         raise UsageError(f"--devices is {devices}; it must be at least 1")
-    chosen = DEVICES[named(gpu, DEVICES, "device")]
+    chosen = DEVICES[check_choice(gpu, DEVICES, "device")]
     if rate is not None:
         chosen = dataclasses.replace(chosen, rate=rate, source="as given")
-    speed, work = LINKS[named(link, LINKS, "link")], Work.of(variant)
+    speed, work = LINKS[check_choice(link, LINKS, "link")], Work.of(variant)
     with torch.device("meta"):
         has_towers = why_no_towers(AlexNet(variant)) is None
     counts = sorted({*(2**n for n in range(devices.bit_length()) if 2**n <= devices), devices})
@@ -267,7 +267,7 @@ PUBLISHED = (
 
 def against_published(gpu: str = "k20", link: str = "pcie2") -> list[tuple[Published, Step, float]]:
     """Each published row, the model's step for it on other devices or the same, and the model's speed-up."""
-    device, speed = DEVICES[named(gpu, DEVICES, "device")], LINKS[named(link, LINKS, "link")]
+    device, speed = DEVICES[check_choice(gpu, DEVICES, "device")], LINKS[check_choice(link, LINKS, "link")]
     work = Work.of("one-weird-trick")
     alone = step("one", 1, device, speed, work)
     rows = []
@@ -284,7 +284,7 @@ def print_plan(steps: list[Step], gpu: str, link: str, images: int, rate: float 
     from rich.console import Console
     from rich.table import Table
 
-    from alexnet.runtime.progress import time_words
+    from alexnet.runtime.progress import format_duration
 
     table = Table(box=None, pad_edge=False)
     for words in ("devices", "layout", "batch", "an epoch", "speed-up", "waiting", "MB sent a step", "GB a device"):
@@ -296,7 +296,7 @@ def print_plan(steps: list[Step], gpu: str, link: str, images: int, rate: float 
             str(row.devices),
             row.layout + (" *" if row is chosen and row.devices > 1 else ""),
             str(row.batch),
-            time_words(row.epoch(images)),
+            format_duration(row.epoch(images)),
             f"{alone / row.epoch(images):.2f}",
             f"{row.waiting / row.seconds:.0%}",
             f"{row.sent / 1e6:,.1f}",

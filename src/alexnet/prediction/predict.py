@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from alexnet.prediction.classifier import Classifier, ImageInput, Named, Prediction, Unread, image_files
-from alexnet.runtime.allocator import keep_pages
+from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.progress import progress
 
 FORMS = ("table", "json", "csv")
@@ -36,7 +36,7 @@ def predict(
     files, others = image_files(images)
     if others:
         print(f"{others:,} other files in the folders are no images and were left alone", file=sys.stderr)
-    keep_pages()
+    keep_freed_memory()
     classifier = Classifier.load(run, device=device, precision=precision)
     top = min(top, len(classifier.classes))
     write = {"table": _as_table, "json": _as_json, "csv": _as_csv}[form](classifier, files, top)

@@ -36,10 +36,10 @@ from alexnet.report.mosaic import mosaic
 from alexnet.report.page import Section
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Run
-from alexnet.runtime.allocator import keep_pages
+from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import Progress, progress
 from alexnet.runtime.provenance import machine
 from alexnet.search.exact import nearest
@@ -79,7 +79,7 @@ def write_report(
     """
     opened = run if isinstance(run, Run) else Run.open(run)
     folder = opened.path if out is None else Path(out)
-    keep_pages()
+    keep_freed_memory()
     report = _Report(opened, folder)
     dataset = report.find_data(evaluation.data if data is None and evaluation is not None else data)
     member = report.find_weights(device)
@@ -380,7 +380,7 @@ class _Report:
         with _writing(self.folder):
             (self.folder / FIGURES).mkdir(parents=True, exist_ok=True)
             for form, content in contents.items():
-                write_whole(self.folder / links[form], content)
+                write_atomic(self.folder / links[form], content)
         return links
 
     def write(self, member: Member | None, evaluation: Evaluation | None) -> Path:
@@ -416,7 +416,7 @@ class _Report:
         path = self.folder / REPORT
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, html.encode("utf-8", errors="replace"))
+            write_atomic(path, html.encode("utf-8", errors="replace"))
         return path
 
 

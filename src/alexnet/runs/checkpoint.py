@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 
 FORMAT_VERSION = 1
 FILE = "checkpoint.pt"
@@ -104,7 +104,7 @@ def write(folder: Path, content: Content) -> None:
         "state": json.dumps(content.state),
     }
     try:
-        write_whole(folder / FILE, lambda file: torch.save(stored, file))
+        write_atomic(folder / FILE, lambda file: torch.save(stored, file))
     except (OSError, RuntimeError) as error:
         raise AlexNetError(f"{folder / FILE} can't be written: {error}; the last whole checkpoint is kept") from error
 

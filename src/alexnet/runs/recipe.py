@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from alexnet.runtime.errors import UsageError, named
+from alexnet.runtime.errors import UsageError, check_choice
 
 INITIALIZATIONS = ("paper", "released-2012", "cuda-convnet", "he")
 """The ways to draw first weights. A recipe's `init` may name weights to start from instead."""
@@ -125,7 +125,7 @@ class Recipe:
         """The recipe with some values changed; `UsageError` for a name, a choice or a value that makes no sense."""
         for name, value in changes.items():
             known = {f.name: f for f in dataclasses.fields(self)}
-            choices = known[named(name, known, "recipe value")].metadata.get("choices", ())
+            choices = known[check_choice(name, known, "recipe value")].metadata.get("choices", ())
             if choices and value is not None and value not in choices:
                 raise UsageError(f"{name} is {value!r}; there are: {', '.join(choices)}")
         recipe = dataclasses.replace(self, **changes)
@@ -296,7 +296,7 @@ def choose(name: str, training_images: int) -> tuple[Recipe, str]:
     Raises `UsageError` for a name that does not exist.
     """
     known = recipes()
-    named(name, ("auto", *known), "recipe")
+    check_choice(name, ("auto", *known), "recipe")
     reason = "as asked"
     if name == "auto" and training_images <= SMALL_UP_TO:
         name, reason = "small", f"{training_images:,} training images are few (up to {SMALL_UP_TO:,})"

@@ -24,7 +24,7 @@ from alexnet.network.model import SWITCHES, AlexNet
 from alexnet.runs.notebook import card
 from alexnet.runs.recipe import Recipe
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 
 FORMAT_VERSION = 1
 MEAN = "preprocess.mean"
@@ -247,6 +247,6 @@ def is_free(path: str | os.PathLike[str]) -> bool:
 
 def _write(path: Path, content: bytes) -> None:
     try:
-        write_whole(path, content)
+        write_atomic(path, content)
     except OSError as error:
         raise AlexNetError(f"{path} can't be written: {error.strerror or error}") from error

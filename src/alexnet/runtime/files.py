@@ -1,44 +1,37 @@
-"""Files that appear only whole, and folders that one process at a time writes to."""
+"""Atomic writes: a file appears complete or not at all."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 
-def write_whole(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> None:
-    """Write `content`, or what it writes when called with the open file: beside, synced, renamed.
+def write_atomic(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> None:
+    """Write a file atomically: to a temporary file in the same folder, synchronized to disk, then renamed.
 
-    Raises OSError, and then leaves `path` as it was and nothing beside it.
+    Parameters
+    ----------
+    path : Path
+        The file to write. An existing file is replaced.
+    content : bytes or callable
+        The content, or a function that receives the open binary file and writes to it.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written. ``path`` is unchanged and the temporary file is removed.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             if callable(content):
                 content(file)
             else:
                 file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
-
-
-@contextmanager
-def locked(path: Path, wait: bool = False) -> Iterator[None]:
-    """Hold the lock file `path`; it is free when the process ends, however that ends.
-
-    Raises BlockingIOError when another process holds it, unless told to `wait`.
-    """
-    with path.open("w") as lock:
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows
-            pass
-        yield
+        temporary.unlink(missing_ok=True)

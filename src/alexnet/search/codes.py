@@ -17,7 +17,7 @@ from safetensors.numpy import save as to_safetensors
 from torch import nn
 from torch.nn import functional
 
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import progress
 from alexnet.search.components import SEED, principal_components, sample_of
 
@@ -70,7 +70,7 @@ def build(path: Path, stored: np.ndarray) -> None:
     """Learn an encoder for `stored` and write it with the code of every row."""
     weight, bias = learn(stored)
     blocks = [encode(stored[start : start + ROWS], weight, bias) for start in range(0, len(stored), ROWS)]
-    write_whole(path, to_safetensors({"weight": weight, "bias": bias, "codes": np.concatenate(blocks)}))
+    write_atomic(path, to_safetensors({"weight": weight, "bias": bias, "codes": np.concatenate(blocks)}))
 
 
 class Codes:

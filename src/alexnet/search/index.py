@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.data.loading import evaluation_batches
@@ -26,8 +27,8 @@ from alexnet.evaluation.evaluate import check_fit
 from alexnet.network.features import BATCH_SIZE, layer_features
 from alexnet.runs.run import Run, add_tensors
 from alexnet.runtime.devices import choose_device
-from alexnet.runtime.errors import AlexNetError, UsageError, named
-from alexnet.runtime.files import locked, write_whole
+from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
+from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import progress
 from alexnet.search import codes, exact, lists
 
@@ -142,7 +143,7 @@ class Index:
                 if other != self.folder:
                     shutil.rmtree(other, ignore_errors=True)
             if not file.is_file():
-                write_whole(file, self._write_features)
+                write_atomic(file, self._write_features)
 
     def _write_features(self, file: IO[bytes]) -> None:
         batches = (batch.images.numpy() for batch in evaluation_batches(self.split, BATCH_SIZE))
@@ -173,7 +174,7 @@ class Index:
         else:
             codes.build(file, self.stored)
         about = {"found": self._measure(self._read(method)), "faiss": _faiss().__version__}
-        write_whole(self._about(method), json.dumps(about, indent=1).encode() + b"\n")
+        write_atomic(self._about(method), json.dumps(about, indent=1).encode() + b"\n")
 
     def _read(self, method: str) -> lists.Lists | codes.Codes:
         file = self.folder / _FILES[method]
@@ -209,7 +210,7 @@ def choose_method(name: str, images: int) -> str:
 
     Raises `UsageError` for one that does not exist, `AlexNetError` where it needs faiss and that is missing.
     """
-    if named(name, METHODS, "method") == "auto":
+    if check_choice(name, METHODS, "method") == "auto":
         name = "exact" if images <= EXACT_UP_TO else "index"
     if name != "exact":
         _faiss()
@@ -245,11 +246,12 @@ def _held(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as held:
+            lock = FileLock(folder.parent / "lock")
             try:
-                held.enter_context(locked(folder.parent / "lock"))
-            except BlockingIOError:
-                print(f"another alexnet is building in {folder.parent}: waiting for it", file=sys.stderr)
-                held.enter_context(locked(folder.parent / "lock", wait=True))
+                held.enter_context(lock.acquire(timeout=0))
+            except Timeout:
+                print(f"waiting for another process that builds {folder.parent}", file=sys.stderr)
+                held.enter_context(lock)
             for leftover in folder.glob(".*.tmp"):  # of a process that was killed
                 leftover.unlink()
             yield

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import progress
 from alexnet.search.components import SEED, principal_components, sample_of
 from alexnet.search.exact import rerank
@@ -45,7 +45,7 @@ def build(path: Path, stored: np.ndarray, faiss: Any) -> None:
     def write(file: IO[bytes]) -> None:
         faiss.write_index(faiss.IndexPreTransform(projection, lists), faiss.PyCallbackIOWriter(file.write))
 
-    write_whole(path, write)
+    write_atomic(path, write)
 
 
 class Lists:

@@ -16,7 +16,7 @@ import numpy as np
 from alexnet.data.dataset import PreparedDataset
 from alexnet.network.features import BATCH_SIZE
 from alexnet.prediction.classifier import image_files, read_ahead
-from alexnet.runtime.allocator import keep_pages
+from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.progress import progress
 from alexnet.search.index import Index, choose_method, open_index
@@ -58,7 +58,7 @@ def search(
         print(f"{others:,} other files in the folders are no images and were left alone", file=sys.stderr)
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     method = choose_method(method, len(dataset.split(split)))
-    keep_pages()
+    keep_freed_memory()
     index = open_index(run, dataset, split=split, device=device)
     print(_about(index, method), file=sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):

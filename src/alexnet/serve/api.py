@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from alexnet import __version__
 from alexnet.evaluation.views import VIEWS, check_views
-from alexnet.runtime.errors import UsageError, named
+from alexnet.runtime.errors import UsageError, check_choice
 from alexnet.serve import render, schema
 from alexnet.serve.counters import Measures
 from alexnet.serve.explorer import Exhibits
@@ -99,7 +99,7 @@ def _images(service: Service, exhibits: Exhibits) -> APIRouter:
     @router.post("/v1/features", response_model=schema.LayerFeatures, openapi_extra=schema.BODY)
     async def features(request: Request, layer: Layer = "fc7") -> Response:
         """The activations of a layer; those of fc7 say what is alike (paper, section 6.1)."""
-        results = await service.results(request, Features(named(layer, layers, "layer")))
+        results = await service.results(request, Features(check_choice(layer, layers, "layer")))
         count = sum(result.size for _, result in results if not isinstance(result, Refusal))
         if count > MOST_VALUES:
             raise Refusal(413, f"{count:,} values, more than {MOST_VALUES:,}: ask about fewer images at once")
@@ -145,7 +145,7 @@ def _images(service: Service, exhibits: Exhibits) -> APIRouter:
     @router.post("/v1/maps", response_model=schema.LayerMaps, openapi_extra=schema.BODY)
     async def maps(request: Request, layer: Layer = "conv1") -> Response:
         """What a layer makes of each image, to look at."""
-        results = await service.results(request, Features(named(layer, layers, "layer")))
+        results = await service.results(request, Features(check_choice(layer, layers, "layer")))
         return _json({"layer": layer, "maps": await asyncio.to_thread(_entries, results, render.tiles)})
 
     return router

@@ -18,7 +18,7 @@ from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.evaluate import check_fit
 from alexnet.prediction.classifier import Classifier
 from alexnet.runs.run import Run
-from alexnet.runtime.allocator import keep_pages
+from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.serve.api import api
 from alexnet.serve.explorer import Exhibits
@@ -50,7 +50,7 @@ def serve(
     """
     opened = Run.open(run)
     with _listening(host, port) as listening:
-        keep_pages()
+        keep_freed_memory()
         classifier = Classifier.load(run, device=device, precision=precision)
         dataset, why_not = _dataset(opened, data)
         if dataset is None:

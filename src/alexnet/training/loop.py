@@ -25,9 +25,9 @@ from alexnet.parallel.layouts import ENTRY, Alone, Block
 from alexnet.runs import checkpoint
 from alexnet.runs.run import Run
 from alexnet.runtime.devices import choose_precision
-from alexnet.runtime.errors import AlexNetError, ElsewhereError
-from alexnet.runtime.interrupts import stop_flag
-from alexnet.runtime.progress import Progress, progress, say
+from alexnet.runtime.errors import AlexNetError, ReportedElsewhereError
+from alexnet.runtime.interrupts import interrupt_flag
+from alexnet.runtime.progress import Progress, notify, progress
 from alexnet.training.diagnostics import (
     EpochValidation,
     Finding,
@@ -160,7 +160,7 @@ class Training:
         total = self.recipe.epochs * len(self.training)
         done = (self.at.epoch - 1) * len(self.training) + self.at.seen
         with (
-            stop_flag() as interrupted,
+            interrupt_flag() as interrupted,
             open_records(self.run.path, self.at.metrics_bytes, self.at.step, leads=self.layout.leads) as self.records,
             progress(total, "training", done, silent=not self.layout.leads) as self.bar,
         ):
@@ -494,7 +494,7 @@ class Training:
         """After numbers that are not finite, `where`, in words: to the last good state, once, and on more slowly."""
         step = self.at.step
         if self.schedule.scale != 1.0:
-            kind = AlexNetError if self.layout.leads else ElsewhereError
+            kind = AlexNetError if self.layout.leads else ReportedElsewhereError
             raise kind(
                 f"numbers not finite at step {step}, {where}, with a tenth of the learning rate too: "
                 f"train with a smaller one, such as --lr {self.recipe.lr * 0.01:g}, or with --recipe small"
@@ -567,7 +567,7 @@ class Training:
 
     def say_how_to_go_on(self) -> None:
         """After Ctrl-C."""
-        say(
+        notify(
             f"stopped after step {self.at.step} of {self.total_steps}; "
             f"go on with: alexnet train {self.run.config.dataset['path']} --out {self.run.path} --resume"
         )
@@ -577,7 +577,7 @@ class Training:
         path = self.run.path
         words = f"trained {self.recipe.epochs} epochs; best error {self.at.best_error:.2%}"
         words += " on the validation images" if self.validation is not None else " on the training images"
-        say(f"{words}; {path}")
+        notify(f"{words}; {path}")
 
     def rate(self, step: int) -> float:
         """The learning rate of the weights at the training's step number `step`, from 1."""

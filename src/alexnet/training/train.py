@@ -21,10 +21,10 @@ from alexnet.parallel.collectives import Group, is_launched_again, remember_laun
 from alexnet.parallel.layouts import open_layout
 from alexnet.runs.recipe import Recipe, choose
 from alexnet.runs.run import Config, Run, is_free
-from alexnet.runtime.allocator import keep_pages
+from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError, UsageError
-from alexnet.runtime.progress import say
+from alexnet.runtime.progress import notify
 from alexnet.training.loop import Training
 from alexnet.training.pretrained import with_network_of_start, with_start
 
@@ -116,7 +116,7 @@ def begin(
         run = group.lead(start)
         group.together(lambda: _check_dataset(run, dataset))
     training = Training(run, dataset, chosen_device, checkpoint_interval, layout_of(run.config.recipe))
-    keep_pages()  # from here on: what the first weights took is given back
+    keep_freed_memory()  # from here on: what the first weights took is given back
     return training
 
 
@@ -141,7 +141,7 @@ def _reopen(out: str | os.PathLike[str], dataset: PreparedDataset, changes: dict
         raise UsageError(f"a resumed run keeps its own recipe; leave out {', '.join(other)}")
     _check_dataset(run, dataset)
     run.sweep()
-    say(f"resuming {out}: recipe {run.config.recipe.name}, seed {run.config.recipe.seed}")
+    notify(f"resuming {out}: recipe {run.config.recipe.name}, seed {run.config.recipe.seed}")
     return run
 
 
@@ -163,8 +163,8 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
     said = "as asked" if chosen.precision != "auto" else "the faster on this machine"
     precision = str(dtype).removeprefix("torch.")
     chosen = chosen.override({"precision": precision})
-    say(f"recipe {chosen.name}: {reason}")
-    say(f"network {chosen.variant}; {precision}, {said}; on {_device_words(device)}; seed {chosen.seed}")
+    notify(f"recipe {chosen.name}: {reason}")
+    notify(f"network {chosen.variant}; {precision}, {said}; on {_device_words(device)}; seed {chosen.seed}")
     with torch.device("meta"):
         input_size = AlexNet(chosen.variant).input_size
     crop_size = chosen.crop_size or input_size
@@ -193,7 +193,7 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
     if chosen.start is None:
         return config
     config, words = with_start(config, asked="init" in changes)
-    say(words)
+    notify(words)
     return config
 
 

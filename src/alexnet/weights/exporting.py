@@ -22,8 +22,8 @@ from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.loading import evaluation_batches
 from alexnet.network.model import AlexNet
 from alexnet.runs.run import MEAN, Config, Run
-from alexnet.runtime.errors import AlexNetError, UsageError, named
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
+from alexnet.runtime.files import write_atomic
 from alexnet.weights.model_card import Precision, model_card
 
 FORMATS = ("onnx", "safetensors", "torch-export", "hub")
@@ -79,19 +79,19 @@ def export(
         if to == "onnx":
             _write_onnx(file, network, preprocess, opened.config, inside, int8)
         elif to == "torch-export":
-            write_whole(file, _torch_export(network, preprocess, inside))
+            write_atomic(file, _torch_export(network, preprocess, inside))
         else:
-            write_whole(file, _safetensors(network, preprocess, opened.config))
+            write_atomic(file, _safetensors(network, preprocess, opened.config))
         if to in ("onnx", "torch-export") and not inside:
             array = io.BytesIO()
             np.save(array, preprocess.mean.numpy())
-            write_whole(beside / "mean.npy", array.getvalue())
+            write_atomic(beside / "mean.npy", array.getvalue())
         difference = _difference(to, file, network, preprocess, inside, images)
         if difference is not None and not int8 and difference > TOLERANCE:
             raise AlexNetError(f"not written: {to} gives probabilities that differ by {difference:.2g} from the run's")
         cost = _cost_of_int8(file, network, preprocess, opened.config, inside, data) if int8 else None
         card = model_card(opened, to, FILES[to], preprocessing, difference, int8, cost)
-        write_whole(beside / "README.md", card.encode())
+        write_atomic(beside / "README.md", card.encode())
         beside.rename(target)
     except OSError as error:
         raise AlexNetError(f"{target} can't be written: {error.strerror or error}") from error
@@ -139,7 +139,7 @@ class Deployed(nn.Module):
 
 
 def _check_words(to: str, preprocessing: str, int8: bool, repo: str | None) -> None:
-    named(to, FORMATS, "format")
+    check_choice(to, FORMATS, "format")
     if preprocessing not in PREPROCESSING:
         raise UsageError(f"preprocessing is {preprocessing!r}; there are: {', '.join(PREPROCESSING)}")
     if int8 and to != "onnx":
@@ -149,8 +149,8 @@ def _check_words(to: str, preprocessing: str, int8: bool, repo: str | None) -> N
 
 
 def _write_config(folder: Path, config: Config) -> None:
-    write_whole(folder / "classes.json", json.dumps(config.labels, indent=1, ensure_ascii=False).encode())
-    write_whole(folder / "config.json", _config_text(config, indent=1).encode())
+    write_atomic(folder / "classes.json", json.dumps(config.labels, indent=1, ensure_ascii=False).encode())
+    write_atomic(folder / "config.json", _config_text(config, indent=1).encode())
 
 
 def _config_text(config: Config, indent: int | None = None) -> str:
@@ -167,7 +167,7 @@ def _write_onnx(file: Path, network: AlexNet, preprocess: Preprocess, config: Co
         config=_config_text(config),
         int8=int8,
     )
-    write_whole(file, model.SerializeToString())
+    write_atomic(file, model.SerializeToString())
 
 
 def _torch_export(network: AlexNet, preprocess: Preprocess, inside: bool) -> bytes:

@@ -20,7 +20,7 @@ from torch import Tensor
 from alexnet.network.model import variants
 from alexnet.runs.recipe import IMAGENET, STARTER, Recipe, recipes
 from alexnet.runs.run import MEAN, Config, Run, is_free
-from alexnet.runtime.errors import AlexNetError, UsageError, named
+from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.weights.caffe import caffe_mean, read_caffe
 from alexnet.weights.convnet import read_convnet
 from alexnet.weights.foreign import (
@@ -67,7 +67,7 @@ def import_weights(
     if not is_free(out):
         raise AlexNetError(f"{out} is there already: choose another folder, or remove it")
     if variant is not None:
-        named(variant, variants(), "variant")
+        check_choice(variant, variants(), "variant")
     name = os.fspath(source)
     found = find_weights(name, Path(mean) if mean else None, variant)
     if mean is not None and (found.config is not None or "torchvision" in found.format):

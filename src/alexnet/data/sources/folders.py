@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from alexnet.data.sources.items import Item, Source
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 
 SPLIT_NAMES = {
     **{"train": "train", "training": "train"},
@@ -83,7 +83,7 @@ def tar_entries(path: Path, spool: Path) -> Iterator[Entry]:
     if not plain.exists():
         try:
             with opener(path, "rb") as packed:
-                write_whole(plain, lambda file: shutil.copyfileobj(packed, file, 1 << 20))
+                write_atomic(plain, lambda file: shutil.copyfileobj(packed, file, 1 << 20))
         except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
             raise AlexNetError(f"{path} is damaged: {error}") from error
     yield from plain_tar_entries(plain, called=path)

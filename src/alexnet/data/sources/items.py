@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from alexnet.data.columns import binaries, numbers, texts
 from alexnet.data.decoding import UnreadableImageError
-from alexnet.runtime.files import write_whole
+from alexnet.runtime.files import write_atomic
 
 MAX_BYTES = 1 << 30
 """A file larger than this is not read as an image."""
@@ -122,7 +122,7 @@ class ItemList:
                     ]
                     writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=cls._SCHEMA))
 
-        write_whole(path, write)
+        write_atomic(path, write)
 
     def __len__(self) -> int:
         return len(self._table)

@@ -38,7 +38,7 @@ def is_divergent(loss: float) -> bool:
     return not math.isfinite(loss) or loss > EXPLODED_LOSS
 
 
-def divergence(step: int, loss: float, where: str) -> Diverged:
+def diverged(step: int, loss: float, where: str) -> Diverged:
     """The exception for a divergent `loss` of a step; `where` names the first place with a NaN or Inf."""
     if math.isfinite(loss):
         return Diverged(step, f"the loss exploded to {loss:.3g} at step {step}")

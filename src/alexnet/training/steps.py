@@ -20,7 +20,7 @@ from alexnet.data.augmentation import Color, Drawn, Preprocess, draw
 from alexnet.data.loading import Batch, step_seeds
 from alexnet.parallel.layouts import ENTRY, Alone
 from alexnet.runs.recipe import Recipe
-from alexnet.training.divergence import divergence, first_nonfinite, is_divergent
+from alexnet.training.divergence import diverged, first_nonfinite, is_divergent
 from alexnet.training.optimizers import clear_gradients, update_all
 from alexnet.training.recorded_step import PendingResult, RecordedStep, capture_for, tensors_of_step
 from alexnet.training.state import TrainingState
@@ -125,7 +125,7 @@ class EagerSteps:
         if is_divergent(loss):
             crops = inputs(batch, self.state)
             where = first_nonfinite(self.state.network, crops, inputs.device, inputs.dtype, layout.any)
-            raise divergence(step, loss, where)
+            raise diverged(step, loss, where)
         return StepResult(step, len(batch.labels), loss, errors, stop, save)
 
 
@@ -218,7 +218,7 @@ class RecordedSteps:
         """Wait for a step, and check it; by then the weights have changed, and the layer is not known."""
         loss, errors = pending.read()
         if is_divergent(loss):
-            raise divergence(pending.step, loss, "the loss")
+            raise diverged(pending.step, loss, "the loss")
         return StepResult(pending.step, pending.images, loss, errors, *self.requests())
 
 

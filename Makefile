@@ -28,6 +28,7 @@ bench: venv         ## every ratio against its peer, written to docs/results/ (a
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: venv
 	$(BIN)/mypy

@@ -52,18 +52,18 @@ def ilsvrc(root: Path, year: int, classes: int, validation: int, test: int = 0) 
         "data/meta.mat": meta_mat(year, {wnid: f"thing {wnid[1:]}" for wnid in wnids}),
         f"data/ILSVRC{year}_validation_ground_truth.txt": "".join(f"{number}\n" for number in truth).encode(),
     }
-    images, inside, kit_name, around = {
+    name, inside, kit_name, around = {
         2012: ("img", "", "devkit_t12", "ILSVRC2012_devkit_t12/"),
         2010: ("images", "val/", "devkit-1.0", "devkit-1.0/"),
     }[year]
     root.mkdir(parents=True)
-    write_tar(root / f"ILSVRC{year}_{images}_train.tar", train)
+    write_tar(root / f"ILSVRC{year}_{name}_train.tar", train)
     images = {f"{inside}ILSVRC{year}_val_{number:08}.JPEG": _jpeg(rng) for number in range(1, validation + 1)}
-    write_tar(root / f"ILSVRC{year}_{images}_val.tar", images)
+    write_tar(root / f"ILSVRC{year}_{name}_val.tar", images)
     write_tar(root / f"ILSVRC{year}_{kit_name}.tar.gz", {around + name: kit[name] for name in kit}, "w:gz")
     if test:
         images = {f"test/ILSVRC{year}_test_{number:08}.JPEG": _jpeg(rng) for number in range(1, test + 1)}
-        write_tar(root / f"ILSVRC{year}_{images}_test.tar", images)
+        write_tar(root / f"ILSVRC{year}_{name}_test.tar", images)
         (root / f"ILSVRC{year}_test_ground_truth.txt").write_text("1\n" * test)
     return [wnids[number - 1] for number in truth]
 

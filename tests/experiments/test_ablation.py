@@ -110,7 +110,7 @@ def test_each_change_is_one_network_or_one_training_other_than_the_whole() -> No
                 init=recipe.init,
             )
     assert made.pop(FULL) == set()
-    assert made.pop("no-crops") == {"views", "flip"}
+    assert made.pop("no-crops") == {"crop_position", "flip"}
     assert all(len(changed) == 1 for changed in made.values())
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from alexnet.experiments.catalog import experiments, rows
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def cells() -> list[list[str]]:

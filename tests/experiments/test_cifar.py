@@ -98,7 +98,7 @@ def test_what_is_no_experiment_or_not_cifar_is_said_in_a_line(
     assert main(["reproduce", "figure-2"]) == 2
     assert "unknown experiment 'figure-2'; choose from: figure-1," in capsys.readouterr().err
     assert main(["reproduce", "solar", "--full"]) == 2
-    assert "--full is not for solar" in capsys.readouterr().err
+    assert "--full is not an option of solar" in capsys.readouterr().err
     words = ["reproduce", "cifar-18pct", "--quick", "--data", str(striped_folder(3, 3)), "--out", str(tmp_path / "out")]
     assert main(words) == 1
     assert "is not CIFAR-10 but 2 classes in train and val" in capsys.readouterr().err

@@ -68,7 +68,7 @@ def test_a_place_that_can_not_be_is_named_before_anything_is_done(command, tmp_p
     file = tmp_path / "photograph.jpg"
     file.write_bytes(b"mine")
     done = command("demo", "--out", file)
-    assert (done.returncode, done.stderr) == (1, f"alexnet: {file}: File exists; --debug shows for what\n")
+    assert (done.returncode, done.stderr) == (1, f"alexnet: {file}: File exists; --debug shows the traceback\n")
     assert file.read_bytes() == b"mine"
     done = command("demo", "--out", tmp_path / "out", "--image", tmp_path / "nowhere" / "x.svg")
     assert done.returncode == 1
@@ -77,7 +77,7 @@ def test_a_place_that_can_not_be_is_named_before_anything_is_done(command, tmp_p
 
 
 def test_the_number_measured_before_is_the_mean_in_the_results():
-    report = json.loads((Path(__file__).parents[1] / "docs" / "results" / "solar.json").read_text())
+    report = json.loads((Path(__file__).parents[2] / "docs" / "results" / "solar.json").read_text())
     assert round(100 * report["mean"], 2) == solar_cells.FROM_SCRATCH
 
 

@@ -157,7 +157,7 @@ def test_a_disk_that_is_too_small(
             2,
             "unknown variant 'caffe'; choose from: paper, ",
         ),
-        (["--data", "{root}", "--full"], "", 2, "--full is not for imagenet"),
+        (["--data", "{root}", "--full"], "", 2, "--full is not an option of imagenet"),
     ],
 )
 def test_what_can_not_be_done_is_a_line(
@@ -187,7 +187,7 @@ def test_what_can_not_be_done_is_a_line(
 
 def test_another_experiment_has_no_variant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "solar", "--variant", "paper", "--out", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err == "alexnet: --variant is not for solar\n"
+    assert capsys.readouterr().err == "alexnet: --variant is not an option of solar\n"
 
 
 def test_every_published_score_is_of_a_variant_that_can_be_trained() -> None:

@@ -74,7 +74,7 @@ def test_the_time_before_a_stop_counts(dataset, tmp_path: Path, monkeypatch):
 
 
 def test_other_weights_are_two_ways_more_and_named_in_the_results(striped_folder, tmp_path: Path, command, monkeypatch):
-    monkeypatch.setattr(transfer.solar, "write_source", lambda _: striped_folder(3, 24, splits=("train", "test")))
+    monkeypatch.setattr(transfer.solar_cells, "write_source", lambda _: striped_folder(3, 24, splits=("train", "test")))
     weights = tmp_path / "Other One.safetensors"
     weights.write_bytes(STARTER_FILE.read_bytes())
     results = tmp_path / "transfer.json"

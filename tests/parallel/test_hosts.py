@@ -12,7 +12,7 @@ import pytest
 from test_layouts import ENVIRONMENT, WORKER, command_line, data, distance, undisturbed  # noqa: F401
 from torch.distributed.run import get_args_parser
 
-from alexnet.cli.main import command_line_parser
+from alexnet.cli.main import build_parser
 
 ADDRESSES = ("10.213.77.1", "10.213.77.2")
 
@@ -56,7 +56,7 @@ def test_the_job_files_say_what_torchrun_and_alexnet_take(job):
     launcher = get_args_parser().parse_args(words)
     assert launcher.module
     assert launcher.training_script == "alexnet"
-    options = command_line_parser().parse_args(launcher.training_script_args)
+    options = build_parser().parse_args(launcher.training_script_args)
     assert options.recipe == "paper"
     assert options.parallel in ("data", "one-weird-trick")
     assert options.processes is None  # these are torchrun's

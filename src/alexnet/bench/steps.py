@@ -178,7 +178,7 @@ def memory(batch_size: int | None) -> list[Comparison]:
 
 def _peak(kind: str, batch_size: int) -> float:
     """Bytes."""
-    module = "training" if kind == "OurTraining" else "peers"
+    module = "steps" if kind == "OurTraining" else "peers"
     program = f"""
 import os, re, resource
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from alexnet.experiments.published import PUBLISHED
+from alexnet.runtime.errors import UsageError, check_choice
 
 RESULTS = Path("docs/results")
+"""Where an experiment writes its results, relative to the working folder: a checkout of the repository."""
+
+
+def shipped_results() -> Path:
+    """Return the folder of the results that this version of the package ships.
+
+    An installed package has its own copy. In a checkout it is a symbolic link to docs/results, which a file system
+    without such links lacks.
+    """
+    packaged = Path(__file__).parents[1] / "results"
+    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "docs" / "results"
 
 
 def points(share: float) -> str:
@@ -191,6 +205,7 @@ _ALL = (
         "ensemble",
         "one, three and five of these networks averaged (6, table 2)",
         (Claim("what averaging five takes away", -0.026, "networks.5.difference", "points"),),
+        module="averaged_networks",
         folder=ABLATION,
         quick_seeds=3,
         of_any_set=True,
@@ -199,6 +214,7 @@ _ALL = (
         "views",
         "one view of each image against ten, by the same networks (4.1)",
         (Claim("what ten views take away", -0.015, "difference.mean", "points"),),
+        module="ten_views",
         folder=ABLATION,
         quick_seeds=3,
         of_any_set=True,
@@ -223,7 +239,9 @@ _ALL = (
         *((), (0,), "solar", {"precision": "float32"}),
     ),
     Experiment(
-        "small", "does the loss fall in the first tenth of a run, on 12, 200, 2,000 and 95 : 5 unbalanced images?"
+        "small",
+        "does the loss fall in the first tenth of a run, on 12, 200, 2,000 and 95 : 5 unbalanced images?",
+        module="small_sets",
     ),
     Experiment(
         "starter", "the features that the package comes with, from Tiny ImageNet (--data tiny-imagenet-200)", (), (0,)
@@ -237,6 +255,69 @@ _ALL = (
 def experiments() -> dict[str, Experiment]:
     """Every experiment by name."""
     return {experiment.name: experiment for experiment in _ALL}
+
+
+def reproduce(
+    name: str,
+    *,
+    data: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    out: str | None = None,
+    results: str | None = None,
+    quick: bool = False,
+    full: bool = False,
+    only: Sequence[str] = (),
+    variant: str | None = None,
+    init: str | None = None,
+) -> tuple[str, Path]:
+    """Run an experiment and write its results.
+
+    Parameters
+    ----------
+    name : str
+        A name of `experiments()`.
+    data : sequence of str
+        Sources of images, for experiments that take some.
+    seeds : sequence of int, optional
+        Random seeds; those of the experiment by default.
+    out : str, optional
+        Folder of the runs; NAME-out by default.
+    results : str, optional
+        The JSON file to write; docs/results/NAME.json by default, and a file in `out` if `quick`.
+    quick, full : bool
+        A trial of about a minute whose numbers are no result; the published length.
+    only : sequence of str
+        Prefixes of the trials to run.
+    variant, init : str, optional
+        Network variant; pretrained weights.
+
+    Returns
+    -------
+    tuple of (str, Path)
+        A summary of one line, and the file of the results.
+
+    Raises
+    ------
+    UsageError
+        If the experiment does not exist or does not take an option.
+    """
+    experiment = experiments()[check_choice(name, experiments(), "experiment")]
+    options = {"data": data, "only": only, "variant": variant, "init": init, "quick": quick, "full": full}
+    options = {option: value for option, value in options.items() if value}
+    function = experiment.function()
+    unknown = options.keys() - signature(function).parameters.keys()
+    if unknown:
+        raise UsageError(f"--{unknown.pop()} is not an option of {experiment.name}")
+    seeds = list(seeds or experiment.seeds[: experiment.quick_seeds if quick else None])
+    command = ["alexnet", "reproduce", experiment.name, "--seeds", *map(str, seeds)]
+    command += [word for folder in data for word in ("--data", Path(folder).name)]
+    command += [word for trial in only for word in ("--only", trial)]
+    command += ["--variant", variant] if variant else []
+    command += ["--init", Path(init).name] if init else []
+    command += [f"--{option}" for option, given in (("quick", quick), ("full", full)) if given]
+    work = Path(out or ("quick-out" if quick else experiment.folder or f"{experiment.name}-out"))
+    file = Path(results or (work if quick else RESULTS) / experiment.file(data))
+    return function(work, file, seeds, " ".join(command), **options), file
 
 
 @dataclass(frozen=True)
@@ -261,19 +342,25 @@ def rows(results: Path) -> Iterator[Row]:
         if experiment.of_any_set:
             files |= {file.stem: file for file in sorted(results.glob(f"{experiment.name}-*.json"))}
         for name, file in files.items():
-            found = json.loads(file.read_text()) if file.exists() else {}
+            found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
             for claim in experiment.claims:
                 yield Row(name, claim, _value(found, claim.key))
 
 
-def print_list(results: Path) -> None:
-    """All experiments, published and measured side by side, on stdout."""
+def print_list(results: str | os.PathLike[str] | None = None) -> None:
+    """Print all experiments on stdout, with published beside measured values.
+
+    Parameters
+    ----------
+    results : path, optional
+        A folder of results. By default that of the checkout in the working folder, else the results of this package.
+    """
     from rich.console import Console
     from rich.table import Table
 
     table = Table("experiment", "", "published", "measured", "difference", box=None, pad_edge=False)
     told = set()
-    for row in rows(results):
+    for row in rows(Path(results) if results else RESULTS if RESULTS.is_dir() else shipped_results()):
         name, *words = row.words()
         table.add_row("" if name in told else name, *words)
         told.add(name)

@@ -31,7 +31,7 @@ def reproduce(
     values, suffix = changes(NETWORK, full, quick), "-quick" * quick
     without = {**values, "normalization": "none"}
     trials = {
-        "drop_layer": Trials(dataset, NETWORK, seeds, without, f"{NETWORK}-none{suffix}"),
+        "without": Trials(dataset, NETWORK, seeds, without, f"{NETWORK}-none{suffix}"),
         "with": Trials(dataset, NETWORK, seeds, values, f"{NETWORK}{suffix}"),
     }
     both = {name: some.measure(work) for name, some in trials.items()}
@@ -46,7 +46,7 @@ def reproduce(
         "difference_of_each_seed": differences,
         **provenance(command),
     }
-    names = {"drop_layer": "without normalization", "with": "with"}
+    names = {"without": "without normalization", "with": "with"}
     write_with_figure(results, report, curves({names[name]: found["trials"] for name, found in both.items()}))
     return (
         f"test error {both['without']['test_error']['mean']:.2%} without normalization, "

@@ -105,7 +105,7 @@ def reproduce(
     year, splits = _year(dataset), [name for name in dataset.splits if name != "train"]
     section = {
         **{split: _spreads([measure[split] for measure in measures]) for split in splits},
-        "weight_averaging": _average(dataset, trials, views) if len(trials) > 1 else None,
+        "average": _average(dataset, trials, views) if len(trials) > 1 else None,
         "published": [row._asdict() for row in PUBLISHED if (row.year, row.variant) == (year, variant)],
         "classes": len(dataset.classes),
         "images": dataset.counts,

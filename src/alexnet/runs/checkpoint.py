@@ -100,7 +100,7 @@ def write(folder: Path, content: Content) -> None:
         "format_version": FORMAT_VERSION,
         "network": content.network,
         "optimizers": content.optimizers,
-        "weight_averaging": content.average,
+        "average": content.average,
         "state": json.dumps(content.state),
     }
     try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import stat
 import struct
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -24,10 +26,21 @@ MAX_BYTES = 1 << 30
 
 
 class Item(NamedTuple):
-    """One image: its name in the source, its class, its split (None: the source has none), where its bytes are.
+    """One image of a source.
 
-    packing: "plain" (length -1: the whole file), "zip" (offset of the member's header, length as packed), or
-    "parquet:COLUMN" (offset counts rows).
+    Attributes
+    ----------
+    name
+        Its name in the source, such as the path below its folder.
+    label
+        Its class.
+    split
+        "train", "val" or "test"; None where the source has no splits.
+    file, offset, length
+        Where its bytes are: `length` bytes of `file` from `offset`; -1 is the whole file.
+    packing
+        "plain"; "zip" (`offset` is that of the member's header, `length` as compressed); "parquet:COLUMN" (`offset`
+        is the row); or "unreadable:REASON" for an image that a table names and that is not there.
     """
 
     name: str
@@ -43,8 +56,14 @@ class Item(NamedTuple):
 class Source:
     """A set of images.
 
-    items: in the order in which they will stand in the dataset. descriptions: class → what it is in words, where known.
-    notes: what a person should know, such as images that belong to no class.
+    Attributes
+    ----------
+    items
+        The images in the order in which the dataset has them; may be iterated again.
+    descriptions
+        Class → what it is in words, where the source knows.
+    notes
+        What a person should know, such as images that belong to no class.
     """
 
     items: list[Item]
@@ -53,15 +72,23 @@ class Source:
 
 
 class Reader:
-    """Reads the bytes of items and keeps the file of the last one open. One for each worker."""
+    """Reads the bytes of items and keeps the file of the last one open; one for each thread."""
 
     def __init__(self) -> None:
         self._key = ""
         self._file: Any = None
 
     def read(self, item: Item) -> bytes:
-        """The bytes of an image's file. Raises UnreadableImageError when they can't be had."""
+        """The bytes of an image's file.
+
+        Raises
+        ------
+        UnreadableImageError
+            When they cannot be read; the message is the reason.
+        """
         try:
+            if item.packing.startswith("unreadable:"):
+                raise UnreadableImageError(item.packing.partition(":")[2])
             if item.length > MAX_BYTES:
                 raise UnreadableImageError(f"{item.length:,} bytes: too large for an image")
             if item.packing.startswith("parquet:"):
@@ -72,9 +99,12 @@ class Reader:
             file = self._opened(item, lambda: open(item.file, "rb"))  # noqa: SIM115
             return _zip_member(file, item) if item.packing == "zip" else _range(file, item.offset, item.length)
         except FileNotFoundError:
-            raise UnreadableImageError("no such file") from None
+            broken = os.path.islink(item.file)
+            raise UnreadableImageError("a link to a file that does not exist" if broken else "no such file") from None
+        except ValueError as error:  # a NUL in a path
+            raise UnreadableImageError(f"cannot be read: {error}") from error
         except (OSError, pa.ArrowException) as error:
-            raise UnreadableImageError(f"can't be read: {getattr(error, 'strerror', None) or error}") from error
+            raise UnreadableImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
     def _opened(self, item: Item, opener: Callable[[], Any]) -> Any:
         key = f"{item.packing}:{item.file}"
@@ -88,7 +118,10 @@ class Reader:
 class ItemList:
     """A list of items in a file, memory-mapped: ImageNet's 1.4 million take no memory of their own.
 
-    labels and splits: Arrow arrays (len,) of strings, those of splits null where the source has none.
+    Attributes
+    ----------
+    labels, splits
+        Arrow arrays (len,) of strings; those of splits are null where the source has none.
     """
 
     _SCHEMA = pa.schema(
@@ -135,13 +168,13 @@ class ItemList:
 
 
 class _ParquetColumn:
-    """Images of a parquet file by row. Quick in ascending order; holds 32 rows, whatever the row groups' size."""
+    """Images of a parquet file by row: fast in ascending order, 32 rows in memory whatever the row groups' size."""
 
     def __init__(self, path: str, column: str) -> None:
         import pyarrow.parquet as pq
 
         self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
-        self._column = column
+        self._column, self._folder = column, os.path.dirname(path)
         groups = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._starts = np.cumsum([0, *groups])
         self._group, self._first, self._next = -1, 0, 0
@@ -149,7 +182,7 @@ class _ParquetColumn:
         self._rows: Any = ()
 
     def row(self, index: int) -> bytes:
-        """The bytes of the image in row `index`."""
+        """The bytes of the image in row `index`, counted from 0."""
         group = int(np.searchsorted(self._starts, index, side="right")) - 1
         if group != self._group or index < self._first:
             self._batches = self._file.iter_batches(32, row_groups=[group], columns=[self._column])
@@ -161,7 +194,7 @@ class _ParquetColumn:
         if isinstance(value, dict):
             value = value.get("bytes") or value.get("path")
         if isinstance(value, str):
-            value = _whole_file(value)
+            value = _whole_file(os.path.join(self._folder, value))
         if not isinstance(value, bytes):
             raise UnreadableImageError("no image in this row")
         return value
@@ -171,9 +204,31 @@ class _ParquetColumn:
         self._file.close()
 
 
+_local = threading.local()
+
+
+def read_item(item: Item) -> bytes:
+    """The bytes of an image, by a reader of the calling thread.
+
+    Raises
+    ------
+    UnreadableImageError
+        When they cannot be read.
+    """
+    if not hasattr(_local, "reader"):
+        _local.reader = Reader()
+    return _local.reader.read(item)
+
+
 def _whole_file(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
+    # Without O_NONBLOCK, opening a named pipe would wait for a writer forever.
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb", 0) as file:
+        status = os.fstat(file.fileno())
+        if stat.S_ISDIR(status.st_mode):
+            raise UnreadableImageError("a folder, not an image")
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableImageError("a named pipe, socket or device, not a file")
+        size = status.st_size
         if size > MAX_BYTES:
             raise UnreadableImageError(f"{size:,} bytes: too large for an image")
         return file.read()

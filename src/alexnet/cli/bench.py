@@ -1,0 +1,56 @@
+"""`alexnet bench`: speed of this machine against named peers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from alexnet.cli.options import add_json
+
+HELP = "speed of this machine against named peers"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
+    from alexnet.bench.run import NAMES
+
+    parser.description = (
+        "Time training, normalization, loading, preparation and inference, alternating with named peers. All parts "
+        "take about ten minutes; each comparison is printed on stderr when it is known."
+    )
+    parser.epilog = "example: alexnet bench --only train-step --batch-size 64 --json"
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help=f"{', '.join(NAMES)} (repeatable; default: all)"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="images per batch (default: that of each part; 128 for training)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="timings of each side (default: 3)")
+    parser.add_argument(
+        "--images", metavar="FOLDER", help="JPEG photographs for preparation and loading (default: synthetic images)"
+    )
+    parser.add_argument("--results", metavar="FOLDER", help="also write bench-<machine>.json to this folder")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the benchmarks."""
+    from alexnet.runtime.allocator import use_huge_pages
+
+    use_huge_pages()
+    from alexnet.bench.run import bench
+
+    command = ["alexnet", "bench", *(word for name in options.only for word in ("--only", name))]
+    command += ["--images", "IMAGES"] * (options.images is not None)
+    command += ["--batch-size", str(options.batch_size)] * (options.batch_size is not None)
+    report = bench(
+        options.only,
+        batch_size=options.batch_size,
+        rounds=options.rounds,
+        images=Path(options.images) if options.images else None,
+        results=Path(options.results) if options.results else None,
+        command=" ".join([*command, "--rounds", str(options.rounds)]),
+    )
+    if options.json:
+        print(json.dumps(report, indent=1))

@@ -1,0 +1,74 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+
+DATA_HELP = "a prepared dataset: a folder made by `alexnet prepare`"
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the run folder as a positional argument."""
+    parser.add_argument("run_folder", metavar="RUN", help="a run folder, made by `alexnet train` or `alexnet import`")
+
+
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """Add ``--split``."""
+    parser.add_argument("--split", metavar="NAME", help="split to evaluate (default: test if it exists, else val)")
+
+
+def add_threshold(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a decision threshold for two classes."""
+    parser.add_argument(
+        "--positive", metavar="CLASS", help="positive class of two, such as the defect (default: the rarer class)"
+    )
+    parser.add_argument(
+        "--recall",
+        type=float,
+        metavar="R",
+        help="report the threshold that reaches this recall of the positive class, 0 to 1",
+    )
+
+
+def add_views(parser: argparse.ArgumentParser, default: int) -> None:
+    """Add ``--views``."""
+    from alexnet.evaluation.views import VIEWS
+
+    parser.add_argument(
+        "--views",
+        type=int,
+        choices=tuple(VIEWS),
+        default=default,
+        help="test crops whose probabilities are averaged. 1: the center; 9: a grid of three by three; "
+        f"10: corners and center, each with its horizontal flip (default: {default})",
+    )
+
+
+def add_precision(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add ``--precision``."""
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "auto"),
+        default=default,
+        help="arithmetic of the network. bfloat16 is faster on many machines and changes a probability by at most "
+        f"about 0.02; auto selects the faster (default: {default})",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``."""
+    parser.add_argument(
+        "--device", metavar="NAME", help="cpu, cuda, cuda:1, ... (default: cuda if available, else cpu)"
+    )
+
+
+def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
+    """Add ``--batch-size``."""
+    parser.add_argument(
+        "--batch-size", type=int, default=default, metavar="N", help=f"images per batch (default: {default})"
+    )
+
+
+def add_json(parser: argparse._ActionsContainer, what: str = "print the result as JSON on stdout") -> None:
+    """Add ``--json``."""
+    parser.add_argument("--json", action="store_true", help=what)

@@ -1,0 +1,45 @@
+"""`alexnet predict`: classes of images."""
+
+from __future__ import annotations
+
+import argparse
+
+from alexnet.cli.options import add_device, add_json, add_precision, add_run, add_views
+
+HELP = "classify images"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
+    parser.description = (
+        "Print the most probable classes of each image. An unreadable file is named on stderr, the other images are "
+        "classified, and the exit code is 1."
+    )
+    parser.epilog = "example: alexnet predict run photographs/ --csv > predictions.csv"
+    add_run(parser)
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="a file, a folder (searched recursively), or - for an image on stdin"
+    )
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="number of classes per image (default: 5)")
+    add_views(parser, 1)
+    add_precision(parser, "float32")
+    add_device(parser)
+    forms = parser.add_mutually_exclusive_group()
+    add_json(forms, "print a JSON list, one image per line")
+    forms.add_argument("--csv", action="store_true", help="print a CSV with a header")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Classify images; the exit code is 1 if some were unreadable."""
+    from alexnet.prediction.predict import predict
+
+    unreadable = predict(
+        options.run_folder,
+        options.images,
+        top=options.top,
+        views=options.views,
+        form="json" if options.json else "csv" if options.csv else "table",
+        precision=options.precision,
+        device=options.device,
+    )
+    return 1 if unreadable else 0

@@ -1,0 +1,71 @@
+"""`alexnet serve`: a page to inspect a run, and an HTTP API."""
+
+from __future__ import annotations
+
+import argparse
+
+from alexnet.cli.options import DATA_HELP, add_device, add_precision, add_run
+from alexnet.runtime.errors import AlexNetError
+
+HELP = "a page to inspect a run, and an HTTP API"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
+    parser.description = (
+        "Serve a run until Ctrl-C: the page at /, the API documentation at /docs. Only this machine can connect unless "
+        "--host says otherwise. Requires FastAPI and uvicorn: pip install 'alexnet[serve]'."
+    )
+    parser.epilog = "example: alexnet serve run --data data --port 8080"
+    add_run(parser)
+    parser.add_argument("--data", metavar="DATA", help=f"{DATA_HELP} (default: the dataset of the training)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to bind; 0.0.0.0 accepts connections from other machines (default: 127.0.0.1)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=8000, metavar="N", help="port to bind; 0 selects a free port (default: 8000)"
+    )
+    add_precision(parser, "float32")
+    add_device(parser)
+    parser.add_argument(
+        "--max-megabytes", type=float, default=20, metavar="N", help="largest request in MB (default: 20)"
+    )
+    parser.add_argument(
+        "--max-megapixels", type=float, default=50, metavar="N", help="largest image in megapixels (default: 50)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=30, metavar="S", help="seconds until a request is answered (default: 30)"
+    )
+    parser.add_argument(
+        "--queue", type=int, default=256, metavar="N", help="images that are processed or wait at once (default: 256)"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Serve the run."""
+    from alexnet.runtime.allocator import use_huge_pages
+
+    use_huge_pages()
+    try:
+        from alexnet.serve import Limits, serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("alexnet"):
+            raise
+        raise AlexNetError(f"`alexnet serve` requires {error.name}: pip install 'alexnet[serve]'") from None
+
+    serve(
+        options.run_folder,
+        options.data,
+        host=options.host,
+        port=options.port,
+        precision=options.precision,
+        device=options.device,
+        limits=Limits(
+            bytes=int(options.max_megabytes * 1e6),
+            pixels=int(options.max_megapixels * 1e6),
+            seconds=options.timeout,
+            waiting=options.queue,
+        ),
+    )

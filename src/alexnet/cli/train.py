@@ -1,0 +1,124 @@
+"""`alexnet train`: a prepared dataset to a run folder with a trained network."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from typing import Any
+
+from alexnet.cli.options import DATA_HELP, add_device
+
+HELP = "prepared dataset -> trained network"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
+    parser.description = (
+        "Train a network on a prepared dataset. Ctrl-C finishes the step and saves; --resume continues, and the final "
+        "weights are bitwise identical to those of a run that was not interrupted."
+    )
+    parser.epilog = "example: alexnet train data --out run --epochs 20"
+    parser.add_argument("data", metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--out", required=True, metavar="RUN", help="the run folder to create")
+    parser.add_argument(
+        "--recipe", default="auto", metavar="NAME", help="a recipe from `alexnet recipes` (default: auto)"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    add_device(parser)
+    parser.add_argument(
+        "--checkpoint-interval",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="seconds between checkpoints (default: 120)",
+    )
+    _add_parallel_options(parser)
+    _add_recipe_options(parser)
+
+
+def _add_parallel_options(parser: argparse.ArgumentParser) -> None:
+    from alexnet.parallel.layouts import LAYOUTS, PASSINGS
+
+    group = parser.add_argument_group(
+        "several processes",
+        "The result equals that of a single process. --processes starts them on this machine; for several machines "
+        "use `torchrun ... -m alexnet train`.",
+    )
+    group.add_argument(
+        "--parallel",
+        choices=LAYOUTS,
+        help="data: each process has a share of each batch; towers: each has one of the two towers of the paper; "
+        "one-weird-trick: data parallel convolutions and model parallel fully connected layers (default: data with "
+        "--processes)",
+    )
+    group.add_argument("--processes", type=int, metavar="N", help="number of processes to start on this machine")
+    group.add_argument(
+        "--max-restarts",
+        type=int,
+        default=3,
+        metavar="N",
+        help="restarts of all processes after one of them fails (default: 3)",
+    )
+    group.add_argument(
+        "--passing",
+        choices=PASSINGS,
+        default="in-shares",
+        help="one-weird-trick: how activations reach the fully connected layers (arXiv 1404.5997, schemes a, b and c; "
+        "default: in-shares)",
+    )
+    group.add_argument(
+        "--peer-timeout",
+        type=float,
+        default=300.0,
+        metavar="S",
+        help="seconds without an answer from another process before the training ends (default: 300)",
+    )
+
+
+def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    """Add an option for every value of a recipe, with the help text of the recipe."""
+    group = parser.add_argument_group("recipe values", "Each overrides the value of the recipe.")
+    for name, field in _recipe_fields().items():
+        type_name = str(field.type).removesuffix(" | None")
+        kwargs: dict[str, Any] = {"type": {"int": int, "float": float}.get(type_name, str)}
+        if type_name == "bool":
+            kwargs = {"action": argparse.BooleanOptionalAction}
+        elif field.metadata["choices"]:
+            kwargs["choices"] = field.metadata["choices"]
+        else:
+            kwargs["metavar"] = {"int": "N", "float": "X"}.get(type_name, "NAME")
+        group.add_argument(f"--{name.replace('_', '-')}", default=None, help=field.metadata["help"], **kwargs)
+
+
+def _recipe_fields() -> dict[str, dataclasses.Field[Any]]:
+    from alexnet.runs.recipe import Recipe
+
+    return {field.name: field for field in dataclasses.fields(Recipe) if "help" in field.metadata}
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train in this process, or start several."""
+    from alexnet.runtime.allocator import use_huge_pages
+
+    use_huge_pages()
+    if options.processes is not None and "RANK" not in os.environ:
+        from alexnet.parallel.launch import launch
+
+        return launch(options.processes, options.arguments, options.max_restarts)
+    from alexnet.training.train import train
+
+    changes = {name: value for name in _recipe_fields() if (value := getattr(options, name)) is not None}
+    train(
+        options.data,
+        options.out,
+        recipe=options.recipe,
+        resume=options.resume,
+        device=options.device,
+        checkpoint_interval=options.checkpoint_interval,
+        parallel=options.parallel or ("data" if options.processes is not None else None),
+        passing=options.passing,
+        peer_timeout=options.peer_timeout,
+        **changes,
+    )
+    return 0

@@ -1,0 +1,26 @@
+"""`alexnet variants`: list the network variants, or print one layer by layer."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "list the network variants"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
+    parser.description = "List the network variants, or print the layers of one."
+    parser.epilog = "example: alexnet variants paper"
+    parser.add_argument("variant", nargs="?", metavar="NAME", help="print the layers of this variant")
+    parser.add_argument("--classes", type=int, default=1000, metavar="N", help="number of classes (default: 1000)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """List the variants, or print one."""
+    from alexnet.network.model import AlexNet, variants
+
+    if options.variant:
+        print(AlexNet(options.variant, options.classes).summary())
+        return
+    for name, variant in variants().items():
+        print(f"{name:<24}{variant.description}")

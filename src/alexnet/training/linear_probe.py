@@ -143,9 +143,7 @@ def _correct(features: np.ndarray, labels: np.ndarray, measured: np.ndarray, tar
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    classifier = make_pipeline(
-        StandardScaler(), LogisticRegression(C=INVERSE_REGULARIZATION, tol=1e-3, max_iter=1000)
-    )
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=INVERSE_REGULARIZATION, tol=1e-3, max_iter=1000))
     return int((classifier.fit(features, labels).predict(measured) == targets).sum())
 
 

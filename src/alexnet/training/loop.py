@@ -6,8 +6,7 @@ import dataclasses
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from alexnet.network.model import AlexNet
 from alexnet.network.optimized import WorkingNetwork
 from alexnet.parallel.layouts import Alone
 from alexnet.runs import checkpoint
+from alexnet.runs.lock import RunLock
 from alexnet.runs.run import FINISHED, Run
 from alexnet.runtime.devices import choose_precision
 from alexnet.runtime.errors import AlexNetError, ReportedElsewhereError
@@ -58,8 +58,8 @@ class Training:
         Seconds between two checkpoints.
     keep_checkpoint : bool
         Whether a finished run keeps its checkpoint.
-    release : callable
-        Called when `train` ends, however it ends: lets other processes write to the run folder.
+    lock : RunLock, optional
+        Held by `train`; in the process that writes to the run folder.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class Training:
         *,
         checkpoint_interval: float = 120.0,
         keep_checkpoint: bool = False,
-        release: Callable[[], object] = lambda: None,
+        lock: RunLock | None = None,
     ) -> None:
         self.run, self.device, self.layout = run, device, layout
         self.recipe = run.config.recipe
         self.dtype = choose_precision(self.recipe.precision, device)
-        self.checkpoint_interval, self.keep_checkpoint, self.release = checkpoint_interval, keep_checkpoint, release
+        self.checkpoint_interval, self.keep_checkpoint, self.lock = checkpoint_interval, keep_checkpoint, lock
         self.training: Split = dataset.split("train")
         self.validation: Split | None = dataset.split("val") if "val" in dataset.splits else None
         self.steps_per_epoch = steps_per_epoch(self.training, self.recipe.batch_size)
@@ -169,7 +169,7 @@ class Training:
         counters, images = self.state.counters, len(self.training)
         self.saved_at = time.monotonic()
         with (
-            self.release_at_end(),
+            self.lock or nullcontext(),
             interrupt_flag() as self.interrupted,
             open_reporter(
                 self.run.path,
@@ -182,12 +182,13 @@ class Training:
         ):
             with self.writer:
                 self.report_start(report)
+                metrics_bytes = report.sync()
                 while True:
                     try:
                         stopped = self.train_epochs(report, last_step)
                         break
                     except Diverged as divergence:
-                        self.roll_back(divergence, report)
+                        self.roll_back(divergence, report, metrics_bytes)
             self.layout.leave()
         if self.state.counters.epoch > self.recipe.epochs:
             self.report_end()
@@ -316,8 +317,11 @@ class Training:
                 self.write("best", checkpoint_too=False)
         counters.next_epoch()
 
-    def roll_back(self, divergence: Diverged, report: Reporter) -> None:
-        """Return to the last checkpoint, with a tenth of the learning rate; an error the second time."""
+    def roll_back(self, divergence: Diverged, report: Reporter, metrics_bytes: int) -> None:
+        """Return to the last checkpoint, with a tenth of the learning rate; an error the second time.
+
+        `metrics_bytes`: length of metrics.jsonl before the first step of this process.
+        """
         if self.state.schedule.scale != 1.0:
             kind = AlexNetError if self.layout.leads else ReportedElsewhereError
             other = "" if self.recipe.name == "small" else ", or --recipe small"
@@ -331,7 +335,8 @@ class Training:
         counters = self.state.counters
         counters.rollbacks += 1
         report.note(f"{divergence}; rolled back to step {counters.step}, with a tenth of the learning rate")
-        report.truncate(counters.metrics_bytes)
+        report.truncate(counters.metrics_bytes or metrics_bytes)
+        report.record("rollback", step=counters.step, diverged_at=divergence.step, reason=str(divergence))
         report.bar.done = (counters.epoch - 1) * len(self.training) + counters.images
         self.save(report)
 
@@ -382,14 +387,6 @@ class Training:
         report.sync()
         if self.layout.leads and not self.keep_checkpoint:
             checkpoint.remove(self.run.path)
-
-    @contextmanager
-    def release_at_end(self) -> Iterator[None]:
-        """Within, this process alone writes to the run folder."""
-        try:
-            yield
-        finally:
-            self.release()
 
     # Messages.
 

@@ -140,9 +140,7 @@ class Reporter:
 
 
 @contextmanager
-def open_reporter(
-    folder: Path, *, size: int, step: int, total: int, done: int, leads: bool
-) -> Iterator[Reporter]:
+def open_reporter(folder: Path, *, size: int, step: int, total: int, done: int, leads: bool) -> Iterator[Reporter]:
     """The reporter of the run in `folder`, as it was at `step`: `size` bytes of metrics.jsonl.
 
     `total` images are to be trained on in all epochs, of which `done` were before.

@@ -1,44 +1,52 @@
-# Two commands do everything: `make demo` and `make test`. Both may be run again at any time.
+# `make` or `make help` lists the targets. All of them may be run again at any time.
 PYTHON ?= python3
 BIN := .venv/bin
-# Python keeps what it compiles, also where the environment tells it not to: the tests start hundreds of processes.
+SITE := docs/_build
+# Python keeps its compiled files even where the environment disables that: the tests start hundreds of processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-long bench browser venv lint types clean
+.PHONY: help demo test test-long bench browser docs venv lint types clean
 
-demo: venv          ## solar cells: prepare, train, measure, classify ten, show (about a quarter of an hour on two cores)
+help:               ## list the targets
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "%-11s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: venv          ## solar cells: prepare, train, evaluate, classify ten images, write the report (15 minutes on 2 cores)
 	$(BIN)/alexnet demo
 
-test: lint types browser    ## lint, types and the tests, two at a time
+test: lint types docs browser    ## lint, type checks and tests, two tests at a time
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
-test-long: venv     ## the tests that take minutes: processes killed, hosts cut off, four processes
+test-long: venv     ## tests that take minutes: killed processes, lost hosts, four processes
 	$(BIN)/pytest -m long
 
 INSTALL_CHROMIUM := apt-get install --yes --quiet --no-install-recommends chromium
 
-browser:            ## Chromium, for the tests that look at the pages; without it they are skipped, and say so
+browser:            ## install Chromium for the tests of the pages; without it they are skipped with a message
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null \
 	|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && { $(INSTALL_CHROMIUM) || { apt-get update && $(INSTALL_CHROMIUM); }; }; } \
-	|| echo "no Chromium, and no apt-get as root to install it: the tests of the pages will be skipped"
+	|| echo "Chromium is missing and cannot be installed (apt-get and root are needed): the tests of the pages will be skipped"
 
-bench: venv         ## every ratio against its peer, written to docs/results/ (about ten minutes)
+docs: venv          ## build the documentation into docs/_build/site; a warning is an error
+	$(BIN)/sphinx-build --builder html --fail-on-warning --keep-going --quiet --doctree-dir $(SITE)/doctrees docs $(SITE)/site
+	@echo "open $(SITE)/site/index.html"
+
+bench: venv         ## time the package against its peers, write docs/results/ (10 minutes)
 	$(BIN)/alexnet bench --results docs/results
 
-lint: venv
+lint: venv          ## ruff: errors and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-types: venv
+types: venv         ## mypy
 	$(BIN)/mypy
 
-venv: .venv/.installed  ## .venv with the `alexnet` command in it
+venv: .venv/.installed  ## create .venv with the `alexnet` command and the development tools
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-clean:
-	rm -rf .venv build *-out
+clean:              ## remove .venv and everything built or written by the demo and the experiments
+	rm -rf .venv build $(SITE) *-out

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from alexnet.data.augmentation import Augmentation, register_augmentation
     from alexnet.data.dataset import PreparedDataset
     from alexnet.data.preparation import prepare
     from alexnet.evaluation.evaluate import Evaluation, evaluate
-    from alexnet.network.model import AlexNet, variants
+    from alexnet.network.model import AlexNet
+    from alexnet.network.variants import Variant, get_variant, list_variants, register_variant
     from alexnet.prediction.classifier import Classifier, Prediction
     from alexnet.runs.recipe import Recipe, recipes
     from alexnet.runs.run import Run
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AlexNet": "alexnet.network.model",
     "AlexNetError": "alexnet.runtime.errors",
+    "Augmentation": "alexnet.data.augmentation",
     "Classifier": "alexnet.prediction.classifier",
     "Evaluation": "alexnet.evaluation.evaluate",
     "Prediction": "alexnet.prediction.classifier",
@@ -40,18 +43,23 @@ _HOMES = {
     "Recipe": "alexnet.runs.recipe",
     "Run": "alexnet.runs.run",
     "UsageError": "alexnet.runtime.errors",
+    "Variant": "alexnet.network.variants",
     "evaluate": "alexnet.evaluation.evaluate",
     "export": "alexnet.weights.exporting",
+    "get_variant": "alexnet.network.variants",
     "import_weights": "alexnet.weights.importing",
+    "list_variants": "alexnet.network.variants",
     "prepare": "alexnet.data.preparation",
     "recipes": "alexnet.runs.recipe",
+    "register_augmentation": "alexnet.data.augmentation",
+    "register_variant": "alexnet.network.variants",
     "train": "alexnet.training.train",
-    "variants": "alexnet.network.model",
 }
 
 __all__ = [
     "AlexNet",
     "AlexNetError",
+    "Augmentation",
     "Classifier",
     "Evaluation",
     "Prediction",
@@ -59,13 +67,17 @@ __all__ = [
     "Recipe",
     "Run",
     "UsageError",
+    "Variant",
     "evaluate",
     "export",
+    "get_variant",
     "import_weights",
+    "list_variants",
     "prepare",
     "recipes",
+    "register_augmentation",
+    "register_variant",
     "train",
-    "variants",
 ]
 
 

@@ -1,41 +1,63 @@
-"""What training does to an image, seen from outside: images whose pixels say where they come from go in."""
+"""Augmentation seen from outside: the pixels of the input images encode where they come from."""
 
 import dataclasses
+import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy.stats import chisquare
 
-from alexnet.data.augmentation import Color, Preprocess, augment, draw
+from alexnet import UsageError
+from alexnet.data import augmentation
+from alexnet.data.augmentation import (
+    Augmentation,
+    AugmentationPipeline,
+    ColorAugmentation,
+    Flip,
+    PCAColor,
+    Preprocessing,
+    RandomCrop,
+    SubtractMean,
+    register_augmentation,
+)
 from alexnet.runs.recipe import Recipe, recipes
+from alexnet.training.input_pipeline import augmentation_pipeline
+from alexnet.training.train import set_up_training
 
 SIZE, CROP = 24, 19
 SPREAD = SIZE - CROP + 1
 
 PLAIN = recipes()["paper"].override({"color_jitter": 0.0, "crop_size": CROP})
-STILL = Color(np.eye(3), np.zeros(3))
+NO_COLOR = np.eye(3), np.zeros(3)
+SOME_COLOR = np.eye(3), np.array([900.0, 90.0, 9.0])
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def no_mean(scale: float = 1.0) -> Preprocess:
-    return Preprocess(torch.zeros(SIZE, SIZE, 3), CROP, scale)
+def no_mean(scale: float = 1.0) -> Preprocessing:
+    return Preprocessing(torch.zeros(SIZE, SIZE, 3), CROP, scale)
 
 
-def maps(count: int) -> torch.Tensor:
-    """Images whose red is the row, green the column and blue the number of the image."""
+def augment(images, preprocessing, color, recipe, generator, dtype=torch.float32) -> torch.Tensor:
+    return augmentation_pipeline(recipe, preprocessing, *color)(images, generator, dtype=dtype)
+
+
+def coordinates(count: int) -> torch.Tensor:
+    """Images whose red is the row, green the column and blue the index of the image."""
     rows, columns = np.mgrid[:SIZE, :SIZE]
     return torch.from_numpy(np.stack([np.stack([rows, columns, np.full_like(rows, i)], -1) for i in range(count)])).to(
         torch.uint8
     )
 
 
-def where(batch: torch.Tensor) -> list[tuple[int, int, bool, bool, bool]]:
-    """Of each crop of `maps`: top, left, and whether it is mirrored across, down, and with its axes exchanged."""
+def placements(batch: torch.Tensor) -> list[tuple[int, int, bool, bool, bool]]:
+    """Of each crop of `coordinates`: top, left, and whether it is flipped horizontally, vertically, and transposed."""
     found = []
     for crop in batch:
         row, column, number = crop.to(torch.int64)
@@ -54,11 +76,11 @@ def where(batch: torch.Tensor) -> list[tuple[int, int, bool, bool, bool]]:
     return found
 
 
-def drawn(recipe: Recipe, count: int) -> list[tuple[int, int, bool, bool, bool]]:
-    batch = augment(maps(1).expand(count, -1, -1, -1), no_mean(), STILL, recipe, generator())
+def drawn_placements(recipe: Recipe, count: int) -> list[tuple[int, int, bool, bool, bool]]:
+    batch = augment(coordinates(1).expand(count, -1, -1, -1), no_mean(), NO_COLOR, recipe, generator())
     assert batch.shape == (count, 3, CROP, CROP)
     assert batch.dtype == torch.float32
-    return where(batch)
+    return placements(batch)
 
 
 def assert_uniform(values: list, kinds: int) -> None:
@@ -67,35 +89,35 @@ def assert_uniform(values: list, kinds: int) -> None:
     assert chisquare(list(counts.values())).pvalue > 0.001
 
 
-def test_crops_lie_anywhere_with_equal_chance() -> None:
-    assert_uniform([place[:2] for place in drawn(PLAIN, 3200)], SPREAD**2)
+def test_crops_are_uniformly_distributed() -> None:
+    assert_uniform([place[:2] for place in drawn_placements(PLAIN, 3200)], SPREAD**2)
 
 
-def test_half_of_the_crops_are_flipped_and_none_is_turned() -> None:
-    found = drawn(PLAIN, 3200)
+def test_half_of_the_crops_are_flipped_horizontally_and_none_otherwise() -> None:
+    found = drawn_placements(PLAIN, 3200)
     assert_uniform([place[2] for place in found], 2)
     assert not any(down or transposed for *_, down, transposed in found)
 
 
-def test_the_eight_symmetries_of_a_square_come_with_equal_chance() -> None:
-    found = drawn(PLAIN.override({"flip": "square"}), 3200)
+def test_the_eight_symmetries_of_a_square_are_uniformly_distributed() -> None:
+    found = drawn_placements(PLAIN.override({"flip": "square"}), 3200)
     assert_uniform([place[2:] for place in found], 8)
     assert_uniform([place[:2] for place in found], SPREAD**2)
 
 
-def test_without_symmetries_and_with_the_center_nothing_is_drawn() -> None:
+def test_without_flips_every_central_crop_is_the_same() -> None:
     recipe = PLAIN.override({"flip": "none", "crop_position": "center"})
-    assert set(drawn(recipe, 50)) == {((SIZE - CROP) // 2, (SIZE - CROP) // 2, False, False, False)}
+    assert set(drawn_placements(recipe, 50)) == {((SIZE - CROP) // 2, (SIZE - CROP) // 2, False, False, False)}
 
 
-def test_images_share_a_draw_as_the_recipe_says() -> None:
-    found = drawn(PLAIN.override({"images_per_draw": 32}), 320)
+def test_consecutive_images_share_a_draw_with_images_per_draw() -> None:
+    found = drawn_placements(PLAIN.override({"images_per_draw": 32}), 320)
     assert all(len(set(found[i : i + 32])) == 1 for i in range(0, 320, 32))
     assert len(set(found)) > 5
 
 
 def test_images_keep_their_order() -> None:
-    batch = augment(maps(40), no_mean(), STILL, PLAIN, generator())
+    batch = augment(coordinates(40), no_mean(), NO_COLOR, PLAIN, generator())
     np.testing.assert_array_equal(batch[:, 2, 0, 0], np.arange(40))
 
 
@@ -104,45 +126,43 @@ def test_the_mean_of_each_pixel_is_subtracted_wherever_the_crop_lies() -> None:
     mean = rng.uniform(0, 255, (SIZE, SIZE, 3)).astype(np.float32)
     images = torch.from_numpy(np.repeat(np.round(mean)[None], 64, axis=0).astype(np.uint8))
     recipe = PLAIN.override({"flip": "square"})
-    batch = augment(images, Preprocess(torch.from_numpy(mean), CROP, 1.0), STILL, recipe, generator())
+    batch = augment(images, Preprocessing(torch.from_numpy(mean), CROP, 1.0), NO_COLOR, recipe, generator())
     assert float(batch.abs().max()) <= 0.51
 
 
-def test_released_the_mean_of_the_center_is_subtracted_from_every_crop_flipped_or_not() -> None:
+def test_released_2012_subtracts_the_central_mean_from_every_crop_flipped_or_not() -> None:
     """`data -= data_mean_crop`, the released code's last step after cutting and mirroring."""
     rng = np.random.default_rng(0)
     mean = rng.uniform(0, 255, (SIZE, SIZE, 3)).astype(np.float32)
     edge = (SIZE - CROP) // 2
     middle = torch.from_numpy(mean[edge : edge + CROP, edge : edge + CROP].transpose(2, 0, 1).copy())
-    released = Preprocess(torch.from_numpy(mean), CROP, 1.0, mean_of_center=True)
+    released = Preprocessing(torch.from_numpy(mean), CROP, 1.0, mean_of_center=True)
     assert recipes()["released-2012"].mean == "center"
-    batch = augment(maps(64), released, STILL, PLAIN, generator())
-    plain = augment(maps(64), no_mean(), STILL, PLAIN, generator())
+    batch = augment(coordinates(64), released, NO_COLOR, PLAIN, generator())
+    plain = augment(coordinates(64), no_mean(), NO_COLOR, PLAIN, generator())
     torch.testing.assert_close(batch + middle, plain, atol=1e-4, rtol=0)
 
 
 def test_pixels_are_scaled() -> None:
-    full = augment(maps(4), no_mean(), STILL, PLAIN, generator())
-    small = augment(maps(4), no_mean(1 / 64), STILL, PLAIN, generator())
+    full = augment(coordinates(4), no_mean(), NO_COLOR, PLAIN, generator())
+    small = augment(coordinates(4), no_mean(1 / 64), NO_COLOR, PLAIN, generator())
     torch.testing.assert_close(small, full / 64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("flip", ["none", "horizontal", "square"])
 @pytest.mark.parametrize("mean_of_center", [False, True])
-def test_every_device_gets_the_crops_that_the_processors_machine_code_cuts(
-    monkeypatch, flip, mean_of_center, dtype
-) -> None:
+def test_the_crop_kernel_equals_its_pytorch_reference(monkeypatch, flip, mean_of_center, dtype) -> None:
     rng = np.random.default_rng(0)
     size, crop_size = 53, 37
     images = torch.from_numpy(rng.integers(0, 256, (21, size, size, 3), dtype=np.uint8))
     mean = torch.from_numpy(rng.uniform(0, 255, (size, size, 3)).astype(np.float32))
-    preprocess = Preprocess(mean, crop_size, 1 / 60, mean_of_center=mean_of_center)
+    preprocessing = Preprocessing(mean, crop_size, 1 / 60, mean_of_center=mean_of_center)
     recipe = recipes()["paper"].override({"crop_size": crop_size, "brightness": 0.2, "flip": flip})
-    color = Color(np.eye(3), np.array([900.0, 90.0, 9.0]), "std")
+    recipe = recipe.override({"color_jitter_unit": "std"})
 
     def batch() -> torch.Tensor:
-        return augment(images, preprocess, color, recipe, generator(), dtype=dtype)
+        return augment(images, preprocessing, SOME_COLOR, recipe, generator(), dtype=dtype)
 
     compiled = batch()
     monkeypatch.setattr("alexnet.data.augmentation.can_cut", lambda *_: False)
@@ -153,10 +173,9 @@ def test_every_device_gets_the_crops_that_the_processors_machine_code_cuts(
     torch.testing.assert_close(compiled, gathered, rtol=tolerance, atol=tolerance)
 
 
-def test_one_seed_gives_one_batch() -> None:
+def test_the_seed_determines_the_batch() -> None:
     recipe = recipes()["paper"].override({"crop_size": CROP, "brightness": 0.2})
-    color = Color(np.eye(3), np.array([900.0, 90.0, 9.0]))
-    one, same, other = (augment(maps(8), no_mean(), color, recipe, generator(seed)) for seed in (1, 1, 2))
+    one, same, other = (augment(coordinates(8), no_mean(), SOME_COLOR, recipe, generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
@@ -192,15 +211,15 @@ def test_the_shift_in_eigenvalues_is_the_papers_for_pixels_of_0_to_1(pixels: np.
     unit_values, unit_vectors = pca(pixels / 255)
     unit_vectors = unit_vectors * np.sign((unit_vectors * vectors).sum(0))
     amounts = np.random.default_rng(1).normal(0, 0.1, (20, 3))
-    shifts = Color(vectors, values, "eigenvalues").shifts(torch.from_numpy(amounts).float())
+    shifts = PCAColor(vectors, values, unit="eigenvalues").shifts(torch.from_numpy(amounts).float())
     np.testing.assert_allclose(shifts.numpy(), 255 * printed_shift(unit_values, unit_vectors, amounts), rtol=1e-5)
 
 
 @pytest.mark.parametrize("unit", ["std", "released-2012"])
-def test_the_shift_in_deviations_is_the_released_codes_whatever_the_pixels_scale(pixels, unit) -> None:
+def test_the_shift_in_standard_deviations_is_the_released_codes_for_any_pixel_scale(pixels, unit) -> None:
     values, vectors = pca(pixels)
     amounts = np.random.default_rng(1).normal(0, 0.1, (20, 3))
-    shifts = Color(vectors, values, unit).shifts(torch.from_numpy(amounts).float())
+    shifts = PCAColor(vectors, values, unit=unit).shifts(torch.from_numpy(amounts).float())
     np.testing.assert_allclose(shifts.numpy(), printed_shift(np.sqrt(values), vectors, amounts), rtol=1e-5)
     # The same on pixels of 0 to 1, then scaled back.
     unit_values, unit_vectors = pca(pixels / 255)
@@ -208,13 +227,14 @@ def test_the_shift_in_deviations_is_the_released_codes_whatever_the_pixels_scale
     np.testing.assert_allclose(shifts, 255 * printed_shift(np.sqrt(unit_values), unit_vectors, amounts), rtol=1e-5)
 
 
-def shifted(color: Color, std: float, count: int = 4000, color_std: float | None = None) -> np.ndarray:
-    """The shift that each of many equal images got, (count, 3); the same at every pixel."""
-    recipe = dataclasses.replace(PLAIN, color_jitter=std)
+def shifted(color: PCAColor, count: int = 4000, color_std: float | None = None) -> np.ndarray:
+    """The shift of each of `count` equal images, (count, 3); the same at every pixel."""
+    recipe = dataclasses.replace(PLAIN, color_jitter=color.std, color_jitter_unit=color.unit)
     images = torch.full((count, SIZE, SIZE, 3), 110, dtype=torch.uint8)
     mean = torch.full((SIZE, SIZE, 3), 100.0)
-    preprocess = Preprocess(mean, CROP, 1.0)
-    batch = preprocess.crops(images, draw(count, preprocess, color, recipe, generator(), color_std), None)
+    preprocessing = Preprocessing(mean, CROP, 1.0)
+    pipeline = augmentation_pipeline(recipe, preprocessing, color.eigenvectors, color.eigenvalues, color_std)
+    batch = pipeline(images, generator())
     assert float((batch - batch[:, :, :1, :1]).abs().max()) < 1e-4
     return batch[:, :, 0, 0].double().numpy()
 
@@ -227,27 +247,178 @@ def shifted(color: Color, std: float, count: int = 4000, color_std: float | None
         ("released-2012", np.sqrt, 1.1),
     ],
 )
-def test_amounts_are_drawn_once_a_image_with_the_deviation_of_the_recipe(pixels, unit, length, divisor) -> None:
+def test_color_amounts_are_drawn_once_per_image_with_the_std_of_the_recipe(pixels, unit, length, divisor) -> None:
     values, vectors = pca(pixels)
-    got = shifted(Color(vectors, values, unit), 0.1) * divisor - 10
+    got = shifted(PCAColor(vectors, values, 0.1, unit)) * divisor - 10
     along = got @ vectors / length(values)  # back to the amounts a
     np.testing.assert_allclose(along.mean(0), 0, atol=0.006)
     np.testing.assert_allclose(np.cov(along.T), 0.01 * np.eye(3), atol=0.0006)
 
 
-def test_a_schedule_can_turn_the_color_off(pixels: np.ndarray) -> None:
+def test_a_schedule_can_switch_the_color_augmentation_off(pixels: np.ndarray) -> None:
     values, vectors = pca(pixels)
-    np.testing.assert_array_equal(shifted(Color(vectors, values, "released-2012"), 0.1, 5, color_std=0.0), 10.0)
+    color = PCAColor(vectors, values, 0.1, "released-2012")
+    np.testing.assert_array_equal(shifted(color, 5, color_std=0.0), 10.0)
 
 
-def test_light_changes_brightness_and_contrast_no_more_than_the_recipe_says() -> None:
+def test_brightness_and_contrast_change_by_at_most_the_recipes_amount() -> None:
     recipe = dataclasses.replace(PLAIN, brightness=0.2)
     images = torch.zeros(400, SIZE, SIZE, 3, dtype=torch.uint8)
     images[:, SIZE // 2 :] = 100
-    batch = augment(images, no_mean(), STILL, recipe, generator())[:, 0]
+    batch = augment(images, no_mean(), NO_COLOR, recipe, generator())[:, 0]
     dark, bright = batch.amin((1, 2)), batch.amax((1, 2))
     contrast = (bright - dark) / 100
     assert 0.79 < float(contrast.min()) < 0.82
     assert 1.18 < float(contrast.max()) < 1.21
     assert float(dark.abs().max()) <= 0.2 * 127.5 + 1e-4
     assert float(dark.abs().max()) > 0.19 * 127.5
+
+
+# The list of ops.
+
+
+@dataclasses.dataclass(frozen=True)
+class Inverted(Augmentation):
+    """Every image is inverted with a probability: an op of a user's own."""
+
+    probability: float = 0.5
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+        return (torch.rand(count, generator=generator) < self.probability,)
+
+    def apply(self, images: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        return torch.where(parameters[0][:, None, None, None], 255 - images, images)
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augmentation, "_registered", {})
+
+
+@pytest.mark.parametrize("flip", ["none", "horizontal", "square"])
+@pytest.mark.parametrize("mean", ["image", "center"])
+@pytest.mark.parametrize("crop_position", ["random", "center"])
+def test_the_fused_form_equals_the_ops_one_by_one(flip: str, mean: str, crop_position: str) -> None:
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(0, 256, (21, 53, 53, 3), dtype=np.uint8))
+    mean_image = torch.from_numpy(rng.uniform(0, 255, (53, 53, 3)).astype(np.float32))
+    preprocessing = Preprocessing(mean_image, 37, 1 / 60, mean_of_center=mean == "center")
+    changes = {"flip": flip, "mean": mean, "crop_position": crop_position, "brightness": 0.2}
+    changes |= {"color_jitter_unit": "released-2012", "images_per_draw": 4}
+    fused = augmentation_pipeline(recipes()["paper"].override(changes), preprocessing, *SOME_COLOR)
+    composed = AugmentationPipeline(fused.augmentations, fuse=False)
+    assert fused.is_fused
+    assert not composed.is_fused
+    rows = torch.tensor([3, 20, 7])
+    for chosen in (None, rows):
+        part = images if chosen is None else images[chosen]
+        one, other = (p.apply(part, p.draw(21, generator(), chosen), 29) for p in (fused, composed))
+        assert one.shape == (len(part), 3, 29, 29)
+        assert one.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_every_recipe_uses_the_fused_form() -> None:
+    preprocessing = Preprocessing(torch.zeros(256, 256, 3), 224, 1.0)
+    for recipe in recipes().values():
+        of_center = dataclasses.replace(preprocessing, mean_of_center=recipe.mean == "center")
+        assert augmentation_pipeline(recipe, of_center, *NO_COLOR).is_fused, recipe.name
+
+
+@pytest.mark.parametrize("order", [(RandomCrop, SubtractMean, Flip), (Flip, SubtractMean, RandomCrop)])
+def test_another_order_of_known_ops_is_not_fused(order: tuple[type, ...]) -> None:
+    ops = {RandomCrop: RandomCrop(SIZE, CROP), SubtractMean: SubtractMean(torch.zeros(SIZE, SIZE, 3)), Flip: Flip()}
+    pipeline = AugmentationPipeline([ops[kind] for kind in order])
+    assert not pipeline.is_fused
+    assert pipeline(coordinates(3), generator()).shape == (3, 3, CROP, CROP)
+
+
+def test_an_overridden_apply_is_never_replaced_by_the_fused_form() -> None:
+    class Darker(ColorAugmentation):
+        def draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+            return ()
+
+        def coefficients(self, count: int, *parameters: torch.Tensor) -> tuple[torch.Tensor, None]:
+            return torch.full((count,), 0.5), None
+
+    class Black(Darker):
+        def apply(self, images: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(images)
+
+    ops = [SubtractMean(torch.zeros(SIZE, SIZE, 3)), RandomCrop(SIZE, CROP), Flip()]
+    plain, darker, black = (AugmentationPipeline([*ops, *more]) for more in ([], [Darker()], [Black()]))
+    batch = plain(coordinates(4), generator())
+    assert darker.is_fused
+    torch.testing.assert_close(darker(coordinates(4), generator()), batch / 2)
+    assert not black.is_fused
+    assert not black(coordinates(4), generator()).any()
+
+
+def test_an_op_of_ones_own_is_one_class_in_the_list_of_a_recipe(registry) -> None:
+    register_augmentation("invert", Inverted)
+    names = ["invert", "mean", "crop", "flip", "scale"]
+    half = PLAIN.override({"augmentations": names})
+    always = PLAIN.override({"augmentations": [("invert", {"probability": 1.0}), *names[1:]]})
+    images = torch.full((400, SIZE, SIZE, 3), 55, dtype=torch.uint8)
+    inverted = augment(images, no_mean(), NO_COLOR, half, generator())[:, 0, 0, 0] == 200
+    assert 140 < int(inverted.sum()) < 260
+    assert (augment(images, no_mean(), NO_COLOR, always, generator()) == 200).all()
+
+
+def test_a_list_of_augmentations_survives_json(registry) -> None:
+    register_augmentation("invert", Inverted)
+    listed = ["mean", "crop", ["invert", {"probability": 0.25}], "scale"]
+    recipe = PLAIN.override({"augmentations": listed})
+    again = Recipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
+    assert again == recipe
+    assert recipe.differing({"augmentations": listed}) == []
+
+
+def test_a_resumed_run_with_an_op_of_ones_own_equals_an_uninterrupted_one(registry, striped_data, tmp_path) -> None:
+    register_augmentation("invert", Inverted)
+    listed = ["mean", "crop", "flip", ("invert", {"probability": 0.3}), "scale"]
+
+    def run(name: str, last_step: int | None = None, **changes) -> Path:
+        training = set_up_training(striped_data, tmp_path / name, device="cpu", **changes)
+        training.train(last_step)
+        return tmp_path / name
+
+    small = {"recipe": "small", "epochs": 2, "init": "he", "batch_size": 8, "whiten": False, "augmentations": listed}
+    whole = run("whole", **small)
+    part = run("part", last_step=2, **small)
+    assert json.loads((part / "config.json").read_text(encoding="utf-8"))["recipe"]["augmentations"][3] == [
+        "invert",
+        {"probability": 0.3},
+    ]
+    run("part", resume=True)
+    one, other = (load_file(folder / "model.safetensors") for folder in (whole, part))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        (["mean", "crop", "nothing", "scale"], r"no augmentation 'nothing'.*register_augmentation"),
+        (["mean", "crop", ("invert", {"chance": 1}), "scale"], "chance"),
+        (["mean", "flip", "scale"], "'crop' 0 times"),
+        (["mean", "crop", "mean", "scale"], "'mean' 2 times"),
+    ],
+)
+def test_a_list_that_makes_no_sense_is_a_usage_error(registry, listed: list, message: str) -> None:
+    register_augmentation("invert", Inverted)
+    with pytest.raises(UsageError, match=message):
+        PLAIN.override({"augmentations": listed})
+
+
+def test_the_mean_must_be_subtracted_where_evaluation_subtracts_it() -> None:
+    recipe = PLAIN.override({"augmentations": ["crop", "flip", "mean", "scale"]})
+    with pytest.raises(UsageError, match="'mean' belongs before 'crop'"):
+        augment(coordinates(1), no_mean(), NO_COLOR, recipe, generator())
+
+
+def test_a_name_is_registered_once(registry) -> None:
+    register_augmentation("invert", Inverted)
+    register_augmentation("invert", Inverted)  # a notebook's cell that runs again
+    for name in ("invert", "crop"):
+        with pytest.raises(UsageError, match="exists already"):
+            register_augmentation(name, Flip)

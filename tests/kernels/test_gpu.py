@@ -57,25 +57,27 @@ CROPS = """
 import itertools
 import numpy as np, torch
 import alexnet.data.augmentation as of_augment
-from alexnet.data.augmentation import Color, Preprocess, augment
+from alexnet.data.augmentation import Preprocessing
 from alexnet.kernels import gpu_crops
 from alexnet.kernels import crops
 from alexnet.runs.recipe import recipes
+from alexnet.training.input_pipeline import augmentation_pipeline
 device = "cuda" if torch.cuda.is_available() else "cpu"
 size, crop_size = 53, 37
 rng = np.random.default_rng(0)
 images = torch.from_numpy(rng.integers(0, 256, (21, size, size, 3), dtype=np.uint8)).to(device)
 mean = torch.from_numpy(rng.uniform(0, 255, (size, size, 3)).astype(np.float32))
-color = Color(np.eye(3), np.array([900.0, 90.0, 9.0]), "std")
 for flip, of_center in itertools.product(("none", "horizontal", "square"), (False, True)):
-    preprocess = Preprocess(mean, crop_size, 1 / 60, mean_of_center=of_center)
-    recipe = recipes()["paper"].override({"crop_size": crop_size, "brightness": 0.2, "flip": flip})
+    preprocess = Preprocessing(mean, crop_size, 1 / 60, mean_of_center=of_center)
+    changes = {"crop_size": crop_size, "brightness": 0.2, "flip": flip, "color_jitter_unit": "std"}
+    recipe = recipes()["paper"].override(changes)
+    augment = augmentation_pipeline(recipe, preprocess, np.eye(3), np.array([900.0, 90.0, 9.0]))
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 2**-7)):
         found = []
         for kernels in (None, gpu_crops):
             of_augment.can_cut = lambda *_: kernels is not None
             crops.gpu_kernels = lambda *_: kernels
-            found.append(augment(images, preprocess, color, recipe, torch.Generator().manual_seed(0), dtype=dtype))
+            found.append(augment(images, torch.Generator().manual_seed(0), dtype=dtype))
         assert found[0].dtype == found[1].dtype == dtype
         assert found[0].shape == found[1].shape == (21, 3, crop_size, crop_size)
         torch.testing.assert_close(*found, rtol=tolerance, atol=tolerance)

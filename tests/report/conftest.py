@@ -1,4 +1,4 @@
-"""One small run that was really trained, and what it says of its validation images."""
+"""One small trained run, and its evaluation on the validation images."""
 
 from collections.abc import Iterator
 from pathlib import Path

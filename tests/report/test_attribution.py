@@ -1,4 +1,4 @@
-"""Where the network looks, against finite differences and a computation with hooks."""
+"""Input gradient and Grad-CAM against finite differences and a computation with hooks."""
 
 import copy
 
@@ -54,7 +54,7 @@ def test_the_gradient_is_the_slope_of_the_logit(network: AlexNet, inputs: torch.
             assert float(found[image, row, column]) == pytest.approx(max(slopes), rel=1e-3, abs=1e-7)
 
 
-def test_grad_cam_is_what_hooks_find(network: AlexNet, inputs: torch.Tensor) -> None:
+def test_grad_cam_equals_a_computation_with_hooks(network: AlexNet, inputs: torch.Tensor) -> None:
     found = attribution.grad_cam(network, inputs, [1, 2])
     plain = without_in_place(network)
     # The paper's conv5 is read after its ReLU; in the released network pooling comes before the ReLU.
@@ -70,7 +70,7 @@ def test_grad_cam_is_what_hooks_find(network: AlexNet, inputs: torch.Tensor) -> 
         torch.testing.assert_close(found[image].double(), expected, rtol=1e-4, atol=1e-7)
 
 
-def test_neither_gradients_nor_activations_are_left_behind(network: AlexNet, inputs: torch.Tensor) -> None:
+def test_the_network_and_the_inputs_keep_no_gradients(network: AlexNet, inputs: torch.Tensor) -> None:
     before = inputs.clone()
     attribution.image_gradient(network, inputs, [0, 0])
     attribution.grad_cam(network, inputs, [0, 0])
@@ -80,17 +80,17 @@ def test_neither_gradients_nor_activations_are_left_behind(network: AlexNet, inp
 
 
 @pytest.mark.parametrize("layer", ["conv1", "pool2", "conv5", "fc6", "fc7"])
-def test_the_way_from_any_layer_ends_at_the_same_logits(network: AlexNet, inputs: torch.Tensor, layer: str) -> None:
+def test_continuing_from_any_layer_gives_the_same_logits(network: AlexNet, inputs: torch.Tensor, layer: str) -> None:
     with torch.inference_mode():
         through = network.logits_from(network.features(inputs, layer), layer)
         torch.testing.assert_close(through, network(inputs))
 
 
-def test_looks_are_laid_over_the_crop_that_is_read(run: Run) -> None:
+def test_overlays_are_drawn_on_the_center_crop(run: Run) -> None:
     network, preprocess = run.load()
     images = np.random.default_rng(0).integers(0, 256, (2, 72, 72, 3), dtype=np.uint8)
-    read, gradient, cam = attribution.looks(network, preprocess, images, [0, 1])
+    read, gradient, cam = attribution.attribution_overlays(network, preprocess, images, [0, 1])
     np.testing.assert_array_equal(read, images[:, 4:68, 4:68])
     assert gradient.shape == cam.shape == (2, 64, 64, 3)
-    figure = attribution.where_it_looks((read, gradient, cam), ["one", "two"])
+    figure = attribution.attribution_maps((read, gradient, cam), ["one", "two"])
     assert len(figure.axes[0].images) == 6

@@ -1,4 +1,4 @@
-"""Kernels and maps: every one in its place."""
+"""Kernels and feature maps: each in its place."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_a_network_without_towers_has_one_block() -> None:
     assert "64 kernels of 11×11×3" in axes.get_title(loc="left")
 
 
-def test_maps_are_those_of_the_layer(network: AlexNet) -> None:
+def test_feature_maps_are_those_of_the_layer(network: AlexNet) -> None:
     inputs = torch.randn(1, 3, 67, 67, generator=torch.Generator().manual_seed(0))
     figure = filters.feature_maps(network, inputs, "conv1")
     maps = network.features(inputs, "conv1")[0].detach().numpy()
@@ -55,20 +55,20 @@ def test_a_fully_connected_layer_is_a_square_of_units(network: AlexNet) -> None:
     inputs = torch.randn(1, 3, 67, 67, generator=torch.Generator().manual_seed(0))
     (axes,) = filters.feature_maps(network, inputs, "fc7").axes
     assert axes.images[0].get_array().shape[:2] == (64, 64)
-    with pytest.raises(UsageError, match="no layer 'fc9'"):
+    with pytest.raises(UsageError, match="unknown layer 'fc9'"):
         filters.feature_maps(network, inputs, "fc9")
 
 
-def test_a_mosaic_has_every_tile_in_reading_order() -> None:
+def test_a_mosaic_has_its_tiles_in_reading_order() -> None:
     tiles = np.arange(5, dtype=np.uint8)[:, None, None, None].repeat(2, 1).repeat(3, 2).repeat(3, 3)
     whole = mosaic(tiles, columns=3, gap=1)
     assert whole.shape == (5, 11, 4)
     assert [whole[3 * (n // 3), 4 * (n % 3), 0] for n in range(5)] == [0, 1, 2, 3, 4]
     assert whole[0, 0, 3] == 255
-    assert whole[3, 8, 3] == 0  # where there is no sixth
+    assert whole[3, 8, 3] == 0  # there is no sixth tile
 
 
-def test_no_heat_leaves_the_image_as_it_is_in_gray() -> None:
+def test_zero_heat_leaves_the_image_in_gray() -> None:
     image = np.full((4, 4, 3), (200, 100, 50), dtype=np.uint8)
     gray = round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
     np.testing.assert_array_equal(overlay(image, np.zeros((4, 4))), gray)

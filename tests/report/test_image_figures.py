@@ -1,4 +1,4 @@
-"""Which images are shown, and what stands beside them."""
+"""Which images are shown, and what is drawn beside them."""
 
 import numpy as np
 
@@ -7,14 +7,14 @@ from alexnet.evaluation.metrics import Predictions
 from alexnet.report import image_figures
 
 
-def test_mistakes_come_with_the_surest_first() -> None:
+def test_the_most_confident_mistakes_come_first() -> None:
     shares = np.array([[0.9, 0.1], [0.4, 0.6], [0.01, 0.99], [0.7, 0.3], [0.2, 0.8]])
     predictions = Predictions.of(shares, np.array([1, 0, 0, 0, 1]))
-    np.testing.assert_array_equal(image_figures.surest_mistakes(predictions, 10), [2, 0, 1])
-    np.testing.assert_array_equal(image_figures.surest_mistakes(predictions, 1), [2])
+    np.testing.assert_array_equal(image_figures.most_confident_mistakes(predictions, 10), [2, 0, 1])
+    np.testing.assert_array_equal(image_figures.most_confident_mistakes(predictions, 1), [2])
 
 
-def test_shown_images_are_of_all_classes_in_turn() -> None:
+def test_images_are_selected_from_all_classes_in_turn() -> None:
     labels = np.array([0] * 10 + [1] * 2 + [3] * 10)
     predictions = Predictions.of(np.full((22, 4), 0.25), labels)
     chosen = image_figures.spread_over_classes(predictions, 8)
@@ -24,12 +24,12 @@ def test_shown_images_are_of_all_classes_in_turn() -> None:
     assert len(image_figures.spread_over_classes(predictions, 100)) == 22
 
 
-def test_bars_are_the_probabilities_and_the_right_label_is_blue(evaluation: Evaluation) -> None:
+def test_bars_are_the_probabilities_and_the_correct_class_is_blue(evaluation: Evaluation) -> None:
     indices = np.array([0, 13])
     figure = image_figures.top_five(evaluation, indices)
     (axes,) = figure.axes
     assert len(axes.images) == 2
-    bars = axes.crops[1::2]  # after the ground of each
+    bars = axes.patches[1::2]  # each bar follows its background
     lengths = [bar.get_width() / image_figures.SIDE for bar in bars]
     np.testing.assert_allclose(lengths, evaluation.predictions.ranked_probabilities[indices].ravel())
     right = (evaluation.predictions.ranked[indices] == evaluation.predictions.labels[indices, None]).ravel()

@@ -1,4 +1,4 @@
-"""The figures of results against scikit-learn's numbers for the same answers."""
+"""The figures of an evaluation against scikit-learn's numbers for the same predictions."""
 
 import dataclasses
 import re
@@ -15,7 +15,7 @@ from alexnet.report import metric_figures
 
 @pytest.fixture(scope="module")
 def many(evaluation: Evaluation) -> Evaluation:
-    """The answers of a mediocre network on 2,000 images of six classes, one of them rare."""
+    """The predictions of a mediocre network on 2,000 images of six classes, one of them rare."""
     rng = np.random.default_rng(5)
     labels = rng.choice(6, 2000, p=[0.3, 0.3, 0.2, 0.1, 0.09, 0.01])
     logits = rng.normal(0, 1, (2000, 6))
@@ -29,7 +29,7 @@ def many(evaluation: Evaluation) -> Evaluation:
 
 @pytest.fixture(scope="module")
 def two(evaluation: Evaluation) -> Evaluation:
-    """The answers of a mediocre network on 400 images of two classes; 0.9 of the second are to be found."""
+    """The predictions of a mediocre network on 400 images of two classes; the recall wanted of the second is 0.9."""
     rng = np.random.default_rng(6)
     labels = (rng.random(400) < 0.3).astype(int)
     score = 1 / (1 + np.exp(-rng.normal(2 * labels - 1.3, 1.2)))
@@ -48,7 +48,7 @@ def test_the_numbers_of_the_confusion_matrix_are_sklearns(many: Evaluation) -> N
     assert [label.get_text() for label in axes.get_yticklabels()] == list("abcdef")
 
 
-def test_a_confusion_matrix_of_many_classes_is_a_image_without_numbers(many: Evaluation) -> None:
+def test_a_confusion_matrix_of_many_classes_is_an_image_without_numbers(many: Evaluation) -> None:
     predictions = many.predictions
     wide = dataclasses.replace(many, classes=[f"class {c}" for c in range(60)], predictions=predictions)
     (axes,) = metric_figures.confusion_matrix(wide).axes
@@ -72,17 +72,17 @@ def test_each_class_has_sklearns_recall_and_precision(many: Evaluation) -> None:
 
 
 def test_the_roc_curve_is_sklearns(two: Evaluation) -> None:
-    (axes,) = metric_figures.roc(two).axes
+    (axes,) = metric_figures.roc_curve(two).axes
     score, is_positive = metrics.scores(two.predictions, 1)
-    alarms, found, _ = sklearn.metrics.roc_curve(is_positive, score, drop_intermediate=False)
+    false_positive_rates, recalls, _ = sklearn.metrics.roc_curve(is_positive, score, drop_intermediate=False)
     curve = axes.lines[1]
-    np.testing.assert_allclose(curve.get_xdata()[::-1], alarms)
-    np.testing.assert_allclose(curve.get_ydata()[::-1], found)
+    np.testing.assert_allclose(curve.get_xdata()[::-1], false_positive_rates)
+    np.testing.assert_allclose(curve.get_ydata()[::-1], recalls)
     assert f"{sklearn.metrics.roc_auc_score(is_positive, score):.3f}" in axes.get_title(loc="left")
 
 
 def test_precision_and_recall_are_sklearns(two: Evaluation) -> None:
-    (axes,) = metric_figures.precision_recall(two).axes
+    (axes,) = metric_figures.precision_recall_curve(two).axes
     score, is_positive = metrics.scores(two.predictions, 1)
     precision, recall, _ = sklearn.metrics.precision_recall_curve(is_positive, score)
     curve = axes.lines[1]
@@ -90,47 +90,47 @@ def test_precision_and_recall_are_sklearns(two: Evaluation) -> None:
     np.testing.assert_allclose(curve.get_ydata(), precision[:-1])
 
 
-def test_the_even_and_the_chosen_threshold_are_marked(two: Evaluation) -> None:
-    even, chosen = metric_figures.chosen_thresholds(two)
+def test_the_default_and_the_chosen_threshold_are_marked(two: Evaluation) -> None:
+    default, chosen = metric_figures.chosen_thresholds(two)
     score, is_positive = metrics.scores(two.predictions, 1)
-    assert even["recall"] == sklearn.metrics.recall_score(is_positive, score >= 0.5)
-    assert even["precision"] == sklearn.metrics.precision_score(is_positive, score >= 0.5)
+    assert default["recall"] == sklearn.metrics.recall_score(is_positive, score >= 0.5)
+    assert default["precision"] == sklearn.metrics.precision_score(is_positive, score >= 0.5)
     assert chosen["recall"] >= 0.9
     assert sklearn.metrics.recall_score(is_positive, score > chosen["threshold"]) < 0.9
-    (axes,) = metric_figures.roc(two).axes
+    (axes,) = metric_figures.roc_curve(two).axes
     marks = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() == "o"]
-    assert marks == [(row["false_positive_rate"], row["recall"]) for row in (even, chosen)]
+    assert marks == [(row["false_positive_rate"], row["recall"]) for row in (default, chosen)]
     assert [bool(re.search("chosen", text.get_text())) for text in axes.texts] == [False, True]
 
 
-def test_thresholds_are_for_two_classes(many: Evaluation) -> None:
+def test_thresholds_need_two_classes(many: Evaluation) -> None:
     with pytest.raises(UsageError, match="two classes; these are 6"):
-        metric_figures.roc(many)
+        metric_figures.roc_curve(many)
 
 
-def test_a_positive_class_that_is_not_there_leaves_axes_without_a_curve(two: Evaluation) -> None:
+def test_without_positive_images_the_roc_plot_has_no_curve(two: Evaluation) -> None:
     predictions = Predictions.of(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 0]))
-    (axes,) = metric_figures.roc(dataclasses.replace(two, predictions=predictions)).axes
+    (axes,) = metric_figures.roc_curve(dataclasses.replace(two, predictions=predictions)).axes
     assert "undefined" in axes.get_title(loc="left")
 
 
-def test_calibration_is_what_it_is_by_definition(many: Evaluation) -> None:
+def test_calibration_follows_its_definition(many: Evaluation) -> None:
     predictions = many.predictions
-    sure = predictions.ranked_probabilities[:, 0]
-    right = predictions.ranked[:, 0] == predictions.labels
+    confidence = predictions.ranked_probabilities[:, 0]
+    correct = predictions.ranked[:, 0] == predictions.labels
     error = 0.0
     bins = metrics.calibration(predictions)
     for number, found in enumerate(bins):
-        inside = (sure > number / 10) & (sure <= (number + 1) / 10)
+        inside = (confidence > number / 10) & (confidence <= (number + 1) / 10)
         assert found.n == inside.sum()
         if inside.any():
-            assert found.confidence == pytest.approx(sure[inside].mean())
-            assert found.accuracy == pytest.approx(right[inside].mean())
-            error += inside.mean() * abs(sure[inside].mean() - right[inside].mean())
+            assert found.confidence == pytest.approx(confidence[inside].mean())
+            assert found.accuracy == pytest.approx(correct[inside].mean())
+            error += inside.mean() * abs(confidence[inside].mean() - correct[inside].mean())
         else:
             assert (found.confidence, found.accuracy) == (None, None)
     assert metrics.calibration_error(bins) == pytest.approx(error)
-    upper, lower = metric_figures.reliability(many).axes
+    upper, lower = metric_figures.reliability_diagram(many).axes
     dots = [(line.get_xdata()[0], line.get_ydata()[0]) for line in upper.lines if line.get_marker() == "o"]
     assert dots == [(b.confidence, b.accuracy) for b in bins if b.n]
-    assert [bar.get_height() for bar in lower.crops] == [b.n for b in bins]
+    assert [bar.get_height() for bar in lower.patches] == [b.n for b in bins]

@@ -1,4 +1,4 @@
-"""`alexnet report` on a real run: whole, in progress, without its data, and where it can't."""
+"""`alexnet report` on a real run: finished, in progress, without its data, and its errors."""
 
 import json
 import re
@@ -22,18 +22,20 @@ from alexnet.report.report import write_report
 from alexnet.runs.run import METRICS
 
 VOID = {"meta", "link", "img", "input", "br", "path", "use", "image"}
-SECTIONS = ["glance", "learning", "results", "answers", "mistakes", "looks", "neighbors", "inside", "recipe"]
+SECTIONS = [
+    *("summary", "training", "results", "predictions", "mistakes", "attribution", "neighbors", "features", "recipe"),
+]
 
 
 class Page(HTMLParser):
-    """What a page is made of: its elements with their attributes, its text, and whether every tag is closed."""
+    """The elements of a page with their attributes, its text, and the tags that are not closed."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.open: list[str] = []
         self.unclosed: list[str] = []
-        self.words: list[str] = []
+        self.data_parts: list[str] = []
         self.source = path.read_text("utf-8")
         self.feed(self.source)
         self.close()
@@ -54,11 +56,11 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not {"style", "script"} & set(self.open):
-            self.words.append(data)
+            self.data_parts.append(data)
 
     @property
     def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.words))
+        return re.sub(r"\s+", " ", " ".join(self.data_parts))
 
     @property
     def sections(self) -> list[str]:
@@ -77,13 +79,13 @@ def page(report: Path) -> Page:
     return Page(report)
 
 
-def test_every_section_is_there_and_in_the_contents(page: Page) -> None:
+def test_every_section_is_in_the_contents(page: Page) -> None:
     assert page.sections == SECTIONS
     anchors = [a["href"] for tag, a in page.elements if tag == "a" and a["href"].startswith("#")]
     assert [anchor for anchor in anchors if anchor != "#content"] == [f"#{name}" for name in SECTIONS]
 
 
-def test_the_page_loads_nothing(page: Page) -> None:
+def test_the_page_is_self_contained(page: Page) -> None:
     for tag, attributes in page.elements:
         for name in ("src", "href", "xlink:href", "srcset", "data", "poster"):
             value = attributes.get(name, "")
@@ -95,7 +97,7 @@ def test_the_page_loads_nothing(page: Page) -> None:
     assert not re.search(r"\b(fetch|import|XMLHttpRequest)\(", page.source)
 
 
-def test_the_page_is_well_formed_and_readable_by_ear(page: Page) -> None:
+def test_the_page_is_well_formed_and_accessible(page: Page) -> None:
     assert not page.unclosed
     assert not page.open
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
@@ -112,30 +114,46 @@ def test_the_page_is_well_formed_and_readable_by_ear(page: Page) -> None:
     assert all(after - before <= 1 for before, after in pairwise(levels))
 
 
-def test_every_figure_linked_is_there_as_png_and_svg(report: Path, page: Page) -> None:
+def test_every_linked_figure_exists_as_png_and_svg(report: Path, page: Page) -> None:
     links = {a["href"] for tag, a in page.elements if tag == "a" and a["href"].startswith("figures/")}
     there = {f"figures/{file.name}" for file in (report.parent / "figures").iterdir()}
     assert links == there
     names = {Path(link).stem for link in links}
     assert links == {f"figures/{name}.{form}" for name in names for form in ("png", "svg")}
-    assert {"losses", "errors", "layer-weights", "layer-updates", "kernels", "confusion", "classes", "roc"} <= names
-    assert {"precision-recall", "calibration", "top-five", "where-it-looks", "neighbors", "maps-fc7"} <= names
+    assert {
+        "losses",
+        "error-rates",
+        "layer-weights",
+        "layer-updates",
+        "first-layer-kernels",
+        "confusion-matrix",
+        "per-class",
+    } <= names
+    assert {
+        "roc-curve",
+        "precision-recall-curve",
+        "calibration",
+        "top-five",
+        "attribution",
+        "neighbors",
+        "feature-maps-fc7",
+    } <= names
     for name in names:
         Image.open(report.parent / "figures" / f"{name}.png").verify()
 
 
 def test_the_numbers_are_those_of_evaluate(page: Page, evaluation) -> None:
-    right = int(np.trace(evaluation.confusion))
-    assert f"Right on {right} of 24 images: {right / 24:.1%}" in page.text
+    correct = int(np.trace(evaluation.confusion))
+    assert f"Accuracy: {correct} of 24 images, {correct / 24:.1%}" in page.text
     source = re.search(r'<script type="application/json">(.*?)</script>', page.source)
     assert source is not None
-    dial = json.loads(source[1])
-    assert dial["positives"] == dial["negatives"] == 12
-    assert dial["rows"] == evaluation.to_dict()["thresholds"]
+    slider = json.loads(source[1])
+    assert slider["positives"] == slider["negatives"] == 12
+    assert slider["rows"] == evaluation.to_dict()["thresholds"]
 
 
-def test_the_recipe_says_what_was_changed(page: Page) -> None:
-    assert "epochs is 2 (usually 90)" in page.text
+def test_the_recipe_lists_the_changed_values(page: Page) -> None:
+    assert "epochs is 2 (default 90)" in page.text
     assert "epoch 2 lr 0.0001" in page.text
 
 
@@ -146,19 +164,19 @@ def copy_of(run: Run, folder: Path, *files: str) -> Path:
     return folder
 
 
-def test_in_the_middle_of_the_first_epoch_there_is_what_there_is(run: Run, tmp_path: Path) -> None:
+def test_a_report_in_the_middle_of_the_first_epoch(run: Run, tmp_path: Path) -> None:
     begun = copy_of(run, tmp_path / "begun", "config.json", "classes.json")
     lines = (run.path / METRICS).read_bytes().splitlines(keepends=True)
     finding = {"kind": "plateau", "where": "loss", "message": "the loss is <stuck>", "remedy": "try `--lr 0.1`"}
     noticed = json.dumps({"event": "finding", "step": 3, **finding}).encode() + b"\n"
     (begun / METRICS).write_bytes(b"".join(lines[:3]) + noticed + b'{"event": "st')
     page = Page(write_report(begun, device="cpu"))
-    assert page.sections == ["glance", "learning", "recipe"]
-    assert "The training has done 0 of 2 epochs." in page.text
-    assert "the training has saved no weights yet" in page.text
-    assert "the first epoch has not ended" in page.text
-    assert "Noticed while it trained: the loss is <stuck>." in page.text
-    assert "The loss is <stuck>. What to do: try --lr 0.1 . (Step 3.)" in page.text
+    assert page.sections == ["summary", "training", "recipe"]
+    assert "Training in progress: 0 of 2 epochs completed." in page.text
+    assert "the training has not saved any weights yet" in page.text
+    assert "the first epoch has not been completed" in page.text
+    assert "Detected during training: the loss is <stuck>." in page.text
+    assert "The loss is <stuck>. Remedy: try --lr 0.1 . (Step 3.)" in page.text
     assert {file.stem for file in (begun / "figures").iterdir()} == {"losses"}
 
 
@@ -171,38 +189,38 @@ def moved(run: Run, folder: Path, *files: str) -> Path:
     return folder
 
 
-def test_a_run_in_progress_is_shown_with_the_weights_it_has(run: Run, tmp_path: Path) -> None:
+def test_a_run_in_progress_is_reported_with_its_weights_so_far(run: Run, tmp_path: Path) -> None:
     begun = moved(run, tmp_path / "begun", "last.safetensors")
     lines = (run.path / METRICS).read_text().splitlines(keepends=True)
     ends = [number for number, line in enumerate(lines) if '"event": "epoch"' in line]
     (begun / METRICS).write_text("".join(lines[: ends[0] + 1]))
     page = Page(write_report(begun, device="cpu"))
-    assert page.sections == ["glance", "learning", "inside", "recipe"]
-    assert "The training has done 1 of 2 epochs; shown are its last weights so far." in page.text
-    assert "epochs done 1 of 2" in page.text
+    assert page.sections == ["summary", "training", "features", "recipe"]
+    assert "Training in progress: 1 of 2 epochs completed; this report uses its last weights so far." in page.text
+    assert "epochs completed 1 of 2" in page.text
     assert f"the prepared dataset is no longer at {begun / 'gone'}; name it with --data" in page.text
     drawn = {file.stem for file in (begun / "figures").iterdir()}
-    assert drawn == {"losses", "errors", "layer-weights", "layer-updates", "kernels"}
+    assert drawn == {"losses", "error-rates", "layer-weights", "layer-updates", "first-layer-kernels"}
 
 
-def test_another_dataset_where_its_own_was_is_left_alone(run: Run, odd: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_different_dataset_at_the_recorded_path_is_not_used(run: Run, odd: tuple[Path, Path], tmp_path: Path) -> None:
     other = moved(run, tmp_path / "other", METRICS)
     (other / "gone").symlink_to(odd[1])
     page = Page(write_report(other, device="cpu"))
-    assert page.sections == ["glance", "learning", "recipe"]
+    assert page.sections == ["summary", "training", "recipe"]
     assert "is another one; name the right one with --data" in page.text
 
 
-def test_before_the_first_step_only_the_recipe_is_there(run: Run, tmp_path: Path) -> None:
+def test_before_the_first_step_the_report_has_only_the_recipe(run: Run, tmp_path: Path) -> None:
     begun = copy_of(run, tmp_path / "begun", "config.json")
     page = Page(write_report(begun, device="cpu"))
-    assert page.sections == ["glance", "learning", "recipe"]
-    assert "no step of the training is recorded" in page.text
+    assert page.sections == ["summary", "training", "recipe"]
+    assert "no step of the training has been recorded" in page.text
 
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
-    """A random run on seven classes with names that HTML, SVG and fonts may stumble over, and its data."""
+    """A random run on seven classes whose names are hard for HTML, SVG and fonts, and its data."""
     folder, rng = tmp_path_factory.mktemp("odd"), np.random.default_rng(0)
     names = ["<b>bold</b>", "a & b", 'quo"te', "고양이", "$dollar$ and _more^", "x" * 90, "</script>"]
     rows = []
@@ -221,23 +239,23 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]
     (run / "model.safetensors").unlink()
 
 
-def test_any_class_name_is_shown_as_it_is(odd: tuple[Path, Path]) -> None:
-    """Also: what was measured already is shown, not measured again."""
+def test_any_class_name_is_shown_literally(odd: tuple[Path, Path]) -> None:
+    """Also: a given evaluation is reported, not repeated."""
     run, data = odd
     page = Page(write_report(run, evaluation=evaluate(run, data, views=10, device="cpu"), device="cpu"))
-    assert "10 views: corners, center and mirror images" in page.text
+    assert "10 views (corners, center and mirror images)" in page.text
     assert page.sections == SECTIONS
     assert not page.unclosed
     for name in ("<b>bold</b>", "a & b", 'quo"te', "고양이", "$dollar$ and _more^", "x" * 90, "</script>"):
         assert name in page.text
-    assert "no step of the training is recorded" in page.text
+    assert "no step of the training has been recorded" in page.text
 
 
-def test_the_command_prints_where_the_report_is(command, run: Run, tmp_path: Path) -> None:
+def test_the_command_prints_the_path_of_the_report(command, run: Run, tmp_path: Path) -> None:
     begun = copy_of(run, tmp_path / "begun", "config.json", METRICS)
     code, out, _ = command("report", begun, "--out", tmp_path / "there")
     assert (code, out) == (0, f"{tmp_path / 'there' / 'report.html'}\n")
-    assert Page(tmp_path / "there" / "report.html").sections == ["glance", "learning", "recipe"]
+    assert Page(tmp_path / "there" / "report.html").sections == ["summary", "training", "recipe"]
     assert not (begun / "report.html").exists()
 
 
@@ -263,10 +281,10 @@ def test_errors_are_one_clear_line(command, run: Run, striped_data: Path, tmp_pa
     (tmp_path / "file").touch()
     code, err = said(run.path, "--data", striped_data, "--out", tmp_path / "file")
     assert code == 1
-    assert "the report can't be written" in err
+    assert "the report cannot be written" in err
 
 
-def test_weights_that_are_damaged_are_an_error_not_left_out(run: Run, tmp_path: Path) -> None:
+def test_damaged_weights_are_an_error(run: Run, tmp_path: Path) -> None:
     damaged = copy_of(run, tmp_path / "damaged", "config.json", METRICS)
     (damaged / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(AlexNetError, match=r"model.safetensors can't be read"):
@@ -280,7 +298,7 @@ def test_data_of_other_classes_is_an_error(odd: tuple[Path, Path], striped_data:
         write_report(odd[0], odd[1], tmp_path, recall=0.5, device="cpu")
 
 
-def test_without_matplotlib_it_says_what_to_install(run: Run) -> None:
+def test_without_matplotlib_the_message_names_the_extra(run: Run) -> None:
     script = """
 import sys
 from importlib.abc import MetaPathFinder
@@ -300,10 +318,10 @@ sys.exit(main(sys.argv[1:]))
         [sys.executable, "-c", script, "report", str(run.path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr == "alexnet: figures are drawn with matplotlib: pip install 'alexnet[report]'\n"
+    assert done.stderr == "alexnet: figures and reports require matplotlib: pip install 'alexnet[report]'\n"
 
 
-def test_a_run_shows_itself_in_a_notebook(run: Run) -> None:
+def test_a_run_has_a_notebook_representation(run: Run) -> None:
     html = run._repr_html_()
     assert len(html) < 2000
     assert "2 of 2" in html
@@ -312,20 +330,23 @@ def test_a_run_shows_itself_in_a_notebook(run: Run) -> None:
     assert f"{epochs[-1]['validation_error']:.2%} in validation" in html
 
 
-def test_a_notebook_needs_no_matplotlib_for_it(run: Run) -> None:
+def test_the_notebook_representation_needs_no_matplotlib(run: Run) -> None:
     script = f"import sys; from alexnet import Run; Run.open({str(run.path)!r})._repr_html_(); "
     script += "sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
-def test_the_slider_changes_the_numbers(
+def test_the_slider_updates_the_numbers(
     report: Path, run: Run, striped_data: Path, open_tab: Callable[..., Any]
 ) -> None:
     tab = open_tab(report.as_uri(), viewport={"width": 390, "height": 844})
-    slider = tab.page.locator(".dial input")
+    slider = tab.page.locator(".slider input")
 
     def numbers() -> dict[str, str]:
-        return {name: tab.page.inner_text(f"[data-is={name}]") for name in ("threshold", "found", "missed", "alarms")}
+        return {
+            name: tab.page.inner_text(f"[data-value={name}]")
+            for name in ("threshold", "recall", "missed", "false-positives")
+        }
 
     evaluation = evaluate(run.path, striped_data, views=1, device="cpu")
     slider.scroll_into_view_if_needed()
@@ -337,7 +358,7 @@ def test_the_slider_changes_the_numbers(
         tab.page.mouse.move(box["x"] + box["width"] * share, box["y"] + box["height"] / 2, steps=4)
         tab.page.mouse.up()
         seen.append(numbers())
-        # What it says is true of the images.
+        # The numbers hold for the images.
         threshold = float(seen[-1]["threshold"])
         score, is_positive = metrics.scores(evaluation.predictions, evaluation.positive)
         found = {int((score[is_positive] >= threshold + slack).sum()) for slack in (-5e-4, 5e-4)}

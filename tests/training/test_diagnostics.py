@@ -16,7 +16,7 @@ from sklearn.metrics import cohen_kappa_score
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alexnet.data.augmentation import Color, Preprocess, augment
+from alexnet.data.augmentation import Preprocessing
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.preparation import prepare
 from alexnet.network.model import AlexNet
@@ -32,6 +32,7 @@ from alexnet.training.diagnostics import (
     neighbors_agree,
     overlap,
 )
+from alexnet.training.input_pipeline import augmentation_pipeline
 from alexnet.training.optimizers import make_optimizers
 from alexnet.training.schedules import Schedule
 
@@ -153,8 +154,8 @@ def train(data: PreparedDataset, *patients: Patient, whole: bool = False) -> Non
     optimizers = make_optimizers(network, recipe)
     mean = data.mean_image if recipe.mean == "image" else np.broadcast_to(data.mean_rgb, data.mean_image.shape)
     scale = 1 / np.sqrt(data.pca_eigenvalues.sum() / 3) if recipe.pixel_scaling == "std" else 1.0
-    preprocess = Preprocess(torch.tensor(np.array(mean), dtype=torch.float32), CROP, float(scale))
-    color = Color(data.pca_eigenvectors, data.pca_eigenvalues, recipe.color_jitter_unit)
+    preprocess = Preprocessing(torch.tensor(np.array(mean), dtype=torch.float32), CROP, float(scale))
+    augment = augmentation_pipeline(recipe, preprocess, data.pca_eigenvectors, data.pca_eigenvalues)
     images = torch.from_numpy(training.gather(np.arange(len(training))))
     labels = torch.from_numpy(training.labels)
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -165,7 +166,7 @@ def train(data: PreparedDataset, *patients: Patient, whole: bool = False) -> Non
         losses, wrong = 0.0, 0
         for rows in torch.randperm(len(training), generator=generator).tensor_split(per_epoch):
             before = {name: weight.clone() for name, weight in weights(network)}
-            logits = network(augment(images[rows], preprocess, color, recipe, generator))
+            logits = network(augment(images[rows], generator))
             loss = functional.cross_entropy(logits, labels[rows], label_smoothing=recipe.label_smoothing)
             loss.backward()
             for optimizer in optimizers:
@@ -200,7 +201,7 @@ def weights(network: AlexNet) -> Iterator[tuple[str, Tensor]]:
 
 
 @torch.no_grad()
-def validate(network: AlexNet, preprocess: Preprocess, split: Split | None) -> EpochValidation | None:
+def validate(network: AlexNet, preprocess: Preprocessing, split: Split | None) -> EpochValidation | None:
     if split is None:
         return None
     network.eval()

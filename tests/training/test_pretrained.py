@@ -21,7 +21,7 @@ from alexnet.runtime.errors import AlexNetError
 from alexnet.training.diagnostics import worse_than_pretrained
 from alexnet.training.pretrained import fold_batch_norm, match_layers, pretrained_depths
 from alexnet.training.train import set_up_training
-from alexnet.weights.foreign import Foreign
+from alexnet.weights.foreign import ForeignWeights
 from alexnet.weights.torchvision import LAYERS
 
 CONVOLUTIONS = ["conv1", "conv2", "conv3", "conv4", "conv5"]
@@ -32,9 +32,9 @@ def config(recipe: Recipe, classes: list[str], scale: float = 1.0) -> Config:
     return Config(recipe, classes, size=72, crop_size=64, input_size=64, scale=scale, dataset={})
 
 
-def source(network: AlexNet, classes: list[str], scale: float = 1.0) -> Foreign:
+def source(network: AlexNet, classes: list[str], scale: float = 1.0) -> ForeignWeights:
     """The network as a file of others would give it."""
-    return Foreign(
+    return ForeignWeights(
         "a test's", network.variant.name, network.state_dict(), torch.zeros(3), 64, scale=scale, classes=classes
     )
 

@@ -139,7 +139,12 @@ def test_a_folder_that_is_no_dataset_or_no_run(command, striped_data, tmp_path, 
         (tmp_path, tmp_path / "run", (), "is not a prepared dataset"),
         (striped_data, undisturbed, (), "exists already"),
         (striped_data, tmp_path / "none", ("--resume",), "is not a run folder"),
-        (striped_data, undisturbed, ("--resume", "--epochs", "9"), "keeps its own recipe: leave out epochs, or start a new run from its weights with --init"),
+        (
+            striped_data,
+            undisturbed,
+            ("--resume", "--epochs", "9"),
+            "leave out epochs, or start a new run from its weights with --init",
+        ),
     ):
         done = command("train", data, "--out", out, *more)
         assert done.returncode in (1, 2)

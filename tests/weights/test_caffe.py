@@ -9,7 +9,7 @@ import torch
 
 from alexnet import AlexNet, AlexNetError
 from alexnet.weights.caffe import caffe_mean, read_caffe
-from alexnet.weights.foreign import Foreign
+from alexnet.weights.foreign import ForeignWeights
 
 CLASSES = 11
 
@@ -21,7 +21,7 @@ def opencv():
     return cv2
 
 
-def network_of(found: Foreign) -> AlexNet:
+def network_of(found: ForeignWeights) -> AlexNet:
     with torch.device("meta"):
         network = AlexNet(found.variant, CLASSES)
     network.load_state_dict(found.weights, assign=True)
@@ -111,5 +111,5 @@ def test_a_mean_of_another_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AlexNetError, match="3×40×40"):
         caffe_mean(tmp_path / "mean.binaryproto")
     np.save(tmp_path / "mean.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(AlexNetError, match="is no mean"):
+    with pytest.raises(AlexNetError, match="is not a mean image"):
         caffe_mean(tmp_path / "mean.npy")

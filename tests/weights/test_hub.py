@@ -123,7 +123,7 @@ def test_a_repository_comes_in_by_its_name(tmp_path: Path) -> None:
 def test_a_repository_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", "hf:me/other", "--out", str(tmp_path / "run")]) == 1
     said = capsys.readouterr().err
-    assert "alexnet: hf:me/other can't be fetched: " in said.splitlines()[-1]
+    assert "alexnet: hf:me/other can't be downloaded: " in said.splitlines()[-1]
     assert not (tmp_path / "run").exists()
 
 

@@ -2,7 +2,6 @@
 
 import json
 import zipfile
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
@@ -12,12 +11,13 @@ import torch
 from test_torchvision import TorchvisionLayout
 from torch import Tensor
 
-from alexnet import AlexNet, AlexNetError, variants
-from alexnet.data.augmentation import Preprocess
+from alexnet import AlexNet, AlexNetError, list_variants
+from alexnet.data.augmentation import Preprocessing
 from alexnet.prediction.classifier import pixels_of
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Config
-from alexnet.weights.onnx import from_onnx, to_onnx
+from alexnet.weights.onnx_reader import from_onnx
+from alexnet.weights.onnx_writer import to_onnx
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
@@ -33,7 +33,7 @@ SWITCHES = [
     {"pooling": "non-overlapping"},
     {"drop_layer": "conv4"},
 ]
-CIFAR = [name for name in variants() if name.startswith("cifar")]
+CIFAR = [name for name in list_variants() if name.startswith("cifar")]
 
 
 def narrow(variant: str, **switches: str) -> AlexNet:
@@ -62,7 +62,7 @@ def described(variant: str, side: int, **switches: str) -> str:
     recipe = recipes()["paper"].override({"variant": variant, **switches})
     classes = [f"class {i}" for i in range(CLASSES)]
     config = Config(recipe=recipe, classes=classes, size=256, crop_size=side, input_size=side, scale=1 / 60, dataset={})
-    return json.dumps(asdict(config))
+    return json.dumps(config.to_dict())
 
 
 def answers(model: "onnx.ModelProto", x: Tensor) -> np.ndarray:
@@ -76,7 +76,7 @@ def answers(model: "onnx.ModelProto", x: Tensor) -> np.ndarray:
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("variant", "switches"),
-    [each for each in product(variants(), SWITCHES) if each[0] not in CIFAR or "drop_layer" not in each[1]],
+    [each for each in product(list_variants(), SWITCHES) if each[0] not in CIFAR or "drop_layer" not in each[1]],
     ids=str,
 )
 def test_onnx_runtime_gives_the_same_logits(variant: str, switches: dict[str, str]) -> None:
@@ -107,11 +107,11 @@ def photographs() -> Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("variant", variants())
+@pytest.mark.parametrize("variant", list_variants())
 def test_real_photographs_have_the_same_five_most_probable_classes(variant: str, photographs: Tensor) -> None:
     network = narrow(variant)
     mean = photographs.float().mean(0)
-    preprocess = Preprocess(mean, crop_size=network.input_size, scale=1 / 60)
+    preprocess = Preprocessing(mean, crop_size=network.input_size, scale=1 / 60)
     expected = network(preprocess.center(photographs)).softmax(1).numpy()
     found = answers(to_onnx(network, preprocess=preprocess, softmax=True), photographs)
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -124,7 +124,7 @@ def test_the_preprocessing_inside_is_that_of_the_central_crop(side: int | None) 
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(256, (2, 256, 256, 3), generator=generator, dtype=torch.uint8)
     mean = torch.rand(256, 256, 3, generator=generator) * 200
-    preprocess = Preprocess(mean, crop_size=227, scale=1 / 60, input_size=side)
+    preprocess = Preprocessing(mean, crop_size=227, scale=1 / 60, input_size=side)
     network = narrow("paper")
     expected = network(preprocess.center(images)).numpy()
     found = answers(to_onnx(network, preprocess=preprocess), images)
@@ -145,7 +145,7 @@ def test_what_went_out_comes_back_to_the_last_bit(variant: str, switches: dict[s
     generator = torch.Generator().manual_seed(1)
     mean = torch.rand(256, 256, 3, generator=generator) * 200
     side = 180 if switches and variant not in CIFAR else network.input_size
-    preprocess = Preprocess(mean, crop_size=side, scale=1 / 60)
+    preprocess = Preprocessing(mean, crop_size=side, scale=1 / 60)
     model = to_onnx(network, preprocess=preprocess, config=described(variant, side, **switches))
     found = from_onnx(model.SerializeToString())
     assert found.config is not None
@@ -172,7 +172,7 @@ def test_a_locally_connected_layer_that_copies_something_else_is_refused() -> No
 @torch.no_grad()
 def test_whole_numbers_of_8_bits_cost_little_and_come_back(photographs: Tensor) -> None:
     network = narrow("caffe")
-    preprocess = Preprocess(photographs.float().mean(0), crop_size=227, scale=1 / 60)
+    preprocess = Preprocessing(photographs.float().mean(0), crop_size=227, scale=1 / 60)
     model = to_onnx(network, preprocess=preprocess, config=described("caffe", 227), softmax=True, int8=True)
     stored = sum(len(t.raw_data) for t in model.graph.initializer if t.name.endswith(".int8"))
     assert stored == sum(p.numel() for p in network.parameters() if p.dim() > 1)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from alexnet.bench.peers import common_loader, photographs
 from alexnet.bench.timing import Comparison, compared
-from alexnet.data.augmentation import Color, Preprocess, augment
+from alexnet.data.augmentation import Preprocessing
 from alexnet.data.dataset import SHARD_ROWS, PreparedDataset
 from alexnet.data.decoding import UnreadableImageError, decode
 from alexnet.data.loading import training_batches
@@ -33,6 +33,7 @@ from alexnet.runs.recipe import recipes
 from alexnet.runtime.cpus import available_cpus
 from alexnet.runtime.errors import UsageError
 from alexnet.runtime.files import write_atomic
+from alexnet.training.input_pipeline import augmentation_pipeline
 
 BATCH_SIZE = 128
 
@@ -162,14 +163,14 @@ def paper_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The paper's crops of `count` images and their labels, without end: shuffled, cut, mirrored and colored."""
     recipe = recipes()["paper"]
-    preprocess = Preprocess(torch.from_numpy(dataset.mean_image.copy()).to(device), 224, 1.0)
-    color = Color(dataset.pca_eigenvectors, dataset.pca_eigenvalues, recipe.color_jitter_unit)
+    preprocess = Preprocessing(torch.from_numpy(dataset.mean_image.copy()).to(device), 224, 1.0)
+    augment = augmentation_pipeline(recipe, preprocess, dataset.pca_eigenvectors, dataset.pca_eigenvalues)
     generator = torch.Generator().manual_seed(0)
     split = dataset.split("train")
     for epoch in itertools.count(1):
         for batch in training_batches(split, count, 0, epoch, device=device):
             labels = batch.labels.to(device)
-            yield augment(batch.images, preprocess, color, recipe, generator, dtype=dtype), labels
+            yield augment(batch.images, generator, dtype=dtype), labels
 
 
 def _listed(files: list[Path], source: Path) -> Path:

@@ -9,10 +9,11 @@ HELP = "weights of other tools -> run folder"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
+    from alexnet.weights.formats import format_list
+
     parser.description = (
-        "Read a trained AlexNet of torchvision (.pth), Caffe (bvlc_alexnet, bvlc_reference_caffenet), Toronto "
-        "(bvlc_alexnet.npy), ONNX, a cuda-convnet checkpoint of 2012, or an export of this package, with the "
-        "preprocessing that belongs to the weights. No code in a file is executed."
+        "Read a trained AlexNet, with the preprocessing that belongs to its weights, and create a run folder. Formats, "
+        f"recognized by their content: {format_list()}. No code in a file is executed."
     )
     parser.epilog = "example: alexnet import bvlc_alexnet.caffemodel --mean imagenet_mean.binaryproto --out run"
     parser.add_argument(
@@ -28,13 +29,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classes",
         metavar="FILE",
-        help="class names, one per line in the order of the outputs (default: those of ImageNet for 1000 outputs)",
+        help="class names in the order of the outputs: one per line, JSON, or a CSV table (default: those of ImageNet "
+        "for 1000 outputs)",
     )
-    parser.add_argument("--variant", metavar="NAME", help="network variant of a .safetensors file that names none")
+    parser.add_argument("--variant", metavar="NAME", help="network variant of a state dict that names none")
+    parser.add_argument(
+        "--key",
+        metavar="KEY",
+        help="which state dict of a checkpoint to read, such as model_ema (default: the first that is not an average)",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
     """Import weights."""
     from alexnet.weights.importing import import_weights
 
-    import_weights(options.file, options.out, mean=options.mean, classes=options.classes, variant=options.variant)
+    import_weights(
+        options.file,
+        options.out,
+        mean=options.mean,
+        classes=options.classes,
+        variant=options.variant,
+        key=options.key,
+    )

@@ -1,9 +1,18 @@
-"""From stored images to what the network reads: crops, mirror images, color, mean; a batch at a time."""
+"""From stored images to the network's input: augmentations as a list of small ops, and its fused form.
+
+An augmentation is one class: `Augmentation.draw` draws its parameters for a batch from a generator on the CPU, and
+`Augmentation.apply` applies them to the batch on the device. `AugmentationPipeline` is a list of them. Where the list
+holds only crops, flips, the mean and per-image changes of color, as that of every recipe does, the whole list is one
+pass over the pixels (`alexnet.kernels.crops`); any other list is applied op by op, which is the definition of both.
+"""
 
 from __future__ import annotations
 
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,30 +20,47 @@ from torch import Tensor
 from torch.nn import functional
 
 from alexnet.kernels.crops import can_cut, cut
-from alexnet.runs.recipe import Recipe
+from alexnet.runtime.errors import UsageError
 
 
-class Drawn(NamedTuple):
-    """What is done to each image of a batch.
+class AugmentationParameters(NamedTuple):
+    """Parameters of the fused form for a batch of N images.
 
-    places (N, 2) int64: top and left of its crop. flips (N, 3) bool: mirrored across, down, then transposed. gain (N,)
-    and shift (N, 3) float32: what its pixels are multiplied by, after the mean, and what is then added to them.
+    Attributes
+    ----------
+    corners : Tensor
+        (N, 2) int64, top and left of each crop.
+    flips : Tensor
+        (N, 3) bool: flipped horizontally, vertically, then transposed.
+    gain : Tensor
+        (N,) float32, factor of the pixels after the mean is subtracted.
+    shift : Tensor
+        (N, 3) float32, added to the scaled pixels, for each of R, G and B.
     """
 
-    places: Tensor
+    corners: Tensor
     flips: Tensor
     gain: Tensor
     shift: Tensor
 
 
 @dataclass(frozen=True)
-class Preprocess:
-    """What is done to every image, in training and after: a crop of it, minus the mean, times a scale.
+class Preprocessing:
+    """The part that training and inference share: a crop, minus the mean, times a scale, resized to the input size.
 
-    `mean`: float32 (size, size, 3), RGB 0-255. `crop_size`: side of the crop. `scale`: 1 for raw pixels.
-    `input_size`: what the crop is resized to for the network; None for no resizing. The mean of a pixel is subtracted
-    wherever the crop lies (paper, section 2); with `mean_of_center` that of the central crop is subtracted from every
-    crop, mirrored or not, as the released code does.
+    Attributes
+    ----------
+    mean : Tensor
+        (size, size, 3) float32, RGB 0-255.
+    crop_size : int
+        Side of the crop in pixels.
+    scale : float
+        Factor of the pixels after the mean is subtracted; 1 for raw pixels.
+    input_size : int or None
+        Side that the crop is resized to for the network; None: the crop is not resized.
+    mean_of_center : bool
+        False: the mean is subtracted pixel by pixel where the crop lies (paper, section 2). True: the central crop of
+        the mean is subtracted from every crop, flipped or not, as the released code does.
     """
 
     mean: Tensor
@@ -49,138 +75,522 @@ class Preprocess:
         return self.mean.shape[0]
 
     def crop(self, images: Tensor, top: int, left: int, flipped: bool = False) -> Tensor:
-        """The crop at (top, left) of each image: (N, size, size, 3) uint8 → (N, 3, S, S) float32, channels last.
+        """Cut the same crop from each image.
 
-        S is `input_size`, or `crop_size` without one. `mirrored`: its mirror image.
+        Parameters
+        ----------
+        images : Tensor
+            (N, size, size, 3) uint8.
+        top, left : int
+            Corner of the crop.
+        flipped : bool
+            Flip the crop horizontally.
+
+        Returns
+        -------
+        Tensor
+            (N, 3, S, S) float32, channels last; S is `input_size`, or `crop_size` without one.
         """
         count = len(images)
-        places = torch.tensor([[top, left]]).expand(count, 2)
+        corners = torch.tensor([[top, left]]).expand(count, 2)
         flips = torch.tensor([[flipped, False, False]]).expand(count, 3)
-        drawn = Drawn(places, flips, torch.full((count,), self.scale), torch.zeros(count, 3))
-        return self.crops(images, drawn, self.input_size)
+        parameters = AugmentationParameters(corners, flips, torch.full((count,), self.scale), torch.zeros(count, 3))
+        return self.crops(images, parameters, self.input_size)
 
-    def crops(self, images: Tensor, drawn: Drawn, input_size: int | None, dtype: torch.dtype = torch.float32) -> Tensor:
-        """A crop of each image minus the mean, as drawn: (N, size, size, 3) uint8 → (N, 3, S, S), channels last.
+    def center(self, images: Tensor) -> Tensor:
+        """Cut the central crop of each image; shapes as in `crop`."""
+        offset = (self.size - self.crop_size) // 2
+        return self.crop(images, offset, offset)
 
-        S is `input_size`, or `crop_size` for None. `drawn`: on the CPU, or beside the images.
+    def crops(
+        self,
+        images: Tensor,
+        parameters: AugmentationParameters,
+        input_size: int | None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Cut a crop of its own from each image: the fused form of an augmentation pipeline.
+
+        Parameters
+        ----------
+        images : Tensor
+            (N, size, size, 3) uint8.
+        parameters : AugmentationParameters
+            On the CPU or on the device of the images.
+        input_size : int or None
+            Side that the crops are resized to; None: `crop_size`.
+        dtype : torch.dtype
+            Data type of the result.
+
+        Returns
+        -------
+        Tensor
+            (N, 3, S, S) `dtype`, channels last.
         """
-        whole = torch.float32 if dtype == torch.float64 or input_size not in (None, self.crop_size) else dtype
-        return resized(self._cut(images, drawn, whole).permute(0, 3, 1, 2), input_size).to(dtype)
+        resizes = input_size not in (None, self.crop_size)
+        computed_in = torch.float32 if dtype == torch.float64 or resizes else dtype
+        return resize_batch(self._cut(images, parameters, computed_in).permute(0, 3, 1, 2), input_size).to(dtype)
 
-    def _cut(self, images: Tensor, drawn: Drawn, dtype: torch.dtype) -> Tensor:
+    def _cut(self, images: Tensor, parameters: AugmentationParameters, dtype: torch.dtype) -> Tensor:
         """(N, crop_size, crop_size, 3)"""
         turn_mean, middle = not self.mean_of_center, (self.size - self.crop_size) // 2
-        mean, places, flips, gain, shift = (
-            tensor.to(images.device, non_blocking=images.is_cuda) for tensor in (self.mean, *drawn)
+        mean, corners, flips, gain, shift = (
+            tensor.to(images.device, non_blocking=images.is_cuda) for tensor in (self.mean, *parameters)
         )
-        mean_places = places if turn_mean else torch.full_like(places, middle)
+        mean_corners = corners if turn_mean else torch.full_like(corners, middle)
         if can_cut(images, self.crop_size, flips, turn_mean):
-            how = (images, mean, places, mean_places, flips, gain, shift)
-            return cut(*how, crop_size=self.crop_size, turn_mean=turn_mean, dtype=dtype)
-        rows, columns = self._positions(places, flips)
+            arguments = (images, mean, corners, mean_corners, flips, gain, shift)
+            return cut(*arguments, crop_size=self.crop_size, turn_mean=turn_mean, dtype=dtype)
+        rows, columns = self._positions(corners, flips)
         crop = images[torch.arange(len(images), device=images.device)[:, None, None], rows, columns].float()
         if not turn_mean:
-            rows, columns = self._positions(mean_places[:1], torch.zeros_like(flips[:1]))
+            rows, columns = self._positions(mean_corners[:1], torch.zeros_like(flips[:1]))
         crop -= mean[rows, columns]
         return crop.mul_(gain[:, None, None, None]).add_(shift[:, None, None]).to(dtype)
 
-    def _positions(self, places: Tensor, flips: Tensor) -> tuple[Tensor, Tensor]:
+    def _positions(self, corners: Tensor, flips: Tensor) -> tuple[Tensor, Tensor]:
         """Row and column that each pixel of each crop is read from, each (N, crop_size, crop_size)."""
-        ahead = torch.arange(self.crop_size, device=places.device)
+        ahead = torch.arange(self.crop_size, device=corners.device)
         across, down, transposed = flips[:, :, None].unbind(1)
-        top, left = places[:, :, None].unbind(1)
+        top, left = corners[:, :, None].unbind(1)
         rows = (top + torch.where(down, ahead.flip(0), ahead))[:, :, None].expand(-1, -1, self.crop_size)
         columns = (left + torch.where(across, ahead.flip(0), ahead))[:, None, :].expand(-1, self.crop_size, -1)
         exchanged = transposed[:, :, None]
         return torch.where(exchanged, rows.mT, rows), torch.where(exchanged, columns.mT, columns)
 
-    def center(self, images: Tensor) -> Tensor:
-        """The central crop of each image, as `crop` gives it."""
-        offset = (self.size - self.crop_size) // 2
-        return self.crop(images, offset, offset)
+
+class Augmentation(ABC):
+    """One op of an augmentation pipeline.
+
+    Subclass it, register the class under a name (`register_augmentation`) and put the name into a recipe's
+    `augmentations`. `draw` must take all its random numbers from the generator that it is given, on the CPU, so that a
+    run is reproducible and a resumed run draws the same.
+    """
+
+    @abstractmethod
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Draw the parameters of a batch.
+
+        Parameters
+        ----------
+        count : int
+            Number of images in the batch, N.
+        generator : torch.Generator
+            Source of random numbers, on the CPU.
+
+        Returns
+        -------
+        tuple of Tensor
+            Always the same number of tensors, each with N as its first dimension; empty for an op without parameters.
+        """
+
+    @abstractmethod
+    def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
+        """Apply the op to a batch.
+
+        Parameters
+        ----------
+        images : Tensor
+            (N, H, W, 3): uint8 RGB until an op returns another data type. Must not be changed in place.
+        *parameters : Tensor
+            The tensors that `draw` returned, on the device of the images.
+
+        Returns
+        -------
+        Tensor
+            (N, H', W', 3), uint8 or float32.
+        """
+
+
+class ColorAugmentation(Augmentation):
+    """An op that maps each pixel of an image to gain · pixel + shift; consecutive ones fuse."""
+
+    @abstractmethod
+    def coefficients(self, count: int, *parameters: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Turn the parameters of a batch of `count` images into gain (N,) and shift (N, 3); None: no shift."""
+
+    def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
+        gain, shift = self.coefficients(len(images), *parameters)
+        scaled = images.float() * gain.to(images.device)[:, None, None, None]
+        return scaled if shift is None else scaled + shift.to(images.device)[:, None, None]
 
 
 @dataclass(frozen=True)
-class Color:
-    """The PCA color shift (paper, section 4.1): `[p1 p2 p3] · [a1·l1, a2·l2, a3·l3]`, a ~ N(0, std²), once an image.
+class RandomCrop(Augmentation):
+    """A square crop at a uniformly drawn place (paper, section 4.1).
 
-    `vectors` holds the eigenvectors of the RGB covariance in its columns, `values` the eigenvalues for pixels 0-255.
-    `unit` names l: "eigenvalues" as the paper prints it, for pixels of 0 to 1; "std" their square roots;
-    "released-2012" the same, the image then divided by 1 + std, as the released code does.
+    Attributes
+    ----------
+    size : int
+        Side of the images in pixels.
+    crop_size : int
+        Side of the crop in pixels.
+    images_per_draw : int
+        Number of consecutive images that share one place; the released code has 32.
     """
 
-    vectors: np.ndarray
-    values: np.ndarray
+    size: int
+    crop_size: int
+    images_per_draw: int = 1
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        draws = -(-count // self.images_per_draw)
+        corners = torch.randint(self.size - self.crop_size + 1, (draws, 2), generator=generator)
+        return (_shared(corners, count, self.images_per_draw),)
+
+    def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
+        (corners,) = parameters
+        ahead = torch.arange(self.crop_size, device=images.device)
+        rows, columns = (corners[:, i, None] + ahead for i in (0, 1))
+        image = torch.arange(len(images), device=images.device)[:, None, None]
+        return images[image, rows[:, :, None], columns[:, None, :]]
+
+
+@dataclass(frozen=True)
+class CenterCrop(RandomCrop):
+    """The central square of an image.
+
+    It draws what `RandomCrop` draws and ignores it: the ops behind it then draw the same numbers for either crop.
+    """
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        (corners,) = super().draw(count, generator)
+        return (torch.full_like(corners, (self.size - self.crop_size) // 2),)
+
+
+FLIPS = {"none": (False, False, False), "horizontal": (True, False, False), "square": (True, True, True)}
+"""For each kind of `Flip` whether it flips horizontally, flips vertically and transposes at random."""
+
+
+@dataclass(frozen=True)
+class Flip(Augmentation):
+    """A horizontal flip, or one of the eight symmetries of a square, each with equal probability.
+
+    Attributes
+    ----------
+    kind : str
+        "none", "horizontal" or "square".
+    images_per_draw : int
+        Number of consecutive images that share one flip.
+    """
+
+    kind: str = "horizontal"
+    images_per_draw: int = 1
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        draws = -(-count // self.images_per_draw)
+        flips = torch.randint(2, (draws, 3), generator=generator).bool() & torch.tensor(FLIPS[self.kind])
+        return (_shared(flips, count, self.images_per_draw),)
+
+    def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
+        across, down, transposed = parameters[0][:, :, None, None, None].unbind(1)
+        images = torch.where(across, images.flip(2), images)
+        images = torch.where(down, images.flip(1), images)
+        return torch.where(transposed, images.transpose(1, 2), images)
+
+
+@dataclass(frozen=True)
+class SubtractMean(Augmentation):
+    """Subtract the mean image: before a crop the mean of each pixel, behind it the central crop of the mean.
+
+    Attributes
+    ----------
+    mean : Tensor
+        (size, size, 3) float32, RGB 0-255.
+    """
+
+    mean: Tensor
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        return ()
+
+    def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
+        height, width = images.shape[1:3]
+        top, left = ((side - part) // 2 for side, part in zip(self.mean.shape[:2], (height, width), strict=True))
+        return images.float() - self.mean[top : top + height, left : left + width].to(images.device)
+
+
+@dataclass(frozen=True)
+class PCAColor(ColorAugmentation):
+    """PCA color augmentation (paper, section 4.1).
+
+    Every pixel of an image gets `[p1 p2 p3] · [a1·l1, a2·l2, a3·l3]` added, with a ~ N(0, std²) drawn once per image.
+
+    Attributes
+    ----------
+    eigenvectors : numpy.ndarray
+        (3, 3), the eigenvectors p of the RGB covariance in its columns.
+    eigenvalues : numpy.ndarray
+        (3,), for pixels of 0 to 255.
+    std : float
+        Standard deviation of a; 0 switches the op off.
+    unit : str
+        l: "eigenvalues", as the paper prints it, for pixels of 0 to 1; "std", their square roots; "released-2012", the
+        same with the image then divided by 1 + std, as the released code does.
+    """
+
+    eigenvectors: np.ndarray
+    eigenvalues: np.ndarray
+    std: float = 0.1
     unit: str = "eigenvalues"
 
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        return (torch.randn(count, 3, generator=generator) * self.std,)
+
+    def coefficients(self, count: int, *parameters: Tensor) -> tuple[Tensor, Tensor | None]:
+        shift = self.shifts(parameters[0])
+        # The released code divides, so that training images keep the scale of the test images.
+        divisor = 1 + self.std if self.unit == "released-2012" and self.std else 1.0
+        gain = torch.ones(count, device=shift.device) / divisor
+        return gain, shift * gain[:, None]
+
     def shifts(self, amounts: Tensor) -> Tensor:
-        """The shift of each image's RGB in units of 0-255: amounts a (N, 3) → (N, 3) float32."""
-        values = np.clip(self.values, 0, None)
+        """Return the shift of each image's RGB in units of 0-255 (N, 3) float32 for the drawn a (N, 3)."""
+        values = np.clip(self.eigenvalues, 0, None)
         # For pixels of 0 to 1 the eigenvalues are 255² times smaller, and the shift 255 times.
         length = values / 255 if self.unit == "eigenvalues" else np.sqrt(values)
-        basis = torch.tensor(np.asarray(self.vectors) * length, dtype=torch.float32, device=amounts.device)
+        basis = torch.tensor(np.asarray(self.eigenvectors) * length, dtype=torch.float32, device=amounts.device)
         return amounts @ basis.T
 
-    def divisor(self, std: float) -> float:
-        """What the released code divides a shifted image by, to keep its scale that of the test images."""
-        return 1 + std if self.unit == "released-2012" and std else 1.0
 
+@dataclass(frozen=True)
+class BrightnessContrast(ColorAugmentation):
+    """Brightness and contrast jitter, drawn once per image.
 
-def augment(
-    images: Tensor,
-    preprocess: Preprocess,
-    color: Color,
-    recipe: Recipe,
-    generator: torch.Generator,
-    input_size: int | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """A training batch: (N, size, size, 3) uint8 → (N, 3, S, S) `dtype`, S = `input_size` or `crop_size`.
-
-    Crops, mirror images and colors are drawn from `generator` (on the CPU). Paper, section 4.1.
+    Attributes
+    ----------
+    amount : float
+        Largest relative change: contrast is multiplied by 1 ± amount, brightness shifted by ± amount of half the range
+        of a pixel. 0 switches the op off.
     """
-    return preprocess.crops(images, draw(len(images), preprocess, color, recipe, generator), input_size, dtype)
+
+    amount: float = 0.05
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        return ((torch.rand(count, 2, generator=generator) * 2 - 1) * self.amount,)
+
+    def coefficients(self, count: int, *parameters: Tensor) -> tuple[Tensor, Tensor | None]:
+        contrast, brightness = parameters[0].unbind(1)
+        return 1 + contrast, (brightness * 127.5)[:, None].expand(count, 3)
 
 
-def draw(
-    count: int,
-    preprocess: Preprocess,
-    color: Color,
-    recipe: Recipe,
-    generator: torch.Generator,
-    color_std: float | None = None,
-    rows: Tensor | None = None,
-) -> Drawn:
-    """What to do to the images of a training batch of `count`, or to `rows` of them, drawn for all.
+@dataclass(frozen=True)
+class Scale(ColorAugmentation):
+    """Multiply all pixels by `factor`."""
 
-    Crops and mirror images are drawn once per `recipe.images_per_draw` images, color once an image; `color_std`
-    replaces `recipe.color_jitter` where a schedule has changed it.
+    factor: float
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        return ()
+
+    def coefficients(self, count: int, *parameters: Tensor) -> tuple[Tensor, Tensor | None]:
+        return torch.full((count,), self.factor), None
+
+
+def _shared(draws: Tensor, count: int, images_per_draw: int) -> Tensor:
+    """One row of `draws` for each of `count` images."""
+    return draws if images_per_draw == 1 else draws[torch.arange(count) // images_per_draw]
+
+
+class AugmentationPipeline:
+    """A list of augmentations, applied to whole batches.
+
+    Parameters
+    ----------
+    augmentations : sequence of Augmentation
+        In the order in which they draw and are applied.
+    fuse : bool
+        Use the fused form where the list allows it; False applies the ops one by one.
     """
-    size, crop_size = preprocess.size, preprocess.crop_size
-    std = recipe.color_jitter if color_std is None else color_std
-    draws = -(-count // recipe.images_per_draw)
-    spread = size - crop_size + 1
-    offsets = torch.randint(spread, (draws, 2), generator=generator)
-    flips = torch.randint(2, (draws, 3), generator=generator).bool()
-    amounts = torch.randn(count, 3, generator=generator) * std
-    light = (torch.rand(count, 2, generator=generator) * 2 - 1) * recipe.brightness
-    if recipe.crop_position == "center":
-        offsets = torch.full_like(offsets, (size - crop_size) // 2)
-    flips &= torch.tensor(_FLIPS[recipe.flip])
 
-    of_image = torch.arange(count) // recipe.images_per_draw
-    contrast, brightness = (1 + light[:, 0]) / color.divisor(std), light[:, 1] * 127.5
-    shift = color.shifts(amounts) * contrast[:, None] + brightness[:, None]
-    drawn = Drawn(offsets[of_image], flips[of_image], contrast * preprocess.scale, shift * preprocess.scale)
-    return drawn if rows is None else Drawn(*(tensor[rows] for tensor in drawn))
+    def __init__(self, augmentations: Sequence[Augmentation], *, fuse: bool = True) -> None:
+        self.augmentations = tuple(augmentations)
+        self._fused = _fused_form(self.augmentations) if fuse else None
+        self._sizes = [len(op.draw(1, torch.Generator())) for op in self.augmentations]
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the list is applied as one pass over the pixels."""
+        return self._fused is not None
+
+    def __call__(
+        self,
+        images: Tensor,
+        generator: torch.Generator,
+        input_size: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Draw parameters and apply them: `draw`, then `apply`."""
+        return self.apply(images, self.draw(len(images), generator), input_size, dtype)
+
+    def draw(self, count: int, generator: torch.Generator, rows: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Draw the parameters of a batch.
+
+        Parameters
+        ----------
+        count : int
+            Number of images in the whole batch.
+        generator : torch.Generator
+            Source of random numbers, on the CPU.
+        rows : Tensor, optional
+            Indices of the images whose parameters are returned; they are drawn for all. Default: all.
+
+        Returns
+        -------
+        tuple of Tensor
+            On the CPU, a fixed number of tensors, for `apply`; of the fused form `AugmentationParameters`.
+        """
+        drawn = [op.draw(count, generator) for op in self.augmentations]
+        if self._fused is None:
+            tensors = tuple(itertools.chain.from_iterable(drawn))
+            return tensors if rows is None else tuple(tensor[rows] for tensor in tensors)
+        parameters = _fused_parameters(self.augmentations, drawn, count)
+        return parameters if rows is None else AugmentationParameters(*(tensor[rows] for tensor in parameters))
+
+    def apply(
+        self,
+        images: Tensor,
+        parameters: Sequence[Tensor],
+        input_size: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Apply drawn parameters.
+
+        Parameters
+        ----------
+        images : Tensor
+            (N, size, size, 3) uint8.
+        parameters : sequence of Tensor
+            The result of `draw`, on the CPU or on the device of the images.
+        input_size : int, optional
+            Side that the result is resized to. Default: as the ops leave it.
+        dtype : torch.dtype
+            Data type of the result.
+
+        Returns
+        -------
+        Tensor
+            (N, 3, S, S) `dtype`, channels last.
+        """
+        if self._fused is not None:
+            return self._fused.crops(images, AugmentationParameters(*parameters), input_size, dtype)
+        rest = iter(tensor.to(images.device, non_blocking=images.is_cuda) for tensor in parameters)
+        for op, size in zip(self.augmentations, self._sizes, strict=True):
+            images = op.apply(images, *itertools.islice(rest, size))
+        return resize_batch(images.float().contiguous().permute(0, 3, 1, 2), input_size).to(dtype)
 
 
-# Which of mirrored across, mirrored down and transposed a kind of symmetry draws.
-_FLIPS = {"none": (False, False, False), "horizontal": (True, False, False), "square": (True, True, True)}
+def _fused_form(augmentations: tuple[Augmentation, ...]) -> Preprocessing | None:
+    """The preprocessing whose `crops` has the effect of the list; None where there is none.
+
+    The list must be the mean and a crop, or a crop and the central crop of the mean; then or between them at most one
+    flip; then changes of color.
+    """
+    exact = [type(op) for op in augmentations]  # a subclass may do anything
+    geometry = [kind for kind in exact if kind in (RandomCrop, CenterCrop, Flip, SubtractMean)]
+    rest = augmentations[len(geometry) :]
+    if exact[: len(geometry)] != geometry or not all(isinstance(op, ColorAugmentation) for op in rest):
+        return None
+    if any(type(op).apply is not ColorAugmentation.apply for op in rest):
+        return None
+    order = ["crop" if kind in (RandomCrop, CenterCrop) else kind.__name__ for kind in geometry]
+    mean_first = order in (["SubtractMean", "crop"], ["SubtractMean", "crop", "Flip"])
+    if not mean_first and order not in (["crop", "SubtractMean"], ["crop", "Flip", "SubtractMean"]):
+        return None
+    crop = next(op for op in augmentations if isinstance(op, RandomCrop))
+    mean = next(op.mean for op in augmentations if isinstance(op, SubtractMean))
+    return Preprocessing(mean, crop.crop_size, 1.0, mean_of_center=not mean_first)
 
 
-def resized(batch: Tensor, input_size: int | None) -> Tensor:
-    """Images (N, 3, H, H) at another input_size, antialiased; as they are for None or their own side."""
+def _fused_parameters(
+    augmentations: tuple[Augmentation, ...], drawn: list[tuple[Tensor, ...]], count: int
+) -> AugmentationParameters:
+    corners, flips = torch.zeros(count, 2, dtype=torch.int64), torch.zeros(count, 3, dtype=torch.bool)
+    gain: Tensor | None = None
+    shift: Tensor | None = None
+    for op, parameters in zip(augmentations, drawn, strict=True):
+        if isinstance(op, RandomCrop):
+            (corners,) = parameters
+        elif isinstance(op, Flip):
+            (flips,) = parameters
+        elif isinstance(op, ColorAugmentation):
+            factor, offset = op.coefficients(count, *parameters)
+            gain = factor if gain is None else gain * factor
+            before = None if shift is None else shift * factor[:, None]
+            shift = offset if before is None else before if offset is None else before + offset
+    gain = torch.ones(count) if gain is None else gain
+    shift = torch.zeros(count, 3) if shift is None else shift
+    return AugmentationParameters(corners, flips, gain, shift)
+
+
+AugmentationEntry = str | tuple[str, Mapping[str, Any]]
+"""An op in a recipe's list: a name, or a name with the keyword arguments of the registered class."""
+
+STANDARD_AUGMENTATIONS = ("mean", "crop", "flip", "color", "brightness", "scale")
+"""Ops that a recipe knows by name, with parameters of its own: `alexnet.training.input_pipeline` builds them."""
+
+_registered: dict[str, Callable[..., Augmentation]] = {}
+
+
+def register_augmentation(name: str, augmentation: Callable[..., Augmentation]) -> None:
+    """Make an augmentation available to recipes by name.
+
+    Parameters
+    ----------
+    name : str
+        Name for a recipe's `augmentations`, recorded in `config.json`.
+    augmentation : callable
+        Class, or function, that returns the op; it is called with the keyword arguments of the recipe's entry.
+
+    Raises
+    ------
+    UsageError
+        The name belongs to another augmentation.
+    """
+    if name in STANDARD_AUGMENTATIONS or _registered.get(name, augmentation) is not augmentation:
+        raise UsageError(f"an augmentation {name!r} exists already; register yours under another name")
+    _registered[name] = augmentation
+
+
+def registered_augmentation(entry: AugmentationEntry) -> Augmentation:
+    """Build a registered augmentation from its entry in a recipe.
+
+    Raises
+    ------
+    UsageError
+        The name is not registered, or the keyword arguments are not those of the class.
+    """
+    name, options = (entry, {}) if isinstance(entry, str) else entry
+    if name not in _registered:
+        known = (*STANDARD_AUGMENTATIONS, *_registered)
+        raise UsageError(
+            f"no augmentation {name!r}; there are: {', '.join(known)}; "
+            "one of your own is registered first: alexnet.register_augmentation(name, class)"
+        )
+    try:
+        return _registered[name](**options)
+    except TypeError as error:
+        raise UsageError(f"augmentation {name!r} can't be made with {dict(options)}: {error}") from error
+
+
+def check_augmentations(entries: Sequence[AugmentationEntry]) -> None:
+    """Check a recipe's list of augmentations.
+
+    Raises
+    ------
+    UsageError
+        A name is unknown, or "crop", "mean" or "scale", which every network's input needs, is not there exactly once.
+    """
+    for entry in entries:
+        if entry not in STANDARD_AUGMENTATIONS:
+            registered_augmentation(entry)
+    for name in ("mean", "crop", "scale"):
+        if (times := list(entries).count(name)) != 1:
+            raise UsageError(f"augmentations have {name!r} {times} times; every input needs it exactly once")
+
+
+def resize_batch(batch: Tensor, input_size: int | None) -> Tensor:
+    """Resize images (N, 3, H, H) to (N, 3, input_size, input_size), bilinear and antialiased; None keeps their size."""
     if input_size is None or input_size == batch.shape[-1]:
         return batch
     small = functional.interpolate(batch, size=(input_size, input_size), mode="bilinear", antialias=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 
-from alexnet.data.augmentation import Preprocess
+from alexnet.data.augmentation import Preprocessing
 from alexnet.network.model import AlexNet
 from alexnet.runtime.devices import autocast
 
@@ -17,7 +17,7 @@ BATCH_SIZE = 64
 @torch.inference_mode()
 def layer_features(
     network: AlexNet,
-    preprocess: Preprocess,
+    preprocess: Preprocessing,
     batches: Iterable[np.ndarray],
     layer: str = "fc7",
     precision: torch.dtype = torch.float32,

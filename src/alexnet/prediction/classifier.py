@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from alexnet.data.augmentation import Preprocess
+from alexnet.data.augmentation import Preprocessing
 from alexnet.data.decoding import UnreadableImageError, square_image, to_rgb
 from alexnet.data.resize import square
-from alexnet.evaluation.views import check_views, probabilities
+from alexnet.evaluation.inference import probabilities
+from alexnet.evaluation.views import check_views
 from alexnet.network.model import AlexNet
-from alexnet.network.optimized import WorkingNetwork
+from alexnet.network.optimized import OptimizedNetwork
 from alexnet.runs.run import Config, Run
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError, UsageError
@@ -80,10 +81,10 @@ class Classifier:
     """A trained network, ready for images: `Classifier.load(RUN).predict(["a.jpg", "b.png"])`."""
 
     def __init__(
-        self, network: AlexNet, preprocess: Preprocess, config: Config, precision: torch.dtype = torch.float32
+        self, network: AlexNet, preprocess: Preprocessing, config: Config, precision: torch.dtype = torch.float32
     ) -> None:
         self.network, self.preprocess, self.config = network, preprocess, config
-        self._working = WorkingNetwork(network, precision)
+        self._working = OptimizedNetwork(network, precision)
 
     @classmethod
     def load(cls, run: str | os.PathLike[str], *, device: str | None = None, precision: str = "float32") -> Classifier:

@@ -1,8 +1,9 @@
-"""What a run has learned, as figures and as a page: `alexnet report RUN`. Everything here needs matplotlib."""
+"""Figures and a self-contained HTML page about one run: `alexnet report RUN`."""
 
 from importlib.util import find_spec
 
 from alexnet.runtime.errors import AlexNetError
 
-if find_spec("matplotlib") is None:
-    raise AlexNetError("figures are drawn with matplotlib: pip install 'alexnet[report]'")
+for _module in ("matplotlib", "jinja2"):
+    if find_spec(_module) is None:
+        raise AlexNetError(f"figures and reports require {_module}: pip install 'alexnet[report]'")

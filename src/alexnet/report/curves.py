@@ -1,4 +1,4 @@
-"""A training over its epochs: losses, errors, learning rate, speed, and how each layer moves."""
+"""Training curves: loss, error rate, learning rate, speed, and the weights and updates of each layer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from alexnet.runs.run import Run
 from alexnet.runtime.errors import AlexNetError
 
 DROP = 0.5
-"""A learning rate below this share of the one before has been dropped; no smooth schedule falls so fast."""
+"""A learning rate below this share of the previous step's is a drop; no smooth schedule falls so fast."""
 
 
 @drawn
 def losses(run: Run) -> Figure:
-    """Loss over the epochs, of every step and of training and validation, with the drops of the rate; below, the rate.
+    """Plot the loss of every step and of every epoch, with the learning-rate drops; below, the learning rate.
 
-    Raises `AlexNetError` when no step has been recorded.
+    Raises
+    ------
+    AlexNetError
+        No step has been recorded yet.
     """
     steps, epochs = _steps(run), run.metrics("epoch")
     figure, upper, lower = _two_panels()
@@ -31,7 +34,7 @@ def losses(run: Run) -> Figure:
     _curve(upper, epochs, "validation_loss", ORANGE, "validation")
     highest = max([epoch["train_loss"] for epoch in epochs] or [step["loss"] for step in steps])
     upper.set_ylim(0, 1.25 * highest)
-    _finish_upper(upper, run, "Loss, in nats")
+    _finish_upper(upper, run, "Loss (nats)")
     lower.plot(_times(run, steps), [step["lr"] for step in steps], color=INK, linewidth=1.3)
     lower.set_ylim(0, 1.15 * max(step["lr"] for step in steps) or 1)
     if run.config.recipe.schedule != "cosine" and len({step["lr"] for step in steps}) > 1:
@@ -45,57 +48,66 @@ def losses(run: Run) -> Figure:
 
 
 @drawn
-def errors(run: Run) -> Figure:
-    """Share of wrong answers over the epochs, in training and validation, with the drops of the rate; below, speed.
+def error_rates(run: Run) -> Figure:
+    """Plot the training and validation error rates per epoch, with the learning-rate drops; below, the speed.
 
-    Raises `AlexNetError` when no epoch has ended.
+    Raises
+    ------
+    AlexNetError
+        No epoch has been completed yet.
     """
     epochs = run.metrics("epoch")
     if not epochs:
-        raise AlexNetError(f"{run.path}: no epoch has ended yet, there is no error to draw")
+        raise AlexNetError(f"{run.path}: no epoch has been completed yet, so there is no error rate to plot")
     figure, upper, lower = _two_panels()
     _curve(upper, epochs, "train_error", BLUE, "training")
     _curve(upper, epochs, "validation_error", ORANGE, "validation")
     upper.set_ylim(bottom=0)
     upper.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _finish_upper(upper, run, "Wrong answers")
+    _finish_upper(upper, run, "Error rate")
     lower.plot([e["epoch"] for e in epochs], [e["images_per_second"] for e in epochs], color=INK, linewidth=1.3)
     lower.set_ylim(bottom=0)
     lower.yaxis.set_major_locator(MaxNLocator(2))
-    _finish_lower(lower, run, "Images a second")
+    _finish_lower(lower, run, "Images per second")
     return figure
 
 
 @drawn
 def layer_weights(run: Run) -> Figure:
-    """Mean absolute weight of each layer after every epoch, as the 2012 code printed it.
+    """Plot the mean absolute weight of each layer after every epoch, as printed by the 2012 code.
 
-    Raises `AlexNetError` when no epoch has ended.
+    Raises
+    ------
+    AlexNetError
+        No epoch has been completed yet.
     """
     return _layers(run, "weight", "Mean absolute weight")
 
 
 @drawn
 def layer_updates(run: Run) -> Figure:
-    """Mean absolute update of each layer's weights in the last step of every epoch, as the 2012 code printed it.
+    """Plot the mean absolute update of each layer in the last step of every epoch, as printed by the 2012 code.
 
-    Raises `AlexNetError` when no epoch has ended.
+    Raises
+    ------
+    AlexNetError
+        No epoch has been completed yet.
     """
-    return _layers(run, "update", "Mean absolute update of one step")
+    return _layers(run, "update", "Mean absolute update in one step")
 
 
-def _layers(run: Run, what: str, title: str) -> Figure:
+def _layers(run: Run, quantity: str, title: str) -> Figure:
     epochs = [epoch for epoch in run.metrics("epoch") if epoch.get("layers")]
     if not epochs:
-        raise AlexNetError(f"{run.path}: no epoch has ended yet, there are no weights to draw")
+        raise AlexNetError(f"{run.path}: no epoch has been completed yet, so there are no weights to plot")
     figure = new(3.3)
     axes = figure.subplots()
     names = list(epochs[0]["layers"])
     times = [epoch["epoch"] for epoch in epochs]
     for name, color in zip(names, _spread(LAYERS, len(names)), strict=True):
-        values = np.array([epoch["layers"][name][what] for epoch in epochs])
-        # On a logarithmic scale there is no zero: the update at a rate of zero is left out.
-        axes.plot(times, np.where(values > 0, values, np.nan), color=color, label=name, marker=_dot(times))
+        values = np.array([epoch["layers"][name][quantity] for epoch in epochs])
+        # A logarithmic scale has no zero: the update at learning rate 0 is omitted.
+        axes.plot(times, np.where(values > 0, values, np.nan), color=color, label=name, marker=_marker(times))
     axes.set_title(title)
     axes.set_yscale("log")
     _powers(axes)
@@ -103,14 +115,18 @@ def _layers(run: Run, what: str, title: str) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.set_xlabel("epoch")
     figure.legend(loc="outside right center", handlelength=1.1, labelspacing=0.75)
-    _mark_drops(axes, run, named=False)
+    _mark_drops(axes, run, labeled=False)
     return figure
 
 
-def drops(run: Run) -> list[tuple[float, float]]:
-    """Where the learning rate was dropped: the time in epochs, and the rate from then on; none where it falls smoothly.
+def learning_rate_drops(run: Run) -> list[tuple[float, float]]:
+    """Find the learning-rate drops of a run.
 
-    The first step of the second epoch begins at time 1.
+    Returns
+    -------
+    list of (float, float)
+        The time in epochs (the second epoch begins at time 1) and the learning rate from then on; empty for a
+        schedule that decreases smoothly.
     """
     if run.config.recipe.schedule == "cosine":
         return []
@@ -126,16 +142,16 @@ def drops(run: Run) -> list[tuple[float, float]]:
 def _steps(run: Run) -> list[dict[str, Any]]:
     steps = run.metrics("step")
     if not steps:
-        raise AlexNetError(f"{run.path}: no step is recorded yet, there is no curve to draw")
+        raise AlexNetError(f"{run.path}: no step has been recorded yet, so there is no curve to plot")
     return steps
 
 
 def _times(run: Run, steps: Sequence[dict[str, Any]]) -> np.ndarray:
-    """When the steps ended, in epochs."""
+    """The end of each step, in epochs."""
     batch = run.config.recipe.batch_size
     images = run.config.dataset.get("counts", {}).get("train")
-    ended = [epoch["step"] / epoch["epoch"] for epoch in run.metrics("epoch")]
-    per_epoch = -(-images // batch) if images else ended[-1] if ended else max(step["step"] for step in steps)
+    known = [epoch["step"] / epoch["epoch"] for epoch in run.metrics("epoch")]
+    per_epoch = -(-images // batch) if images else known[-1] if known else max(step["step"] for step in steps)
     return np.array([step["step"] for step in steps]) / per_epoch
 
 
@@ -149,11 +165,11 @@ def _curve(axes: Axes, epochs: list[dict[str, Any]], name: str, color: str, labe
     known = [(epoch["epoch"], epoch[name]) for epoch in epochs if name in epoch]
     if known:
         times, values = zip(*known, strict=True)
-        axes.plot(times, values, color=color, label=label, marker=_dot(times), markersize=4)
+        axes.plot(times, values, color=color, label=label, marker=_marker(times), markersize=4)
 
 
-def _dot(times: Sequence[Any]) -> str | None:
-    """A mark where a line would have no length."""
+def _marker(times: Sequence[Any]) -> str | None:
+    """A dot for a single point, which has no line."""
     return "o" if len(times) == 1 else None
 
 
@@ -169,13 +185,13 @@ def _finish_upper(axes: Axes, run: Run, title: str) -> None:
 def _finish_lower(axes: Axes, run: Run, title: str) -> None:
     axes.set_title(title, fontsize=9, color=MUTED, fontweight="normal", pad=4)
     axes.set_xlabel("epoch")
-    _mark_drops(axes, run, named=False)
+    _mark_drops(axes, run, labeled=False)
 
 
-def _mark_drops(axes: Axes, run: Run, named: bool = True) -> None:
-    for time, rate in drops(run):
+def _mark_drops(axes: Axes, run: Run, labeled: bool = True) -> None:
+    for time, rate in learning_rate_drops(run):
         axes.axvline(time, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
-        if named:
+        if labeled:
             axes.annotate(
                 f"{rate:.3g}",
                 (time, 0.02),
@@ -188,11 +204,11 @@ def _mark_drops(axes: Axes, run: Run, named: bool = True) -> None:
 
 
 def _powers(axes: Axes) -> None:
-    """Powers of ten as plain numbers on a logarithmic scale."""
+    """Label the powers of ten of a logarithmic scale with plain numbers."""
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _spread(colors: Sequence[str], count: int) -> list[str]:
-    """`count` of the colors, as far apart as they get."""
+    """`count` of the colors, evenly spaced."""
     return [colors[i] for i in np.linspace(0, len(colors) - 1, count).round().astype(int)]

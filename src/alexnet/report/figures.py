@@ -1,4 +1,4 @@
-"""Every figure of the report, each a function that returns a matplotlib figure: for notebooks.
+"""All figures of the report, each a function that returns a matplotlib figure, for notebooks.
 
 from alexnet import Run, evaluate
 from alexnet.report import figures
@@ -8,28 +8,34 @@ figures.confusion_matrix(evaluate("run", "data"))
 figures.first_layer_kernels(Run.open("run").load()[0])
 """
 
-from alexnet.report.attribution import looks, where_it_looks
-from alexnet.report.curves import errors, layer_updates, layer_weights, losses
+from alexnet.report.attribution import attribution_maps, attribution_overlays
+from alexnet.report.curves import error_rates, layer_updates, layer_weights, losses
 from alexnet.report.filters import feature_maps, first_layer_kernels
 from alexnet.report.image_figures import mistakes, top_five
-from alexnet.report.metric_figures import confusion_matrix, per_class, precision_recall, reliability, roc
-from alexnet.report.neighbors import neighbors
+from alexnet.report.metric_figures import (
+    confusion_matrix,
+    per_class,
+    precision_recall_curve,
+    reliability_diagram,
+    roc_curve,
+)
+from alexnet.report.neighbors import nearest_images
 
 __all__ = [
+    "attribution_maps",
+    "attribution_overlays",
     "confusion_matrix",
-    "errors",
+    "error_rates",
     "feature_maps",
     "first_layer_kernels",
     "layer_updates",
     "layer_weights",
-    "looks",
     "losses",
     "mistakes",
-    "neighbors",
+    "nearest_images",
     "per_class",
-    "precision_recall",
-    "reliability",
-    "roc",
+    "precision_recall_curve",
+    "reliability_diagram",
+    "roc_curve",
     "top_five",
-    "where_it_looks",
 ]

@@ -1,4 +1,4 @@
-"""What the network has become: its first-layer kernels, and the maps of any layer for an image."""
+"""First-layer kernels, and the feature maps of any layer for an image."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from alexnet.report.mosaic import colored, mosaic
 from alexnet.report.style import MUTED, Figure, bare, drawn, new
 
 COLUMNS = 16  # as in the paper's figure 3
-KERNEL_PIXELS = 44  # to which each kernel is enlarged
+KERNEL_PIXELS = 44  # side of an enlarged kernel
 
 
 @drawn
 def first_layer_kernels(network: AlexNet) -> Figure:
-    """The kernels of the first layer (paper, figure 3): those of the first tower above, of the second below.
+    """Draw the first-layer kernels (paper, figure 3), the first tower above the second.
 
     Gray is zero; each kernel is scaled to its own largest weight.
     """
@@ -38,12 +38,12 @@ def first_layer_kernels(network: AlexNet) -> Figure:
 
 
 def kernel_tiles(network: AlexNet) -> np.ndarray:
-    """The first-layer kernels as images, as `tiles_of` has them."""
+    """Return the first-layer kernels as images: see `tiles_of`."""
     return tiles_of(next(m for m in network.children() if isinstance(m, nn.Conv2d)).weight.detach())
 
 
 def tiles_of(weight: Tensor) -> np.ndarray:
-    """Kernels (n, 3, h, w) as images, (n, h, w, 3) uint8: zero is gray, each scaled to its largest weight."""
+    """Convert kernels (n, 3, h, w) to images (n, h, w, 3) uint8: gray is zero, each scaled to its largest weight."""
     weight = weight.float().cpu()
     scaled = 0.5 + 0.5 * weight / weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
     return (scaled.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
@@ -51,10 +51,23 @@ def tiles_of(weight: Tensor) -> np.ndarray:
 
 @drawn
 def feature_maps(network: AlexNet, inputs: Tensor, layer: str) -> Figure:
-    """Every map of a layer for one image, each scaled to its own largest value; towers one below the other.
+    """Draw every feature map of a layer for one image, each scaled to its own largest value, one tower per block.
 
-    `inputs`: (1, 3, S, S) as `AlexNet.forward` takes it. A fully connected layer is one square of its units, scaled to
-    the largest. Raises `UsageError` for a layer that the network does not have.
+    A fully connected layer is drawn as one square of its units, scaled to the largest.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode.
+    inputs
+        (1, 3, S, S) float, as `AlexNet.forward` takes it.
+    layer
+        Name of a layer.
+
+    Raises
+    ------
+    UsageError
+        The network has no such layer.
     """
     with torch.inference_mode():
         maps = network.features(inputs, layer)[0].float().cpu().numpy()
@@ -70,7 +83,7 @@ def feature_maps(network: AlexNet, inputs: Tensor, layer: str) -> Figure:
     columns = COLUMNS if each <= 128 else 24 if each == 192 else 32
     enlarge = max(1, round(640 / columns / width))
     parts = [mosaic(part, columns, gap=max(1, enlarge), enlarge=enlarge) for part in np.split(tiles, towers)]
-    return _squares(parts, f"{layer}: {count} maps of {height}×{width}", 6)
+    return _squares(parts, f"{layer}: {count} feature maps of {height}×{width}", 6)
 
 
 def _squares(images: list[np.ndarray], title: str, width: float) -> Figure:
@@ -89,7 +102,7 @@ def _squares(images: list[np.ndarray], title: str, width: float) -> Figure:
 
 
 def scaled(maps: np.ndarray) -> np.ndarray:
-    """Each map (n, …) from 0 to its largest value, as 0 to 1; of a tanh or before ReLU from its smallest."""
+    """Scale each map (n, …) from [0, largest] to [0, 1]; with negative values from [smallest, largest]."""
     each = tuple(range(1, maps.ndim))
     low = np.minimum(maps.min(axis=each, keepdims=True), 0)
     span = maps.max(axis=each, keepdims=True) - low

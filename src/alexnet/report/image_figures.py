@@ -1,4 +1,4 @@
-"""Images with what the network says of them (paper, figure 4, left), and only those it is wrong about."""
+"""Images with their most probable classes (paper, figure 4, left), and the most confident mistakes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from matplotlib.patches import Rectangle
 
 from alexnet.evaluation.evaluate import Evaluation
 from alexnet.evaluation.metrics import Predictions
-from alexnet.report.style import BLUE, MUTED, RED, Figure, canvas, clipped, drawn, place
+from alexnet.report.style import BLUE, MUTED, RED, Figure, canvas, drawn, fit, place
 
 COLUMNS = 4
-SIDE, GAP, EDGE, BAR = 1.45, 0.12, 0.1, 0.19  # inches: an image, between two, around all, a bar
+SIDE, GAP, EDGE, BAR = 1.45, 0.12, 0.1, 0.19  # inches: image, gap, margin, height of a bar
 
 
 def spread_over_classes(predictions: Predictions, count: int) -> np.ndarray:
-    """Indices of up to `count` images, of every class in turn, evenly spaced within a class: (n,) int64."""
+    """Select up to `count` images from all classes in turn, evenly spaced within a class; indices (n,) int64."""
     present, sizes = np.unique(predictions.labels, return_counts=True)
-    # Of more classes than images are wanted, some, evenly spaced.
+    # With more classes than images, an evenly spaced subset of the classes.
     if len(present) > count:
         chosen = np.linspace(0, len(present) - 1, count).round().astype(int)
         present, sizes = present[chosen], sizes[chosen]
@@ -32,17 +32,17 @@ def spread_over_classes(predictions: Predictions, count: int) -> np.ndarray:
     return np.array(turns[:count], dtype=np.int64)
 
 
-def surest_mistakes(predictions: Predictions, count: int) -> np.ndarray:
-    """Indices of the wrong answers with the highest probability, the surest first: (up to count,) int64."""
+def most_confident_mistakes(predictions: Predictions, count: int) -> np.ndarray:
+    """Select up to `count` misclassified images, the highest confidence first; indices (n,) int64."""
     wrong = np.flatnonzero(predictions.ranked[:, 0] != predictions.labels)
     order = np.argsort(-predictions.ranked_probabilities[wrong, 0], kind="stable")
     return wrong[order[:count]]
 
 
-def surest_right(predictions: Predictions, count: int) -> np.ndarray:
-    """Indices of right answers, the surest of every class in turn."""
-    right = np.flatnonzero(predictions.ranked[:, 0] == predictions.labels)
-    order = right[np.argsort(-predictions.ranked_probabilities[right, 0], kind="stable")]
+def most_confident_correct(predictions: Predictions, count: int) -> np.ndarray:
+    """Select up to `count` correctly classified images, the most confident of every class in turn."""
+    correct = np.flatnonzero(predictions.ranked[:, 0] == predictions.labels)
+    order = correct[np.argsort(-predictions.ranked_probabilities[correct, 0], kind="stable")]
     turn = np.zeros(len(order), dtype=np.int64)
     for c in np.unique(predictions.labels[order]):
         of_class = predictions.labels[order] == c
@@ -52,14 +52,14 @@ def surest_right(predictions: Predictions, count: int) -> np.ndarray:
 
 @drawn
 def top_five(evaluation: Evaluation, indices: Sequence[int] | np.ndarray) -> Figure:
-    """Images of the split, what each is, and its five most probable labels as bars, the right one in blue."""
+    """Draw images of the split with their true class and the five most probable classes, the correct one in blue."""
     return _gallery(evaluation, np.asarray(indices))
 
 
 @drawn
 def mistakes(evaluation: Evaluation, count: int = 8) -> Figure:
-    """Only the mistakes, the surest first, drawn as `top_five` draws them; an empty figure when there are none."""
-    return _gallery(evaluation, surest_mistakes(evaluation.predictions, count))
+    """Draw the most confident mistakes as `top_five` does; an empty figure when there are none."""
+    return _gallery(evaluation, most_confident_mistakes(evaluation.predictions, count))
 
 
 def _gallery(evaluation: Evaluation, indices: np.ndarray) -> Figure:
@@ -71,22 +71,21 @@ def _gallery(evaluation: Evaluation, indices: np.ndarray) -> Figure:
     for number, (index, image) in enumerate(zip(indices, evaluation.split.gather(indices), strict=True)):
         left, top = EDGE + number % COLUMNS * (SIDE + GAP), number // COLUMNS * cell
         label = predictions.labels[index]
-        words = clipped(evaluation.classes[label], 22)
-        axes.text(left, top + 0.2, words, fontsize=8.5, fontweight="bold")
+        title = fit(evaluation.classes[label], SIDE, 8.5, bold=True)
+        axes.text(left, top + 0.2, title, fontsize=8.5, fontweight="bold")
         place(axes, image, left, top + 0.26, SIDE)
         answers = zip(predictions.ranked[index], predictions.ranked_probabilities[index], strict=True)
         for row, (answer, share) in enumerate(answers):
             color = BLUE if answer == label else RED if not row else MUTED
-            words = clipped(evaluation.classes[answer], 19)
-            _bar(axes, left, top + 0.31 + SIDE + BAR * row, words, share, color)
+            _bar(axes, left, top + 0.31 + SIDE + BAR * row, evaluation.classes[answer], share, color)
     return figure
 
 
 def _bar(axes: Axes, left: float, top: float, name: str, share: float, color: str) -> None:
-    """A label with the bar of its probability."""
+    """A class name over the bar of its probability."""
     height = 0.86 * BAR
     axes.add_patch(Rectangle((left, top), SIDE, height, facecolor=MUTED, alpha=0.1, linewidth=0))
     axes.add_patch(Rectangle((left, top), SIDE * share, height, facecolor=color, alpha=0.4, linewidth=0))
     middle = top + height / 2
-    axes.text(left + 0.05, middle, name, va="center_baseline", fontsize=7)
+    axes.text(left + 0.05, middle, fit(name, SIDE - 0.45, 7), va="center_baseline", fontsize=7)
     axes.text(left + SIDE - 0.05, middle, f"{share:.0%}", va="center_baseline", ha="right", fontsize=7)

@@ -1,4 +1,4 @@
-"""Many small images as one: kernels and feature maps side by side, and a heat map laid over an image."""
+"""Tiles of small images (kernels, feature maps), color maps, and heat maps over an image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def mosaic(tiles: np.ndarray, columns: int, gap: int, enlarge: int = 1) -> np.ndarray:
-    """Tiles (n, h, w, 3) uint8 row by row, with `gap` transparent pixels between them: (H, W, 4) uint8."""
+    """Arrange tiles (n, h, w, 3) uint8 row by row, `gap` transparent pixels apart: (H, W, 4) uint8."""
     tiles = tiles.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
     count, height, width, _ = tiles.shape
     rows = -(-count // columns)
@@ -20,13 +20,13 @@ def mosaic(tiles: np.ndarray, columns: int, gap: int, enlarge: int = 1) -> np.nd
 
 
 def colored(values: np.ndarray, colors: str = "inferno") -> np.ndarray:
-    """Values 0 to 1 as colors of a matplotlib map: (...) → (..., 3) uint8."""
+    """Convert values 0 to 1 to colors of a matplotlib color map: (...) → (..., 3) uint8."""
     return matplotlib.colormaps[colors](np.clip(values, 0, 1), bytes=True)[..., :3]
 
 
-def overlay(image: np.ndarray, heat: np.ndarray, light: float = 1.0) -> np.ndarray:
-    """Heat (H, W), 0 to 1, over the image (H, W, 3) uint8 in gray, dimmed by `light`: (H, W, 3) uint8."""
+def overlay(image: np.ndarray, heat: np.ndarray, brightness: float = 1.0) -> np.ndarray:
+    """Overlay heat (H, W), 0 to 1, on the image (H, W, 3) uint8 in gray times `brightness`: (H, W, 3) uint8."""
     gray = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    gray *= light
+    gray *= brightness
     share = (0.85 * np.clip(heat, 0, 1))[..., None]
     return ((1 - share) * gray[..., None] + share * colored(heat)).round().clip(0, 255).astype(np.uint8)

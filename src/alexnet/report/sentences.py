@@ -1,9 +1,9 @@
-"""What a report says in words: of the results, the training, the recipe."""
+"""The text of a report: sentences and numbers about the results, the training and the recipe."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,149 +11,187 @@ import numpy as np
 from alexnet.evaluation import metrics
 from alexnet.evaluation.evaluate import Evaluation
 from alexnet.report import curves, metric_figures
+from alexnet.report.style import shorten
 from alexnet.runs.recipe import Recipe
 from alexnet.runs.run import Run
 
-
-def question(classes: list[str]) -> str:
-    """What the network answers, as the heading."""
-    if len(classes) <= 4:
-        return f"{' or '.join([', '.join(classes[:-1]), classes[-1]] if len(classes) > 1 else classes)}?"
-    return f"{', '.join(classes[:3])} or {len(classes) - 3:,} others?"
+MAX_NAMES = 4
+MAX_COLUMNS = 32
+"""Greatest width of a class name within a heading or a sentence."""
 
 
-def numbers(run: Run, evaluation: Evaluation | None) -> dict[str, str]:
-    """The numbers that matter most, each under what it is: of the results, else of the training so far."""
+def class_list(classes: Sequence[str]) -> str:
+    """Return the class names as one line: all of up to four, else the first three and the number of the others."""
+    if len(classes) <= MAX_NAMES:
+        return ", ".join(map(short_name, classes))
+    return f"{', '.join(map(short_name, classes[:3]))} and {len(classes) - 3:,} more"
+
+
+def short_name(name: str) -> str:
+    """Return a class name cut to `MAX_COLUMNS`."""
+    return shorten(name, MAX_COLUMNS)
+
+
+def headline_numbers(run: Run, evaluation: Evaluation | None) -> dict[str, str]:
+    """Return the most important numbers by label: of the evaluation, or else of the training so far."""
     if evaluation is None:
-        return _so_far(run)
+        return _training_numbers(run)
     counts = evaluation.confusion.sum(axis=1)
-    values = {f"right on {len(evaluation.predictions):,} {evaluation.split.name} images": f"{evaluation.top1:.1%}"}
+    values = {f"accuracy on {len(evaluation.predictions):,} {evaluation.split.name} images": f"{evaluation.top1:.1%}"}
     if len(evaluation.classes) > 5:
-        values["right among the first five"] = f"{evaluation.top5:.1%}"
-    values[f"always {_largest(evaluation)}"] = f"{counts.max() / counts.sum():.1%}"
+        values["top-5 accuracy"] = f"{evaluation.top5:.1%}"
+    values[f"always predicting {_largest_class(evaluation)}"] = f"{counts.max() / counts.sum():.1%}"
     area = evaluation.two_classes().get("roc_auc")
     if area is not None:
         values["area under the ROC curve"] = f"{area:.3f}"
-    values["log-loss, in nats"] = f"{evaluation.log_loss:.3f}"
+    values["log loss (nats)"] = f"{evaluation.log_loss:.3f}"
     values["calibration error"] = f"{metrics.calibration_error(metrics.calibration(evaluation.predictions)):.1%}"
     return values
 
 
-def _so_far(run: Run) -> dict[str, str]:
+def _training_numbers(run: Run) -> dict[str, str]:
     epochs = run.metrics("epoch")
-    values = {"epochs done": f"{len(epochs)} of {run.config.recipe.epochs}"}
+    values = {"epochs completed": f"{len(epochs)} of {run.config.recipe.epochs}"}
     if epochs:
         last = epochs[-1]
-        values["loss in training, in nats"] = f"{last['train_loss']:.3f}"
-        values["wrong in training"] = f"{last['train_error']:.1%}"
+        values["training loss (nats)"] = f"{last['train_loss']:.3f}"
+        values["training error rate"] = f"{last['train_error']:.1%}"
         if "validation_error" in last:
-            values["wrong in validation"] = f"{last['validation_error']:.1%}"
+            values["validation error rate"] = f"{last['validation_error']:.1%}"
     return values
 
 
-def in_short(run: Run, evaluation: Evaluation | None) -> Iterator[str]:
-    """What a person wants to know first, in sentences."""
+def summary(run: Run, evaluation: Evaluation | None) -> Iterator[str]:
+    """Yield the main results as sentences."""
     if evaluation is not None:
         counts = evaluation.confusion
-        n, right = int(counts.sum()), int(np.trace(counts))
-        low, high = metrics.interval(right / n, n)
+        n, correct = int(counts.sum()), int(np.trace(counts))
+        low, high = metrics.interval(correct / n, n)
         yield (
-            f"Right on {right:,} of {n:,} images: {right / n:.1%} (95% interval: {low:.1%} to {high:.1%}). "
-            f"Always answering {_largest(evaluation)} is right on {counts.sum(axis=1).max() / n:.1%}."
+            f"Accuracy: {correct:,} of {n:,} images, {correct / n:.1%} (95% interval: {low:.1%} to {high:.1%}). "
+            f"Always predicting {_largest_class(evaluation)} gives {counts.sum(axis=1).max() / n:.1%}."
         )
         if evaluation.positive is not None:
-            p = evaluation.positive
-            said, there = int(counts[:, p].sum()), int(counts[p].sum())
-            if there:
-                found = f"Of {there:,} “{evaluation.classes[p]}” it finds {counts[p, p]:,} ({counts[p, p] / there:.1%})"
-                alarms = f", and {counts[p, p] / said:.1%} of its {said:,} alarms are right" if said else ""
-                yield f"{found}{alarms}."
-        elif worst_confusion(evaluation):
+            yield from _positive_class(evaluation, evaluation.positive)
+        else:
             yield worst_confusion(evaluation)
         yield calibration(evaluation)
     findings = run.metrics("finding")
     if findings:
-        yield f"Noticed while it trained: {'; '.join(finding['message'] for finding in findings)}."
+        yield f"Detected during training: {'; '.join(finding['message'] for finding in findings)}."
     elif run.metrics():
-        yield "Nothing wrong was noticed while it trained."
+        yield "No problem was detected during training."
 
 
-def _largest(evaluation: Evaluation) -> str:
-    """The class with the most images, where one has."""
+def _positive_class(evaluation: Evaluation, positive: int) -> Iterator[str]:
+    counts, name = evaluation.confusion, short_name(evaluation.classes[positive])
+    predicted, positives = int(counts[:, positive].sum()), int(counts[positive].sum())
+    if not positives:
+        return
+    hits = int(counts[positive, positive])
+    text = f"“{name}”: recall {hits / positives:.1%} ({hits:,} of {positives:,}; {positives - hits:,} missed)"
+    if predicted:
+        false_positives = predicted - hits
+        text += f", precision {hits / predicted:.1%} ({false_positives:,} false positive{'s' * (false_positives != 1)})"
+    yield f"{text}."
+
+
+def _largest_class(evaluation: Evaluation) -> str:
+    """The name of the class with the most images, where there is only one."""
     counts = evaluation.confusion.sum(axis=1)
-    alone = (counts == counts.max()).sum() == 1
-    return f"“{evaluation.classes[counts.argmax()]}”" if alone else "the same class"
+    is_unique = (counts == counts.max()).sum() == 1
+    return f"“{short_name(evaluation.classes[counts.argmax()])}”" if is_unique else "one class"
 
 
 def calibration(evaluation: Evaluation) -> str:
-    """Whether the network is as sure as it is right."""
-    bins = metrics.calibration(evaluation.predictions)
-    error = metrics.calibration_error(bins)
-    sure, right = float(evaluation.predictions.ranked_probabilities[:, 0].mean()), evaluation.top1
-    how = "as sure as it is right"
-    if abs(sure - right) > 0.02:
-        how = "surer than it should be" if sure > right else "less sure than it could be"
-    return f"On the whole it is {how}: {sure:.1%} sure and {right:.1%} right; calibration error {error:.1%}."
+    """Compare the mean confidence with the accuracy."""
+    error = metrics.calibration_error(metrics.calibration(evaluation.predictions))
+    confidence, accuracy = float(evaluation.predictions.ranked_probabilities[:, 0].mean()), evaluation.top1
+    verdict = "well calibrated on average"
+    if abs(confidence - accuracy) > 0.02:
+        verdict = "overconfident" if confidence > accuracy else "underconfident"
+    numbers = f"mean confidence {confidence:.1%}, accuracy {accuracy:.1%}, calibration error {error:.1%}"
+    return f"The network is {verdict}: {numbers}."
 
 
 def worst_confusion(evaluation: Evaluation) -> str:
-    """Which class is most often taken for which."""
-    counts = evaluation.confusion.copy()
-    np.fill_diagonal(counts, 0)
-    if not counts.any():
-        return "No class is taken for another."
-    row, column = np.unravel_index(counts.argmax(), counts.shape)
-    names = evaluation.classes
-    total = int(evaluation.confusion[row].sum())
-    return f"Most often “{names[row]}” is taken for “{names[column]}”: {counts[row, column]:,} of {total:,}."
+    """Name the pair of classes that is confused most often."""
+    pairs = confused_pairs(evaluation, 1)
+    if not pairs:
+        return "No class is confused with another."
+    true, predicted, count, total = pairs[0]
+    names = f"“{short_name(true)}” predicted as “{short_name(predicted)}”"
+    return f"Most frequent confusion: {names}, {count:,} of {total:,} images."
 
 
-def least_found(evaluation: Evaluation) -> str:
-    """The five classes that are found least."""
+def confused_pairs(evaluation: Evaluation, count: int) -> list[tuple[str, str, int, int]]:
+    """Return up to `count` confused pairs, the most frequent first.
+
+    Returns
+    -------
+    list of (str, str, int, int)
+        True class, predicted class, images confused, images of the true class.
+    """
+    confused = evaluation.confusion.copy()
+    np.fill_diagonal(confused, 0)
+    totals, names = evaluation.confusion.sum(axis=1), evaluation.classes
+    order = np.argsort(-confused, axis=None, kind="stable")[:count]
+    rows, columns = np.unravel_index(order, confused.shape)
+    return [
+        (names[row], names[column], int(confused[row, column]), int(totals[row]))
+        for row, column in zip(rows, columns, strict=True)
+        if confused[row, column]
+    ]
+
+
+def lowest_recall(evaluation: Evaluation) -> str:
+    """Name the five classes with the lowest recall."""
     rows = [(name, row) for name, row in evaluation.per_class().items() if row["n"]]
     worst = sorted(rows, key=lambda item: item[1]["recall"])[:5]
-    return "; ".join(f"{name}: {row['recall']:.0%} found" for name, row in worst)
+    return "; ".join(f"{short_name(name)}: recall {row['recall']:.0%}" for name, row in worst)
 
 
 def threshold(point: dict[str, Any]) -> str:
-    """What a row of `metric_figures.chosen_thresholds` finds."""
-    value = point["threshold"] if point["name"] == "chosen" else metric_figures.EVEN
-    alarms = point["false_positive_rate"]
-    return f"At {value:.3g} it finds {point['recall']:.1%} with {alarms or 0:.1%} false alarms."
+    """Describe a row of `metric_figures.chosen_thresholds`."""
+    is_chosen = point["name"] == "chosen"
+    value = point["threshold"] if is_chosen else metric_figures.DEFAULT_THRESHOLD
+    rate = point["false_positive_rate"] or 0
+    return f"Threshold {value:.3g}: recall {point['recall']:.1%}, false positive rate {rate:.1%}."
 
 
-def drops(run: Run) -> str:
-    """When the learning rate was lowered."""
-    lowered = [f"to {rate:.3g} after epoch {time:.0f}" for time, rate in curves.drops(run)]
-    if lowered:
-        return f"Dashed: the learning rate was lowered, {', '.join(lowered)}."
+def learning_rate_drops(run: Run) -> str:
+    """Describe the schedule of the learning rate so far."""
+    drops = [f"to {rate:.3g} after epoch {time:.0f}" for time, rate in curves.learning_rate_drops(run)]
+    if drops:
+        return f"Dashed: learning-rate drops, {', '.join(drops)}."
     if run.config.recipe.schedule == "cosine":
-        return "The learning rate falls smoothly, as half a cosine."
-    return "The learning rate has not been lowered so far."
+        return "Cosine learning-rate schedule."
+    return "No learning-rate drop so far."
 
 
-def validation(epochs: list[dict[str, Any]]) -> str:
-    """What the validation split has shown, from the records of the epochs."""
+def best_validation(epochs: list[dict[str, Any]]) -> str:
+    """Describe the lowest validation error rate in the records of the epochs."""
     known = [epoch for epoch in epochs if "validation_error" in epoch]
     if not known:
-        return "Measured on the training images as they were learned; there is no validation split."
+        return "Measured on the training images during training; there is no validation split."
     best = min(known, key=lambda epoch: epoch["validation_error"])
-    return f"Best in validation: {best['validation_error']:.2%} after epoch {best['epoch']}."
+    return f"Lowest validation error rate: {best['validation_error']:.2%} after epoch {best['epoch']}."
 
 
 def sentence(text: str) -> str:
-    """Text with a capital and a full stop."""
+    """Capitalize text and end it with a full stop."""
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def recipe_rows(recipe: Recipe, usual: Recipe | None) -> Iterator[tuple[str, str, str, str]]:
-    """Of each value of a recipe: its name, what it is here and in the `usual` recipe, and what it is for."""
-    there = usual.to_dict() if usual else {}
+def recipe_rows(recipe: Recipe, reference: Recipe | None) -> Iterator[tuple[str, str, str, str]]:
+    """Yield name, value here, value in the `reference` recipe, and meaning of each field of a recipe."""
+    reference_values = reference.to_dict() if reference else {}
+    values = recipe.to_dict()
     for f in dataclasses.fields(recipe):
         if f.name in ("name", "purpose"):
             continue
-        here = recipe.to_dict()[f.name]
-        yield f.name, _value(here), _value(there[f.name]) if usual else "", f.metadata.get("help", "")
+        usual = _value(reference_values[f.name]) if reference else ""
+        yield f.name, _value(values[f.name]), usual, f.metadata.get("help", "")
 
 
 def _value(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""How every figure looks: sizes, colors, letters; and how it becomes a file or a part of a page."""
+"""The common style of all figures (size, colors, fonts), and their conversion to PNG, SVG and inline SVG."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ import io
 import re
 import warnings
 from collections.abc import Callable
-from functools import wraps
+from contextlib import suppress
+from functools import cache, wraps
 from typing import Any, ParamSpec
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MatplotlibFigure
-from matplotlib.font_manager import fontManager
+from matplotlib.font_manager import FontEntry, FontProperties, findSystemFonts, fontManager
+from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
+from matplotlib.textpath import text_to_path
 from PIL import Image
+from rich.cells import cell_len
 
 P = ParamSpec("P")
 
-# Every color has a name, under which the page gives it another value on a dark ground.
+# Each color has a name, under which the report substitutes another value in dark mode.
 INK, MUTED, LINE, GROUND, ON = "#1c2230", "#5d6675", "#d5dae2", "#ffffff", "#fffffe"
 BLUE, ORANGE, GREEN, RED = "#2262b0", "#bf4d0b", "#187a4e", "#c02a37"
 LAYERS = ("#6a1b9a", "#a8329e", "#d02f6a", "#d9512c", "#c07a12", "#86861a", "#2f8f4e", "#13868c", "#2f6fc4")
@@ -29,24 +35,24 @@ NAMES = {
 }
 
 WIDTH = 5.0
-"""Inches; at this width the letters can be read on a phone."""
+"""Default figure width in inches; text stays legible on a phone."""
 DPI = 144
 
-# Letters that DejaVu Sans lacks are taken from the first of these that is installed.
-_MORE_LETTERS = (
+FONT = "DejaVu Sans"
+# Fonts to try first for characters that DejaVu Sans lacks; after them, any installed font that has the glyph.
+_PREFERRED_FONTS = (
     *("Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo"),
     *("Noto Sans CJK JP", "Noto Sans CJK SC", "Microsoft YaHei", "Arial Unicode MS"),
 )
+_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 
-def _look() -> Any:
-    """Values of matplotlib's rcParams."""
-    installed = {font.name for font in fontManager.ttflist}
+def _rc_params() -> Any:
     return {
-        "font.family": ["DejaVu Sans", *(name for name in _MORE_LETTERS if name in installed)],
+        "font.family": [FONT],
         "font.size": 9.5,
         "text.color": INK,
-        "text.parse_math": False,  # a class may be called "$"
+        "text.parse_math": False,  # a class may be named "$"
         "axes.titlesize": 10.5,
         "axes.titleweight": "bold",
         "axes.titlelocation": "left",
@@ -80,37 +86,37 @@ def _look() -> Any:
         "savefig.dpi": DPI,
         "savefig.facecolor": "auto",
         "image.interpolation": "none",
-        "svg.fonttype": "none",  # text stays text: selectable, in the letters of the page
+        "svg.fonttype": "none",  # text stays text: selectable, in the font of the page
         "svg.hashsalt": "alexnet",
         "path.simplify_threshold": 0.4,
     }
 
 
 class Figure(MatplotlibFigure):
-    """A matplotlib figure that a notebook shows without pyplot, where it would be shown twice."""
+    """A matplotlib figure that a notebook displays without pyplot, which would display it twice."""
 
     def _repr_png_(self) -> bytes:
         return png(self)
 
 
 def drawn(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """A function whose figure has this module's look."""
+    """Decorate a function that draws a figure, so that it draws in the style of this module."""
 
     @wraps(draw)
     def draw_in_style(*arguments: P.args, **keywords: P.kwargs) -> Figure:
-        with matplotlib.rc_context(_look()):
+        with matplotlib.rc_context(_rc_params()):
             return draw(*arguments, **keywords)
 
     return draw_in_style
 
 
 def new(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure of so many inches."""
+    """Return an empty figure with a constrained layout; `height` and `width` in inches."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def bare(axes: Axes) -> Axes:
-    """Axes for an image: nothing around it."""
+    """Remove ticks, grid and spines from axes that show an image; returns the axes."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)
@@ -119,9 +125,9 @@ def bare(axes: Axes) -> Axes:
 
 
 def canvas(height: float, width: float) -> tuple[Figure, Axes]:
-    """A figure of so many inches whose axes are all of it, in inches from the upper left corner.
+    """Return a figure with one pair of axes over all of it, in inches from the upper left corner.
 
-    Many images in one pair of axes are drawn several times as fast as each in its own.
+    Many images in one pair of axes draw several times as fast as each in axes of its own.
     """
     figure = Figure(figsize=(width, height))
     axes = bare(figure.add_axes((0, 0, 1, 1)))
@@ -132,52 +138,183 @@ def canvas(height: float, width: float) -> tuple[Figure, Axes]:
 
 
 def place(axes: Axes, image: np.ndarray, left: float, top: float, side: float) -> None:
-    """A square image on a `canvas`, no larger than its file needs at this size."""
-    enough = round(side * DPI)
-    if image.shape[0] > enough:
-        image = np.asarray(Image.fromarray(image).resize((enough, enough), Image.Resampling.LANCZOS))
+    """Draw a square image on a `canvas`, downscaled to the resolution that its size needs."""
+    pixels = round(side * DPI)
+    if image.shape[0] > pixels:
+        image = np.asarray(Image.fromarray(image).resize((pixels, pixels), Image.Resampling.LANCZOS))
     axes.imshow(image, extent=(left, left + side, top + side, top), aspect="auto")
 
 
-def clipped(name: str, most: int) -> str:
-    """A name of no more than so many letters."""
-    return name if len(name) <= most else name[: most - 1] + "…"
+def shorten(text: str, columns: int) -> str:
+    """Cut text to a number of columns, with an ellipsis; a wide (East Asian) character takes two.
+
+    Parameters
+    ----------
+    text
+        Any text, such as a class name.
+    columns
+        Greatest width of the result, in columns.
+
+    Returns
+    -------
+    str
+        The text itself where it fits.
+    """
+    if cell_len(text) <= columns:
+        return text
+    kept = text[:columns]
+    while cell_len(kept) > columns - 1:
+        kept = kept[:-1]
+    return kept.rstrip() + "…"
+
+
+def fit(text: str, width: float, size: float, *, bold: bool = False) -> str:
+    """Cut text to a width on paper, with an ellipsis.
+
+    Parameters
+    ----------
+    text
+        Any text, such as a class name.
+    width
+        Greatest width of the result, in inches.
+    size
+        Font size in points.
+    bold
+        Whether the text is drawn in bold.
+
+    Returns
+    -------
+    str
+        The text itself where it fits.
+    """
+    text = text[:200]
+    if _width_of(text, size, bold) <= width:
+        return text
+    low, high = 0, len(text) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _width_of(text[:middle] + "…", size, bold) <= width:
+            low = middle
+        else:
+            high = middle - 1
+    return text[:low].rstrip() + "…"
+
+
+def _width_of(text: str, size: float, bold: bool) -> float:
+    """Width in inches. A wide character counts as one em in any font: its SVG may be shown in another."""
+    wide = cell_len(text) - len(text)
+    narrow = "".join(c for c in text if cell_len(c) == 1)
+    font = FontProperties(family=FONT, size=size, weight="bold" if bold else "normal")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        points = text_to_path.get_text_width_height_descent(narrow, font, ismath=False)[0] if narrow else 0.0
+    return (points + max(0, wide) * size) / 72
 
 
 def png(figure: MatplotlibFigure) -> bytes:
-    """The figure as a PNG file."""
+    """Return the figure as a PNG file."""
     return _saved(figure, "png")
 
 
 def svg(figure: MatplotlibFigure) -> bytes:
-    """The figure as an SVG file, on white, the same bytes for the same figure."""
+    """Return the figure as an SVG file on white; equal figures give equal bytes."""
     return _saved(figure, "svg", metadata={"Date": None, "Creator": None})
 
 
-def _saved(figure: MatplotlibFigure, form: str, **keywords: Any) -> bytes:
+def missing_glyphs(figure: MatplotlibFigure) -> str:
+    """Return the characters of a figure that no installed font can draw: a PNG has boxes in their place."""
+    return "".join(sorted(c for c in _characters(figure) if _font_with(c) is None))
+
+
+def _characters(figure: MatplotlibFigure) -> set[str]:
+    return {c for text in figure.findobj(Text) for c in text.get_text() if c.isprintable() and not c.isspace()}
+
+
+def _saved(figure: MatplotlibFigure, form: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    with matplotlib.rc_context(_look()), warnings.catch_warnings():
-        # Where no font has a letter, the PNG has a box; the SVG, whose text stays text, has the letter.
+    for text in figure.findobj(Text):
+        fonts = dict.fromkeys(filter(None, map(_font_with, text.get_text())))
+        if set(fonts) - {FONT}:
+            text.set_fontfamily([FONT, *(font for font in fonts if font != FONT)])
+    with matplotlib.rc_context(_rc_params()), warnings.catch_warnings():
+        # `missing_glyphs` reports them; the SVG, whose text stays text, is complete.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
-        figure.savefig(file, format=form, **keywords)
+        figure.savefig(file, format=form, **options)
     return file.getvalue()
 
 
+@cache
+def _font_with(character: str) -> str | None:
+    """Name of the first installed font with a glyph for the character."""
+    if ord(character) < 128:
+        return FONT
+    return next((font.name for font in _fonts() if ord(character) in _code_points(font.fname)), None)
+
+
+@cache
+def _fonts() -> list[FontEntry]:
+    """All upright fonts, the preferred ones first; also those installed since matplotlib cached its list."""
+    known = {font.fname for font in fontManager.ttflist}
+    for path in findSystemFonts():
+        if path not in known:
+            with suppress(Exception):  # a font that FreeType cannot read is no candidate
+                fontManager.addfont(path)
+    order = {name: number for number, name in enumerate((FONT, *_PREFERRED_FONTS))}
+    # The "Last Resort" font claims every character and draws a box for each.
+    usable = [font for font in fontManager.ttflist if font.style == "normal" and "Last Resort" not in font.name]
+    return sorted(usable, key=lambda font: order.get(font.name, len(order)))
+
+
+@cache
+def _code_points(path: str) -> frozenset[int]:
+    try:
+        return frozenset(FT2Font(path).get_charmap())
+    except Exception:  # an unreadable font file
+        return frozenset()
+
+
 def inline(file: bytes, name: str, description: str) -> str:
-    """An SVG file as a part of a page, in the colors of the page.
+    """Convert an SVG file to an element of an HTML page that takes its colors from the page's CSS variables.
 
-    `name`: letters, digits and hyphens, another for every figure of a page. `description`: what one would see.
+    Parameters
+    ----------
+    file
+        The SVG file, as `svg` returns it.
+    name
+        Letters, digits and hyphens; prefixes the ids of the element, so it must be unique on the page.
+    description
+        Text alternative for screen readers.
+
+    Returns
+    -------
+    str
+        The `<svg>` element, with all text escaped.
     """
-    from html import escape
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", _XLINK)
+    root = ElementTree.fromstring(file)
+    for metadata in root.findall(f"{{{_SVG}}}metadata"):
+        root.remove(metadata)
+    for element in root.iter():
+        for key, value in element.attrib.items():
+            element.set(key, _renamed(key, value, name))
+    view_box = root.get("viewBox", "")
+    root.attrib.clear()
+    root.attrib.update({"role": "img", "aria-label": description, "viewBox": view_box})
+    return ElementTree.tostring(root, encoding="unicode")
 
-    text = file.decode()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r'href="#', f'href="#{name}-', text)
-    text = re.sub(r"url\(#", f"url(#{name}-", text)
-    for color, variable in NAMES.items():
-        text = re.sub(rf"(?<=: ){color}\b", f"var(--{variable})", text)
-    label = f'role="img" aria-label="{escape(description, quote=True)}"'
-    return re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf"<svg {label} \1>", text, count=1)
+
+def _renamed(key: str, value: str, name: str) -> str:
+    """An attribute's value with its ids prefixed and its colors replaced by the page's variables."""
+    if key == "id":
+        return f"{name}-{value}"
+    if key.endswith("href") and value.startswith("#"):
+        return f"#{name}-{value[1:]}"
+    value = value.replace("url(#", f"url(#{name}-")
+    if key == "style":
+        value = re.sub(r"(?<=: )#[0-9a-f]{6}\b", lambda match: _variable(match[0]), value)
+    return value
+
+
+def _variable(color: str) -> str:
+    return f"var(--{NAMES[color]})" if color in NAMES else color

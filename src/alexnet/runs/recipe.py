@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from alexnet.network.variants import ACTIVATIONS, INITIALIZATIONS, NORMALIZATIONS, POOLINGS
 from alexnet.runtime.errors import UsageError, check_choice
 
-INITIALIZATIONS = ("paper", "released-2012", "cuda-convnet", "he")
-"""The ways to draw first weights. A recipe's `init` may name weights to start from instead."""
 STARTER, IMAGENET = "starter", "imagenet"
 """Weights that `init` knows by name: the features in this package; torchvision's, which are fetched."""
 
@@ -39,9 +38,9 @@ class Recipe:
 
     # The network (None: as the variant has it).
     variant: str = _option("paper", "the network, a name of `alexnet variants`")
-    activation: str | None = _option(None, "the non-linearity", ("relu", "tanh"))
-    normalization: str | None = _option(None, "response normalization or another", ("lrn", "none", "batch"))
-    pooling: str | None = _option(None, "3×3 or 2×2 windows, stride 2", ("overlapping", "non-overlapping"))
+    activation: str | None = _option(None, "the non-linearity", ACTIVATIONS)
+    normalization: str | None = _option(None, "response normalization or another", NORMALIZATIONS)
+    pooling: str | None = _option(None, "3×3 or 2×2 windows, stride 2", POOLINGS)
     drop_layer: str | None = _option(None, "a convolution to leave out, any but the first, as conv4")
     dropout: float | None = _option(None, "probability of dropping a unit; 0 for none")
     init: str | None = _option(
@@ -66,6 +65,8 @@ class Recipe:
         "eigenvalues", "what the color shift is a multiple of", ("eigenvalues", "std", "released-2012")
     )
     brightness: float = _option(0.0, "largest relative change of brightness and of contrast")
+    # The list of augmentations, by name or (name, keyword arguments); None: mean, crop, flip, color, brightness, scale.
+    augmentations: tuple[Any, ...] | None = None
     mean: str = _option(
         "image",
         "what is subtracted: the mean image where the crop lies, its center from every crop, or the mean color",
@@ -128,6 +129,11 @@ class Recipe:
             choices = known[check_choice(name, known, "recipe value")].metadata.get("choices", ())
             if choices and value is not None and value not in choices:
                 raise UsageError(f"{name} is {value!r}; there are: {', '.join(choices)}")
+        if changes.get("augmentations") is not None:
+            from alexnet.data.augmentation import check_augmentations  # here, for it takes torch
+
+            changes = {**changes, "augmentations": _entries(changes["augmentations"])}
+            check_augmentations(changes["augmentations"])
         recipe = dataclasses.replace(self, **changes)
         for name in ("epochs", "batch_size", "images_per_draw"):
             if getattr(recipe, name) < 1:
@@ -148,6 +154,8 @@ class Recipe:
 
     def differing(self, values: Mapping[str, Any]) -> list[str]:
         """The names of `values` that the recipe has otherwise, or not at all."""
+        if values.get("augmentations") is not None:
+            values = {**values, "augmentations": _entries(values["augmentations"])}
         return [name for name, value in values.items() if getattr(self, name, self) != value]
 
     def to_dict(self) -> dict[str, Any]:
@@ -159,7 +167,20 @@ class Recipe:
         """The reverse of `to_dict`."""
         events = tuple(Event(**event) for event in values.get("events", ()))
         decays = tuple((layer, decay) for layer, decay in values.get("layer_weight_decay", ()))
-        return cls(**{**values, "events": events, "layer_weight_decay": decays})
+        listed = values.get("augmentations")
+        return cls(
+            **{
+                **values,
+                "events": events,
+                "layer_weight_decay": decays,
+                "augmentations": None if listed is None else _entries(listed),
+            }
+        )
+
+
+def _entries(augmentations: Iterable[Any]) -> tuple[Any, ...]:
+    """A list of augmentations as a recipe holds it, whether from Python or from JSON."""
+    return tuple(entry if isinstance(entry, str) else (entry[0], dict(entry[1])) for entry in augmentations)
 
 
 _PAPER = Recipe(

@@ -18,8 +18,8 @@ from torch import Tensor
 from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.ensemble import Member
 from alexnet.network.model import AlexNet, towers_of
-from alexnet.report.image_figures import surest_mistakes
-from alexnet.report.sentences import question
+from alexnet.report.image_figures import most_confident_mistakes
+from alexnet.report.sentences import class_list
 from alexnet.runs.run import Run
 from alexnet.runtime.errors import AlexNetError
 from alexnet.search import Index, open_index
@@ -43,7 +43,7 @@ class Exhibits:
     def __init__(self, run: Run, service: Service, dataset: PreparedDataset | None, why_no_data: str = "") -> None:
         self.run, self.service, self.dataset, self.why_no_data = run, service, dataset, why_no_data
         network = service.classifier.network
-        self.title = question(service.classifier.config.classes)
+        self.title = class_list(service.classifier.config.classes)
         self.side = service.classifier.preprocess.input_size or service.classifier.preprocess.crop_size
         self.blocks = {block.name: block for block in blocks_of(network, self.side)}
         self.drawing = drawing(network, self.side)
@@ -153,7 +153,7 @@ class Exhibits:
             return result
         labels, positions = self.service.classifier.labels, survey.wanted(survey.measured)
         result["wrong"] = int((said.ranked[:, 0] != said.labels).sum())
-        for row in surest_mistakes(said, count):
+        for row in most_confident_mistakes(said, count):
             answers = zip(said.ranked[row], said.ranked_probabilities[row], strict=True)
             top = [{"label": labels[c], "probability": float(share)} for c, share in answers]
             result["mistakes"].append({**self._stored(survey.measured.name, int(positions[row])), "top": top})

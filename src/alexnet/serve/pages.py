@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Response
 
-from alexnet.report.page import with_code
+from alexnet.report.rendering import asset, code_spans
 from alexnet.serve.explorer import Exhibits
 from alexnet.serve.limits import Refusal
 
@@ -21,7 +21,7 @@ def pages(app: FastAPI, exhibits: Exhibits) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     known = {file.name: file.read_bytes() for file in files(__package__).joinpath("page").iterdir() if file.is_file()}
     known["network.svg"] = exhibits.drawing.encode()
-    known["report.css"] = files("alexnet.report").joinpath("page.css").read_bytes()  # the page looks as the report does
+    known["report.css"] = asset("alexnet.report", "report.css").encode()  # the page shares the style of the report
 
     def file(name: str) -> Response:
         if name not in known:
@@ -119,5 +119,5 @@ def _paragraphs(text: str) -> str:
     for part in text.strip().split("\n\n"):
         code = all(line.startswith("    ") for line in part.splitlines())
         lines = "\n".join(line.strip() for line in part.splitlines())
-        parts.append(f"<pre>{escape(lines)}</pre>" if code else f"<p>{with_code(lines)}</p>")
+        parts.append(f"<pre>{escape(lines)}</pre>" if code else f"<p>{code_spans(lines)}</p>")
     return "".join(parts)

@@ -9,7 +9,7 @@ import torch
 
 from alexnet.network.features import layer_features
 from alexnet.prediction.classifier import BATCH_SIZE, Classifier
-from alexnet.report.attribution import looks
+from alexnet.report.attribution import attribution_overlays
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Looks:
             classes = classifier.probabilities(images).argmax(1).tolist()
         else:
             classes = [self.label] * len(images)
-        shown = looks(classifier.network, classifier.preprocess, images, classes)
+        shown = attribution_overlays(classifier.network, classifier.preprocess, images, classes)
         return list(zip(classes, zip(*shown, strict=True), strict=True))
 
 

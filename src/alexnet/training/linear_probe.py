@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from alexnet.data.augmentation import Preprocess
+from alexnet.data.augmentation import Preprocessing
 from alexnet.data.dataset import Split
 from alexnet.network.features import BATCH_SIZE, layer_features
 from alexnet.network.model import AlexNet
@@ -57,7 +57,7 @@ class Probe:
 
 def probe(
     network: AlexNet,
-    preprocess: Preprocess,
+    preprocess: Preprocessing,
     training: Split,
     validation: Split | None,
     layer: str,
@@ -71,7 +71,7 @@ def probe(
     ----------
     network : AlexNet
         In evaluation mode, on the device of `preprocess`.
-    preprocess : Preprocess
+    preprocess : Preprocessing
         The preprocessing of its images.
     training, validation : Split
         What the classifier is fitted and measured on. Without `validation` it is measured on the training images, by
@@ -114,7 +114,7 @@ def pooled(activations: np.ndarray) -> np.ndarray:
 
 
 def _read(
-    network: AlexNet, preprocess: Preprocess, split: Split, rows: np.ndarray, layer: str, precision: torch.dtype
+    network: AlexNet, preprocess: Preprocessing, split: Split, rows: np.ndarray, layer: str, precision: torch.dtype
 ) -> np.ndarray:
     """The features of the images in `rows`, (N, D) float32."""
     batches = (images for _, images in split.batches(rows, BATCH_SIZE))

@@ -7,16 +7,16 @@ import math
 import threading
 import time
 from contextlib import nullcontext
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet.data.augmentation import Color, augment
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.loading import Batch, step_seeds, steps_per_epoch, training_batches
 from alexnet.network.model import AlexNet
-from alexnet.network.optimized import WorkingNetwork
+from alexnet.network.optimized import OptimizedNetwork
 from alexnet.parallel.layouts import Alone
 from alexnet.runs import checkpoint
 from alexnet.runs.lock import RunLock
@@ -27,6 +27,7 @@ from alexnet.runtime.interrupts import interrupt_flag
 from alexnet.runtime.progress import notify
 from alexnet.training.diagnostics import Diagnostics, dead_units, overlap, single_step, worse_than_pretrained
 from alexnet.training.divergence import Diverged, diverged, is_divergent, nonfinite_weights
+from alexnet.training.input_pipeline import augmentation_pipeline
 from alexnet.training.linear_probe import probe
 from alexnet.training.optimizers import make_optimizers
 from alexnet.training.pretrained import LAST, load_pretrained, pretrained_depths
@@ -85,9 +86,9 @@ class Training:
         if self.recipe.mean == "color":
             mean = torch.from_numpy(dataset.mean_rgb.astype(np.float32)).expand(dataset.size, dataset.size, 3)
         self.preprocess = run.config.preprocess(mean.contiguous().to(device))
+        statistics = (dataset.pca_eigenvectors, dataset.pca_eigenvalues)
         self.inputs = TrainingInputs(
-            self.preprocess,
-            Color(dataset.pca_eigenvectors, dataset.pca_eigenvalues, self.recipe.color_jitter_unit),
+            lru_cache(partial(augmentation_pipeline, self.recipe, self.preprocess, *statistics)),
             self.recipe,
             run.config.input_size,
             device,
@@ -110,7 +111,7 @@ class Training:
             network.double()
         network = self.layout.place(network)
         optimizers = make_optimizers(network, self.recipe, pretrained, self.layout.rows_of_all_kernels)
-        working = WorkingNetwork(network, self.dtype)
+        working = OptimizedNetwork(network, self.dtype)
         self.layout.watch(working)
         state = TrainingState(
             network,
@@ -148,14 +149,9 @@ class Training:
         """Initialize conv1 with the principal components of the first training images, as the network reads them."""
         images_seed, network_seed = step_seeds(self.recipe.seed, WHITENING_STEP)
         batch = next(training_batches(self.training, 256, self.recipe.seed, epoch=1))
-        inputs = augment(
-            batch.images,
-            self.preprocess,
-            self.inputs.color,
-            self.recipe,
-            torch.Generator().manual_seed(images_seed),
-            input_size=Schedule(self.recipe, self.steps_per_epoch).input_size(0) or self.run.config.input_size,
-        )
+        pipeline = self.inputs.pipeline_of(self.recipe.color_jitter)
+        size = Schedule(self.recipe, self.steps_per_epoch).input_size(0) or self.run.config.input_size
+        inputs = pipeline(batch.images, torch.Generator().manual_seed(images_seed), size)
         whiten_first_convolution(network, inputs, torch.Generator().manual_seed(network_seed))
 
     # The loop.

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alexnet.network.model import SWITCHES, AlexNet, Weighted
-from alexnet.runs.recipe import IMAGENET, INITIALIZATIONS, STARTER
+from alexnet.network.layers import Weighted
+from alexnet.network.model import AlexNet
+from alexnet.network.variants import INITIALIZATIONS, SWITCHES
+from alexnet.runs.recipe import IMAGENET, STARTER
 from alexnet.runs.run import Config, checksum_of
 from alexnet.runtime.errors import AlexNetError, UsageError
-from alexnet.weights.foreign import Foreign, shape_words
+from alexnet.weights.foreign import ForeignWeights, shape_text
 from alexnet.weights.importing import find_weights
 
 LAST = "logits"
@@ -122,7 +124,7 @@ def find_pretrained(config: Config) -> PretrainedLayers:
     return match_layers(find_weights(config.recipe.start), config, config.recipe.start)
 
 
-def match_layers(source: Foreign, config: Config, name: str) -> PretrainedLayers:
+def match_layers(source: ForeignWeights, config: Config, name: str) -> PretrainedLayers:
     """`find_pretrained` for weights that were read already; `name` says where they are from."""
     with torch.device("meta"):
         network = config.network()
@@ -193,11 +195,11 @@ def _mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], optio
                 continue
             return "not there"
         if found[key].shape != array.shape:
-            return f"{shape_words(found[key].shape)} there, {shape_words(array.shape)} here"
+            return f"{shape_text(found[key].shape)} there, {shape_text(array.shape)} here"
     return None
 
 
-def _converted(source: Foreign, config: Config, network: AlexNet) -> dict[str, Tensor]:
+def _converted(source: ForeignWeights, config: Config, network: AlexNet) -> dict[str, Tensor]:
     """The source's weights for the normalization and the pixel scaling of `config`."""
     weights = dict(source.weights)
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.children()):

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from alexnet.network.model import AlexNet, Weighted
-from alexnet.network.optimized import WorkingNetwork
+from alexnet.network.layers import Weighted
+from alexnet.network.model import AlexNet
+from alexnet.network.optimized import OptimizedNetwork
 from alexnet.runs.checkpoint import Content
 from alexnet.training.diagnostics import Diagnostics
 from alexnet.training.schedules import Schedule
@@ -70,11 +71,11 @@ class TrainingState:
     """Network, optimizers, schedule, diagnostics, weight average and counters.
 
     `working` is the form of `network` that computes; the two share their weights, or hold copies of one another's
-    (`WorkingNetwork`).
+    (`OptimizedNetwork`).
     """
 
     network: AlexNet
-    working: WorkingNetwork
+    working: OptimizedNetwork
     optimizers: Sequence[torch.optim.Optimizer]
     schedule: Schedule
     diagnostics: Diagnostics

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alexnet.data.augmentation import Color, Drawn, Preprocess, draw
+from alexnet.data.augmentation import AugmentationPipeline
 from alexnet.data.loading import Batch, step_seeds
 from alexnet.parallel.layouts import ENTRY, Alone
 from alexnet.runs.recipe import Recipe
@@ -56,10 +56,12 @@ class StepExecutor(Protocol):
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """What the network reads of a training batch: augmented crops, drawn by the seed of the step."""
+    """What the network reads of a training batch: augmented crops, drawn by the seed of the step.
 
-    preprocess: Preprocess
-    color: Color
+    `pipeline_of` makes the augmentation pipeline for a standard deviation of the color augmentation.
+    """
+
+    pipeline_of: Callable[[float], AugmentationPipeline]
     recipe: Recipe
     network_input_size: int
     device: torch.device
@@ -69,16 +71,19 @@ class TrainingInputs:
         """Side of the input in the step that comes next."""
         return state.schedule.input_size(state.counters.step) or self.network_input_size
 
-    def draw(self, batch: Batch, state: TrainingState) -> Drawn:
+    def pipeline(self, state: TrainingState) -> AugmentationPipeline:
+        """The augmentation pipeline of the epoch."""
+        return self.pipeline_of(state.schedule.color_std(state.counters.epoch))
+
+    def draw(self, batch: Batch, state: TrainingState) -> tuple[Tensor, ...]:
         """The augmentation parameters of a batch."""
         generator = torch.Generator().manual_seed(step_seeds(self.recipe.seed, state.counters.step)[0])
-        color = state.schedule.color_std(state.counters.epoch)
-        return draw(len(batch.labels), self.preprocess, self.color, self.recipe, generator, color, batch.rows)
+        return self.pipeline(state).draw(len(batch.labels), generator, batch.rows)
 
     def __call__(self, batch: Batch, state: TrainingState) -> Tensor:
         """(N, 3, S, S) on the device; the same at every call in a step."""
         images = batch.images.to(self.device)
-        return self.preprocess.crops(images, self.draw(batch, state), self.size(state), self.dtype)
+        return self.pipeline(state).apply(images, self.draw(batch, state), self.size(state), self.dtype)
 
 
 @dataclass(frozen=True)
@@ -204,11 +209,11 @@ class RecordedSteps:
         return None if last is None else self.read(last)
 
     @torch.enable_grad()
-    def train_on(self, size: int, images: Tensor, labels: Tensor, *drawn: Tensor) -> Tensor:
+    def train_on(self, size: int, images: Tensor, labels: Tensor, *parameters: Tensor) -> Tensor:
         """A whole step on the device: its loss and errors (2,), NaN or not."""
         state, inputs = self.state, self.inputs
         clear_gradients(state.optimizers, state.working.copies)  # a recording that failed may have left some
-        logits = state.working(inputs.preprocess.crops(images, Drawn(*drawn), size, inputs.dtype))
+        logits = state.working(inputs.pipeline(state).apply(images, parameters, size, inputs.dtype))
         loss = mean_loss(logits, labels, inputs.recipe)
         loss.backward()
         update_all(state.optimizers, state.working.copies)

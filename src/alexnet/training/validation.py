@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alexnet.data.augmentation import Preprocess
+from alexnet.data.augmentation import Preprocessing
 from alexnet.data.dataset import Split
 from alexnet.data.loading import Batch, evaluation_batches
 from alexnet.parallel.layouts import Alone
@@ -18,7 +18,7 @@ from alexnet.training.state import TrainingState
 
 @torch.no_grad()
 def validate(
-    state: TrainingState, split: Split, preprocess: Preprocess, layout: Alone, batch_size: int, dtype: torch.dtype
+    state: TrainingState, split: Split, preprocess: Preprocessing, layout: Alone, batch_size: int, dtype: torch.dtype
 ) -> EpochValidation:
     """Loss and error of the central crops of a split, with the weights that would be kept now."""
     device, classes = preprocess.mean.device, len(split.class_counts)
@@ -49,7 +49,7 @@ def layer_updates(
     ]
 
 
-def central_crops(batch: Batch, preprocess: Preprocess, dtype: torch.dtype) -> Tensor:
+def central_crops(batch: Batch, preprocess: Preprocessing, dtype: torch.dtype) -> Tensor:
     """The central crops of a batch on the device, as the network without rounded weights reads them."""
     crops = preprocess.center(batch.images.to(preprocess.mean.device))
     return crops.double() if dtype == torch.float64 else crops

@@ -1,6 +1,6 @@
 """Caffe's `.caffemodel` and `.binaryproto`, read from protobuf's wire format, old `layers` and new `layer`.
 
-Numbers of fields are those of the published caffe.proto (BVLC/caffe, src/caffe/proto/caffe.proto).
+Field numbers are those of the published caffe.proto (BVLC/caffe, src/caffe/proto/caffe.proto).
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from alexnet.runtime.errors import AlexNetError
-from alexnet.weights.foreign import SIZE, Foreign, color_mean, require_arrays, shape_words
+from alexnet.weights.foreign import IMAGE_SIZE, ForeignWeights, color_mean, require_arrays, shape_text
+from alexnet.weights.formats import ReadOptions
 from alexnet.weights.imagenet import CAFFE_MEAN
 
-CROP = 227
+CROP_SIZE = 227
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _CONVOLUTION, _FULL, _NORM, _POOL = "Convolution", "InnerProduct", "LRN", "Pooling"
 _OLD_TYPES = {4: _CONVOLUTION, 14: _FULL, 15: _NORM, 17: _POOL}
@@ -28,7 +29,17 @@ _OLD_TYPES = {4: _CONVOLUTION, 14: _FULL, 15: _NORM, 17: _POOL}
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of a Caffe network: its type by its new name, its arrays, and the settings of its normalization."""
+    """A layer of a Caffe network.
+
+    Parameters
+    ----------
+    name, type : str
+        Its name, and its type in the new format.
+    arrays : list of ndarray
+        Its weights and biases, float32.
+    norm : dict of str to float
+        Settings of its normalization: size, alpha, beta and k.
+    """
 
     name: str
     type: str
@@ -36,10 +47,20 @@ class Layer:
     norm: dict[str, float]
 
 
-def read_caffe(file: Path, mean: Path | None = None) -> Foreign:
-    """`bvlc_alexnet` or `bvlc_reference_caffenet`, told apart by what comes first, pooling or normalization.
+def read_caffe(file: Path, options: ReadOptions | None = None) -> ForeignWeights:
+    """Read `bvlc_alexnet` or `bvlc_reference_caffenet`, distinguished by the order of pooling and normalization.
 
-    `mean`: see `caffe_mean`. Raises `AlexNetError` when the file is damaged or another network.
+    Parameters
+    ----------
+    file : Path
+        A `.caffemodel`.
+    options : ReadOptions, optional
+        `mean` is the mean image, as `caffe_mean` reads it.
+
+    Raises
+    ------
+    AlexNetError
+        If the file is damaged or holds another network.
     """
     layers = read_layers(file)
     order = [layer.type for layer in layers if layer.type in (_NORM, _POOL)]
@@ -48,7 +69,7 @@ def read_caffe(file: Path, mean: Path | None = None) -> Foreign:
     )
     if variant is None:
         raise AlexNetError(
-            f"{file} is neither bvlc_alexnet nor bvlc_reference_caffenet: its poolings and normalizations are "
+            f"{file} is neither bvlc_alexnet nor bvlc_reference_caffenet: its pooling and normalization layers are "
             f"{', '.join(order) or 'none'}"
         )
     for layer in layers:
@@ -57,13 +78,28 @@ def read_caffe(file: Path, mean: Path | None = None) -> Foreign:
     weights, names = _weights(file, layers)
     claim = f"{file} is not Caffe's {'bvlc_alexnet' if variant == 'caffe' else 'bvlc_reference_caffenet'}"
     require_arrays(weights, variant, claim, names)
-    return Foreign("Caffe", variant, weights, caffe_mean(mean), CROP).reading_bgr()
+    mean = caffe_mean(options.mean if options else None)
+    return ForeignWeights("Caffe", variant, weights, mean, CROP_SIZE).from_bgr()
 
 
 def caffe_mean(file: Path | None) -> Tensor:
-    """The mean image of a `.binaryproto`, or `.npy` of (3, H, W) or (3,), blue first; None: ILSVRC-2012's mean color.
+    """Read the mean image that belongs to Caffe's weights.
 
-    Returns (256, 256, 3) float32 RGB. Raises `AlexNetError` for other files and sizes.
+    Parameters
+    ----------
+    file : Path or None
+        A `.binaryproto`, or an `.npy` of shape (3, 256, 256) or (3,), channels as BGR; None for the mean color of
+        ILSVRC-2012.
+
+    Returns
+    -------
+    Tensor
+        (256, 256, 3) float32 RGB, 0 to 255.
+
+    Raises
+    ------
+    AlexNetError
+        If the file is damaged, or an array of another shape.
     """
     if file is None:
         return color_mean(CAFFE_MEAN)
@@ -72,36 +108,44 @@ def caffe_mean(file: Path | None) -> Tensor:
         try:
             array = np.load(io.BytesIO(content), allow_pickle=False)
         except ValueError as error:
-            raise AlexNetError(f"{file} is no mean: {error}") from None
+            raise AlexNetError(f"{file} is not a mean image: {error}") from None
     else:
         try:
             array = _array(memoryview(content), file)
         except (IndexError, ValueError, TypeError) as error:
-            raise AlexNetError(f"{file} is no mean: {error or 'a number without an end'}") from None
+            raise AlexNetError(f"{file} is not a mean image: {error or 'a number does not end'}") from None
     array = array.reshape(array.shape[1:]) if array.ndim == 4 and array.shape[0] == 1 else array
     if array.shape == (3,):
         return color_mean([float(value) for value in array[::-1]])
-    if array.shape != (3, SIZE, SIZE):
-        raise AlexNetError(f"{file} is {shape_words(array.shape)}; a mean is 3×{SIZE}×{SIZE} or 3 numbers, blue first")
+    if array.shape != (3, IMAGE_SIZE, IMAGE_SIZE):
+        raise AlexNetError(
+            f"{file} is {shape_text(array.shape)}; a mean image is 3×{IMAGE_SIZE}×{IMAGE_SIZE}, or 3 numbers, as BGR"
+        )
     return torch.from_numpy(np.ascontiguousarray(array[::-1].transpose(1, 2, 0), np.float32))
 
 
 def read_layers(file: Path) -> list[Layer]:
-    """The layers of a `.caffemodel`, in order. Raises `AlexNetError` when the file is damaged or no such file."""
+    """Read the layers of a `.caffemodel`, in order.
+
+    Raises
+    ------
+    AlexNetError
+        If the file is damaged or another kind of file.
+    """
     layers = []
     try:
         for number, kind, value in _fields(memoryview(_content(file)), file):
             if number in (2, 100) and kind == _BYTES:
                 layers.append(_layer(value, file, old=number == 2))
     except (IndexError, ValueError, TypeError, struct.error) as error:  # a field of another kind than its number's
-        raise AlexNetError(f"{file} is damaged or not Caffe's: {error or 'a number without an end'}") from None
+        raise AlexNetError(f"{file} is damaged or not Caffe's: {error or 'a number does not end'}") from None
     if not layers:
-        raise AlexNetError(f"{file} holds no layers: it is no .caffemodel")
+        raise AlexNetError(f"{file} holds no layers: it is not a .caffemodel")
     return layers
 
 
 def _weights(file: Path, layers: list[Layer]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The arrays under our names, by the order of their layers; and ours → what the file calls them."""
+    """The arrays under our names, by the order of their layers; and our names → those in the file."""
     weights, names = {}, {}
     ours = {_CONVOLUTION: iter(f"conv{i}" for i in range(1, 100)), _FULL: iter(("fc6", "fc7", "logits"))}
     for layer in layers:
@@ -110,7 +154,7 @@ def _weights(file: Path, layers: list[Layer]) -> tuple[dict[str, Tensor], dict[s
         name = next(ours[layer.type], layer.name) if layer.type in ours else layer.name
         for number, array in enumerate(layer.arrays):
             part = ("weight", "bias")[number] if number < 2 else f"array {number + 1}"
-            # Old files call everything four-dimensional: 1×1×4096×9216, 1×1×1×4096.
+            # Old files have four axes for everything: 1×1×4096×9216, 1×1×1×4096.
             wanted = {"weight": 4 if layer.type == _CONVOLUTION else 2, "bias": 1}.get(part, array.ndim)
             while array.ndim > wanted and array.shape[0] == 1:
                 array = array[0]  # noqa: PLW2901
@@ -122,21 +166,21 @@ def _weights(file: Path, layers: list[Layer]) -> tuple[dict[str, Tensor], dict[s
 def _layer(view: memoryview, file: Path, old: bool) -> Layer:
     """A V1LayerParameter (`old`) or LayerParameter."""
     name_field, type_field, array_field, norm_field = (4, 5, 6, 18) if old else (1, 2, 7, 118)
-    name, kind_of_layer, arrays, norm = "", "", [], {"size": 5.0, "alpha": 1.0, "beta": 0.75, "k": 1.0}
+    name, layer_type, arrays, norm = "", "", [], {"size": 5.0, "alpha": 1.0, "beta": 0.75, "k": 1.0}
     for number, kind, value in _fields(view, file):
         if number == name_field and kind == _BYTES:
             name = bytes(value).decode("utf-8", "replace")
         elif number == type_field:
-            kind_of_layer = _OLD_TYPES.get(value, str(value)) if old else bytes(value).decode("utf-8", "replace")
+            layer_type = _OLD_TYPES.get(value, str(value)) if old else bytes(value).decode("utf-8", "replace")
         elif number == array_field and kind == _BYTES:
             arrays.append(_array(value, file))
         elif number == norm_field and kind == _BYTES:
-            for place, what, setting in _fields(value, file):
-                key = {1: "size", 2: "alpha", 3: "beta", 5: "k"}.get(place)
+            for field, wire_type, setting in _fields(value, file):
+                key = {1: "size", 2: "alpha", 3: "beta", 5: "k"}.get(field)
                 if key:
-                    number_of = float(setting) if what == _VARINT else struct.unpack("<f", setting)[0]
-                    norm[key] = float(f"{number_of:.6g}")
-    return Layer(name, kind_of_layer, arrays, norm)
+                    decoded = float(setting) if wire_type == _VARINT else struct.unpack("<f", setting)[0]
+                    norm[key] = float(f"{decoded:.6g}")  # stored as float32
+    return Layer(name, layer_type, arrays, norm)
 
 
 def _array(view: memoryview, file: Path) -> np.ndarray:
@@ -146,7 +190,12 @@ def _array(view: memoryview, file: Path) -> np.ndarray:
         if number in (1, 2, 3, 4) and kind == _VARINT:
             legacy[number - 1] = value
         elif number == 7 and kind == _BYTES:
-            shape = [side for place, what, sides in _fields(value, file) if place == 1 for side in _whole(sides, what)]
+            shape = [
+                side
+                for field, wire_type, sides in _fields(value, file)
+                if field == 1
+                for side in _integers(sides, wire_type)
+            ]
         elif number in (5, 8):
             dtype = np.dtype("<f4" if number == 5 else "<f8")
             if len(value) % dtype.itemsize:
@@ -155,12 +204,12 @@ def _array(view: memoryview, file: Path) -> np.ndarray:
     array = np.concatenate(parts) if parts else np.empty(0, "<f4")
     sides = legacy if shape is None else shape
     if any(side < 0 for side in sides) or int(np.prod(sides, dtype=object)) != len(array):
-        raise AlexNetError(f"{file} is damaged: an array {shape_words(sides)} with {len(array):,} numbers")
+        raise AlexNetError(f"{file} is damaged: an array {shape_text(sides)} with {len(array):,} elements")
     return np.ascontiguousarray(array.reshape(sides), np.float32)
 
 
-def _whole(value: memoryview | int, kind: int) -> Iterator[int]:
-    """The whole numbers of a repeated field, packed or one at a time."""
+def _integers(value: memoryview | int, kind: int) -> Iterator[int]:
+    """The integers of a repeated field, packed or one at a time."""
     if isinstance(value, int):
         yield value
         return
@@ -171,7 +220,7 @@ def _whole(value: memoryview | int, kind: int) -> Iterator[int]:
 
 
 def _fields(view: memoryview, file: Path) -> Iterator[tuple[int, int, Any]]:
-    """Number, wire type and value of each field of a message: an int for a varint, bytes for the rest."""
+    """Number, wire type and value of each field of a message: an int for a varint, bytes otherwise."""
     at = 0
     try:
         while at < len(view):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import os
@@ -17,7 +16,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from alexnet.data.augmentation import Preprocess, resized
+from alexnet.data.augmentation import Preprocessing, resize_batch
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.loading import evaluation_batches
 from alexnet.network.model import AlexNet
@@ -124,7 +123,7 @@ def upload(folder: Path, repo: str) -> None:
 class Deployed(nn.Module):
     """A network with its preprocessing: stored images (N, size, size, 3) uint8 → logits."""
 
-    def __init__(self, network: AlexNet, preprocess: Preprocess) -> None:
+    def __init__(self, network: AlexNet, preprocess: Preprocessing) -> None:
         super().__init__()
         self.network = network
         self.mean: Tensor
@@ -135,7 +134,7 @@ class Deployed(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         center = slice(self.first, self.first + self.crop_size)
         crop = (images.float() - self.mean)[:, center, center] * self.scale
-        return self.network(resized(crop.permute(0, 3, 1, 2), self.input_size))
+        return self.network(resize_batch(crop.permute(0, 3, 1, 2), self.input_size))
 
 
 def _check_words(to: str, preprocessing: str, int8: bool, repo: str | None) -> None:
@@ -154,11 +153,13 @@ def _write_config(folder: Path, config: Config) -> None:
 
 
 def _config_text(config: Config, indent: int | None = None) -> str:
-    return json.dumps(dataclasses.asdict(config), indent=indent, ensure_ascii=False)
+    return json.dumps(config.to_dict(), indent=indent, ensure_ascii=False)
 
 
-def _write_onnx(file: Path, network: AlexNet, preprocess: Preprocess, config: Config, inside: bool, int8: bool) -> None:
-    from alexnet.weights.onnx import to_onnx
+def _write_onnx(
+    file: Path, network: AlexNet, preprocess: Preprocessing, config: Config, inside: bool, int8: bool
+) -> None:
+    from alexnet.weights.onnx_writer import to_onnx
 
     model = to_onnx(
         network,
@@ -170,7 +171,7 @@ def _write_onnx(file: Path, network: AlexNet, preprocess: Preprocess, config: Co
     write_atomic(file, model.SerializeToString())
 
 
-def _torch_export(network: AlexNet, preprocess: Preprocess, inside: bool) -> bytes:
+def _torch_export(network: AlexNet, preprocess: Preprocessing, inside: bool) -> bytes:
     module: nn.Module = network
     side = preprocess.input_size or preprocess.crop_size
     example = torch.zeros(2, 3, side, side)
@@ -185,7 +186,7 @@ def _torch_export(network: AlexNet, preprocess: Preprocess, inside: bool) -> byt
     return content.getvalue()
 
 
-def _safetensors(network: AlexNet, preprocess: Preprocess, config: Config) -> bytes:
+def _safetensors(network: AlexNet, preprocess: Preprocessing, config: Config) -> bytes:
     """Our layout, with config.json in the header: the file alone can be imported."""
     tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
     tensors[MEAN] = preprocess.mean.contiguous()
@@ -207,7 +208,7 @@ def _images(config: Config) -> Tensor:
 
 @torch.inference_mode()
 def _difference(
-    to: str, file: Path, network: AlexNet, preprocess: Preprocess, inside: bool, images: Tensor
+    to: str, file: Path, network: AlexNet, preprocess: Preprocessing, inside: bool, images: Tensor
 ) -> float | None:
     """The largest difference of a probability between the export and the run; None where nothing can run it."""
     expected = network(preprocess.center(images)).softmax(1)
@@ -220,9 +221,9 @@ def _difference(
     elif to == "torch-export":
         logits = torch.export.load(file).module()(given)
     else:
-        from alexnet.weights.importing import read_foreign
+        from alexnet.weights.importing import read_weights
 
-        found = read_foreign(file)
+        found = read_weights(file)
         again = Config.network(found.config) if found.config else network
         again.load_state_dict(found.weights)
         logits = again.eval()(preprocess.center(images))
@@ -245,7 +246,7 @@ def _answer(session: Any, images: Tensor) -> np.ndarray:
 def _cost_of_int8(
     file: Path,
     network: AlexNet,
-    preprocess: Preprocess,
+    preprocess: Preprocessing,
     config: Config,
     inside: bool,
     data: str | os.PathLike[str] | None,

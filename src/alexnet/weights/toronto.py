@@ -1,4 +1,4 @@
-"""Toronto's `bvlc_alexnet.npy`: Caffe's weights as a dictionary of arrays, with the axes in TensorFlow's order."""
+"""Toronto's `bvlc_alexnet.npy`: Caffe's weights as a dictionary of arrays, with TensorFlow's order of axes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,29 @@ import torch
 from torch import Tensor
 
 from alexnet.runtime.errors import AlexNetError
-from alexnet.weights.caffe import CROP, caffe_mean
-from alexnet.weights.foreign import Foreign, require_arrays
+from alexnet.weights.caffe import CROP_SIZE, caffe_mean
+from alexnet.weights.foreign import ForeignWeights, require_arrays
+from alexnet.weights.formats import ReadOptions
 from alexnet.weights.pickles import array_of, load_arrays, objects_of
 
-LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 
+def read_toronto(file: Path, options: ReadOptions | None = None) -> ForeignWeights:
+    """Read ``{"conv1": [weights, biases], ...}`` from an .npy file.
 
-def read_toronto(file: Path, mean: Path | None = None) -> Foreign:
-    """`{"conv1": [weights, biases], …}` in an .npy; convolutions (H, W, in, out), fully connected layers (in, out).
+    Convolutions are (H, W, in, out), fully connected layers (in, out); channels are BGR, and fc6 reads its feature
+    maps position by position.
 
-    Blue comes first, and fc6 reads its maps position by position. `mean`: as for Caffe.
-    Raises `AlexNetError` when it is no such file. No code in it runs.
+    Parameters
+    ----------
+    file : Path
+        The file; no code in it runs.
+    options : ReadOptions, optional
+        `mean` is the mean image, as for Caffe.
+
+    Raises
+    ------
+    AlexNetError
+        If the file is damaged or another network.
     """
     layers = _dictionary(file)
     names: dict[str, str] = {}
@@ -34,10 +45,11 @@ def read_toronto(file: Path, mean: Path | None = None) -> Foreign:
             raise AlexNetError(f"{file}: {theirs} is not a list of two arrays, weights and biases")
         for part, array in zip(("weight", "bias"), arrays, strict=True):
             names[f"{ours}.{part}"] = f"{theirs} ({'weights' if part == 'weight' else 'biases'})"
-            weights[f"{ours}.{part}"] = torch.from_numpy(_turned(ours, np.asarray(array)))
+            weights[f"{ours}.{part}"] = torch.from_numpy(_in_torch_order(ours, np.asarray(array)))
     claim = f"{file} is not Toronto's bvlc_alexnet"
     require_arrays(weights, "caffe", claim, names)
-    return Foreign("Caffe, by way of Toronto", "caffe", weights, caffe_mean(mean), CROP).reading_bgr()
+    mean = caffe_mean(options.mean if options else None)
+    return ForeignWeights("Caffe, converted in Toronto", "caffe", weights, mean, CROP_SIZE).from_bgr()
 
 
 def _dictionary(file: Path) -> dict[Any, Any]:
@@ -51,15 +63,14 @@ def _dictionary(file: Path) -> dict[Any, Any]:
         raise AlexNetError(f"{file} is a damaged .npy: {error}") from None
     if shape != () or dtype.kind != "O":
         raise AlexNetError(f"{file} is an array {shape} of {dtype}, not a dictionary of layers")
-    found = load_arrays(content[stream.tell() :], file)
-    elements = objects_of(found)
+    elements = objects_of(load_arrays(content[stream.tell() :], file))
     if elements is None or len(elements) != 1 or not isinstance(elements[0], dict):
         raise AlexNetError(f"{file} holds no dictionary of layers")
     return elements[0]
 
 
-def _turned(layer: str, array: np.ndarray) -> np.ndarray:
-    """Into PyTorch's order of axes."""
+def _in_torch_order(layer: str, array: np.ndarray) -> np.ndarray:
+    """The array with PyTorch's order of axes."""
     if array.ndim == 4:
         array = array.transpose(3, 2, 0, 1)
     elif layer == "fc6" and array.ndim == 2 and len(array) == 9216:

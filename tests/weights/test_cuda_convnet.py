@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet import AlexNet, AlexNetError
-from alexnet.weights.convnet import read_convnet
+from alexnet.weights.cuda_convnet import read_cuda_convnet
 from alexnet.weights.pickles import load_arrays
 
 CLASSES = 6
@@ -124,7 +124,7 @@ def test_the_logits_are_those_of_the_two_towers(tmp_path: Path) -> None:
     checkpoint = Checkpoint(0, units=2048)
     file = tmp_path / "91.1"
     file.write_bytes(checkpoint.dumps())
-    found = read_convnet(file)
+    found = read_cuda_convnet(file)
     file.unlink()
     assert found.variant == "released-2012"
     assert found.mean_of_center
@@ -144,22 +144,22 @@ def saved(tmp_path: Path, checkpoint: Checkpoint) -> Path:
 
 def test_towers_of_another_width_are_named(tmp_path: Path) -> None:
     with pytest.raises(AlexNetError, match=r"fc2048a and fc2048b \(weights\) is 16×9216, not 4096×9216"):
-        read_convnet(saved(tmp_path, Checkpoint(0, units=8)))
+        read_cuda_convnet(saved(tmp_path, Checkpoint(0, units=8)))
 
 
 def test_missing_layers_and_weights_and_other_constants_are_named(tmp_path: Path) -> None:
     checkpoint = Checkpoint(0, units=8)
     del checkpoint.layers["conv3b"]["weights"]
     with pytest.raises(AlexNetError, match="conv3b has no weights for each"):
-        read_convnet(saved(tmp_path, checkpoint))
+        read_cuda_convnet(saved(tmp_path, checkpoint))
     checkpoint = Checkpoint(0, units=8)
     checkpoint.layers["pool2b"]["inputs"] = ["cnorm9"]
     with pytest.raises(AlexNetError, match="cnorm9"):
-        read_convnet(saved(tmp_path, checkpoint))
+        read_cuda_convnet(saved(tmp_path, checkpoint))
     checkpoint = Checkpoint(0, units=8)
     checkpoint.layers["pool3a_neuron"]["neuron"] = {"type": "tanh"}
     with pytest.raises(AlexNetError, match="layers that no released network has"):
-        read_convnet(saved(tmp_path, checkpoint))
+        read_cuda_convnet(saved(tmp_path, checkpoint))
 
 
 def test_a_pickle_that_names_a_command_runs_nothing(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_pickle_that_names_a_command_runs_nothing(tmp_path: Path) -> None:
         file = tmp_path / "1.1"
         file.write_bytes(b"\x80\x02" + evil)
         with pytest.raises(AlexNetError, match=f"names {module}.{name}, .*nothing of it was run"):
-            read_convnet(file)
+            read_cuda_convnet(file)
     assert not proof.exists()
 
 
@@ -179,7 +179,7 @@ def test_a_zip_bomb_is_left_packed(tmp_path: Path) -> None:
         for _ in range(100):
             out.write(bytes(1 << 20))
     with pytest.raises(AlexNetError, match="would unpack to 104,857,600 bytes"):
-        read_convnet(file)
+        read_cuda_convnet(file)
 
 
 def test_a_zipped_checkpoint_is_read_like_a_plain_one(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_zipped_checkpoint_is_read_like_a_plain_one(tmp_path: Path) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("data", Checkpoint(0, units=8).dumps())
     with pytest.raises(AlexNetError, match="16×9216, not 4096×9216"):
-        read_convnet(file)
+        read_cuda_convnet(file)
 
 
 @pytest.mark.parametrize("kind", ["<f4", "<f8", "<i4", "|u1"])

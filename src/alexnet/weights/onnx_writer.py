@@ -1,0 +1,282 @@
+"""ONNX: our networks written as a graph, operator by operator, for any engine that reads it; and read back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from alexnet import __version__
+from alexnet.data.augmentation import Preprocessing
+from alexnet.network.layers import (
+    LocallyConnected2d,
+    LocalResponseNorm,
+    OverhangConv2d,
+    SpatialResponseNorm,
+    Weighted,
+)
+from alexnet.network.model import AlexNet
+from alexnet.runs.run import MEAN
+from alexnet.runtime.errors import AlexNetError
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 17  # of 2022: every operator below exists in it, and ONNX Runtime has read it since 1.13
+IR_VERSION = 8
+CONFIG = "alexnet.config"
+"""Key of the model's metadata under which a run's config.json is stored."""
+
+
+def to_onnx(
+    network: AlexNet,
+    *,
+    input_size: int | None = None,
+    softmax: bool = False,
+    preprocess: Preprocessing | None = None,
+    config: str | None = None,
+    int8: bool = False,
+) -> onnx.ModelProto:
+    """The network as an ONNX model with a dynamic batch, float32, as in evaluation mode.
+
+    Input `input`: (N, 3, input_size, input_size) float32; `input_size`: None for the size of the network.
+    With `preprocess` the input is `images` instead, (N, size, size, 3) uint8 RGB, of which the graph itself takes
+    the central crop and subtracts the mean, as `Preprocessing.center` does; `input_size` is then the preprocessing's.
+    Output `logits`: (N, classes) float32, or `probabilities` with `softmax`. The weights keep their names; with `int8`
+    they are whole numbers of 8 bits times a scale for each kernel or unit (not those of batch normalization), and the
+    arithmetic stays float32. `config`: a config.json for `from_onnx`, kept in the file.
+    Raises `AlexNetError` where the onnx package is missing.
+    """
+    onnx = onnx_package()
+    graph = _Graph(onnx, int8)
+    if preprocess is None:
+        input_size = input_size or network.input_size
+        value, shape = "input", ["N", 3, input_size, input_size]
+        graph.inputs.append(onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, shape))
+    else:
+        input_size = preprocess.input_size or preprocess.crop_size
+        value, shape = "images", ["N", preprocess.size, preprocess.size, 3]
+        graph.inputs.append(onnx.helper.make_tensor_value_info(value, onnx.TensorProto.UINT8, shape))
+        value = _add_preprocess(graph, preprocess, value)
+    shadow = copy.deepcopy(network).to("meta", torch.float32).eval()
+    x = torch.empty(1, 3, input_size, input_size, device="meta")
+    for name, module in network.named_children():
+        value = _add(graph, name, module, x.shape, value)
+        x = shadow.get_submodule(name)(x)
+    if softmax:
+        value = graph.add("Softmax", "probabilities", [value], axis=1)
+    output = onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, ["N", network.num_classes])
+    proto = onnx.helper.make_graph(graph.nodes, "alexnet", graph.inputs, [output], graph.constants)
+    model = onnx.helper.make_model(
+        proto,
+        producer_name="alexnet",
+        producer_version=__version__,
+        ir_version=IR_VERSION,
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+    )
+    if config is not None:
+        onnx.helper.set_model_props(model, {CONFIG: config})
+    return model
+
+
+class _Graph:
+    """The nodes and constants of a graph that grows; each node is named after its output."""
+
+    def __init__(self, onnx: ModuleType, int8: bool) -> None:
+        self.onnx, self.int8 = onnx, int8
+        self.inputs: list[Any] = []
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def add(self, operator: str, output: str, inputs: Sequence[str], **attributes: Any) -> str:
+        self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def constant(self, name: str, value: Tensor | np.ndarray | float) -> str:
+        array = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else value
+        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(array, np.float32, order="C"), name))
+        return name
+
+    def weight(self, name: str, values: Tensor) -> str:
+        """The weights of a layer, outputs first."""
+        if not self.int8:
+            return self.constant(name, values)
+        values = values.detach().cpu().float()
+        scale = (values.flatten(1).abs().amax(1) / 127).clamp(min=1e-30)
+        whole = (values / scale.reshape(-1, *[1] * (values.dim() - 1))).round().to(torch.int8)
+        self.constants.append(self.onnx.numpy_helper.from_array(whole.numpy(), f"{name}.int8"))
+        return self.add("DequantizeLinear", name, [f"{name}.int8", self.constant(f"{name}.scale", scale)], axis=0)
+
+    def integers(self, name: str, values: Sequence[int]) -> str:
+        self.constants.append(self.onnx.numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
+
+def _add_preprocess(graph: _Graph, preprocess: Preprocessing, images: str) -> str:
+    """Central crop, minus the mean, times the scale, at the network's input_size."""
+    size, crop_size = preprocess.size, preprocess.crop_size
+    first = (size - crop_size) // 2
+    value = graph.add("Cast", "images.float", [images], to=graph.onnx.TensorProto.FLOAT)
+    # The whole mean image, of which one crop is used: so the file says all of what the run knows.
+    value = graph.add("Sub", "images.less_mean", [value, graph.constant(MEAN, preprocess.mean)])
+    if crop_size < size:
+        places = [
+            graph.integers("center.first", [first, first]),
+            graph.integers("center.end", [first + crop_size, first + crop_size]),
+            graph.integers("center.axes", [1, 2]),
+        ]
+        value = graph.add("Slice", "center", [value, *places])
+    value = graph.add("Mul", "center.scaled", [value, graph.constant("preprocess.scale", preprocess.scale)])
+    value = graph.add("Transpose", "center.planes", [value], perm=[0, 3, 1, 2])
+    input_size = preprocess.input_size or crop_size
+    if input_size == crop_size:
+        return value
+    # Antialiased resizing is linear along each input_size: what it makes of the unit vectors is its matrix.
+    rows = functional.interpolate(
+        torch.eye(crop_size)[None, None], size=(input_size, crop_size), mode="bilinear", antialias=True
+    )[0, 0]
+    return _both_sides(graph, "resized", rows, value)
+
+
+def _both_sides(graph: _Graph, name: str, rows: Tensor, value: str) -> str:
+    """`rows` (new, old) applied to the rows and to the columns of every map."""
+    down = graph.constant(f"{name}.rows", rows)
+    across = graph.constant(f"{name}.columns", rows.T)
+    return graph.add("MatMul", name, [graph.add("MatMul", f"{name}.down", [down, value]), across])
+
+
+def _add(graph: _Graph, name: str, module: nn.Module, shape: torch.Size, value: str) -> str:  # noqa: PLR0911, PLR0912
+    """The nodes of one module that reads `value`, a tensor of `shape`; returns the name of what it gives."""
+    match module:
+        case nn.Conv2d():
+            kernel, stride, padding = module.kernel_size[0], module.stride[0], int(module.padding[0])
+            before, after = [padding, padding], [padding, padding]
+            if isinstance(module, OverhangConv2d):
+                after = [padding + over for over in module.overhang(shape[2:])]
+            return graph.add(
+                *("Conv", name, [value, *_parameters(graph, name, module)]),
+                kernel_shape=[kernel, kernel],
+                strides=[stride, stride],
+                pads=[*before, *after],
+                group=module.groups,
+            )
+        case nn.BatchNorm2d():
+            names = ("weight", "bias", "running_mean", "running_var")
+            inputs = [graph.constant(f"{name}.{part}", getattr(module, part)) for part in names]
+            return graph.add("BatchNormalization", name, [value, *inputs], epsilon=module.eps)
+        case LocalResponseNorm():
+            return _add_local_norm(graph, name, module, shape[1], value)
+        case SpatialResponseNorm():
+            return _add_spatial_norm(graph, name, module, value)
+        case nn.ReLU():
+            return graph.add("Relu", name, [value])
+        case nn.Tanh():
+            return graph.add("Tanh", name, [value])
+        case nn.MaxPool2d() | nn.AvgPool2d():
+            operator = "MaxPool" if isinstance(module, nn.MaxPool2d) else "AveragePool"
+            window, strides = [module.kernel_size] * 2, [module.stride] * 2
+            ceil = int(module.ceil_mode)
+            return graph.add(operator, name, [value], kernel_shape=window, strides=strides, ceil_mode=ceil)
+        case nn.AdaptiveAvgPool2d():
+            if tuple(shape[2:]) == (module.output_size,) * 2:
+                return value
+            return _both_sides(graph, name, _averages(shape[2]), value)
+        case LocallyConnected2d():
+            return _add_local(graph, name, module, value)
+        case nn.Flatten():
+            return graph.add("Flatten", name, [value], axis=1)
+        case nn.Linear():
+            return graph.add("Gemm", name, [value, *_parameters(graph, name, module)], transB=1)
+        case nn.Dropout():
+            return value
+    raise TypeError(f"the layer {name} is a {type(module).__name__}")
+
+
+def _parameters(graph: _Graph, name: str, module: Weighted) -> list[str]:
+    """The weights, and the biases where there are any."""
+    weight = graph.weight(f"{name}.weight", module.weight)
+    return [weight] if module.bias is None else [weight, graph.constant(f"{name}.bias", module.bias)]
+
+
+def _add_local(graph: _Graph, name: str, module: LocallyConnected2d, value: str) -> str:
+    """A convolution that copies the crop of each place into as many maps, and a matrix product a place."""
+    crop, places, kernels = module.channels * module.size**2, module.output_side**2, module.kernels
+
+    def shaped(part: str, value: str, *sides: int) -> str:
+        return graph.add("Reshape", f"{name}.{part}", [value, graph.integers(f"{name}.{part}.shape", sides)])
+
+    copied = graph.add(
+        *("Conv", f"{name}.copied", [value, graph.constant(f"{name}.copies", _copies(module.channels, module.size))]),
+        kernel_shape=[module.size] * 2,
+        pads=[module.padding] * 4,
+        group=module.channels,
+    )
+    crops = graph.add("Transpose", f"{name}.places", [shaped("crops", copied, 0, crop, places)], perm=[2, 0, 1])
+    weight, bias = _parameters(graph, name, module)
+    rows = graph.add("Transpose", f"{name}.columns", [shaped("rows", weight, places, kernels, crop)], perm=[0, 2, 1])
+    sums = graph.add("MatMul", f"{name}.sums", [crops, rows])
+    units = graph.add("Add", f"{name}.units", [sums, shaped("biases", bias, places, 1, kernels)])
+    maps = graph.add("Transpose", f"{name}.maps", [units], perm=[1, 2, 0])
+    sides = graph.integers(f"{name}.shape", [0, kernels, module.output_side, module.output_side])
+    return graph.add("Reshape", name, [maps, sides])
+
+
+def _copies(maps: int, size: int) -> Tensor:
+    """Kernels that each copy one place of a window: (maps · size · size, 1, size, size)."""
+    return torch.eye(size**2).reshape(size**2, 1, size, size).repeat(maps, 1, 1, 1)
+
+
+def _add_local_norm(graph: _Graph, name: str, module: LocalResponseNorm, maps: int, value: str) -> str:
+    """ONNX divides alpha by the size, and knows no towers: each is split off and normalized for itself."""
+    row = module.row
+    attributes = {
+        "size": row.size,
+        "alpha": row.alpha if row.divide_by_n else row.alpha * row.size,
+        "beta": row.beta,
+        "bias": row.k,
+    }
+    if row.groups == 1:
+        return graph.add("LRN", name, [value], **attributes)
+    towers = [f"{name}.tower{number}" for number in range(1, row.groups + 1)]
+    parts = graph.integers(f"{name}.maps", [maps // row.groups] * row.groups)
+    graph.nodes.append(graph.onnx.helper.make_node("Split", [value, parts], towers, name=f"{name}.towers", axis=1))
+    normalized = [graph.add("LRN", f"{tower}.normalized", [tower], **attributes) for tower in towers]
+    return graph.add("Concat", name, normalized, axis=1)
+
+
+def _add_spatial_norm(graph: _Graph, name: str, module: SpatialResponseNorm, value: str) -> str:
+    """x · (1 + alpha · the mean square of the neighborhood, zeros outside the map among it) ^ -beta."""
+    row = module.row
+    squares = graph.add("Mul", f"{name}.squares", [value, value])
+    energy = graph.add(
+        *("AveragePool", f"{name}.energy", [squares]),
+        kernel_shape=[row.size, row.size],
+        pads=[row.size // 2] * 4,
+        count_include_pad=1,
+    )
+    weighted = graph.add("Mul", f"{name}.weighted", [energy, graph.constant(f"{name}.alpha", row.alpha)])
+    base = graph.add("Add", f"{name}.base", [weighted, graph.constant(f"{name}.one", 1.0)])
+    factor = graph.add("Pow", f"{name}.factor", [base, graph.constant(f"{name}.power", -row.beta)])
+    return graph.add("Mul", name, [value, factor])
+
+
+def onnx_package() -> ModuleType:
+    """The onnx package, which is an extra."""
+    try:
+        import onnx
+        import onnx.helper
+        import onnx.numpy_helper
+    except ImportError as error:
+        raise AlexNetError(f"ONNX needs the onnx package: pip install 'alexnet[onnx]' ({error})") from None
+    return onnx
+
+
+def _averages(input_size: int) -> Tensor:
+    """Adaptive averaging of `input_size` positions to 6 is linear: its matrix, (6, input_size)."""
+    return functional.adaptive_avg_pool2d(torch.eye(input_size)[None], (6, input_size))[0]

@@ -63,9 +63,9 @@ def test_each_experiment_tried_quickly_writes_its_numbers_and_its_figure(
     name: str, images: Path, originals: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sources = [images, originals] if name == "cifar-copy" else [images]
-    words = ["reproduce", name, "--quick", "--out", str(out)]
-    words += [word for source in sources for word in ("--data", str(source))]
-    assert main(words) == 0
+    arguments = ["reproduce", name, "--quick", "--out", str(out)]
+    arguments += [argument for source in sources for argument in ("--data", str(source))]
+    assert main(arguments) == 0
     report = json.loads((out / f"{name}.json").read_text())
     named = " ".join(f"--data {source.name}" for source in sources)
     assert report["command"] == f"alexnet reproduce {name} --seeds 0 {named} --quick"
@@ -75,7 +75,7 @@ def test_each_experiment_tried_quickly_writes_its_numbers_and_its_figure(
     assert len(measured) == len(experiments()[name].claims)
     assert None not in measured
     capsys.readouterr()
-    assert main(words) == 0  # nothing is trained again
+    assert main(arguments) == 0  # nothing is trained again
     assert "epoch 1/" not in capsys.readouterr().err
 
 
@@ -99,11 +99,19 @@ def test_an_unknown_experiment_or_another_dataset_is_one_line(
     assert "unknown experiment 'figure-2'; choose from: figure-1," in capsys.readouterr().err
     assert main(["reproduce", "solar", "--full"]) == 2
     assert "--full is not an option of solar" in capsys.readouterr().err
-    words = ["reproduce", "cifar-18pct", "--quick", "--data", str(striped_folder(3, 3)), "--out", str(tmp_path / "out")]
-    assert main(words) == 1
+    arguments = [
+        "reproduce",
+        "cifar-18pct",
+        "--quick",
+        "--data",
+        str(striped_folder(3, 3)),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main(arguments) == 1
     assert "is not CIFAR-10: it has 2 classes in train and val" in capsys.readouterr().err
-    words = ["reproduce", "cifar-18pct", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "new/out")]
-    assert main(words) == 1
+    arguments = ["reproduce", "cifar-18pct", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "new/out")]
+    assert main(arguments) == 1
     assert "nowhere does not exist" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 

@@ -99,7 +99,7 @@ class SourcePlan:
 def describe(left: LeftAlone) -> str:
     """What is left alone, for people."""
     first = printable(left.first)
-    return f"{first} ({left.reason})" if left.files == 1 else f"{left.files:,} files, {first} first ({left.reason})"
+    return f"{first} ({left.reason})" if left.files == 1 else f"{left.files:,} ({left.reason}), {first} first"
 
 
 def count(number: int, name: str) -> str:

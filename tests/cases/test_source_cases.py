@@ -753,6 +753,44 @@ def test_a2_parts_of_a_set_and_a_table(root: Path) -> None:
     assert merged(plan_source(root)) == {"mel": 6, "nv": 6}
 
 
+def test_a2_a_test_split_whose_classes_are_in_a_table(root: Path) -> None:
+    """GTSRB: class folders to train on, and a table for the test images."""
+    build(root, [f"Train/{name}/{name}{n}q.png" for name in "01" for n in range(4)])
+    build(root, [f"Test/{n}q.png" for n in range(4)] + ["Meta/0.png", "Meta/1.png"])
+    build(root, {"Test.csv": rows((f"Test/{n}q.png" for n in range(4)), lambda n: f"{n % 2}", "Path,ClassId")})
+    training = [f"Train/{name}/{name}{n}q.png" for name in "01" for n in range(4)]
+    build(root, {"Train.csv": rows(training, lambda n: f"{n // 4}", "Path,ClassId")})
+    plan = plan_source(root)
+    assert counts(plan) == {"train": {"0": 4, "1": 4}, "test": {"0": 2, "1": 2}}
+    assert left_alone(plan)["Meta/"] == 2
+
+
+def test_a2_tiny_imagenet_in_an_archive(root: Path, tmp_path: Path) -> None:
+    build(root, [f"train/{wnid}/images/{wnid}_{n}.JPEG" for wnid in ("n01", "n02") for n in range(4)])
+    build(root, [f"val/images/val_{n}.JPEG" for n in range(4)] + ["test/images/test_0.JPEG"])
+    lines = "".join(f"val_{n}.JPEG\tn0{n % 2 + 1}\t0\t0\t62\t62\n" for n in range(4))
+    build(root, {"val/val_annotations.txt": lines, "wnids.txt": "n01\nn02\n"})
+    with tarfile.open(tmp_path / "tiny.tar", "w") as archive:
+        archive.add(root, "tiny-imagenet-200")
+    assert counts(plan_source(tmp_path / "tiny.tar")) == {"train": {"n01": 4, "n02": 4}, "val": {"n01": 2, "n02": 2}}
+
+
+def test_a2_masks_beside_images_with_classes_in_their_names(root: Path) -> None:
+    """Oxford-IIIT Pet: the trimaps are called as the images are."""
+    files = [f"{name}_{n}" for name in ("Abyssinian", "beagle") for n in range(4)]
+    build(root, [f"images/{name}.jpg" for name in files] + [f"annotations/trimaps/{name}.png" for name in files])
+    build(root, {"annotations/list.txt": "".join(f"{name} 1 1 1\n" for name in files)})
+    plan = plan_source(root)
+    assert merged(plan) == {"Abyssinian": 4, "beagle": 4}
+    assert left_alone(plan)["annotations/"] == 8
+
+
+def test_a2_a_class_name_with_a_line_break(root: Path) -> None:
+    build(root, [*names("a\nb", 4), *names("c", 4)])
+    lines = plan_source(root).lines()
+    assert all("\n" not in line for line in lines)
+
+
 # B: tables
 
 
@@ -914,6 +952,34 @@ def test_b4_numbers_and_names_of_classes(tmp_path: Path) -> None:
     lines = [f"{n}.jpg,{n % 2},{('cat', 'dog')[n % 2]}" for n in range(6)]
     plan = plan_source(table_of(tmp_path, "path,class_id,class_name\n" + "\n".join(lines) + "\n"))
     assert merged(plan) == {"cat": 3, "dog": 3}
+
+
+def test_b4_other_columns_are_not_splits(tmp_path: Path) -> None:
+    lines = [f"{n}.jpg,{n % 2},{('rosendahl', 'vidir')[n % 2]}" for n in range(6)]
+    plan = plan_source(table_of(tmp_path, "path,label,dataset\n" + "\n".join(lines) + "\n"))
+    assert list(plan.counts) == ["train", "val"]
+
+
+def test_b4_an_image_in_two_splits(tmp_path: Path) -> None:
+    lines = [f"{n}.jpg,{n % 2},{('train', 'val')[n > 3]}" for n in range(6)]
+    text = "path,label,split\n" + "\n".join([*lines, "0.jpg,0,val"]) + "\n"
+    with pytest.raises(AlexNetError, match=r"line 8: 0\.jpg is in split val, and in train in line 2"):
+        plan_source(table_of(tmp_path, text))
+
+
+def test_b_names_in_another_case(tmp_path: Path) -> None:
+    plan = plan_source(table_of(tmp_path, PLAIN.replace("0.jpg", "0.JPG")))
+    assert merged(plan) == {"a": 3, "b": 3}
+    assert not any("without an image" in warning for warning in plan.warnings)
+
+
+def test_b_columns_that_are_not_known(tmp_path: Path) -> None:
+    table = table_of(tmp_path, "file,width,kind\n" + "".join(f"{n}.jpg,9,{'ab'[n % 2]}\n" for n in range(6)))
+    with pytest.raises(AlexNetError, match="needs the columns path and label") as error:
+        plan_source(table)
+    (arguments,) = commands(str(error.value))
+    options = {name: value.replace("COLUMN", "kind") for name, value in options_of(arguments).items()}
+    assert merged(plan_source(table, **options)) == {"a": 3, "b": 3}
 
 
 def test_b4_a_chosen_column(tmp_path: Path) -> None:

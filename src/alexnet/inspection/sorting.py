@@ -259,7 +259,7 @@ def _check_settings(journal: Journal, settings: Mapping[str, object], destinatio
     earlier = [session for session in journal.sessions if session["folder"] == settings["folder"]][-1:]
     for session in earlier:
         if session["mode"] == settings["mode"] == "move":
-            return  # what was moved is no longer in the folder
+            return  # moved images are no longer in the folder
         different = [name for name in settings if session.get(name) != settings[name]]
         if different:
             raise AlexNetError(

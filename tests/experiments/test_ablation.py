@@ -83,9 +83,9 @@ def test_three_networks_are_averaged_and_views_read_the_same_runs(images: Path, 
 
 
 def test_the_verdict_of_an_ensemble_states_the_weight_of_one_image() -> None:
-    arguments = averaged_networks.verdict([0.30, 0.32, 0.34], 0.31, 3, 200)
-    assert arguments.startswith("3 networks: -1.0 points of error against one on average, better than 2 of the 3 alone")
-    assert arguments.endswith("0.50 points")
+    text = averaged_networks.verdict([0.30, 0.32, 0.34], 0.31, 3, 200)
+    assert text.startswith("3 networks: -1.0 points of error against the mean of single networks, lower than 2 of 3;")
+    assert text.endswith("one test image is 0.50 points")
 
 
 # The comparisons.

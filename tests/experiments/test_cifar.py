@@ -21,7 +21,7 @@ from alexnet.experiments.figure_1 import RATES, Trials, crossing
 from alexnet.experiments.trials import train_once
 from alexnet.runs.recipe import Event
 from alexnet.runtime.errors import AlexNetError, UsageError
-from alexnet.training.train import begin
+from alexnet.training.train import set_up_training
 
 
 @pytest.fixture(scope="module")
@@ -214,17 +214,17 @@ def test_a_run_with_events_resumes_after_an_interruption(images: Path, tmp_path:
         "events": (Event(2, lr=1e-4),),
         "layer_weight_decay": (("logits", 0.5),),
     }
-    begun = begin(data, tmp_path / "run", **how)
-    begun.run_to_end(begun.steps_per_epoch)
+    begun = set_up_training(data, tmp_path / "run", **how)
+    begun.train(begun.steps_per_epoch)
     rates = [epoch["lr"] for epoch in train_once(data, tmp_path / "run", **how).metrics("epoch")]
     assert rates == [0.001, 1e-4]
     with pytest.raises(UsageError, match="has another events"):
         train_once(data, tmp_path / "run", **{**how, "events": (Event(2, lr=1e-5),)})
-    with pytest.raises(UsageError, match="keeps its own recipe; leave out events"):
-        begin(data, tmp_path / "run", resume=True, events=())
+    with pytest.raises(UsageError, match="keeps its own recipe: leave out events"):
+        set_up_training(data, tmp_path / "run", resume=True, events=())
 
 
-def test_a_run_with_other_options_is_not_taken_for_this_trial(images: Path, tmp_path: Path) -> None:
+def test_a_run_with_other_options_is_refused(images: Path, tmp_path: Path) -> None:
     data = prepare(images, tmp_path / "data", size=32, progress=False).path
     how = {"recipe": "cifar-18pct", "epochs": 1, "events": ()}
     first = train_once(data, tmp_path / "run", seed=0, **how)

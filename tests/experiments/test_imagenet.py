@@ -39,8 +39,8 @@ def test_from_the_tar_files_to_the_numbers(command, tree: Tree, tmp_path: Path) 
     words = ["reproduce", "imagenet", "--data", str(tree.root), "--quick", "--out", str(out), "--results", str(results)]
     done = command(*words)
     assert done.returncode == 0, done.stderr
-    assert "train 1,000, val 104 images: 0.2 GB prepared and 1.5 GB of runs" in done.stderr
-    assert "hours a seed: 90 epochs" in done.stderr
+    assert "train 1,000, val 104 images; 0.2 GB prepared and 1.5 GB of runs" in done.stderr
+    assert "hours per seed: 90 epochs" in done.stderr
     assert done.stdout.startswith("paper, ILSVRC-2012, val: top-1 error ")
 
     report = json.loads(results.read_text())
@@ -122,10 +122,10 @@ def test_2010_two_seeds_ten_views_and_what_was_prepared_before(
     assert sum(split == "test" for _, _, split in few) == 5
 
 
-def test_where_its_results_stand_in_the_list(tmp_path: Path) -> None:
+def test_its_results_are_in_the_list(tmp_path: Path) -> None:
     score = {"top1_error": {"mean": 0.41}, "top5_error": {"mean": 0.19}}
     (tmp_path / "imagenet.json").write_text(json.dumps({"2012": {"paper": {"val": {"views_10": score}}}}))
-    found = {row.claim.what: row.words()[2:] for row in rows(tmp_path) if row.experiment == "imagenet"}
+    found = {row.claim.text: row.cells()[2:] for row in rows(tmp_path) if row.experiment == "imagenet"}
     assert found["ILSVRC-2012 val, top-1 error, paper"] == ("40.7%", "41.0%", "+0.3 points")
     assert found["ILSVRC-2012 val, top-5 error, paper"] == ("18.2%", "19.0%", "+0.8 points")
     assert found["ILSVRC-2010 test, top-1 error, released-2012"] == ("37.5%", "–", "–")
@@ -160,7 +160,7 @@ def test_a_disk_that_is_too_small(
         (["--data", "{root}", "--full"], "", 2, "--full is not an option of imagenet"),
     ],
 )
-def test_what_can_not_be_done_is_a_line(
+def test_invalid_input_is_one_line(
     given: list[str],
     missing: str,
     code: int,

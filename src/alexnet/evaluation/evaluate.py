@@ -19,8 +19,8 @@ from alexnet.evaluation.ensemble import (
     Member,
     load_members,
     member_probabilities,
-    require_same_classes,
     optimal_coefficients,
+    require_same_classes,
 )
 from alexnet.evaluation.metrics import Predictions
 from alexnet.evaluation.views import check_views
@@ -286,10 +286,7 @@ def evaluate(
     check_compatible(members[0].run, dataset)
 
     on_val = (
-        search_coefficients
-        and "val" in dataset.splits
-        and evaluated.name != "val"
-        and len(dataset.split("val")) > 0
+        search_coefficients and "val" in dataset.splits and evaluated.name != "val" and len(dataset.split("val")) > 0
     )
     searched = dataset.split("val") if on_val else evaluated
     total = len(evaluated) + (len(searched) if search_coefficients else 0)

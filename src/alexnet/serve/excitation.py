@@ -91,8 +91,8 @@ class Survey:
         if split is None:
             return
         for positions, images in split.batches(self.wanted(split), BATCH_SIZE):
-            said = Predictions.of(self.classifier.probabilities(images), split.labels[positions])
-            self.predictions = said if self.predictions is None else Predictions.joined([self.predictions, said])
+            said = Predictions.from_probabilities(self.classifier.probabilities(images), split.labels[positions])
+            self.predictions = said if self.predictions is None else Predictions.concatenate([self.predictions, said])
             self.answered += len(positions)
             yield None
 

@@ -342,13 +342,13 @@ class Training:
         self.layout.begin(batch)
         labels, often = batch.labels.to(self.device), self.recipe.fc_batch_size is not None
         entry = self.network.get_submodule(ENTRY)
-        activations = self.working.below(self.inputs(batch), entry)
+        activations = self.working.run_until(self.inputs(batch), entry)
         passing = self.layout.passing_of(activations, blocks)
         value, wrong = 0.0, 0
         for number, block in enumerate(blocks):
             self.layout.enter(block)
             arrived, of_block = passing.arrived(number).requires_grad_(), labels[block.images]
-            logits = self.working.beyond(arrived, entry)
+            logits = self.working.run_after(arrived, entry)
             share = len(of_block) / len(labels)
             loss = self.loss(logits, of_block)
             (loss if often else loss * share).backward()

@@ -83,12 +83,12 @@ def test_three_networks_are_averaged_and_views_read_the_same_runs(images: Path, 
 
 
 def test_the_verdict_of_an_ensemble_states_the_weight_of_one_image() -> None:
-    words = averaged_networks.verdict([0.30, 0.32, 0.34], 0.31, 3, 200)
-    assert words.startswith("3 networks: -1.0 points of error against one on average, better than 2 of the 3 alone")
-    assert words.endswith("0.50 points")
+    text = averaged_networks.verdict([0.30, 0.32, 0.34], 0.31, 3, 200)
+    assert text.startswith("3 networks: -1.0 points of error against the mean of single networks, lower than 2 of 3;")
+    assert text.endswith("one test image is 0.50 points")
 
 
-# What is compared.
+# The comparisons.
 
 
 def test_each_change_alters_one_network_or_one_training_option() -> None:
@@ -131,7 +131,7 @@ def test_seeds_that_only_one_of_two_trials_has_are_not_compared() -> None:
     assert entry["difference"]["values"] == pytest.approx([0.02])
     assert entry["published"] == 0.017
     assert "difference" not in ablation._entry("half", {FULL: full, "half": {2: trial(0.9, 0.9)}})
-    # What one seed can't say of its luck is taken from the other changes.
+    # The variance of one seed is unknown; it is pooled from the other changes.
     tanh = {0: trial(0.3, 0.21), 1: trial(0.3, 0.28)}
     judged = ablation._entry("half", {FULL: full, "half": {0: trial(0.3, 0.22)}, "tanh": tanh})["difference"]
     assert (judged["degrees_of_freedom"], judged["standard_error"]) == (1, pytest.approx(0.02 / 2**0.5))
@@ -141,9 +141,9 @@ def test_seeds_that_only_one_of_two_trials_has_are_not_compared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("differences", "words"),
+    ("differences", "arguments"),
     [
-        ([0.014], "+1.4 points; one seed: says nothing about luck"),
+        ([0.014], "+1.4 points; one seed: the seed-to-seed standard deviation is unknown"),
         ([0.01, -0.01, 0.02], "+0.7 ± 0.9 points: within noise"),
         ([0.02, 0.021, 0.019], "+2.0 ± 0.1 points: statistically significant increase"),
         ([0.02, 0.03], "+2.5 ± 0.5 points: within noise"),
@@ -151,8 +151,8 @@ def test_seeds_that_only_one_of_two_trials_has_are_not_compared() -> None:
         ([0.0, 0.0], "+0.0 ± 0.0 points: within noise"),
     ],
 )
-def test_a_verdict_depends_on_the_number_of_seeds(differences: list[float], words: str) -> None:
-    assert compare(differences)["verdict"] == words
+def test_a_verdict_depends_on_the_number_of_seeds(differences: list[float], arguments: str) -> None:
+    assert compare(differences)["verdict"] == arguments
 
 
 def test_standard_error_and_p_are_those_of_the_paired_test() -> None:

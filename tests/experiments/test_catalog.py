@@ -1,4 +1,4 @@
-"""What docs/reproduction.md says is what the files under docs/results/ say."""
+"""The values in docs/reproduction.md are those of the files under docs/results/."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from alexnet.experiments.figure_1 import RATES, Trials, crossing
 from alexnet.experiments.trials import train_once
 from alexnet.runs.recipe import Event
 from alexnet.runtime.errors import AlexNetError, UsageError
-from alexnet.training.train import begin
+from alexnet.training.train import set_up_training
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,9 @@ def test_each_experiment_tried_quickly_writes_its_numbers_and_its_figure(
     name: str, images: Path, originals: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sources = [images, originals] if name == "cifar-copy" else [images]
-    words = ["reproduce", name, "--quick", "--out", str(out)]
-    words += [word for source in sources for word in ("--data", str(source))]
-    assert main(words) == 0
+    arguments = ["reproduce", name, "--quick", "--out", str(out)]
+    arguments += [argument for source in sources for argument in ("--data", str(source))]
+    assert main(arguments) == 0
     report = json.loads((out / f"{name}.json").read_text())
     named = " ".join(f"--data {source.name}" for source in sources)
     assert report["command"] == f"alexnet reproduce {name} --seeds 0 {named} --quick"
@@ -75,7 +75,7 @@ def test_each_experiment_tried_quickly_writes_its_numbers_and_its_figure(
     assert len(measured) == len(experiments()[name].claims)
     assert None not in measured
     capsys.readouterr()
-    assert main(words) == 0  # nothing is trained again
+    assert main(arguments) == 0  # nothing is trained again
     assert "epoch 1/" not in capsys.readouterr().err
 
 
@@ -99,11 +99,19 @@ def test_an_unknown_experiment_or_another_dataset_is_one_line(
     assert "unknown experiment 'figure-2'; choose from: figure-1," in capsys.readouterr().err
     assert main(["reproduce", "solar", "--full"]) == 2
     assert "--full is not an option of solar" in capsys.readouterr().err
-    words = ["reproduce", "cifar-18pct", "--quick", "--data", str(striped_folder(3, 3)), "--out", str(tmp_path / "out")]
-    assert main(words) == 1
+    arguments = [
+        "reproduce",
+        "cifar-18pct",
+        "--quick",
+        "--data",
+        str(striped_folder(3, 3)),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main(arguments) == 1
     assert "is not CIFAR-10: it has 2 classes in train and val" in capsys.readouterr().err
-    words = ["reproduce", "cifar-18pct", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "new/out")]
-    assert main(words) == 1
+    arguments = ["reproduce", "cifar-18pct", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "new/out")]
+    assert main(arguments) == 1
     assert "nowhere does not exist" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
@@ -206,17 +214,17 @@ def test_a_run_with_events_resumes_after_an_interruption(images: Path, tmp_path:
         "events": (Event(2, lr=1e-4),),
         "layer_weight_decay": (("logits", 0.5),),
     }
-    begun = begin(data, tmp_path / "run", **how)
-    begun.run_to_end(begun.steps_per_epoch)
+    begun = set_up_training(data, tmp_path / "run", **how)
+    begun.train(begun.steps_per_epoch)
     rates = [epoch["lr"] for epoch in train_once(data, tmp_path / "run", **how).metrics("epoch")]
     assert rates == [0.001, 1e-4]
     with pytest.raises(UsageError, match="has another events"):
         train_once(data, tmp_path / "run", **{**how, "events": (Event(2, lr=1e-5),)})
-    with pytest.raises(UsageError, match="keeps its own recipe; leave out events"):
-        begin(data, tmp_path / "run", resume=True, events=())
+    with pytest.raises(UsageError, match="keeps its own recipe: leave out events"):
+        set_up_training(data, tmp_path / "run", resume=True, events=())
 
 
-def test_a_run_with_other_options_is_not_taken_for_this_trial(images: Path, tmp_path: Path) -> None:
+def test_a_run_with_other_options_is_refused(images: Path, tmp_path: Path) -> None:
     data = prepare(images, tmp_path / "data", size=32, progress=False).path
     how = {"recipe": "cifar-18pct", "epochs": 1, "events": ()}
     first = train_once(data, tmp_path / "run", seed=0, **how)

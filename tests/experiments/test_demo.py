@@ -1,4 +1,4 @@
-"""The whole way of `alexnet demo`, on a few of its solar cells and for one epoch."""
+"""Every step of `alexnet demo`, on a few of its solar cells and for one epoch."""
 
 from __future__ import annotations
 

@@ -41,8 +41,19 @@ def tiny(tmp_path: Path) -> Path:
 def test_from_tiny_imagenet_to_weights_model_card_and_results(tiny: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setitem(starter.CHANGES, "epochs", 1)
     out, results = tmp_path / "out", tmp_path / "results" / "starter.json"
-    words = ["reproduce", "starter", "--data", str(tiny), "--seeds", "0", "--out", str(out), "--results", str(results)]
-    assert main(words) == 0
+    arguments = [
+        "reproduce",
+        "starter",
+        "--data",
+        str(tiny),
+        "--seeds",
+        "0",
+        "--out",
+        str(out),
+        "--results",
+        str(results),
+    ]
+    assert main(arguments) == 0
     report = json.loads(results.read_text())
     assert report["images"] == {"train": 12, "val": 4}
     assert report["classes"] == 2
@@ -57,7 +68,7 @@ def test_from_tiny_imagenet_to_weights_model_card_and_results(tiny: Path, tmp_pa
     assert starter.HELD_OUT[0] in card
     assert "12 training and 4 validation images" in card
     capsys.readouterr()
-    assert main(words) == 0
+    assert main(arguments) == 0
     assert "training: " not in capsys.readouterr().err
     again = find_weights(str(out / starter.FILE)).weights
     assert all(torch.equal(array, features.weights[name]) for name, array in again.items())
@@ -65,8 +76,8 @@ def test_from_tiny_imagenet_to_weights_model_card_and_results(tiny: Path, tmp_pa
 
 @pytest.mark.parametrize("given", [[], ["--data", "{tmp}"], ["--data", "{tmp}", "--only", "solar"]])
 def test_another_folder_than_tiny_imagenet_is_refused(given, tmp_path: Path, capsys):
-    words = [word.format(tmp=tmp_path) for word in given]
-    assert main(["reproduce", "starter", *words, "--out", str(tmp_path / "out")]) in (1, 2)
+    arguments = [argument.format(tmp=tmp_path) for argument in given]
+    assert main(["reproduce", "starter", *arguments, "--out", str(tmp_path / "out")]) in (1, 2)
     error = capsys.readouterr().err
     assert error.startswith("alexnet: ")
     assert error.count("\n") == 1

@@ -1,4 +1,4 @@
-"""What `alexnet reproduce transfer` draws and in which order it measures; measuring itself takes hours."""
+"""Sampling and order of the trials of `alexnet reproduce transfer`; the trainings themselves take hours."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_other_weights_add_two_methods_to_the_results(striped_folder, tmp_path: 
     weights = tmp_path / "Other One.safetensors"
     weights.write_bytes(STARTER_FILE.read_bytes())
     results = tmp_path / "transfer.json"
-    words = ("reproduce", "transfer", "--seeds", 0, "--out", tmp_path / "out", "--results", results)
-    done = command(*words, "--init", weights, "--only", "solar/all/other-one-probe", "--only", "solar/all/probe")
+    arguments = ("reproduce", "transfer", "--seeds", 0, "--out", tmp_path / "out", "--results", results)
+    done = command(*arguments, "--init", weights, "--only", "solar/all/other-one-probe", "--only", "solar/all/probe")
     assert done.returncode == 0, done.stderr
     report = json.loads(results.read_text())
     assert report["init"]["name"] == "other-one"
@@ -92,10 +92,10 @@ def test_other_weights_add_two_methods_to_the_results(striped_folder, tmp_path: 
     assert trials["solar/all/other-one-probe/0"]["accuracy"] == trials["solar/all/probe/0"]["accuracy"]
 
     weights.rename(tmp_path / "starter.safetensors")
-    done = command(*words, "--init", tmp_path / "starter.safetensors")
+    done = command(*arguments, "--init", tmp_path / "starter.safetensors")
     assert done.returncode == 2
     assert "starter is already the name of a method; rename the file" in done.stderr
-    done = command(*words, "--init", "nowhere.pth")
+    done = command(*arguments, "--init", "nowhere.pth")
     assert done.returncode == 1
     assert "nowhere.pth can't be read: No such file or directory" in done.stderr
     done = command("reproduce", "transfer", "--out", tmp_path / "out2", "--data", tmp_path / "nowhere")

@@ -103,7 +103,7 @@ def alone(data, tmp_path_factory):
 def undisturbed(data, tmp_path_factory):
     """What `command_line` trains, by one process."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    whole = {**training(data, folder / "run", "paper"), "steps": None}
+    whole = {**training(data, folder / "run", "paper", keep_checkpoint=True), "steps": None}
     run_all(folder, 1, [{**whole, "recipe": {**RECIPE, "epochs": 3}}])
     return folder / "run"
 
@@ -155,9 +155,9 @@ def four(data, tmp_path_factory):
 def distance(run: Path, other: Path) -> float:
     """The largest difference of a weight, a velocity or a loss between the checkpoints of two runs."""
     ours, theirs = (torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (run, other))
-    states = [json.loads(content["state"])["position"] for content in (ours, theirs)]
+    states = [json.loads(content["state"])["counters"] for content in (ours, theirs)]
     assert states[0]["step"] == states[1]["step"]
-    assert states[0]["wrong"] == states[1]["wrong"]
+    assert states[0]["errors"] == states[1]["errors"]
     largest = abs(states[0]["loss_sum"] - states[1]["loss_sum"])
     tensors = []
     for content in (ours, theirs):
@@ -254,7 +254,18 @@ def wait_until(ready, process: subprocess.Popen) -> None:
 def command_line(data: Path, out: Path, *more: str) -> list[str]:
     words = map(str, (data, "--out", out, "--variant", "narrow", *more))
     recipe = ("--recipe", "paper", "--crop-size", "64", "--batch-size", "11", "--lr", "0.002", "--seed", "5")
-    return ["train", *words, *recipe, "--pixel-scaling", "std", "--precision", "float64", "--epochs", "3"]
+    return [
+        "train",
+        *words,
+        *recipe,
+        "--pixel-scaling",
+        "std",
+        "--precision",
+        "float64",
+        "--epochs",
+        "3",
+        "--keep-checkpoint",
+    ]
 
 
 @pytest.mark.long

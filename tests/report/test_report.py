@@ -18,6 +18,7 @@ from random_runs import make_run
 from alexnet import AlexNetError, Run, UsageError, evaluate
 from alexnet.data.preparation import prepare
 from alexnet.evaluation import metrics
+from alexnet.evaluation.views import describe_views
 from alexnet.report.report import write_report
 from alexnet.runs.run import METRICS
 
@@ -243,7 +244,7 @@ def test_any_class_name_is_shown_literally(odd: tuple[Path, Path]) -> None:
     """Also: a given evaluation is reported, not repeated."""
     run, data = odd
     page = Page(write_report(run, evaluation=evaluate(run, data, views=10, device="cpu"), device="cpu"))
-    assert "10 views (corners, center and mirror images)" in page.text
+    assert describe_views(10) in page.text
     assert page.sections == SECTIONS
     assert not page.unclosed
     for name in ("<b>bold</b>", "a & b", 'quo"te', "고양이", "$dollar$ and _more^", "x" * 90, "</script>"):

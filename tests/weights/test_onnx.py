@@ -16,7 +16,7 @@ from alexnet.data.augmentation import Preprocessing
 from alexnet.prediction.classifier import pixels_of
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Config
-from alexnet.weights.onnx_reader import from_onnx
+from alexnet.weights.onnx_reader import from_onnx, read_onnx
 from alexnet.weights.onnx_writer import to_onnx
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
@@ -163,9 +163,12 @@ def test_a_locally_connected_layer_that_copies_something_else_is_refused() -> No
     model = to_onnx(narrow("cifar-13pct"))
     copies = next(tensor for tensor in model.graph.initializer if tensor.name == "local3.copies")
     kernels = onnx.numpy_helper.to_array(copies)
-    for other in (np.roll(kernels, 1, 2), np.zeros((1, 1, 1, 10**6), np.float32)):
+    for other, message in (
+        (np.roll(kernels, 1, 2), r"its weights fit cifar-13pct.*, but .* its outputs differ by"),
+        (np.zeros((1, 1, 1, 10**6), np.float32), "ONNX Runtime can't run it"),
+    ):
         copies.CopyFrom(onnx.numpy_helper.from_array(other, copies.name))
-        with pytest.raises(AlexNetError, match=r"from local3\.copied on are no locally connected layer"):
+        with pytest.raises(AlexNetError, match=message):
             from_onnx(model.SerializeToString())
 
 
@@ -249,13 +252,72 @@ def test_files_that_are_no_alexnet_say_where_they_differ() -> None:
         from_onnx((LIGHT / "light_squeezenet.onnx").read_bytes(), "squeezenet.onnx")
     model = to_onnx(narrow("paper"))
     content = model.SerializeToString()
+    norms = [node for node in model.graph.node if node.op_type == "LRN"]
+    for norm in norms:
+        next(a for a in norm.attribute if a.name == "alpha").f *= 1.05
+    with pytest.raises(AlexNetError, match=r"other\.onnx .*its weights fit paper, but .* its outputs differ by"):
+        from_onnx(model.SerializeToString(), "other.onnx")
     next(a for a in model.graph.node[0].attribute if a.name == "strides").ints[:] = [5, 5]
-    with pytest.raises(AlexNetError, match=r"layer 1 is .*'conv', 96, 11, 5.* not .*'conv', 96, 11, 4"):
+    with pytest.raises(AlexNetError, match=r"other\.onnx is damaged, ONNX Runtime can't run it: .*fc6"):
+        from_onnx(model.SerializeToString(), "other.onnx")
+    kernels = next(tensor for tensor in model.graph.initializer if tensor.name == "conv2.weight")
+    kernels.CopyFrom(onnx.numpy_helper.from_array(np.zeros((256, 48, 7, 7), np.float32), kernels.name))
+    with pytest.raises(AlexNetError, match=r"layer 2 with weights has weight 256×48×7×7, .* not weight 256×48×5×5"):
         from_onnx(model.SerializeToString(), "other.onnx")
     with pytest.raises(AlexNetError, match=r"truncated\.onnx"):
         from_onnx(content[: len(content) // 2], "truncated.onnx")
     with pytest.raises(AlexNetError, match="does not say what it reads"):
         from_onnx(content, "paper.onnx")
+
+
+def test_a_network_that_answers_nothing_yet_is_still_told_apart() -> None:
+    network = narrow("caffenet")
+    torch.nn.init.zeros_(network.logits.weight)  # as they are before a training: the outputs are the same for all
+    torch.nn.init.zeros_(network.logits.bias)
+    assert from_onnx(to_onnx(network).SerializeToString()).variant == "caffenet"
+
+
+def in_two_files(folder: Path, model: "onnx.ModelProto") -> Path:
+    """The model as torch exports it since 2.9: its weights in a second file."""
+    file = folder / "model.onnx"
+    onnx.save_model(model, file, save_as_external_data=True, location="model.onnx.data", size_threshold=256)
+    return file
+
+
+def test_weights_in_a_second_file_are_read_from_the_same_folder_only(tmp_path: Path) -> None:
+    network = narrow("caffe")
+    (tmp_path / "export").mkdir()
+    file = in_two_files(tmp_path / "export", to_onnx(network))
+    weights = file.with_name("model.onnx.data")
+    assert file.stat().st_size < 100_000 < weights.stat().st_size
+    found = read_onnx(file)
+    torch.testing.assert_close(found.weights["conv2.weight"], network.conv2.weight.detach(), rtol=0, atol=0)
+
+    weights.rename(tmp_path / "outside")
+    with pytest.raises(AlexNetError, match=r"model\.onnx\.data, which is missing: put both files into one folder"):
+        read_onnx(file)
+    weights.symlink_to(tmp_path / "outside")
+    with pytest.raises(AlexNetError, match="a link that leads out of its folder"):
+        read_onnx(file)
+    weights.unlink()
+    weights.write_bytes((tmp_path / "outside").read_bytes()[:1000])
+    with pytest.raises(AlexNetError, match=r"model\.onnx\.data is truncated"):
+        read_onnx(file)
+    for location in ("../outside", str(tmp_path / "outside"), "..", ""):
+        model = onnx.load_model(file, load_external_data=False)
+        for tensor in model.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = location
+        with pytest.raises(AlexNetError, match="is not in its folder: it was not read"):
+            from_onnx(model.SerializeToString(), file)
+
+
+def test_operators_that_are_in_no_alexnet_are_refused_before_anything_runs() -> None:
+    model = to_onnx(narrow("caffe"))
+    model.graph.node[-1].op_type = "Loop"
+    with pytest.raises(AlexNetError, match="the operator Loop"):
+        from_onnx(model.SerializeToString())
 
 
 def test_weights_in_another_file_and_endless_arrays_are_refused() -> None:

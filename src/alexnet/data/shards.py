@@ -69,9 +69,9 @@ def read_result(folder: Path, shard: str) -> Result | None:
         return None
 
 
-def digest(items: list[Item]) -> str:
-    """What tells one list of items from another."""
-    return hashlib.sha256(json.dumps(items).encode()).hexdigest()
+def digest(items: list[Item], classes: list[str]) -> str:
+    """A checksum (hex) of the items of a shard and of the class names, whose order determines the labels."""
+    return hashlib.sha256(json.dumps([items, classes]).encode()).hexdigest()
 
 
 def forget_result(folder: Path, shard: str) -> None:
@@ -204,7 +204,7 @@ def _write(
     np.save(array, pixel_sum(images))
     write_atomic(folder / WORK_FOLDER / f"{shard}.npy", array.getvalue())
     counts = np.bincount(labels, minlength=len(classes)).tolist()
-    result = Result(digest(items), len(kept), sha256, counts, rgb_products(images).tolist(), left_out)
+    result = Result(digest(items, classes), len(kept), sha256, counts, rgb_products(images).tolist(), left_out)
     write_atomic(folder / WORK_FOLDER / f"{shard}.json", json.dumps(result._asdict()).encode())
 
 

@@ -74,7 +74,7 @@ def verdict(one: Sequence[float], together: float, size: int, images: int) -> st
 
 
 def _errors(runs: Sequence[Path], split: Split) -> dict[str, list[float]]:
-    """Return the errors of all combinations of 1, 3 and 5 runs by size, with ten views, in one pass over the images."""
+    """Return the errors of all combinations of 1, 3 and 5 runs by size, with ten views, reading each image once."""
     device = choose_device(None)
     members, dtype = load_members(runs, device), choose_precision("auto", device)
     networks = [OptimizedNetwork(member.network, dtype) for member in members]

@@ -383,8 +383,8 @@ def reproduce(
         raise UsageError(f"--{unknown.pop()} is not an option of {experiment.name}")
     seeds = list(seeds or experiment.seeds[: experiment.quick_seeds if quick else None])
     command = ["alexnet", "reproduce", experiment.name, "--seeds", *map(str, seeds)]
-    command += [word for folder in data for word in ("--data", Path(folder).name)]
-    command += [word for trial in only for word in ("--only", trial)]
+    command += [part for folder in data for part in ("--data", Path(folder).name)]
+    command += [part for trial in only for part in ("--only", trial)]
     command += ["--variant", variant] if variant else []
     command += ["--init", Path(init).name] if init else []
     command += [f"--{option}" for option, given in (("quick", quick), ("full", full)) if given]

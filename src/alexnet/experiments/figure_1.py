@@ -16,7 +16,7 @@ from alexnet.report.style import BLUE, INK, MUTED, Figure, drawn, new
 from alexnet.runs.run import Run, is_free
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.provenance import provenance
-from alexnet.training.train import begin
+from alexnet.training.train import RunFinishedError, set_up_training
 
 TARGET, EPOCHS, PATIENCE = 0.25, 60, 10
 """Target training error; largest number of epochs; epochs after which a trial that is behind another stops."""
@@ -72,16 +72,24 @@ class Trials:
     def _measure(self, run: Path, rate: float, seed: int, rival: Sequence[float]) -> dict[str, Any]:
         print(f"{run.name}:", file=sys.stderr)
         values = {**CHANGES, "activation": self.activation, "lr": rate, "seed": seed, "epochs": self.limit}
-        training = begin(self.data, run, recipe="cifar-18pct", resume=not is_free(run), **values)
+        try:
+            training = set_up_training(self.data, run, recipe="cifar-18pct", resume=not is_free(run), **values)
+        except RunFinishedError as finished:
+            return self._result(finished.run)
         errors = _errors(training.run)
-        while min(errors, default=1.0) > self.target and not training.at.rollbacks and not self._beaten(errors, rival):
+        while (
+            min(errors, default=1.0) > self.target and not _diverged(training.run) and not self._beaten(errors, rival)
+        ):
             try:
-                training.run_to_end((len(errors) + 1) * training.steps_per_epoch)
-            except AlexNetError:  # NaN or Inf at a tenth of the learning rate too
+                training.train((len(errors) + 1) * training.steps_per_epoch)
+            except AlexNetError:  # diverged with a tenth of the learning rate too
                 break
             errors = _errors(training.run)
+        return self._result(training.run)
+
+    def _result(self, run: Run) -> dict[str, Any]:
         # A rollback changes the learning rate, so the trial no longer measures this one.
-        diverged = training.at.rollbacks > 0
+        errors, diverged = _errors(run), _diverged(run)
         return {"errors": errors, "epochs": None if diverged else crossing(errors, self.target), "diverged": diverged}
 
     def _beaten(self, errors: Sequence[float], rival: Sequence[float]) -> bool:
@@ -165,6 +173,11 @@ def figure(report: dict[str, Any]) -> Figure:
     axes.set_title("Training error rate")
     axes.legend()
     return drawing
+
+
+def _diverged(run: Run) -> bool:
+    """Whether the training was rolled back after a divergence."""
+    return bool(run.metrics("rollback"))
 
 
 def _errors(run: Run) -> list[float]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from alexnet.data.dataset import PreparedDataset, Split
+from alexnet.data.sources.interpretation import interpret
 from alexnet.data.sources.items import Reader
-from alexnet.data.sources.opening import open_source
 from alexnet.experiments import solar_cells
 from alexnet.experiments.catalog import dataset_name
 from alexnet.experiments.trials import prepare_once
@@ -57,7 +57,7 @@ def test_split(dataset: PreparedDataset) -> Split:
 def first_per_class(source: Path, training: int, tested: int) -> Iterator[tuple[bytes, str, str | None]]:
     """Yield (bytes, class, split) of the first images of each class: `training` and `tested` images in all."""
     with TemporaryDirectory() as spool:
-        items, reader = open_source(source, Path(spool)).items, Reader()
+        items, reader = list(interpret(source, Path(spool)).items), Reader()
         classes = len({item.label for item in items})
         test = "test" if any(item.split == "test" for item in items) else "val"
         limits = {None: training, "train": training, test: tested}

@@ -149,7 +149,8 @@ def _few(given: Path) -> Any:
     """Return one training image per class and the first images of the other splits, as a source for `prepare`."""
     if not _is_prepared(given):
         source = _listed(given)
-        chosen = [source.items[index] for index in _first([(item.split, item.label) for item in source.items])]
+        items = list(source.items)
+        chosen = [items[index] for index in _first([(item.split, item.label) for item in source.items])]
         return Source(chosen, source.descriptions)
     dataset = PreparedDataset.open(given)
     splits = {name: dataset.split(name) for name in dataset.splits}

@@ -14,7 +14,7 @@ from alexnet.experiments import solar_cells
 from alexnet.experiments.trials import prepare_once
 from alexnet.runtime.files import write_atomic
 from alexnet.runtime.provenance import provenance, write_result
-from alexnet.training.train import begin
+from alexnet.training.train import set_up_training
 
 # (defective, functional) training cells; None: all 1,968 of the demo.
 SETS: dict[str, tuple[int, int] | None] = {"12": (6, 6), "200": (100, 100), "95:5": (10, 190), "2000": None}
@@ -43,10 +43,12 @@ def _measure(name: str, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
     data = prepare_once(partial(_source, folder / "cells.csv", SETS[name]), folder / "data").path
     losses = []
     for seed in seeds:
-        training = begin(data, folder / f"seed-{seed}", resume=(folder / f"seed-{seed}").exists(), seed=seed, init="he")
+        training = set_up_training(
+            data, folder / f"seed-{seed}", resume=(folder / f"seed-{seed}").exists(), seed=seed, init="he"
+        )
         tenth = training.total_steps // 10
-        if training.at.step < tenth:
-            training.run_to_end(tenth)
+        if training.state.counters.step < tenth:
+            training.train(tenth)
         steps = [step["loss"] for step in training.run.metrics("step") if tenth * 3 // 4 < step["step"] <= tenth]
         losses.append(statistics.mean(steps))
     counts = training.training.class_counts

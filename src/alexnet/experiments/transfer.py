@@ -25,7 +25,7 @@ from alexnet.runs.run import Run, checksum_of, is_free
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.provenance import provenance, write_result
 from alexnet.training.linear_probe import probe
-from alexnet.training.train import begin
+from alexnet.training.train import set_up_training
 from alexnet.weights.importing import find_weights
 
 SIZES: tuple[int | None, ...] = (12, 100, 1000, None)
@@ -151,8 +151,8 @@ def _measure(trial: Trial, dataset: PreparedDataset, work: Path, init: str) -> d
     seen = dataset.measured_on or "val"
     if trial.method.endswith(PROBE):
         shutil.rmtree(run, ignore_errors=True)  # of an interrupted probe; nothing is trained in it
-        training = begin(data, run, seed=trial.seed, init=init, **changes)
-        network, preprocess = training.network.eval(), training.preprocess
+        training = set_up_training(data, run, seed=trial.seed, init=init, **changes)
+        network, preprocess = training.state.network.eval(), training.preprocess
         found = probe(network, preprocess, training.training, dataset.split(seen), "conv5", training.dtype, images=None)
         if found is None:
             raise AlexNetError(f"{trial.name}: a class has one sampled image, and a linear probe needs two")

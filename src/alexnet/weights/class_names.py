@@ -171,7 +171,7 @@ def _names_of_lines(text: str, file: Path) -> tuple[list[str], list[str]]:
 def _table(lines: list[str], file: Path) -> list[list[str]] | None:
     """The rows of a table with separators; None for a list of names, which may have commas in them."""
     is_table = file.suffix.lower() in (".csv", ".tsv")
-    if not is_table and not any("\t" in line for line in lines):
+    if not lines or (not is_table and not any("\t" in line for line in lines)):
         return None
     for separator in ("\t", ";", ","):
         rows = [row for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=separator) if any(row)]

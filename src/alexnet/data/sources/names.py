@@ -32,7 +32,7 @@ _AUXILIARY = (
     *("thumbs", "thumbnail", "thumbnails", "heatmap", "heatmaps", "라벨링데이터", "라벨"),
 )
 _UNLABELED = (
-    *("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled", "unsup", "unknown", "submission"),
+    *("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled", "unsup", "submission"),
     *("inference", "docs", "doc", "assets", "figures", "figs", "papers", "misc"),
 )
 
@@ -46,7 +46,7 @@ class SplitName(NamedTuple):
 
 def split_of(name: str) -> SplitName | None:
     """Which split a folder or file name means, as in train, train_images, seg_test, training_set, test1; else None."""
-    tokens = _tokens(name)
+    tokens = name_tokens(name)
     splits = [SPLIT_NAMES[token] for token in tokens if token in SPLIT_NAMES]
     if len(set(splits)) != 1 or set(tokens) & set(_AUXILIARY):
         return None
@@ -56,13 +56,13 @@ def split_of(name: str) -> SplitName | None:
 
 def is_neutral(name: str) -> bool:
     """Whether a folder name says what the files are and not which class they are: images, part_2, masks."""
-    tokens = _tokens(name)
+    tokens = name_tokens(name)
     return bool(tokens) and all(token in _CONTENT or token in _AUXILIARY or token in _UNLABELED for token in tokens)
 
 
 def is_unlabeled(name: str) -> bool:
     """Whether a folder is called as one of images without a class, such as seg_pred or unlabeled."""
-    return bool(set(_tokens(name)) & {*_UNLABELED, *_AUXILIARY})
+    return bool(set(name_tokens(name)) & {*_UNLABELED, *_AUXILIARY})
 
 
 def called_split(name: str | None, where: str) -> str | None:
@@ -196,8 +196,8 @@ def readings(sample: bytes) -> str:
     return _readings(sample)
 
 
-def _tokens(name: str) -> list[str]:
-    """The lower-case words of a name: split at anything but letters, and before capitals as in TrainImages."""
+def name_tokens(name: str) -> list[str]:
+    """The lower-case words of a name, which is split at anything but letters, and before capitals as in TrainImages."""
     parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+", composed(name))
     tokens: list[str] = []
     for part in parts:

@@ -171,6 +171,7 @@ ALLOWED = (
         r"\bwords\.txt\b|[\"']words[\"']",
         "the file and the field of ImageNet's devkit and Tiny ImageNet",
     ),
+    ("*", r"words?", r"\bWordNet\b", "the lexical database"),
     ("*", r"pictures?", r"</?picture>", "the HTML element"),
     ("src/alexnet/data/sources/*", r"pictures?|라벨", r"\*?\(?\"\w+\", ", "names of columns and folders of others"),
     ("src/alexnet/data/sources/ilsvrc.py", r"Word", r"WordNet", "the name of a dictionary"),

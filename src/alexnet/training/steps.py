@@ -148,13 +148,13 @@ class BlockSteps(EagerSteps):
         labels = batch.labels.to(inputs.device)
         blocks, update_each = layout.blocks(len(labels)), inputs.recipe.fc_batch_size is not None
         entry = state.network.get_submodule(ENTRY)
-        activations = working.below(inputs(batch, state), entry)
+        activations = working.run_until(inputs(batch, state), entry)
         passing = layout.passing_of(activations, blocks)
         loss, errors = 0.0, 0
         for number, block in enumerate(blocks):
             layout.enter(block)
             received, block_labels = passing.arrived(number).requires_grad_(), labels[block.images]
-            logits = working.beyond(received, entry)
+            logits = working.run_after(received, entry)
             share = len(block_labels) / len(labels)
             block_loss = mean_loss(logits, block_labels, inputs.recipe)
             (block_loss if update_each else block_loss * share).backward()

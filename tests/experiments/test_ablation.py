@@ -68,9 +68,9 @@ def test_three_networks_are_averaged_and_views_read_the_same_runs(images: Path, 
     assert {size: len(found["values"]) for size, found in report["networks"].items()} == {"1": 3, "3": 1}
     runs = [out / images.name / f"full-{seed}-quick" for seed in (0, 1, 2)]
     data = out / images.name / "few"
-    errors = [1 - evaluate(run, data, views=10, precision="auto").top1 for run in runs]
+    errors = [1 - evaluate(run, data, views=10, precision="auto").accuracy for run in runs]
     assert report["networks"]["1"]["values"] == pytest.approx(errors)
-    together = 1 - evaluate(runs, data, views=10, precision="auto").top1
+    together = 1 - evaluate(runs, data, views=10, precision="auto").accuracy
     assert report["networks"]["3"]["mean"] == pytest.approx(together)
     assert report["networks"]["3"]["difference"] == pytest.approx(together - np.mean(errors))
     assert "one test image is 6.25 points" in report["verdict"]
@@ -83,9 +83,9 @@ def test_three_networks_are_averaged_and_views_read_the_same_runs(images: Path, 
 
 
 def test_the_verdict_of_an_ensemble_states_the_weight_of_one_image() -> None:
-    arguments = averaged_networks.verdict([0.30, 0.32, 0.34], 0.31, 3, 200)
-    assert arguments.startswith("3 networks: -1.0 points of error against one on average, better than 2 of the 3 alone")
-    assert arguments.endswith("0.50 points")
+    text = averaged_networks.verdict([0.30, 0.32, 0.34], 0.31, 3, 200)
+    assert text.startswith("3 networks: -1.0 points of error against the mean of single networks, lower than 2 of 3;")
+    assert text.endswith("one test image is 0.50 points")
 
 
 # The comparisons.

@@ -224,7 +224,7 @@ def test_a_run_with_events_resumes_after_an_interruption(images: Path, tmp_path:
         set_up_training(data, tmp_path / "run", resume=True, events=())
 
 
-def test_a_run_with_other_options_is_not_taken_for_this_trial(images: Path, tmp_path: Path) -> None:
+def test_a_run_with_other_options_is_refused(images: Path, tmp_path: Path) -> None:
     data = prepare(images, tmp_path / "data", size=32, progress=False).path
     how = {"recipe": "cifar-18pct", "epochs": 1, "events": ()}
     first = train_once(data, tmp_path / "run", seed=0, **how)

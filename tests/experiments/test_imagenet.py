@@ -148,16 +148,17 @@ def test_a_disk_that_is_too_small(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**9))
     assert main(["reproduce", "imagenet", "--data", str(tree.root), "--out", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err.splitlines()
-    assert error[-1].startswith("alexnet: the disk of ")
-    assert error[-1].endswith("0.2 GB prepared and 1.5 GB of runs; 1.0 GB free")
+    assert error[-1].startswith("alexnet: not enough disk space at ")
+    assert error[-1].endswith("1.0 GB free; choose another folder with --out")
+    assert "0.2 GB prepared and 1.5 GB of runs" in error[-1]
     assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize(
-    ("given", "missing", "code", "arguments"),
+    ("given", "missing", "code", "message"),
     [
-        ([], "", 2, "--data names the folder of ILSVRC's tar files"),
-        (["--data", "{root}/nowhere"], "", 1, "nowhere is no folder"),
+        ([], "", 2, "the folder of the ILSVRC tar files"),
+        (["--data", "{root}/nowhere"], "", 1, "nowhere is not a folder"),
         (["--data", "{root}/.."], "", 1, "has no ILSVRC2012_img_train.tar"),
         (["--data", "{root}"], "ILSVRC2012_devkit_t12.tar.gz", 1, "misses the devkit"),
         (["--data", "{root}"], "ILSVRC2012_img_val.tar", 1, "no val images with labels"),
@@ -174,7 +175,7 @@ def test_invalid_input_is_one_line(
     given: list[str],
     missing: str,
     code: int,
-    arguments: str,
+    message: str,
     tree: Tree,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -191,7 +192,7 @@ def test_invalid_input_is_one_line(
     errors = [line for line in captured.splitlines() if not line.startswith("listing ")]
     assert len(errors) == 1
     assert errors[0].startswith("alexnet: ")
-    assert arguments in errors[0]
+    assert message in errors[0]
     assert not (tmp_path / "out").exists()
 
 

@@ -167,7 +167,7 @@ class PartDropout(nn.Module):
             first, last, width = self.units or (0, x.shape[1], x.shape[1])
             channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
             ones = x.new_ones(context.count, width, *x.shape[2:])
-            whole = self.whole.thrown(ones.contiguous(memory_format=torch.channels_last) if channels_last else ones)
+            whole = self.whole.drop(ones.contiguous(memory_format=torch.channels_last) if channels_last else ones)
             rows = context.rows if self.images == "own" else None
             self.factors = (whole if rows is None else whole[rows.to(x.device)])[:, first:last]
             self.batch = context.number

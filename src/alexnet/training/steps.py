@@ -149,13 +149,13 @@ class BlockSteps(EagerSteps):
         labels = batch.labels.to(inputs.device)
         blocks, update_each = communicator.blocks(len(labels)), inputs.recipe.fc_batch_size is not None
         entry = state.network.get_submodule(FC_ENTRY)
-        activations = working.below(inputs(batch, state), entry)
+        activations = working.run_until(inputs(batch, state), entry)
         passing = communicator.pass_activations(activations, blocks)
         loss, errors = 0.0, 0
         for number, block in enumerate(blocks):
             communicator.start_block(block)
             received, block_labels = passing.receive(number).requires_grad_(), labels[block.images]
-            logits = working.beyond(received, entry)
+            logits = working.run_after(received, entry)
             share = len(block_labels) / len(labels)
             block_loss = mean_loss(logits, block_labels, inputs.recipe)
             (block_loss if update_each else block_loss * share).backward()

@@ -19,6 +19,7 @@ VERBS = {
     "train": "train",
     "evaluate": "evaluate",
     "predict": "predict",
+    "sort": "sort",
     "report": "report",
     "search": "search",
     "serve": "serve",

@@ -172,6 +172,7 @@ class _Model:
                 _load_external(onnx, tensor, file)
         self.constants: dict[str, Any] = {tensor.name: tensor for tensor in proto.graph.initializer}
         self._arrays: dict[str, np.ndarray] = {}
+        self._sessions: dict[frozenset[str], Any] = {}
         for node in proto.graph.node:
             if node.op_type in _FOLDED and all(name in self.constants for name in node.input):
                 self.constants[node.output[0]] = node
@@ -261,34 +262,40 @@ class _Model:
         `weights` takes the place of constants, by the names of their values; they become inputs, so that neither the
         constants nor what they were computed from is part of the model that runs.
         """
-        weights = weights or {}
-        proto = self.onnx.ModelProto()
-        proto.CopyFrom(self.proto)
-        graph = proto.graph
-        _keep(graph.initializer, lambda tensor: tensor.name not in weights)
-        _keep(graph.node, lambda node: node.output[0] not in weights)
-        _keep(graph.input, lambda one: one.name not in weights and one.name != self.input)
-        types = self.onnx.helper.np_dtype_to_tensor_dtype
-        for name, array in {self.input: images, **weights}.items():
-            graph.input.append(self.onnx.helper.make_tensor_value_info(name, types(array.dtype), array.shape))
-        output_type = graph.output[0].type.tensor_type.elem_type
-        del graph.output[:], graph.value_info[:]
-        graph.output.append(self.onnx.helper.make_tensor_value_info(self.output, output_type, None))
+        given = {self.input: images, **(weights or {})}
         try:
-            if weights:
-                _require_bounded(self.onnx, proto, self.file)
-            options = self.runtime.SessionOptions()
-            options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 4
-            session = self.runtime.InferenceSession(
-                proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-            output: np.ndarray = session.run(None, {self.input: images, **weights})[0]
+            if frozenset(given) not in self._sessions:
+                self._sessions[frozenset(given)] = self._session(given)
+            output: np.ndarray = self._sessions[frozenset(given)].run(None, given)[0]
         except AlexNetError:
             raise
         except Exception as error:  # ONNX Runtime and protobuf have exceptions of their own
             reason = str(error).strip().split("\n")[0]
             raise AlexNetError(f"{self.file} is damaged, ONNX Runtime can't run it: {reason}") from None
         return output.astype(np.float32)
+
+    def _session(self, inputs: Mapping[str, np.ndarray]) -> Any:
+        """The model in ONNX Runtime, with these inputs."""
+        graph = self.proto.graph
+        proto = self.onnx.ModelProto(ir_version=self.proto.ir_version, opset_import=self.proto.opset_import)
+        proto.graph.name = graph.name or "alexnet"
+        proto.graph.node.extend(node for node in graph.node if node.output[0] not in inputs)
+        proto.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name not in inputs)
+        proto.graph.input.extend(one for one in graph.input if one.name not in inputs)
+        element_type = self.onnx.helper.np_dtype_to_tensor_dtype
+        describe = self.onnx.helper.make_tensor_value_info
+        proto.graph.input.extend(
+            describe(name, element_type(array.dtype), array.shape) for name, array in inputs.items()
+        )
+        proto.graph.output.append(describe(self.output, graph.output[0].type.tensor_type.elem_type, None))
+        if len(inputs) > 1:
+            _require_bounded(self.onnx, proto, self.file)
+        options = self.runtime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 4
+        # Without fallback: it would print to stdout, and try the same again.
+        return self.runtime.InferenceSession(
+            proto.SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
 
     def _logits(self) -> str:
         """The output before a final softmax, which would hide differences."""
@@ -330,7 +337,9 @@ def _identify(model: _Model, config: Config | None, image: Tensor | None) -> _Ma
         own = {name: np.asarray(model.array(name)) for layer in matched for name in layer.names.values()}
         weights = _named(parts, matched, own)
         require_finite(weights, model.file)
-        difference = _difference(network, weights, pixels, model.outputs(given))
+        # Weights that the graph computes, such as 8-bit ones, are left to it: their computation is checked, too.
+        computed = any(not hasattr(model.constants[name], "dims") for name in own)
+        difference = _difference(network, weights, pixels, model.outputs(given, None if computed else own))
         if not difference <= model.tolerance:  # NaN is none
             raise AlexNetError(
                 f"{model.file} is damaged: with its own weights its outputs differ from those of {variant} by "
@@ -441,6 +450,7 @@ def _random_images(model: _Model, side: int, config: Config | None, mean: Tensor
 def _random_weights(model: _Model, layers: list[_Layer]) -> dict[str, np.ndarray]:
     """Random weights for every layer, by the names of the graph, that keep the activations as large as the pixels."""
     rng = np.random.default_rng(0)
+    block = rng.standard_normal(999_983, np.float32)  # a prime: repeated, no two kernels are the same
     random = {}
     for layer in layers:
         batch_norm = "running_var" in layer.names
@@ -448,7 +458,7 @@ def _random_weights(model: _Model, layers: list[_Layer]) -> dict[str, np.ndarray
             array = np.asarray(model.array(name))
             if part == "weight" and not batch_norm:
                 fan_in = array.shape[0] if layer.transposed else math.prod(array.shape[1:])
-                values = rng.standard_normal(array.shape, np.float32) * np.float32(math.sqrt(2 / max(fan_in, 1)))
+                values = np.resize(block, array.shape) * np.float32(math.sqrt(2 / max(fan_in, 1)))
             elif part in ("weight", "running_var"):
                 values = rng.uniform(0.5, 2, array.shape)
             else:
@@ -465,7 +475,7 @@ def _named(
     for name, layer in zip(parts, layers, strict=True):
         for part, value in layer.names.items():
             array = arrays[value].T if layer.transposed and arrays[value].ndim == 2 else arrays[value]
-            weights[f"{name}.{part}"] = torch.from_numpy(np.array(array, np.float32))
+            weights[f"{name}.{part}"] = torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
     return weights
 
 
@@ -507,13 +517,6 @@ def _dequantized(integers: np.ndarray, scale: np.ndarray, zero: np.ndarray | Non
     shape = [-1 if i == axis else 1 for i in range(integers.ndim)] if scale.size > 1 else []
     numbers = integers.astype(np.float32) - (zero.astype(np.float32).reshape(shape) if zero is not None else 0)
     return numbers * scale.reshape(shape)
-
-
-def _keep(entries: Any, wanted: Any) -> None:
-    """Keep the entries of a repeated field for which `wanted` is true."""
-    kept = [entry for entry in entries if wanted(entry)]
-    del entries[:]
-    entries.extend(kept)
 
 
 def _require_known_operators(proto: Any, file: Path) -> None:

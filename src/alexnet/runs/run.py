@@ -136,7 +136,7 @@ class Run:
         """Open a run folder. Raises `AlexNetError` when it is none, or one of another format."""
         folder = Path(path)
         try:
-            values = json.loads((folder / "config.json").read_text())
+            values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise AlexNetError(
                 f"{folder} is not a run folder: it has no config.json (`alexnet train` makes one)"

@@ -26,7 +26,7 @@ from alexnet.parallel.partition import (
     narrowed,
 )
 from alexnet.parallel.passing import Block, Passing, PassingOn
-from alexnet.runs.checkpoint import Content, tensors_of
+from alexnet.runs.checkpoint import Checkpoint, tensors_of
 from alexnet.runs.recipe import Recipe
 from alexnet.runtime.errors import UsageError
 
@@ -124,10 +124,10 @@ class Alone:
         """Whether this process has something of what a checkpoint keeps."""
         return True
 
-    def whole(self, content: Content) -> None:
+    def whole(self, content: Checkpoint) -> None:
         """Put together what a checkpoint keeps, in the process that writes it."""
 
-    def parts(self, content: Content | None) -> Content | None:
+    def parts(self, content: Checkpoint | None) -> Checkpoint | None:
         """The reverse: of what the process that reads has read, what this one needs."""
         return content
 
@@ -260,7 +260,7 @@ class Shared(Alone):
     def keeps(self) -> bool:
         return self.leads or bool(self.outputs)
 
-    def whole(self, content: Content) -> None:
+    def whole(self, content: Checkpoint) -> None:
         for layer, holder, key in tensors_of(content):
             tensor = holder[key] = holder[key].cpu()
             if layer not in self.outputs or not tensor.dim():
@@ -275,8 +275,8 @@ class Shared(Alone):
                 pieces.append(piece)
             holder[key] = torch.cat(pieces)
 
-    def parts(self, content: Content | None) -> Content | None:
-        skeleton = self.group.lead(lambda: None if content is None else content.described())
+    def parts(self, content: Checkpoint | None) -> Checkpoint | None:
+        skeleton = self.group.lead(lambda: None if content is None else content.to_meta())
         if skeleton is None:
             return None
         for (layer, holder, key), (_, source, _) in zip(

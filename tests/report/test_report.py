@@ -144,7 +144,7 @@ def test_every_linked_figure_exists_as_png_and_svg(report: Path, page: Page) -> 
 
 
 def test_the_numbers_are_those_of_evaluate(page: Page, evaluation) -> None:
-    correct = int(np.trace(evaluation.confusion))
+    correct = int(np.trace(evaluation.confusion_matrix))
     assert f"Accuracy: {correct} of 24 images, {correct / 24:.1%}" in page.text
     source = re.search(r'<script type="application/json">(.*?)</script>', page.source)
     assert source is not None
@@ -185,7 +185,7 @@ def moved(run: Run, folder: Path, *files: str) -> Path:
     """The run, without the dataset that its config names."""
     copy_of(run, folder, *files)
     config = json.loads((run.path / "config.json").read_text())
-    config["dataset"]["path"] = str(folder / "gone")
+    config["dataset"] |= {"path": str(folder / "gone"), "absolute_path": str(folder / "gone")}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
@@ -209,7 +209,7 @@ def test_a_different_dataset_at_the_recorded_path_is_not_used(run: Run, odd: tup
     (other / "gone").symlink_to(odd[1])
     page = Page(write_report(other, device="cpu"))
     assert page.sections == ["summary", "training", "recipe"]
-    assert "is another one; name the right one with --data" in page.text
+    assert "is not the dataset that" in page.text
 
 
 def test_before_the_first_step_the_report_has_only_the_recipe(run: Run, tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_the_slider_updates_the_numbers(
         seen.append(numbers())
         # The numbers hold for the images.
         threshold = float(seen[-1]["threshold"])
-        score, is_positive = metrics.scores(evaluation.predictions, evaluation.positive)
+        score, is_positive = metrics.binary_scores(evaluation.predictions, evaluation.positive)
         found = {int((score[is_positive] >= threshold + slack).sum()) for slack in (-5e-4, 5e-4)}
         missed, of = seen[-1]["missed"].split(" of ")
         assert int(of) == is_positive.sum() == 12

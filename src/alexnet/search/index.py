@@ -23,9 +23,9 @@ from filelock import FileLock, Timeout
 from alexnet.data.dataset import PreparedDataset
 from alexnet.data.loading import evaluation_batches
 from alexnet.evaluation.ensemble import Member
-from alexnet.evaluation.evaluate import check_fit
+from alexnet.evaluation.evaluate import check_compatible
 from alexnet.network.features import BATCH_SIZE, layer_features
-from alexnet.runs.run import Run, add_tensors
+from alexnet.runs.run import Run, update_checksum
 from alexnet.runtime.devices import choose_device
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
@@ -85,7 +85,7 @@ def open_index(
     """
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     opened = run.run if isinstance(run, Member) else Run.open(run)
-    check_fit(opened, dataset, "its images can't be compared")
+    check_compatible(opened, dataset, "its images can't be compared")
     if not len(dataset.split(split)):
         raise AlexNetError(f"split {split!r} of {dataset.path} has no images")
     member = run if isinstance(run, Member) else Member(opened, *opened.load(choose_device(device)))
@@ -304,7 +304,7 @@ def _fingerprint(member: Member, dataset: PreparedDataset) -> str:
         dataset.checksums(),
     ]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
-    add_tensors(digest, {**member.network.state_dict(), "mean": member.preprocess.mean})
+    update_checksum(digest, {**member.network.state_dict(), "mean": member.preprocess.mean})
     return digest.hexdigest()[:16]
 
 

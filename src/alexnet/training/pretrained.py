@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -82,6 +83,8 @@ def with_pretrained_network(changes: Mapping[str, Any]) -> dict[str, Any]:
             f"no init {name!r}: neither a file or folder nor one of {', '.join((*INITIALIZATIONS, STARTER, IMAGENET))}"
         )
     source = find_weights(name)
+    for note in source.notes:
+        print(note, file=sys.stderr)
     network = {switch: source.switches.get(switch) for switch in SWITCHES}
     where = os.path.abspath(name) if os.path.exists(name) else name
     return {"variant": source.variant, **network, **changes, "init": where}
@@ -104,7 +107,7 @@ def with_pretrained_layers(config: Config, required: bool) -> tuple[Config, str]
     message = f"no layer of {describe_source(pretrained.source)} fits this network ({reasons})"
     if required:
         raise AlexNetError(message)
-    recipe = config.recipe.override({"init": config.recipe.scheme})
+    recipe = config.recipe.override({"init": config.recipe.init_scheme})
     return replace(config, recipe=recipe), f"{message}: training from scratch"
 
 
@@ -120,8 +123,8 @@ def find_pretrained(config: Config) -> PretrainedLayers:
     AlexNetError
         If the weights can't be read.
     """
-    assert config.recipe.start is not None
-    return match_layers(find_weights(config.recipe.start), config, config.recipe.start)
+    assert config.recipe.pretrained_from is not None
+    return match_layers(find_weights(config.recipe.pretrained_from), config, config.recipe.pretrained_from)
 
 
 def match_layers(source: ForeignWeights, config: Config, name: str) -> PretrainedLayers:

@@ -1,4 +1,4 @@
-"""Images regrouped for the first convolution: blocks of 4×4 pixels as 48 maps, on a CPU."""
+"""Images regrouped for the first convolution on a CPU: blocks of 4×4 pixels as 48 channels."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from llvmlite import ir
 from torch import Tensor
 
 from alexnet.kernels.code import BYTES, FLOAT, LONG, ParallelCode, compiled_once
+from alexnet.kernels.selection import plain_forms_forced
 
 
 def can_block(x: Tensor) -> bool:
-    """Whether `blocks` can take these images."""
+    """Return whether `blocks` supports this tensor."""
     return (
-        x.device.type == "cpu"
+        not plain_forms_forced()
+        and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
         and x.shape[1] == 3
         and x.is_contiguous(memory_format=torch.channels_last)
@@ -22,9 +24,9 @@ def can_block(x: Tensor) -> bool:
 
 
 def blocks(x: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-    """(N, 3, H, W) channels-last → (N, 48, rows, columns) `dtype`: map `12·(y % 4) + 3·(x % 4) + color`.
+    """Regroup (N, 3, H, W), channels last, to (N, 48, rows, columns); channel ``12 * (y % 4) + 3 * (x % 4) + color``.
 
-    Zeros beyond the image's lower and right edge; what lies beyond the last block is left out. dtype: float32 or
+    Positions beyond the right and lower edge are zero; pixels beyond the last block are left out. `dtype` is float32 or
     bfloat16.
     """
     images, _, height, width = x.shape
@@ -39,8 +41,10 @@ def blocks(x: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
 
 @compiled_once
 def _regrouper(from_half: bool, to_half: bool) -> Any:
-    """x, out; height and width of x; rows and columns of blocks, columns that are whole, pixels of the next one.
-    A piece is a row of pixels."""
+    """Compile the function of (x, out, height, width, rows, columns, whole columns, pixels of the next column).
+
+    A piece is a row of pixels.
+    """
     code = ParallelCode(BYTES, BYTES, *(LONG,) * 6)
     b = code.builder
     x, out, height, width, rows, columns, whole, rest = code.arguments

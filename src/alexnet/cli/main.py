@@ -19,6 +19,7 @@ VERBS = {
     "train": "train",
     "evaluate": "evaluate",
     "predict": "predict",
+    "compare": "compare",
     "sort": "sort",
     "report": "report",
     "search": "search",

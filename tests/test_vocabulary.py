@@ -171,6 +171,7 @@ ALLOWED = (
         r"\bwords\.txt\b|[\"']words[\"']",
         "the file and the field of ImageNet's devkit and Tiny ImageNet",
     ),
+    ("*", r"words?", r"\bWordNet\b", "the lexical database"),
     ("*", r"pictures?", r"</?picture>", "the HTML element"),
     ("*", r"cancelled", r"\.cancelled\(|CancelledError", "names of asyncio and concurrent.futures"),
     ("src/alexnet/kernels/*", r"words?", r".*", "machine words of 16 and 32 bits"),

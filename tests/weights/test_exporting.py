@@ -1,4 +1,4 @@
-"""`alexnet export`: each format, read again by what it is for."""
+"""`alexnet export`: each format, run or read again by its own tool."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from alexnet.weights.importing import import_weights
 
 @pytest.fixture(scope="module")
 def run(striped_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with random weights, its validation error written down, and the dataset it knows of."""
+    """A run with random weights, recorded validation errors, and a dataset."""
     folder = tmp_path_factory.mktemp("run")
     prepare(striped_folder(12, 12), folder / "data", size=72, progress=False)
     made = make_run(folder / "run", folder / "data", seed=0)
@@ -39,7 +39,7 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return torch.from_numpy(logits).double().softmax(1).numpy()
 
 
-def test_onnx_has_the_preprocessing_inside_and_says_what_8_bits_cost(run: Path, tmp_path: Path) -> None:
+def test_onnx_has_the_preprocessing_inside_and_the_card_has_the_loss_by_8_bits(run: Path, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
     expected = Classifier.load(run).probabilities(images())
     whole = export(run, "onnx", tmp_path / "whole")
@@ -71,7 +71,7 @@ def test_the_exported_program_gives_the_runs_probabilities(run: Path, tmp_path: 
         import_weights(folder / "model.pt2", tmp_path / "again")
 
 
-def test_the_folder_for_the_hub_comes_back_as_the_run(
+def test_the_folder_for_the_hub_is_imported_as_the_same_run(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["export", str(run), "--to", "hub", "--out", str(tmp_path / "hub")]) == 0
@@ -84,7 +84,7 @@ def test_the_folder_for_the_hub_comes_back_as_the_run(
     expected = Classifier.load(run).probabilities(images())
     np.testing.assert_array_equal(Classifier.load(again.path).probabilities(images()), expected)
     assert again.config == Run.open(run).config
-    # A file alone says what it is, too; without that it must be said.
+    # The file alone is described by its header; a file without a description needs --variant.
     from safetensors.torch import load_file, save_file
 
     state = load_file(tmp_path / "hub" / "model.safetensors")

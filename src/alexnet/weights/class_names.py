@@ -123,7 +123,7 @@ def _is_korean(text: str) -> bool:
 
 
 def _is_western(text: str) -> bool:
-    """Whether everything but ASCII is single letters within words of Latin letters."""
+    """Whether everything but ASCII is single letters, as in Latin text."""
     runs = re.findall(r"[^\x00-\x7f]+", text)
     return all(run.isalpha() and len(run) == 1 for run in runs)
 

@@ -66,7 +66,7 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a caller knows about a file that the file itself may not say.
+    """Facts about a file that it may not contain itself.
 
     Parameters
     ----------

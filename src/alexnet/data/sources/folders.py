@@ -32,6 +32,7 @@ from alexnet.data.sources.names import (
     split_of,
 )
 from alexnet.data.sources.plan import count, printable
+from alexnet.data.sources.published import CUB_FILES, read_cub
 from alexnet.data.sources.registry import Request
 from alexnet.data.sources.tables import TABLE_ENDINGS, FileIndex, Table, read_listing, read_table, table_source
 from alexnet.data.sources.walking import Entry, Tally, Walk, other_reason, read_entry
@@ -46,6 +47,8 @@ _GENERIC = {
     *("unnamed", "gopr", "dji", "ilsvrc", "x", "new", "copy", "of", "at", "am", "pm", "test", "train", "val", "사진"),
 }
 _SUBMISSION = re.compile(r"sample|submi", re.IGNORECASE)
+_TABLE_NAME = re.compile(r"label|meta|annot|class|train|val|test|image|data|list|ground", re.IGNORECASE)
+_MOST_TABLES = 64  # of a folder; where every image has a text file beside it, those are not tables
 _LARGEST_TABLE = 1 << 30  # bytes; a larger text file is no table of images
 
 
@@ -163,7 +166,7 @@ class Tree:
                 folder.images += 1
             else:
                 self.others.add(other_reason(entry.parts[-1]), entry.name)
-                if os.path.splitext(entry.parts[-1])[1].lower() in TABLE_ENDINGS:
+                if _may_be_table(entry.parts[-1], len(folder.tables)):
                     folder.tables.append(entry)
         for parts in self.walk.empty:
             self._folder(self.clean((*parts, ""))[:-1])
@@ -216,6 +219,15 @@ def read_tree(request: Request, kind: str) -> Source:
     tree = Tree(request, kind)
     if not tree.top.total:
         raise AlexNetError(_why_no_images(tree))
+    if not (request.root or request.splits or request.classes_from):
+        for folder in tree.top.below():
+            if {entry.parts[-1] for entry in folder.tables} >= CUB_FILES:
+                texts = {entry.parts[-1]: read_entry(entry).decode("utf-8", "replace") for entry in folder.tables}
+                place = (*folder.parts, "images")
+                found = {
+                    entry.parts[len(place) :]: entry for entry in tree.entries() if entry.parts[: len(place)] == place
+                }
+                return read_cub(folder.place, texts, found)
     return Interpreter(tree).source()
 
 
@@ -227,6 +239,7 @@ class Interpreter:
         self.assumptions: list[str] = []
         self.warnings: list[str] = []
         self.left = Tally()
+        self.extra: list[Source] = []
 
     def source(self) -> Source:
         """Apply the options, then the rules."""
@@ -284,7 +297,7 @@ class Interpreter:
             return None
         split_kids = {kid.name: named for kid in kids if (named := split_of(kid.name)) is not None}
         peeled = {kid.name: self._peel(kid) for kid in kids}
-        with_classes = [kid for kid in kids if kid.name in split_kids and peeled[kid.name].filled]
+        with_classes = [kid for kid in kids if kid.name in split_kids and _has_class_folders(peeled[kid.name])]
         if with_classes and not (classes_from == "folder" and self._splits_are_doubtful(kids, with_classes)):
             layout = self._splits(node, kids, with_classes, peeled, classes_from)
             if layout is not None:
@@ -391,6 +404,8 @@ class Interpreter:
         if node.images:
             self.left.add("beside the folders of splits", _first(node), node.images)
         for kid in others:
+            if kid not in loose and self._classed_by_table(kid, node):
+                continue
             why = "its images lie in no class folder" if kid not in loose else "beside the folders of splits"
             self.left.add(why, "/".join(kid.parts) + "/", kid.total)
         places = {}
@@ -406,6 +421,25 @@ class Interpreter:
         if classes_from is None:
             self._check_nesting([folder for same in classes.values() for folder in same], node)
         return Layout(places)
+
+    def _classed_by_table(self, split: Folder, node: Folder) -> bool:
+        """Take the images of a split without class folders from a table that names their classes."""
+        index = FileIndex(entry for entry in self.tree.entries() if entry.parts[: len(split.parts)] == split.parts)
+        for entry, table in self._tables([*self._above(node), node, *split.below()]):
+            folder = self.tree.clean(entry.parts)[:-1]
+            matched = sum(isinstance(index.find(row.path, folder), Entry) for row in table.rows)
+            if matched * 2 > len(table.rows):
+                name = printable(entry.name)
+                source = table_source([(name, folder, table)], index, lambda _: _split(split), self.request)
+                self.extra.append(source)
+                unlisted = split.total - matched
+                if unlisted:
+                    self.left.add(f"not in {name}", split.place, unlisted)
+                return True
+        return False
+
+    def _above(self, node: Folder) -> list[Folder]:
+        return [self._at(node.parts[:depth]) for depth in range(len(node.parts))]
 
     def _root(self) -> Parts:
         return self.tree.find(self.request.root).parts if self.request.root else ()
@@ -504,6 +538,11 @@ class Interpreter:
     def _split_places(self, node: Folder) -> dict[Parts, Place]:
         """The folders of splits below `node`, or the node itself."""
         kids = [kid for kid in node.filled if split_of(kid.name) is not None]
+        beside = [kid for kid in node.filled if is_unlabeled(kid.name)]
+        if not kids and beside and len(beside) < len(node.filled) and not node.images:
+            for kid in beside:
+                self.left.add("called as something else than images to classify", kid.place, kid.total)
+            return {kid.parts: Place(None) for kid in node.filled if kid not in beside}
         if not kids or node.images:
             return {node.parts: Place(None)}
         return {self._peel(kid).parts: Place(_split(kid)) for kid in kids}
@@ -515,7 +554,7 @@ class Interpreter:
         return self._by_table_or_name(node, places)
 
     def _by_table_or_name(self, node: Folder, places: dict[Parts, Place]) -> Source:
-        tables = self._tables(node)
+        tables = self._tables([*self._above(node), *node.below()])
         if tables:
             return self._from_tables(tables, node, places)
         by_name = self._by_name(places)
@@ -560,11 +599,10 @@ class Interpreter:
         assert source is not None
         return source
 
-    def _tables(self, node: Folder, named_columns: bool = False) -> list[tuple[Entry, Table]]:
-        """The tables below `node` that have paths and labels, other than samples of submissions."""
+    def _tables(self, folders: Iterable[Folder], named_columns: bool = False) -> list[tuple[Entry, Table]]:
+        """The tables in `folders` that have paths and labels, other than samples of submissions."""
         found = []
-        above = [self._at(node.parts[:depth]) for depth in range(len(node.parts))]
-        for folder in [*above, *node.below()]:
+        for folder in folders:
             for entry in folder.tables:
                 size = entry.length if entry.length >= 0 else os.path.getsize(entry.file)
                 if _SUBMISSION.search(entry.parts[-1]) or size > _LARGEST_TABLE:
@@ -577,7 +615,10 @@ class Interpreter:
         return found
 
     def _from_tables(self, tables: list[tuple[Entry, Table]], node: Folder, places: dict[Parts, Place]) -> Source:
-        index = FileIndex(self.tree.entries())
+        depths = {len(at) for at in places}
+        index = FileIndex(
+            entry for entry in self.tree.entries() if any(entry.parts[:depth] in places for depth in depths)
+        )
         matching = [
             (entry, table) for entry, table in tables if table.matches(index, self.tree.clean(entry.parts)[:-1])
         ]
@@ -610,7 +651,8 @@ class Interpreter:
     def _compare_with_tables(self, node: Folder, layout: Layout) -> None:
         """Stop when a table beside the class folders says other classes than they do."""
         try:
-            tables = self._tables(node, named_columns=True)
+            places = {parts[:depth] for parts in layout.places for depth in range(len(parts) + 1)}
+            tables = self._tables(map(self._at, sorted(places)), named_columns=True)
         except AlexNetError as error:
             self.warnings.append(f"a table beside the class folders is not used: {error}")
             return
@@ -667,6 +709,13 @@ class Interpreter:
                 assigned = layout.assign(entry.parts)
                 if assigned is not None:
                     yield Item(entry.name, assigned[0], assigned[1], *entry[1:5])
+            for source in self.extra:
+                yield from source.items
+
+        for source in self.extra:
+            origins += source.origins
+            self.assumptions += source.assumptions
+            self.warnings += source.warnings
 
         return self._finished(Source(Items(items), kind=tree.kind, origins=origins))
 
@@ -732,6 +781,19 @@ def class_in_name(name: str) -> str | None:
     return None
 
 
+def _may_be_table(name: str, before: int) -> bool:
+    ending = os.path.splitext(name)[1].lower()
+    if ending not in TABLE_ENDINGS or before >= _MOST_TABLES:
+        return False
+    return before < _MOST_TABLES // 4 or ending in (".csv", ".tsv", ".jsonl") or bool(_TABLE_NAME.search(name))
+
+
+def _has_class_folders(split: Folder) -> bool:
+    """Whether a split holds folders other than one that only says what its files are, as in val/images/."""
+    filled = split.filled
+    return len(filled) > 1 or any(kid.filled or not is_neutral(kid.name) for kid in filled)
+
+
 def _are_classes(labels: Counter[str | None], forced: bool) -> bool:
     """Whether the classes in file names are classes, not what a camera calls its files."""
     if None in labels or not labels:
@@ -785,7 +847,7 @@ def _why_no_images(tree: Tree) -> str:
     walk = tree.walk.tally.list()
     by_ending = {left.reason: left for left in others}
     for ending, what, remedy in _FOREIGN_FILES:
-        left = by_ending.get(f"not an image file ({ending})")
+        left = next((left for reason, left in by_ending.items() if f"({ending}" in reason), None)
         if left is not None:
             return f"no images in {where}: {printable(left.first)} is {what}; {remedy}"
     if walk and not others:

@@ -15,7 +15,9 @@ SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "trn", "trainval", "학습", "학습용", "훈련", "훈련용"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "검증", "검증용"), "val"),
-    **dict.fromkeys(("test", "testing", "tst", "시험", "시험용", "테스트", "평가", "평가용"), "test"),
+    **dict.fromkeys(
+        ("test", "testing", "tst", "eval", "evaluation", "시험", "시험용", "테스트", "평가", "평가용"), "test"
+    ),
 }
 """The words that name a split → the split."""
 
@@ -33,7 +35,7 @@ _AUXILIARY = (
 )
 _UNLABELED = (
     *("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled", "unsup", "submission"),
-    *("inference", "docs", "doc", "assets", "figures", "figs", "papers", "misc"),
+    *("inference", "docs", "doc", "assets", "figures", "figs", "papers", "misc", "meta", "metadata"),
 )
 
 

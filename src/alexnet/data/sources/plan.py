@@ -99,7 +99,7 @@ class SourcePlan:
 def describe(left: LeftAlone) -> str:
     """What is left alone, for people."""
     first = printable(left.first)
-    return f"{first} ({left.reason})" if left.files == 1 else f"{left.files:,} files, {first} first ({left.reason})"
+    return f"{first} ({left.reason})" if left.files == 1 else f"{left.files:,} ({left.reason}), {first} first"
 
 
 def count(number: int, name: str) -> str:
@@ -110,8 +110,9 @@ def count(number: int, name: str) -> str:
 
 
 def printable(text: str) -> str:
-    """A text that any UTF-8 output accepts: bytes that are not UTF-8 are replaced."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """A text for one line of UTF-8 output: bytes that are not UTF-8, and control characters, are replaced."""
+    decoded = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in decoded)
 
 
 def split_sizes(members: int, shares: Mapping[str, float]) -> dict[str, int]:

@@ -10,7 +10,7 @@ import io
 import pickle
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +24,8 @@ from alexnet.runtime.errors import AlexNetError
 _IDX = re.compile(r"(emnist-\w+-)?(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 _CIFAR = re.compile(r"(data_batch_[1-5]|test_batch|train|test)(\.bin)?")
 _CIFAR_ARCHIVE = re.compile(r"cifar-10{1,2}-(python|binary)\.tar\.gz")
+CUB_FILES = {"images.txt", "image_class_labels.txt", "classes.txt"}
+"""Lists that CUB-200 has beside its folder images/."""
 _SPLITS = {"train": "train", "t10k": "test", "test": "test"}
 
 
@@ -31,7 +33,7 @@ def is_published(path: Path) -> bool:
     """Whether a path is one of these datasets: its folder, the archive, or a file of it."""
     if path.is_file():
         return bool(_IDX.fullmatch(path.name) or _CIFAR_ARCHIVE.fullmatch(path.name))
-    return bool(_idx_files(path) or _cifar_folder(path) or _tiny(path) or _cub(path))
+    return bool(_idx_files(path) or _cifar_folder(path) or _tiny(path))
 
 
 def read_published(request: Request) -> Source:
@@ -52,7 +54,7 @@ def read_published(request: Request) -> Source:
     folder = _cifar_folder(path)
     if folder:
         return _cifar(path, {entry.parts[-1]: entry for entry in Walk(folder)}, request.spool)
-    return _read_tiny(_tiny(path) or path) if _tiny(path) else _read_cub(_cub(path) or path)
+    return _read_tiny(_tiny(path) or path)
 
 
 def _roots(path: Path) -> list[Path]:
@@ -232,30 +234,37 @@ def _read_tiny(root: Path) -> Source:
     )
 
 
-def _cub(path: Path) -> Path | None:
-    names = ("images.txt", "image_class_labels.txt", "classes.txt")
-    for root in _roots(path):
-        for folder in (root, *(child for child in root.iterdir() if child.is_dir())):
-            if all((folder / name).is_file() for name in names) and (folder / "images").is_dir():
-                return folder
-    return None
+def read_cub(place: str, texts: Mapping[str, str], files: Mapping[tuple[str, ...], Entry]) -> Source:
+    """List the images of CUB-200 by its lists.
 
+    Parameters
+    ----------
+    place
+        Its folder, for messages.
+    texts
+        Its text files by name.
+    files
+        Its images, by their path below images/.
 
-def _read_cub(root: Path) -> Source:
-    images, labels, classes = (
-        dict(line.split(None, 1) for line in _lines(root / name) if line.strip())
-        for name in ("images.txt", "image_class_labels.txt", "classes.txt")
+    Raises
+    ------
+    AlexNetError
+        When an image has no class in the lists.
+    """
+    images, labels, classes, training = (
+        dict(line.split(None, 1) for line in texts.get(name, "").splitlines() if line.strip())
+        for name in ("images.txt", "image_class_labels.txt", "classes.txt", "train_test_split.txt")
     )
-    official = (root / "train_test_split.txt").is_file()
-    training = dict(line.split() for line in _lines(root / "train_test_split.txt")) if official else {}
     items = []
     for number, name in images.items():
-        if number not in labels or labels[number].strip() not in classes:
-            raise AlexNetError(f"{root}: image {number} ({name.strip()}) has no class in image_class_labels.txt")
-        split = ("train" if training.get(number) == "1" else "test") if official else None
+        if labels.get(number, "").strip() not in classes:
+            raise AlexNetError(f"{place}: image {number} ({name.strip()}) has no class in image_class_labels.txt")
+        split = ("train" if training.get(number, "").strip() == "1" else "test") if training else None
         label = classes[labels[number].strip()].strip()
-        items.append(Item(name.strip(), label, split, str(root / "images" / name.strip())))
-    origins = [Origin(split, "train_test_split.txt") for split in ("train", "test")] if official else []
+        entry = files.get(tuple(name.strip().split("/")))
+        where = entry[1:5] if entry else ("", 0, -1, "unreadable:no such file")
+        items.append(Item(name.strip(), label, split, *where))
+    origins = [Origin(split, "train_test_split.txt") for split in ("train", "test")] if training else []
     return Source(items, kind="CUB-200", origins=origins or [Origin(None, "images.txt")])
 
 

@@ -110,7 +110,7 @@ class FileIndex:
         self._by_name: dict[str, list[Entry]] = {}
         self._by_stem: dict[str, list[Entry]] = {}
         for entry in entries:
-            self._by_name.setdefault(composed(entry.parts[-1]), []).append(entry)
+            self._by_name.setdefault(composed(entry.parts[-1]).casefold(), []).append(entry)
         for name, same in self._by_name.items():
             self._by_stem.setdefault(os.path.splitext(name)[0], []).extend(same)
 
@@ -119,9 +119,13 @@ class FileIndex:
         parts = path_parts(path)
         if isinstance(parts, str):
             return parts
-        found = self._by_name.get(parts[-1], [])
-        if not found and is_image_name(parts[-1]) is not True:
-            found = self._by_stem.get(parts[-1], [])
+        name = parts[-1].casefold()  # Windows does not tell case apart
+        found = self._by_name.get(name, [])
+        if not found and is_image_name(name) is not True:
+            found = self._by_stem.get(name, [])
+        if len(found) > 1:
+            same = [entry for entry in found if composed(entry.parts[-1]) == parts[-1]]
+            found = same or found
         if len(found) > 1:
             found = _best(found, parts, folder)
         if len(found) == 1:
@@ -189,7 +193,10 @@ def open_csv(request: Request) -> Source:
     if table is None:
         text, _ = decode_text(data, str(path), request.encoding)
         first = text.partition("\n")[0].strip()[:80]
-        raise AlexNetError(f"{path} needs the columns path and label; its first line is {first!r}")
+        raise AlexNetError(
+            f"{path} needs the columns path and label; its first line is {first!r}. Rename its columns, or name the "
+            f"one of the classes: {request.command('--classes-from', f'{path}:COLUMN')}"
+        )
     folder = path.parent if request.root is None else Path(request.root)
     source = table_source([(str(path), (), table)], DiskIndex(folder), lambda _: None, request)
     return Source(**{**source.__dict__, "kind": "table"})
@@ -410,7 +417,8 @@ def _columns(header: Sequence[str], wanted: str | None, named_columns: bool, nam
     labels = [plain.index(known) for known in LABEL_COLUMNS if known in plain and plain.index(known) != path]
     if labels:
         return _Columns(path, _preferred(plain, labels), split)
-    rest = [index for index in range(len(plain)) if index not in (path, split) and plain[index]]
+    numbering = ("", "index", "unnamed:_0", "no", "number", "#")
+    rest = [index for index in range(len(plain)) if index not in (path, split) and plain[index] not in numbering]
     return _Columns(path, rest, split) if rest and not named_columns else None
 
 
@@ -433,9 +441,15 @@ def _table(
 ) -> Table | None:
     """The rows with their classes. Raises AlexNetError naming the first line that cannot be used."""
     split_name = _plain(header[columns.split]) if columns.split is not None else ""
+    records = list(rows)
+    if split_name not in ("", "split", "is_valid", "is_test"):
+        at = columns.split or 0
+        values = {cells[at].strip() for _, cells in records if len(cells) > at}
+        if any(not _is_split(value) for value in values):
+            columns, split_name = columns._replace(split=None), ""  # a column about something else
     read: list[Row] = []
     one_hot = len(columns.labels) > 1
-    for line, given in rows:
+    for line, given in records:
         where = f"{name}, line {line}"
         cells = [*given, *[""] * (len(header) - len(given))]
         path = cells[columns.path].strip()
@@ -488,6 +502,11 @@ def _row_split(value: str, column: str, where: str) -> str | None:
         raise AlexNetError(f"{where}: {column} is {value!r}, neither true nor false")
     named = split_of(value) if value else None
     return named.split if named is not None and named.exact else called_split(value, where)
+
+
+def _is_split(value: str) -> bool:
+    named = split_of(value)
+    return named is not None and named.exact
 
 
 def _one_label_each(rows: list[Row], name: str) -> list[Row]:
@@ -565,6 +584,7 @@ def table_source(
     """
     items: list[Item] = []
     seen: dict[tuple[str, int], tuple[str, Row]] = {}
+    splits_of: dict[tuple[str, int], str | None] = {}
     spellings: dict[str, str] = {}
     repeated = missing = moved = 0
     named_splits = {name: split_of(Path(name).stem) for name, _, _ in tables}
@@ -593,18 +613,19 @@ def table_source(
                         f"{'line' if other_name == name else other_name + ', line'} {other.line}; a classifier needs "
                         "one class for each image: keep one of the rows"
                     )
+                if (row.split or split) != splits_of[key]:
+                    raise AlexNetError(
+                        f"{name}, line {row.line}: {row.path} is in split {row.split or split}, and in "
+                        f"{splits_of[key]} in line {other.line}: an image belongs to one split"
+                    )
                 repeated += 1
                 continue
             seen[key] = (name, row)
+            splits_of[key] = split
             moved += isinstance(index, DiskIndex) is False and not found.name.endswith("/".join(path_parts(row.path)))
             shown = row.path if isinstance(index, DiskIndex) else found.name
             items.append(Item(shown, label, split, *found[1:5]))
-    splits = {item.split for item in items if not item.packing.startswith("unreadable:")}
-    if None in splits and len(splits) > 1:
-        without = sum(item.split is None for item in items)
-        raise AlexNetError(f"{without:,} images of {request.path} have no split, the others have one: name it for all")
-    if splits and None not in splits:
-        items = [item._replace(split=item.split or "train") for item in items]
+    items, splits = _with_splits(items, request.path)
     assumptions = [text for _, _, table in tables for text in table.assumptions]
     if repeated:
         assumptions.append(f"{count(repeated, 'row')} that repeats an image is not used")
@@ -618,6 +639,17 @@ def table_source(
     where = ", ".join(f"{name} (column {table.label_column})" for name, _, table in tables)
     origins = [Origin(split, where) for split in sorted(splits, key=str)]
     return Source(items, kind="table", origins=origins, assumptions=assumptions, warnings=warnings)
+
+
+def _with_splits(items: list[Item], path: Path) -> tuple[list[Item], set[str | None]]:
+    """The items, and their splits; rows without an image take "train" where all images have a split."""
+    splits = {item.split for item in items if not item.packing.startswith("unreadable:")}
+    if None in splits and len(splits) > 1:
+        without = sum(item.split is None for item in items)
+        raise AlexNetError(f"{without:,} images of {path} have no split, the others have one: name it for all")
+    if splits and None not in splits:
+        items = [item._replace(split=item.split or "train") for item in items]
+    return items, splits
 
 
 def _is_named_split(named: Mapping[str, Any]) -> bool:

@@ -109,9 +109,9 @@ def test_holm_of_the_published_rule() -> None:
 
 
 def test_the_verdict_follows_the_p_value() -> None:
-    assert Difference(0.5, 0.9, 0.4, (0.3, 0.5), 0.001).verdict() == "statistically significant (p = 0.001)"
-    assert Difference(0.5, 0.6, 0.1, (-0.1, 0.3), 0.31).verdict() == "within noise (p = 0.31)"
-    assert Difference(0.5, 0.9, 0.4, (0.3, 0.5), 0.04).verdict(adjusted=0.08).startswith("within noise")
+    assert Difference(0.5, 0.9, 0.4, (0.3, 0.5), 0.001).verdict == "statistically significant (p = 0.001)"
+    assert Difference(0.5, 0.6, 0.1, (-0.1, 0.3), 0.31).verdict == "within noise (p = 0.31)"
+    assert Difference(0.5, 0.9, 0.4, (0.3, 0.5), 0.04, 0.08).verdict.startswith("within noise")
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +131,8 @@ def test_runs_are_compared_image_by_image(runs: list[Path], striped_data: Path, 
         assert pair.only_first_correct == (correct[0] & ~correct[number]).sum()
         assert pair.differing == (predicted[0] != predicted[number]).sum()
         assert pair.roc_auc is not None
+    raw, adjusted = zip(*((p.accuracy.p_value, p.accuracy.adjusted_p_value) for p in result.pairs), strict=True)
+    assert list(adjusted) == holm(raw)
     file = tmp_path / "differences.csv"
     result.write_differences(file)
     with file.open() as opened:

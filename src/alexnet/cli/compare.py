@@ -65,15 +65,12 @@ def run(options: argparse.Namespace) -> None:
     print(f"{len(result.evaluations[0].predictions):,} images: {result.evaluations[0].split.name} of {options.data}")
     for pair in result.pairs:
         print(f"\n{pair.first} -> {pair.second}")
-        for name, difference, verdict in (
-            ("accuracy", pair.accuracy, pair.verdict),
-            ("ROC AUC", pair.roc_auc, pair.roc_auc.verdict() if pair.roc_auc else ""),
-        ):
+        for name, difference in (("accuracy", pair.accuracy), ("ROC AUC", pair.roc_auc)):
             if difference is not None:
                 low, high = difference.interval
                 print(
                     f"  {name}: {difference.first:.2%} -> {difference.second:.2%}, difference "
-                    f"{difference.difference:+.2%} (95% interval: {low:+.2%} to {high:+.2%}), {verdict}"
+                    f"{difference.difference:+.2%} (95% interval: {low:+.2%} to {high:+.2%}), {difference.verdict}"
                 )
         print(
             f"  different predictions: {pair.differing:,} images; correct for the first only: "

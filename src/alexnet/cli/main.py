@@ -20,6 +20,7 @@ VERBS = {
     "evaluate": "evaluate",
     "predict": "predict",
     "compare": "compare",
+    "crossval": "crossval",
     "sort": "sort",
     "report": "report",
     "search": "search",

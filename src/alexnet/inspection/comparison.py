@@ -40,6 +40,8 @@ class Difference(NamedTuple):
         Of the difference, 95% confidence.
     p_value : float
         Of the null hypothesis that both are equal, two-sided.
+    adjusted_p_value : float or None
+        The p-value adjusted for several comparisons, where there are several.
     """
 
     first: float
@@ -47,17 +49,17 @@ class Difference(NamedTuple):
     difference: float
     interval: tuple[float, float]
     p_value: float
+    adjusted_p_value: float | None = None
 
-    def verdict(self, adjusted: float | None = None) -> str:
-        """Whether the difference is statistically significant at a level of 5%, as text.
-
-        Parameters
-        ----------
-        adjusted : float, optional
-            A p-value that is adjusted for several comparisons.
-        """
-        p = self.p_value if adjusted is None else adjusted
+    @property
+    def verdict(self) -> str:
+        """Whether the difference is statistically significant at a level of 5%, by the adjusted p-value."""
+        p = self.p_value if self.adjusted_p_value is None else self.adjusted_p_value
         return f"statistically significant (p = {p:.2g})" if p < SIGNIFICANCE_LEVEL else f"within noise (p = {p:.2g})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values and the verdict in their JSON form."""
+        return {**self._asdict(), "verdict": self.verdict}
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,6 @@ class Pair:
         Images that only one of them classifies correctly.
     differing : int
         Images for which they predict different classes.
-    adjusted_p_value : float
-        The p-value of the accuracies, adjusted for the number of pairs (Holm).
     roc_auc : Difference or None
         Of the areas under the ROC curve; None unless there are two classes and images of both.
     """
@@ -86,26 +86,20 @@ class Pair:
     only_first_correct: int
     only_second_correct: int
     differing: int
-    adjusted_p_value: float
     roc_auc: Difference | None = None
-
-    @property
-    def verdict(self) -> str:
-        """The verdict on the accuracies, with the adjusted p-value."""
-        return self.accuracy.verdict(self.adjusted_p_value)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison in its JSON form."""
         result = {
             "first": self.first,
             "second": self.second,
-            "accuracy": {**self.accuracy._asdict(), "adjusted_p_value": self.adjusted_p_value, "verdict": self.verdict},
+            "accuracy": self.accuracy.to_dict(),
             "only_first_correct": self.only_first_correct,
             "only_second_correct": self.only_second_correct,
             "differing": self.differing,
         }
         if self.roc_auc is not None:
-            result["roc_auc"] = {**self.roc_auc._asdict(), "verdict": self.roc_auc.verdict()}
+            result["roc_auc"] = self.roc_auc.to_dict()
         return result
 
 
@@ -231,22 +225,22 @@ def compare(
         for run in runs
     ]
     first, *others = evaluations
-    accuracies = [compare_accuracy(_correct(first), _correct(other)) for other in others]
-    adjusted = holm([accuracy.p_value for accuracy in accuracies])
-    pairs = []
-    for other, accuracy, p_value in zip(others, accuracies, adjusted, strict=True):
-        pairs.append(
-            Pair(
-                first=first.runs[0],
-                second=other.runs[0],
-                accuracy=accuracy,
-                only_first_correct=int((_correct(first) & ~_correct(other)).sum()),
-                only_second_correct=int((~_correct(first) & _correct(other)).sum()),
-                differing=int((first.predictions.ranked[:, 0] != other.predictions.ranked[:, 0]).sum()),
-                adjusted_p_value=p_value,
-                roc_auc=_compare_auc(first, other, resamples, seed),
-            )
+    accuracies = _adjusted([compare_accuracy(_correct(first), _correct(other)) for other in others])
+    areas = [_compare_auc(first, other, resamples, seed) for other in others]
+    if known := [area for area in areas if area is not None]:  # all or none
+        areas = [*_adjusted(known)]
+    pairs = [
+        Pair(
+            first=first.runs[0],
+            second=other.runs[0],
+            accuracy=accuracy,
+            only_first_correct=int((_correct(first) & ~_correct(other)).sum()),
+            only_second_correct=int((~_correct(first) & _correct(other)).sum()),
+            differing=int((first.predictions.ranked[:, 0] != other.predictions.ranked[:, 0]).sum()),
+            roc_auc=area,
         )
+        for other, accuracy, area in zip(others, accuracies, areas, strict=True)
+    ]
     return Comparison(evaluations, pairs)
 
 
@@ -393,6 +387,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def _adjusted(differences: list[Difference]) -> list[Difference]:
+    """The differences with p-values adjusted for their number; one alone as it is."""
+    if len(differences) < 2:
+        return differences
+    adjusted = holm([difference.p_value for difference in differences])
+    return [difference._replace(adjusted_p_value=p) for difference, p in zip(differences, adjusted, strict=True)]
+
+
 class _WeightedAuc:
     """The area under the ROC curve as a function of weights of the images. Scores are sorted once."""
 
@@ -417,8 +419,7 @@ def _compare_auc(first: Evaluation, second: Evaluation, resamples: int, seed: in
     is_positive = first.predictions.labels == first.positive
     if is_positive.all() or not is_positive.any():
         return None
-    scores = [_score(evaluation, first.positive) for evaluation in (first, second)]
-    return compare_auc(*scores, is_positive, resamples, seed)
+    return compare_auc(_score(first, first.positive), _score(second, first.positive), is_positive, resamples, seed)
 
 
 def _score(evaluation: Evaluation, positive: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import alexnet
 
 alexnet.prepare("photographs", "data")
 run = alexnet.train("data", "run")
-print(alexnet.evaluate("run", "data").top1)
+print(alexnet.evaluate("run", "data").accuracy)
 for prediction in alexnet.Classifier.load("run").predict(["one.jpg", "two.jpg"]):
     print(prediction.source, prediction.label, prediction.probability)
 """
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from alexnet.data.sources.interpretation import plan_source
     from alexnet.data.sources.registry import register_source
     from alexnet.evaluation.evaluate import Evaluation, evaluate
+    from alexnet.evaluation.metrics import register_metric
     from alexnet.network.model import AlexNet
     from alexnet.network.variants import Variant, get_variant, list_variants, register_variant
     from alexnet.prediction.classifier import Classifier, Prediction
@@ -55,6 +56,7 @@ _HOMES = {
     "prepare": "alexnet.data.preparation",
     "recipes": "alexnet.runs.recipe",
     "register_augmentation": "alexnet.data.augmentation",
+    "register_metric": "alexnet.evaluation.metrics",
     "register_source": "alexnet.data.sources.registry",
     "register_variant": "alexnet.network.variants",
     "train": "alexnet.training.train",
@@ -81,6 +83,7 @@ __all__ = [
     "prepare",
     "recipes",
     "register_augmentation",
+    "register_metric",
     "register_source",
     "register_variant",
     "train",

@@ -316,7 +316,7 @@ def test_a2_dogs_vs_cats_of_kaggle(root: Path) -> None:
         ["a.jpg", "b.jpg"],
     ],
 )
-def test_a2_what_cameras_call_files_is_no_class(files: list[str], root: Path) -> None:
+def test_a2_names_from_cameras_are_no_classes(files: list[str], root: Path) -> None:
     with pytest.raises(AlexNetError, match="no classes in"):
         plan_source(build(root, files))
 
@@ -833,8 +833,8 @@ def test_b1_a_quotation_mark_that_another_closes(tmp_path: Path) -> None:
         b"".join(b'"' + line.replace(b",", b'","') + b'"\r\n' for line in PLAIN.encode().split()),
         b",path,label\n" + b"".join(b"%d,%d.jpg,%s\n" % (n, n, b"ab"[n % 2 : n % 2 + 1]) for n in range(6)),
         PLAIN.replace("0.jpg", "./0.jpg").replace("1.jpg", ".\\1.jpg").encode(),
-        PLAIN.replace("0.jpg", "C:\\Users\\me\\pictures\\0.jpg").encode(),
-        PLAIN.replace("0.jpg", "/home/someone/pictures/0.jpg").encode(),
+        PLAIN.replace("0.jpg", "C:\\Users\\me\\photos\\0.jpg").encode(),
+        PLAIN.replace("0.jpg", "/home/someone/photos/0.jpg").encode(),
     ],
 )
 def test_b_tables_by_other_programs(encoded: bytes, tmp_path: Path) -> None:
@@ -1022,8 +1022,8 @@ def test_e14_an_interrupted_preparation_notices_what_changed(
         (folder / "train-00000.arrow").write_bytes(b"")
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(preparation, "make_shards", interrupted)
+    with monkeypatch.context() as changed:
+        changed.setattr(preparation, "make_shards", interrupted)
         with pytest.raises(KeyboardInterrupt):
             prepare(root, tmp_path / "data", size=8, workers=1)
     for path in (root / "a").iterdir():

@@ -20,7 +20,7 @@ from PIL import Image
 
 from alexnet.data.decoding import UnreadableImageError, decode
 from alexnet.data.sources.interpretation import interpret
-from alexnet.data.sources.items import Item, ItemList, LeftAlone, Reader, Source
+from alexnet.data.sources.items import Ignored, Item, ItemList, Reader, Source
 from alexnet.runtime.errors import AlexNetError, UsageError
 
 
@@ -99,7 +99,7 @@ def test_a_folder_around_everything_is_looked_through(make: Callable[[Files], Pa
     assert read(interpret(make(wrapped), spool)) == SPLIT_ITEMS
 
 
-def test_what_systems_leave_behind_is_ignored(make: Callable[[Files], Path], spool: Path) -> None:
+def test_files_of_file_managers_are_ignored(make: Callable[[Files], Path], spool: Path) -> None:
     junk = (
         "__MACOSX/cats/._a.png",
         "cats/.DS_Store",
@@ -114,11 +114,11 @@ def test_what_systems_leave_behind_is_ignored(make: Callable[[Files], Path], spo
 
 
 def test_files_in_no_class_are_mentioned(make: Callable[[Files], Path], spool: Path) -> None:
-    source = interpret(make({**FLAT, "README.txt": b"words", "extra.png": png(9)}), spool)
+    source = interpret(make({**FLAT, "README.txt": b"text", "extra.png": png(9)}), spool)
     assert read(source) == FLAT_ITEMS
     assert set(source.left_alone) == {
-        LeftAlone("in no class folder", 1, "extra.png"),
-        LeftAlone("not an image file (.txt)", 1, "README.txt"),
+        Ignored("in no class folder", 1, "extra.png"),
+        Ignored("not an image file (.txt)", 1, "README.txt"),
     }
 
 
@@ -166,9 +166,9 @@ def test_a_damaged_archive(ending: str, tmp_path: Path, spool: Path) -> None:
         interpret(path, spool)
 
 
-def test_words_called_zip_or_tar(tmp_path: Path, spool: Path) -> None:
-    for name in ("words.zip", "words.tar", "words.tar.gz"):
-        (tmp_path / name).write_text("these are words, no archive\n" * 100)
+def test_text_called_zip_or_tar(tmp_path: Path, spool: Path) -> None:
+    for name in ("text.zip", "text.tar", "text.tar.gz"):
+        (tmp_path / name).write_text("this is text, not an archive\n" * 100)
         with pytest.raises(AlexNetError, match="damaged"):
             interpret(tmp_path / name, spool)
 
@@ -341,7 +341,7 @@ def test_parquet_of_the_hub(rows_a_group: int, tmp_path: Path, spool: Path) -> N
         assert decode(reader.read(item)).shape == (4, 4, 3)
 
 
-def test_plain_parquet_with_bytes_and_words(tmp_path: Path, spool: Path) -> None:
+def test_plain_parquet_with_bytes_and_names(tmp_path: Path, spool: Path) -> None:
     table = pa.table({"image": [png(1), png(2), png(3)], "class": ["cats", "dogs", None]})
     pq.write_table(table, tmp_path / "images.parquet")
     source = interpret(tmp_path / "images.parquet", spool)
@@ -356,10 +356,10 @@ def test_a_table_without_a_column(columns: dict[str, list[Any]], missing: str, t
         interpret(tmp_path / "images.parquet", spool)
 
 
-def test_words_called_parquet(tmp_path: Path, spool: Path) -> None:
-    (tmp_path / "words.parquet").write_text("words")
+def test_text_called_parquet(tmp_path: Path, spool: Path) -> None:
+    (tmp_path / "text.parquet").write_text("text")
     with pytest.raises(AlexNetError, match="cannot be read as parquet"):
-        interpret(tmp_path / "words.parquet", spool)
+        interpret(tmp_path / "text.parquet", spool)
 
 
 def test_a_dataset_by_name(tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,7 +422,7 @@ def test_python_sources_that_are_not_right(source: Any, error: type, message: st
         interpret(source, spool)
 
 
-def test_what_is_no_source(tmp_path: Path, spool: Path) -> None:
+def test_paths_that_are_no_source(tmp_path: Path, spool: Path) -> None:
     with pytest.raises(AlexNetError, match="does not exist"):
         interpret(tmp_path / "nothing", spool)
     (tmp_path / "image.png").write_bytes(png(1))
@@ -432,7 +432,7 @@ def test_what_is_no_source(tmp_path: Path, spool: Path) -> None:
         interpret(tmp_path / "image.png", spool)
 
 
-def test_a_file_of_gigabytes_is_not_read_as_a_image(tmp_path: Path) -> None:
+def test_a_file_of_gigabytes_is_not_read_as_an_image(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     with path.open("wb") as file:
         file.truncate(3 << 30)

@@ -68,9 +68,9 @@ def test_three_networks_are_averaged_and_views_read_the_same_runs(images: Path, 
     assert {size: len(found["values"]) for size, found in report["networks"].items()} == {"1": 3, "3": 1}
     runs = [out / images.name / f"full-{seed}-quick" for seed in (0, 1, 2)]
     data = out / images.name / "few"
-    errors = [1 - evaluate(run, data, views=10, precision="auto").top1 for run in runs]
+    errors = [1 - evaluate(run, data, views=10, precision="auto").accuracy for run in runs]
     assert report["networks"]["1"]["values"] == pytest.approx(errors)
-    together = 1 - evaluate(runs, data, views=10, precision="auto").top1
+    together = 1 - evaluate(runs, data, views=10, precision="auto").accuracy
     assert report["networks"]["3"]["mean"] == pytest.approx(together)
     assert report["networks"]["3"]["difference"] == pytest.approx(together - np.mean(errors))
     assert "one test image is 6.25 points" in report["verdict"]

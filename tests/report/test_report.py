@@ -144,7 +144,7 @@ def test_every_linked_figure_exists_as_png_and_svg(report: Path, page: Page) -> 
 
 
 def test_the_numbers_are_those_of_evaluate(page: Page, evaluation) -> None:
-    correct = int(np.trace(evaluation.confusion))
+    correct = int(np.trace(evaluation.confusion_matrix))
     assert f"Accuracy: {correct} of 24 images, {correct / 24:.1%}" in page.text
     source = re.search(r'<script type="application/json">(.*?)</script>', page.source)
     assert source is not None
@@ -361,7 +361,7 @@ def test_the_slider_updates_the_numbers(
         seen.append(numbers())
         # The numbers hold for the images.
         threshold = float(seen[-1]["threshold"])
-        score, is_positive = metrics.scores(evaluation.predictions, evaluation.positive)
+        score, is_positive = metrics.binary_scores(evaluation.predictions, evaluation.positive)
         found = {int((score[is_positive] >= threshold + slack).sum()) for slack in (-5e-4, 5e-4)}
         missed, of = seen[-1]["missed"].split(" of ")
         assert int(of) == is_positive.sum() == 12

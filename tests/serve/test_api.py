@@ -259,7 +259,28 @@ def test_ctrl_c_stops_the_server_cleanly_while_it_scans(served_run: Path, stripe
         running.process.send_signal(signal.SIGINT)
         out, errors = running.process.communicate(timeout=30)
         assert (running.process.returncode, out) == (0, "")
-        assert "stopped" in errors
+        # Nothing else: with Triton installed, its module would report leaks if objects stayed frozen at exit.
+        lines = [line for line in errors.splitlines() if not line.startswith("fc7 of ")]
+        assert lines == ["press Ctrl-C to stop", "stopped"]
+
+
+def test_damaged_arrays_neither_fail_the_server_nor_its_connections(served_run: Path, images: list[bytes]) -> None:
+    rng = np.random.default_rng(3)
+    file = io.BytesIO()
+    np.save(file, rng.integers(0, 256, (72, 72, 3), dtype=np.uint8))
+    damaged = []
+    for _ in range(150):
+        content = bytearray(file.getvalue())
+        for position in rng.integers(6, 128, 3):
+            content[position] = rng.integers(0, 256)
+        damaged.append(bytes(content))
+    with serving(served_run, served_run) as running:
+        with httpx.Client(limits=httpx.Limits(max_connections=1), timeout=60) as client:
+            for content in damaged:
+                assert client.post(running.address + "/v1/predict", content=content).status_code in (200, 413, 415, 422)
+            assert client.post(running.address + "/v1/predict", content=images[0]).status_code == 200
+        running.process.send_signal(signal.SIGINT)
+        _, errors = running.process.communicate(timeout=30)
         assert "Traceback" not in errors
 
 

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classes-from",
         metavar="WHAT",
-        help="what says the class of an image: folder (the first below the root), parent (the one the image lies in), "
+        help="source of the class of an image: folder (the first below the root), parent (the one the image lies in), "
         "name (the file name, as in cat.0.jpg), or a table as FILE or FILE:COLUMN (default: decided by what is there)",
     )
     parser.add_argument(

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_parallel_options(parser: argparse.ArgumentParser) -> None:
-    from alexnet.parallel.layouts import LAYOUTS, PASSINGS
+    from alexnet.parallel.plan import LAYOUTS, PASSINGS
 
     group = parser.add_argument_group(
         "several processes",

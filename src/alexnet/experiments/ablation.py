@@ -97,7 +97,7 @@ class Trial:
         values = base(self.quick) | CHANGES[self.change].values
         epochs = train_once(self.dataset.path, self.run, recipe="paper", seed=self.seed, **values).metrics("epoch")
         errors = {
-            name: 1 - evaluate(self.run, self.dataset, views=views, precision="auto").top1
+            name: 1 - evaluate(self.run, self.dataset, views=views, precision="auto").accuracy
             for name, views in VIEWS.items()
         }
         (self.run / CHECKPOINT).unlink(missing_ok=True)  # half a gigabyte; the trial is finished

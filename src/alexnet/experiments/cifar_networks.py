@@ -52,8 +52,8 @@ class Trials:
             "seconds": sum(epoch["seconds"] for epoch in epochs),
             "train_error": [epoch["train_error"] for epoch in epochs],
             "train_loss": [epoch["train_loss"] for epoch in epochs],
-            "test_error_one_view": 1 - one.top1,
-            "test_error": 1 - best.top1,
+            "test_error_one_view": 1 - one.accuracy,
+            "test_error": 1 - best.accuracy,
             "test_log_loss": best.log_loss,
         }
 

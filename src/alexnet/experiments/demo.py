@@ -131,9 +131,9 @@ def _result_table(result: Evaluation, without: Evaluation | None) -> Table:
     """The accuracy with and without pretrained weights, and published accuracies, best first."""
     majority = max(result.split.class_counts) / len(result.split)
     rows = {name: (percent, "published") for name, percent in solar_cells.PUBLISHED.items()}
-    rows["AlexNet, fine-tuned from the starter, this run, ten views"] = (100 * result.top1, "measured now")
+    rows["AlexNet, fine-tuned from the starter, this run, ten views"] = (100 * result.accuracy, "measured now")
     if without:
-        rows["AlexNet from scratch, this run, ten views"] = (100 * without.top1, "measured now")
+        rows["AlexNet from scratch, this run, ten views"] = (100 * without.accuracy, "measured now")
     else:
         rows["AlexNet from scratch, mean of five seeds, ten views"] = (solar_cells.FROM_SCRATCH, "stored result")
     rows['always "functional"'] = (100 * majority, "class frequency")

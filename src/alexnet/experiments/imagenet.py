@@ -263,7 +263,7 @@ def _evaluate_on(dataset: PreparedDataset, runs: Sequence[Path], views: Sequence
 
 
 def _scores(result: Evaluation) -> dict[str, float]:
-    return dict(zip(SCORES, (1 - result.top1, 1 - result.top5, result.log_loss), strict=True))
+    return dict(zip(SCORES, (1 - result.accuracy, 1 - result.top5_accuracy, result.log_loss), strict=True))
 
 
 def _spreads(of_seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -56,9 +56,9 @@ def _measure(run: Path, dataset: PreparedDataset, seed: int, changes: dict[str, 
     for views in (1, 10):
         result = evaluate(run, dataset, split="test", views=views, precision=changes.get("precision", "auto"))
         entry[f"views_{views}"] = {
-            "top1": result.top1,
+            "top1": result.accuracy,
             "log_loss": result.log_loss,
-            "roc_auc": result.two_classes()["roc_auc"],
-            "confusion": result.confusion.tolist(),
+            "roc_auc": result.binary_metrics()["roc_auc"],
+            "confusion": result.confusion_matrix.tolist(),
         }
     return entry

@@ -173,5 +173,5 @@ def _measure(run: Path, dataset: PreparedDataset, seed: int) -> dict[str, Any]:
     }
     for views in (1, 10):
         result = evaluate(run, dataset, split="val", views=views, precision="auto")
-        entry[f"views_{views}"] = {"top1": result.top1, "top5": result.top5, "log_loss": result.log_loss}
+        entry[f"views_{views}"] = {"top1": result.accuracy, "top5": result.top5_accuracy, "log_loss": result.log_loss}
     return entry

@@ -161,7 +161,7 @@ def _measure(trial: Trial, dataset: PreparedDataset, work: Path, init: str) -> d
     train_once(data, run, seed=trial.seed, init=init, **changes)
     seconds = before + time.monotonic() - start
     result = evaluate(run, dataset, split=seen, views=10 if trial.set == SOLAR else 1, precision="auto")
-    return {"accuracy": result.top1, "seconds": seconds}
+    return {"accuracy": result.accuracy, "seconds": seconds}
 
 
 def _sample(dataset: PreparedDataset, trial: Trial, work: Path) -> Path:

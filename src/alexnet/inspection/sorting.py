@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alexnet.data.sources.walking import Entry, LeftAlone, Tally, Walk, other_reason
+from alexnet.data.sources.walking import Entry, Ignored, Tally, Walk, other_reason
 from alexnet.inspection.journal import JOURNAL, MODES, Journal, Placement, open_journal
 from alexnet.prediction.classifier import Classifier, Prediction
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
@@ -39,14 +39,14 @@ class SortResult:
         Path and reason of each image that stays where it is, because it cannot be read or moved.
     already : int
         Number of images that an earlier call placed.
-    left_alone : list of LeftAlone
+    left_alone : list of Ignored
         Files and folders that are no images, by reason.
     """
 
     placements: list[Placement] = field(default_factory=list)
     unsorted: list[tuple[str, str]] = field(default_factory=list)
     already: int = 0
-    left_alone: list[LeftAlone] = field(default_factory=list)
+    left_alone: list[Ignored] = field(default_factory=list)
 
     @property
     def counts(self) -> dict[str, int]:

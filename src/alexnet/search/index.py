@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from alexnet.data.dataset import PreparedDataset
 from alexnet.data.loading import evaluation_batches
 from alexnet.evaluation.ensemble import Member
-from alexnet.evaluation.evaluate import check_fit
+from alexnet.evaluation.evaluate import check_compatible
 from alexnet.network.features import BATCH_SIZE, layer_features
 from alexnet.runs.run import Run, add_tensors
 from alexnet.runtime.devices import choose_device
@@ -85,7 +85,7 @@ def open_index(
     """
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     opened = run.run if isinstance(run, Member) else Run.open(run)
-    check_fit(opened, dataset, "its images can't be compared")
+    check_compatible(opened, dataset, "its images can't be compared")
     if not len(dataset.split(split)):
         raise AlexNetError(f"split {split!r} of {dataset.path} has no images")
     member = run if isinstance(run, Member) else Member(opened, *opened.load(choose_device(device)))

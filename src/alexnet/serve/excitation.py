@@ -97,8 +97,8 @@ class DatasetScan:
         if split is None:
             return
         for positions, images in split.batches(self.positions(split), BATCH_SIZE):
-            batch = Predictions.of(self.classifier.probabilities(images), split.labels[positions])
-            self.predictions = batch if self.predictions is None else Predictions.joined([self.predictions, batch])
+            batch = Predictions.from_probabilities(self.classifier.probabilities(images), split.labels[positions])
+            self.predictions = batch if self.predictions is None else Predictions.concatenate([self.predictions, batch])
             self.evaluated += len(positions)
             yield None
 

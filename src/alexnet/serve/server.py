@@ -15,7 +15,7 @@ import numpy as np
 import uvicorn
 
 from alexnet.data.dataset import PreparedDataset
-from alexnet.evaluation.evaluate import check_fit
+from alexnet.evaluation.evaluate import check_compatible
 from alexnet.prediction.classifier import Classifier
 from alexnet.runs.run import Run
 from alexnet.runtime.allocator import keep_freed_memory
@@ -167,7 +167,7 @@ def _open_data(run: Run, data: str | os.PathLike[str] | None) -> tuple[PreparedD
     """The dataset to show, or why there is none. A dataset that was named must exist and fit the run."""
     try:
         dataset = run.find_data(data)
-        check_fit(run, dataset, "the page can't show it")
+        check_compatible(run, dataset, "the page can't show it")
     except AlexNetError as error:
         if data is not None:
             raise

@@ -17,7 +17,8 @@ from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.loading import Batch, step_seeds, steps_per_epoch, training_batches
 from alexnet.network.model import AlexNet
 from alexnet.network.optimized import OptimizedNetwork
-from alexnet.parallel.layouts import Alone
+from alexnet.parallel.communicator import Communicator
+from alexnet.parallel.layouts import parallelize
 from alexnet.runs import checkpoint
 from alexnet.runs.lock import RunLock
 from alexnet.runs.run import FINISHED, Run
@@ -53,8 +54,8 @@ class Training:
         What is trained on.
     device : torch.device
         Where.
-    layout : Alone
-        What this process has of network and batches, and its exchange with the others.
+    communicator : Communicator
+        The layout of the training, and the exchange with the other processes.
     checkpoint_interval : float
         Seconds between two checkpoints.
     keep_checkpoint : bool
@@ -68,13 +69,13 @@ class Training:
         run: Run,
         dataset: PreparedDataset,
         device: torch.device,
-        layout: Alone,
+        communicator: Communicator,
         *,
         checkpoint_interval: float = 120.0,
         keep_checkpoint: bool = False,
         lock: RunLock | None = None,
     ) -> None:
-        self.run, self.device, self.layout = run, device, layout
+        self.run, self.device, self.communicator = run, device, communicator
         self.recipe = run.config.recipe
         self.dtype = choose_precision(self.recipe.precision, device)
         self.checkpoint_interval, self.keep_checkpoint, self.lock = checkpoint_interval, keep_checkpoint, lock
@@ -109,10 +110,10 @@ class Training:
             self.whiten(network)
         if self.dtype == torch.float64:
             network.double()
-        network = self.layout.place(network)
-        optimizers = make_optimizers(network, self.recipe, pretrained, self.layout.rows_of_all_kernels)
+        network = parallelize(network, self.communicator)
+        optimizers = make_optimizers(network, self.recipe, pretrained, self.communicator.gather_kernels)
         working = OptimizedNetwork(network, self.dtype)
-        self.layout.watch(working)
+        self.communicator.register(working)
         state = TrainingState(
             network,
             working,
@@ -128,10 +129,12 @@ class Training:
             ),
         )
         content = None
-        if self.layout.leads:
-            device = self.device if self.layout.size == 1 else torch.device("cpu")  # from there to the other processes
+        if self.communicator.leads:
+            device = (
+                self.device if self.communicator.size == 1 else torch.device("cpu")
+            )  # from there to the other processes
             content = checkpoint.read(self.run.path, device, optimizers)
-        content = self.layout.parts(content)
+        content = self.communicator.scatter(content)
         if content is not None:
             state.restore(content)
         return state
@@ -173,7 +176,7 @@ class Training:
                 step=counters.step,
                 total=self.recipe.epochs * images,
                 done=(counters.epoch - 1) * images + counters.images,
-                leads=self.layout.leads,
+                leads=self.communicator.leads,
             ) as report,
         ):
             with self.writer:
@@ -185,7 +188,7 @@ class Training:
                         break
                     except Diverged as divergence:
                         self.roll_back(divergence, report, metrics_bytes)
-            self.layout.leave()
+            self.communicator.leave()
         if self.state.counters.epoch > self.recipe.epochs:
             self.report_end()
         elif stopped or self.interrupted.is_set():
@@ -198,7 +201,7 @@ class Training:
     def train_epochs(self, report: Reporter, last_step: int | None) -> bool:
         """Train the epochs that are left, and save; returns whether a process asked to stop."""
         counters, stop = self.state.counters, False
-        steps = step_executor(self.state, self.inputs, self.layout, self.requests, report.note)
+        steps = step_executor(self.state, self.inputs, self.communicator, self.requests, report.note)
         while counters.epoch <= self.recipe.epochs and not stop and counters.step != last_step:
             stop = self.train_epoch(steps, report, last_step)
         if counters.epoch > self.recipe.epochs:
@@ -219,7 +222,7 @@ class Training:
             recipe.seed,
             counters.epoch,
             counters.batch,
-            self.layout.rows,
+            self.communicator.rows,
             self.device,
         ):
             last = counters.batch + 1 == self.steps_per_epoch
@@ -268,16 +271,18 @@ class Training:
         `batch` is the last of the epoch, `images` how many were trained on in `seconds`.
         """
         self.check_weights()
-        state, counters, recipe, layout = self.state, self.state.counters, self.recipe, self.layout
+        state, counters, recipe, communicator = self.state, self.state.counters, self.recipe, self.communicator
         loss, error = counters.loss_sum / counters.images, counters.errors / counters.images
-        layers = layer_updates(state, weights_before, layout.mean)
+        layers = layer_updates(state, weights_before, communicator.layer_mean)
         validation = None
         if self.validation is not None:
-            validation = validate(state, self.validation, self.preprocess, layout, recipe.batch_size, self.dtype)
-            if layout.any(is_divergent(validation.loss)):
+            validation = validate(state, self.validation, self.preprocess, communicator, recipe.batch_size, self.dtype)
+            if communicator.any(is_divergent(validation.loss)):
                 raise diverged(counters.step, validation.loss, "the validation loss")
-        layout.begin(batch)
-        dead = dead_units(state.network.eval(), central_crops(batch, self.preprocess, self.dtype), layout.alive)
+        communicator.start_batch(batch)
+        dead = dead_units(
+            state.network.eval(), central_crops(batch, self.preprocess, self.dtype), communicator.alive_share
+        )
         judged = error if validation is None else validation.error
         lr, dropped = self.lr_of_step(counters.step), state.schedule.after_epoch(judged)
         findings = state.diagnostics.after_epoch(
@@ -297,12 +302,12 @@ class Training:
                 images_per_second=images / max(seconds, 1e-9),
                 seconds=seconds,
                 steps=self.steps_per_epoch,
-                traffic=layout.traffic(),
+                traffic=communicator.traffic(),
             )
         )
         if dropped:
             report.note(f"no lower error for {recipe.patience} epochs: learning rate divided by ten")
-        if counters.epoch == recipe.epochs and validation is not None and layout.leads:
+        if counters.epoch == recipe.epochs and validation is not None and communicator.leads:
             report.flush()
             for record in self.run.metrics("probe"):
                 findings += worse_than_pretrained(record, validation.error, recipe)
@@ -319,7 +324,7 @@ class Training:
         `metrics_bytes`: length of metrics.jsonl before the first step of this process.
         """
         if self.state.schedule.scale != 1.0:
-            kind = AlexNetError if self.layout.leads else ReportedElsewhereError
+            kind = AlexNetError if self.communicator.leads else ReportedElsewhereError
             other = "" if self.recipe.name == "small" else ", or --recipe small"
             raise kind(
                 f"{divergence}, with a tenth of the learning rate too: "
@@ -345,7 +350,7 @@ class Training:
 
     def check_weights(self) -> None:
         """Raise `Diverged` where the weights are not finite."""
-        layer = nonfinite_weights(self.state.network, self.layout.any)
+        layer = nonfinite_weights(self.state.network, self.communicator.any)
         if layer:
             raise diverged(self.state.counters.step, math.nan, f"the weights of {layer}")
 
@@ -358,13 +363,13 @@ class Training:
 
     def write(self, which: str, *, checkpoint_too: bool) -> None:
         """Start to write the "best" or "last" weights, and the checkpoint, as they are now."""
-        if not self.layout.keeps:
+        if not self.communicator.holds_state:
             return
         content = self.state.content(optimizers=checkpoint_too)
 
         def work() -> None:
-            self.layout.whole(content)
-            if self.layout.leads:
+            self.communicator.gather(content)
+            if self.communicator.leads:
                 self.run.save_weights(which, content.average or content.network, self.preprocess.mean)
                 if checkpoint_too:
                     checkpoint.write(self.run.path, content)
@@ -381,7 +386,7 @@ class Training:
         self.writer.finish()
         report.record(FINISHED, step=self.state.counters.step)
         report.sync()
-        if self.layout.leads and not self.keep_checkpoint:
+        if self.communicator.leads and not self.keep_checkpoint:
             checkpoint.remove(self.run.path)
 
     # Messages.
@@ -394,7 +399,7 @@ class Training:
         if step == 0 and self.total_steps == 1:
             report.findings([single_step(self.recipe, len(self.training))], step)
         start = self.run.config.start
-        if start is None or not self.layout.leads or checkpoint.exists(self.run.path):
+        if start is None or not self.communicator.leads or checkpoint.exists(self.run.path):
             return
         layer = [name for name in start["layers"] if name != LAST][-1]
         network = self.initial_network().eval()  # whole, and in float32, where this process's may be neither

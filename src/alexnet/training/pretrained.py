@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -82,6 +83,8 @@ def with_pretrained_network(changes: Mapping[str, Any]) -> dict[str, Any]:
             f"no init {name!r}: neither a file or folder nor one of {', '.join((*INITIALIZATIONS, STARTER, IMAGENET))}"
         )
     source = find_weights(name)
+    for note in source.notes:
+        print(note, file=sys.stderr)
     network = {switch: source.switches.get(switch) for switch in SWITCHES}
     where = os.path.abspath(name) if os.path.exists(name) else name
     return {"variant": source.variant, **network, **changes, "init": where}

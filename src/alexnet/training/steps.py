@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from alexnet.data.augmentation import AugmentationPipeline
 from alexnet.data.loading import Batch, step_seeds
-from alexnet.parallel.layouts import ENTRY, Alone
+from alexnet.parallel.communicator import Communicator
+from alexnet.parallel.layouts import FC_ENTRY
 from alexnet.runs.recipe import Recipe
 from alexnet.training.divergence import diverged, first_nonfinite, is_divergent
 from alexnet.training.optimizers import clear_gradients, update_all
@@ -96,7 +97,7 @@ class EagerSteps:
         What the steps change.
     inputs : TrainingInputs
         The augmentation.
-    layout : Alone
+    communicator : Communicator
         The exchange with the other processes.
     requests : callable
         Whether this process asks to stop, and whether a checkpoint is due.
@@ -104,19 +105,19 @@ class EagerSteps:
 
     state: TrainingState
     inputs: TrainingInputs
-    layout: Alone
+    communicator: Communicator
     requests: Callable[[], tuple[bool, bool]]
 
     def step(self, batch: Batch) -> StepResult:
-        inputs, layout, working = self.inputs, self.layout, self.state.working
+        inputs, communicator, working = self.inputs, self.communicator, self.state.working
         torch.manual_seed(step_seeds(inputs.recipe.seed, self.state.counters.step)[1])
-        labels = layout.begin(batch).to(inputs.device)
+        labels = communicator.start_batch(batch).to(inputs.device)
         # No name for the inputs: their memory is free during the backward pass.
         logits = working(inputs(batch, self.state))
-        loss = layout.share(mean_loss(logits, labels, inputs.recipe), labels)
+        loss = communicator.scale_loss(mean_loss(logits, labels, inputs.recipe), labels)
         result = self.agree(batch, loss.item(), count_errors(logits, labels))
         loss.backward()
-        layout.finish()
+        communicator.wait_for_gradients()
         update_all(self.state.optimizers, working.copies)
         return result
 
@@ -125,11 +126,11 @@ class EagerSteps:
 
     def agree(self, batch: Batch, loss: float, errors: int) -> StepResult:
         """The result of all processes from that of this one; raises `Diverged`, in all of them."""
-        step, inputs, layout = self.state.counters.step + 1, self.inputs, self.layout
-        loss, errors, stop, save = layout.totals(loss, errors, *self.requests())
+        step, inputs, communicator = self.state.counters.step + 1, self.inputs, self.communicator
+        loss, errors, stop, save = communicator.agree(loss, errors, *self.requests())
         if is_divergent(loss):
             crops = inputs(batch, self.state)
-            where = first_nonfinite(self.state.network, crops, inputs.device, inputs.dtype, layout.any)
+            where = first_nonfinite(self.state.network, crops, inputs.device, inputs.dtype, communicator.any)
             raise diverged(step, loss, where)
         return StepResult(step, len(batch.labels), loss, errors, stop, save)
 
@@ -142,31 +143,31 @@ class BlockSteps(EagerSteps):
     """
 
     def step(self, batch: Batch) -> StepResult:
-        state, inputs, layout, working = self.state, self.inputs, self.layout, self.state.working
+        state, inputs, communicator, working = self.state, self.inputs, self.communicator, self.state.working
         torch.manual_seed(step_seeds(inputs.recipe.seed, state.counters.step)[1])
-        layout.begin(batch)
+        communicator.start_batch(batch)
         labels = batch.labels.to(inputs.device)
-        blocks, update_each = layout.blocks(len(labels)), inputs.recipe.fc_batch_size is not None
-        entry = state.network.get_submodule(ENTRY)
-        activations = working.below(inputs(batch, state), entry)
-        passing = layout.passing_of(activations, blocks)
+        blocks, update_each = communicator.blocks(len(labels)), inputs.recipe.fc_batch_size is not None
+        entry = state.network.get_submodule(FC_ENTRY)
+        activations = working.run_until(inputs(batch, state), entry)
+        passing = communicator.pass_activations(activations, blocks)
         loss, errors = 0.0, 0
         for number, block in enumerate(blocks):
-            layout.enter(block)
-            received, block_labels = passing.arrived(number).requires_grad_(), labels[block.images]
-            logits = working.beyond(received, entry)
+            communicator.start_block(block)
+            received, block_labels = passing.receive(number).requires_grad_(), labels[block.images]
+            logits = working.run_after(received, entry)
             share = len(block_labels) / len(labels)
             block_loss = mean_loss(logits, block_labels, inputs.recipe)
             (block_loss if update_each else block_loss * share).backward()
             assert received.grad is not None
-            passing.give_back(number, received.grad * share if update_each else received.grad)
+            passing.send_back(number, received.grad * share if update_each else received.grad)
             loss, errors = loss + block_loss.item() * share, errors + count_errors(logits, block_labels)
             if update_each:
                 update_all(state.optimizers, working.copies)
         gradient = passing.finish()
         result = self.agree(batch, loss, errors)
         activations.backward(gradient)
-        layout.finish()
+        communicator.wait_for_gradients()
         update_all(state.optimizers, working.copies)
         return result
 
@@ -183,11 +184,11 @@ class RecordedSteps:
         self,
         state: TrainingState,
         inputs: TrainingInputs,
-        layout: Alone,
+        communicator: Communicator,
         requests: Callable[[], tuple[bool, bool]],
         note: Callable[[str], None],
     ) -> None:
-        self.state, self.inputs, self.layout, self.requests = state, inputs, layout, requests
+        self.state, self.inputs, self.communicator, self.requests = state, inputs, communicator, requests
         capture = capture_for(inputs.device)
         assert capture is not None
         changed = partial(tensors_of_step, state.network, state.working.copies.values(), state.optimizers)
@@ -198,7 +199,7 @@ class RecordedSteps:
         state, inputs = self.state, self.inputs
         step, size, count = state.counters.step, inputs.size(state), len(batch.labels)
         rates = tuple(group["lr"] for optimizer in state.optimizers for group in optimizer.param_groups)
-        tensors = (batch.images, self.layout.begin(batch), *inputs.draw(batch, state))
+        tensors = (batch.images, self.communicator.start_batch(batch), *inputs.draw(batch, state))
         seed = step_seeds(inputs.recipe.seed, step)[1]
         totals = self.recorded((count, size, rates), partial(self.train_on, size), tensors, seed)
         before, self.pending = self.pending, PendingResult.of(totals, step + 1, count)
@@ -230,17 +231,17 @@ class RecordedSteps:
 def step_executor(
     state: TrainingState,
     inputs: TrainingInputs,
-    layout: Alone,
+    communicator: Communicator,
     requests: Callable[[], tuple[bool, bool]],
     note: Callable[[str], None],
 ) -> StepExecutor:
-    """The executor that suits recipe, device and layout."""
+    """The executor that suits recipe, device and communicator."""
     recipe = inputs.recipe
-    if layout.blocks(recipe.batch_size):
-        return BlockSteps(state, inputs, layout, requests)
-    if layout.size == 1 and recipe.optimizer == "paper" and capture_for(inputs.device) is not None:
-        return RecordedSteps(state, inputs, layout, requests, note)
-    return EagerSteps(state, inputs, layout, requests)
+    if communicator.blocks(recipe.batch_size):
+        return BlockSteps(state, inputs, communicator, requests)
+    if communicator.size == 1 and recipe.optimizer == "paper" and capture_for(inputs.device) is not None:
+        return RecordedSteps(state, inputs, communicator, requests, note)
+    return EagerSteps(state, inputs, communicator, requests)
 
 
 def mean_loss(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:

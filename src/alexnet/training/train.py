@@ -9,7 +9,6 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,14 +17,16 @@ import torch
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.network.model import AlexNet
-from alexnet.parallel.collectives import Group, is_launched_again, remember_launch, watching
-from alexnet.parallel.layouts import open_layout
+from alexnet.parallel.collectives import Group, SingleProcess, is_launched_again, remember_launch, watching
+from alexnet.parallel.communicator import Communicator
+from alexnet.parallel.plan import LAYOUTS, PASSINGS
+from alexnet.parallel.sharding import check_layout, sharding_of
 from alexnet.runs.lock import RunLock
 from alexnet.runs.recipe import Recipe, choose
 from alexnet.runs.run import Config, Run, is_free
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
-from alexnet.runtime.errors import AlexNetError, UsageError
+from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.progress import notify
 from alexnet.training.loop import Training
 from alexnet.training.pretrained import with_pretrained_layers, with_pretrained_network
@@ -149,17 +150,19 @@ def set_up_training(
     """
     if resume and parallel is None:
         _reopen(out, changes)  # what is wrong with it is said before anything else is read
+    if parallel is not None:
+        check_choice(parallel, LAYOUTS, "layout")
+    check_choice(passing, PASSINGS, "passing")
     chosen_device = choose_device(device)
     opened = _deferred(lambda: PreparedDataset.open(data))  # may be fetched first, by each host in its own time
-    group = None if parallel is None else Group.join(chosen_device, peer_timeout)
-    dataset = opened() if group is None else group.together(opened)
-    layout_of = partial(open_layout, parallel, group=group, passing=passing)
+    group = SingleProcess() if parallel is None else Group.join(chosen_device, peer_timeout)
+    dataset = group.together(opened)
     lock = RunLock(Path(out))
 
     def start() -> tuple[Run, bool]:
-        """The run folder, and whether its training is finished; in the first process only."""
-        if resume or (group is not None and is_launched_again(Path(out))):
-            run = _reopen(out, changes, finished=group is not None)
+        """The run folder, and whether its training is finished; called in the first process only."""
+        if resume or (parallel is not None and is_launched_again(Path(out))):
+            run = _reopen(out, changes, finished=True)
             if run.finished:
                 return run, True
             lock.acquire()
@@ -172,28 +175,27 @@ def set_up_training(
         config = run.config if run else _configure(dataset, recipe, changes, chosen_device)
         with torch.device("meta"):
             network = config.network()
-        layout_of(config.recipe).check(network, len(dataset.split("train")))
+        check_layout(parallel, network, config.recipe, len(dataset.split("train")), group.size, passing)
         _check_disk_space(Path(out), network, config.recipe)
         if run is None:
             lock.acquire()
             _check_free(out)  # another training may have made it meanwhile
-        if group is not None:
+        if parallel is not None:
             remember_launch(Path(out))
         return run or Run.create(out, config), False
 
-    run, finished = start() if group is None else group.lead(start)
+    run, finished = group.lead(start)
     if finished:
         raise RunFinishedError(run)
-    if group is not None:
-        group.together(lambda: _check_dataset(run, dataset))
+    group.together(lambda: _check_dataset(run, dataset))
     training = Training(
         run,
         dataset,
         chosen_device,
-        layout_of(run.config.recipe),
+        Communicator(group, sharding_of(parallel, run.config.recipe, group.size, passing)),
         checkpoint_interval=checkpoint_interval,
         keep_checkpoint=keep_checkpoint,
-        lock=lock if group is None or group.leads else None,
+        lock=lock if group.leads else None,
     )
     keep_freed_memory()  # from here on: what the initial weights took is given back
     return training

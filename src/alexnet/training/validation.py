@@ -11,14 +11,19 @@ from torch.nn import functional
 from alexnet.data.augmentation import Preprocessing
 from alexnet.data.dataset import Split
 from alexnet.data.loading import Batch, evaluation_batches
-from alexnet.parallel.layouts import Alone
+from alexnet.parallel.communicator import Communicator
 from alexnet.training.diagnostics import EpochValidation, LayerUpdate
 from alexnet.training.state import TrainingState
 
 
 @torch.no_grad()
 def validate(
-    state: TrainingState, split: Split, preprocess: Preprocessing, layout: Alone, batch_size: int, dtype: torch.dtype
+    state: TrainingState,
+    split: Split,
+    preprocess: Preprocessing,
+    communicator: Communicator,
+    batch_size: int,
+    dtype: torch.dtype,
 ) -> EpochValidation:
     """Loss and error of the central crops of a split, with the weights that would be kept now."""
     device, classes = preprocess.mean.device, len(split.class_counts)
@@ -26,14 +31,14 @@ def validate(
     predicted = torch.zeros(classes, dtype=torch.int64)
     state.network.eval()
     with state.averaged_weights():
-        for batch in evaluation_batches(split, batch_size, layout.rows):
-            labels = layout.begin(batch).to(device)
+        for batch in evaluation_batches(split, batch_size, communicator.rows):
+            labels = communicator.start_batch(batch).to(device)
             logits = state.working(central_crops(batch, preprocess, dtype)).float()
             loss += functional.cross_entropy(logits, labels, reduction="sum").item()
             answers = logits.argmax(1)
             errors += int((answers != labels).sum())
             predicted += torch.bincount(answers.cpu(), minlength=classes)
-    count, summed = len(split), layout.summed
+    count, summed = len(split), communicator.sum_over_logits
     loss, errors = summed(torch.tensor(loss, dtype=torch.float64)).item(), int(summed(torch.tensor(errors)))
     predicted = summed(predicted)
     return EpochValidation(loss / count, errors / count, predicted.tolist(), split.class_counts)

@@ -102,8 +102,8 @@ def find_state_dict(checkpoint: Mapping[Any, Any], file: str, key: str | None = 
     if len(found) > 1 and key is None:
         others = [name for name in found if name != chosen.key]
         notes.append(
-            f"{file} holds several state dicts: read {chosen.key or 'the outermost'}, not {', '.join(others)}; "
-            f"choose another with --key, such as --key {others[0]}"
+            f"{file} holds several state dicts: read {chosen.key or 'the outermost'}, not {', '.join(others)}; for "
+            f"another: alexnet import {file} --key {others[0]} --out RUN"
         )
     if chosen.left_out:
         count = len(chosen.left_out)

@@ -36,7 +36,7 @@ KINDS = (
     "a folder with one folder per class, a zip or tar file of one, a folder of the ILSVRC tar files, a CSV of "
     "path,label, parquet or Arrow files of Hugging Face datasets, or hf:NAME"
 )
-"""What a source may be, for messages."""
+"""The kinds of sources, for messages."""
 
 DEFAULT_SPLIT = {"val": 0.2}
 """Shares drawn from the training images where the source has neither a validation nor a test split."""
@@ -255,7 +255,7 @@ def _shares(own: set[str | None], shares: Mapping[str, float] | None) -> dict[st
 def _warnings(
     classes: list[str], counts: dict[str, dict[str, int]], own: set[str | None], drawn: dict[str, float] | None
 ) -> list[str]:
-    """What is likely not wanted of splits and classes."""
+    """Sentences about splits and classes that are likely not intended."""
     warnings = []
     if "val" not in counts:
         what = "no validation split: training cannot choose or stop by it"
@@ -339,7 +339,7 @@ def _open_file(request: Request) -> Source:
 
 
 def _foreign(path: Path, ending: str) -> str | None:
-    """What a file is that is read by other programs, and what to do."""
+    """The description of a file that other programs read, and the remedy."""
     with path.open("rb") as file:
         start = file.read(8)
     what, command = next(

@@ -59,7 +59,7 @@ class Origin(NamedTuple):
     place: str
 
 
-class LeftAlone(NamedTuple):
+class Ignored(NamedTuple):
     """Files or folders that are not read: the reason, the number of files, and the name of the first."""
 
     reason: str
@@ -76,7 +76,7 @@ class Source:
     items
         The images in the order in which the dataset has them; may be iterated again.
     descriptions
-        Class → what it is in words, where the source knows.
+        Class → its description, where the source knows one.
     kind
         What the source is, such as "folder".
     origins
@@ -86,14 +86,14 @@ class Source:
     assumptions
         How the source was understood where it does not say so itself.
     warnings
-        What is likely not wanted.
+        What is likely not intended.
     """
 
     items: Iterable[Item]
     descriptions: dict[str, str] = field(default_factory=dict)
     kind: str = "images"
     origins: list[Origin] = field(default_factory=list)
-    left_alone: list[LeftAlone] = field(default_factory=list)
+    left_alone: list[Ignored] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 

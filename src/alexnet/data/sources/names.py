@@ -19,7 +19,7 @@ SPLIT_NAMES = {
         ("test", "testing", "tst", "eval", "evaluation", "시험", "시험용", "테스트", "평가", "평가용"), "test"
     ),
 }
-"""The words that name a split → the split."""
+"""The terms that name a split → the split."""
 
 _CONTENT = (
     *("image", "images", "img", "imgs", "photo", "photos", "photograph", "photographs", "picture", "pictures", "pics"),
@@ -183,7 +183,7 @@ def _is_ksx1001(character: str) -> bool:
 
 
 def _readings(sample: bytes) -> str:
-    """What bytes are in the encodings that are common in file names and tables."""
+    """Bytes as read in the encodings that are common in file names and tables."""
     found = []
     for encoding in ("cp949", "gbk", "shift_jis", "cp1252", "cp437"):
         try:
@@ -199,7 +199,7 @@ def readings(sample: bytes) -> str:
 
 
 def name_tokens(name: str) -> list[str]:
-    """The lower-case words of a name, which is split at anything but letters, and before capitals as in TrainImages."""
+    """Lower-case tokens of a name, split at anything but letters, and before capitals as in TrainImages."""
     parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+", composed(name))
     tokens: list[str] = []
     for part in parts:

@@ -9,14 +9,14 @@ from typing import Any
 
 from alexnet.data.sources.items import Origin
 from alexnet.data.sources.names import SPLITS
-from alexnet.data.sources.walking import LeftAlone
+from alexnet.data.sources.walking import Ignored
 
 _CLASSES_SHOWN = 20
 
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """What a source was understood to be.
+    """The reading of a source.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class SourcePlan:
     assumptions
         How the source was understood where it does not say so itself.
     warnings
-        What is likely not wanted.
+        What is likely not intended.
     """
 
     source: str
@@ -46,7 +46,7 @@ class SourcePlan:
     counts: dict[str, dict[str, int]]
     origins: list[Origin] = field(default_factory=list)
     drawn: dict[str, float] | None = None
-    left_alone: list[LeftAlone] = field(default_factory=list)
+    left_alone: list[Ignored] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -96,8 +96,8 @@ class SourcePlan:
         return notes + [f"warning: {printable(text)}" for text in self.warnings]
 
 
-def describe(left: LeftAlone) -> str:
-    """What is left alone, for people."""
+def describe(left: Ignored) -> str:
+    """A line about files that are left alone."""
     first = printable(left.first)
     return f"{first} ({left.reason})" if left.files == 1 else f"{left.files:,} ({left.reason}), {first} first"
 

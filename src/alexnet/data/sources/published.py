@@ -208,7 +208,7 @@ def _tiny(path: Path) -> Path | None:
 
 
 def _read_tiny(root: Path) -> Source:
-    words = dict(line.split("\t", 1) for line in _lines(root / "words.txt") if "\t" in line)
+    descriptions = dict(line.split("\t", 1) for line in _lines(root / "words.txt") if "\t" in line)
     items = []
     for entry in Walk(root / "train"):
         if entry.image:
@@ -226,7 +226,7 @@ def _read_tiny(root: Path) -> Source:
     classes = {item.label for item in items}
     return Source(
         items,
-        {wnid: words.get(wnid, wnid) for wnid in classes} if words else {},
+        {wnid: descriptions.get(wnid, wnid) for wnid in classes} if descriptions else {},
         "Tiny ImageNet",
         [Origin("train", "train/"), Origin("val", "val/, by val_annotations.txt")],
         assumptions=["test/ has no classes and is not used"] if (root / "test").is_dir() else [],

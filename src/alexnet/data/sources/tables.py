@@ -349,7 +349,7 @@ def _records(text: str, separator: str, name: str, skipped: int) -> Iterator[tup
         except StopIteration:
             return
         except csv.Error as error:
-            stray = f"{name}, line {line}: a quotation mark that is not closed or stands within a cell"
+            stray = f"{name}, line {line}: a quotation mark that is not closed or is within a cell"
             raise AlexNetError(f"{stray} ({error}): remove it, or double it") from None
         if not any(cell.strip() for cell in cells):
             continue

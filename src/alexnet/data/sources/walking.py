@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from alexnet.data.sources.items import Item, LeftAlone, read_item
+from alexnet.data.sources.items import Ignored, Item, read_item
 from alexnet.data.sources.names import decode_names
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic
@@ -119,9 +119,9 @@ class Tally:
         before, first = self._counts.get(reason, (0, name))
         self._counts[reason] = (before + files, first)
 
-    def list(self) -> list[LeftAlone]:
+    def list(self) -> list[Ignored]:
         """All reasons, in the order in which they were met."""
-        return [LeftAlone(reason, files, first) for reason, (files, first) in self._counts.items()]
+        return [Ignored(reason, files, first) for reason, (files, first) in self._counts.items()]
 
 
 def is_image_name(name: str) -> bool | None:
@@ -379,7 +379,7 @@ class ImageFiles:
                 self._tally.add(other_reason(entry.parts[-1]), os.path.join(self._path, *entry.parts))
 
     @property
-    def left_alone(self) -> list[LeftAlone]:
+    def left_alone(self) -> list[Ignored]:
         return [*self._tally.list(), *self._walk.tally.list()]
 
 

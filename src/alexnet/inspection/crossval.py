@@ -17,7 +17,7 @@ from alexnet.data.dataset import INDEX_NAME, PreparedDataset, Split
 from alexnet.data.subset import write_subset
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.prediction.classifier import Classifier
-from alexnet.runs.recipe import choose
+from alexnet.runs.recipe import choose_recipe
 from alexnet.runs.run import is_free
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.files import write_atomic
@@ -142,7 +142,7 @@ def cross_validate(
     }
     results = _begin(folder, settings)
     # One recipe for all folds: their numbers of images differ by one, and "auto" depends on the number.
-    chosen, reason = choose(recipe, len(split) * (folds - 1) // folds)
+    chosen, reason = choose_recipe(recipe, len(split) * (folds - 1) // folds)
     notify(f"cross-validation: {folds * repeats} folds, recipe {chosen.name}: {reason}")
     positive = _positive(split, dataset.classes)
     total = folds * repeats

@@ -35,6 +35,9 @@ from alexnet.data.dataset import (
     PreparedDataset,
     sha256_of,
 )
+from alexnet.data.decoding import MAX_PIXELS
+from alexnet.data.pixel_range import PixelRange, chosen_range
+from alexnet.data.range_survey import survey
 from alexnet.data.shards import (
     WORK_FOLDER,
     Job,
@@ -60,6 +63,7 @@ DEFAULT_SPLIT = {"val": 0.2}
 
 _LIST_NAME = "items.arrow"
 _NOTES_NAME = "notes.json"
+_RANGE_NAME = "pixel_range.json"
 _LEFT_OUT_NAME = "left_out.txt"
 _LISTED = 20  # unreadable files that an error lists; the others stand in a file
 
@@ -83,6 +87,9 @@ def prepare(
     seed: int = 0,
     max_bad: float = 0.01,
     workers: int | None = None,
+    black: float | None = None,
+    white: float | None = None,
+    max_pixels: int = MAX_PIXELS,
     progress: bool = True,
 ) -> PreparedDataset:
     """Prepare the images of `source` in the folder `data`: shorter side to `size` pixels, center cut, RGB.
@@ -91,7 +98,9 @@ def prepare(
     parquet or Arrow files), or an iterable of (image, label) or (image, label, split), image being a path, the
     bytes of a file, an array or a PIL image. split: share of the images for "val" and "test", drawn class by class
     with `seed`; by default the splits of the source, and where it has none 0.2 for "val". max_bad: share of the
-    images that may be unreadable. workers: processes, by default one a core. progress: say on stderr how far it is.
+    images that may be unreadable. workers: processes, by default one a core. black, white: values of images with more
+    than 8 bits that become black and white; by default found for all of them together and stored. max_pixels: limit
+    of the pixels of an image. progress: say on stderr how far it is.
 
     Interrupted, it goes on when called again with the same source and options. Raises AlexNetError when the source or
     the folder is not right, a disk is full, or too many images can't be read; UsageError when an option is not.
@@ -99,15 +108,22 @@ def prepare(
     _check_options(size, split, max_bad, workers)
     started = time.monotonic()
     folder = Path(data)
+    chosen = chosen_range(black, white)
     options = {"size": size, "split": dict(split) if split is not None else None, "seed": seed}
+    if chosen is not None:
+        options["pixel_range"] = chosen.to_dict()
+    if max_pixels != MAX_PIXELS:
+        options["max_pixels"] = max_pixels
     with _claimed(folder, _name_of(source, absolute=True), options):
         notes = _list_images(source, folder)
         plan = _plan(folder, split, seed)
+        workers = workers or available_cpus()
+        found, range_notes = _pixel_range(folder, plan, workers, max_pixels, chosen)
         if progress:
-            for note in notes:
+            for note in (*notes, *range_notes):
                 Progress(None, "", 0).note(note)
-        _make(folder, plan, size, workers or available_cpus(), progress)
-        _finish(folder, plan, _name_of(source), {**options, "split": plan.split}, max_bad)
+        _make(folder, plan, size, workers, progress, max_pixels, found)
+        _finish(folder, plan, _name_of(source), {**options, "split": plan.split}, max_bad, found)
     dataset = PreparedDataset.open(folder)
     if progress:
         Progress(None, "", 0).note(_closing_line(dataset, time.monotonic() - started))
@@ -297,7 +313,36 @@ def _splits(
 # Doing it
 
 
-def _make(folder: Path, plan: _Plan, size: int, workers: int, progress: bool) -> None:
+def _pixel_range(
+    folder: Path, plan: _Plan, workers: int, max_pixels: int, chosen: PixelRange | None
+) -> tuple[PixelRange | None, list[str]]:
+    """The range of the images with more than 8 bits and the notes about it: found once for a list of images, and kept.
+
+    A range that was chosen is used instead of one that was found.
+    """
+    place, listed = folder / WORK_FOLDER / _RANGE_NAME, (folder / WORK_FOLDER / _LIST_NAME).stat().st_mtime_ns
+    known = _read_json(place)
+    if known is None or known["listed"] != listed:
+        found, notes = (chosen, []) if chosen is not None else survey(plan.items, workers, max_pixels)
+        new = {"listed": listed, "pixel_range": found.to_dict() if found else None, "notes": notes}
+        if known is not None and known["pixel_range"] != new["pixel_range"]:
+            for shard in plan.shards:  # made with another range
+                if read_result(folder, shard) is not None:
+                    forget_result(folder, shard)
+        write_atomic(place, json.dumps(new).encode())
+        known = new
+    return PixelRange.from_dict(known["pixel_range"]), known["notes"]
+
+
+def _make(
+    folder: Path,
+    plan: _Plan,
+    size: int,
+    workers: int,
+    progress: bool,
+    max_pixels: int,
+    pixel_range: PixelRange | None,
+) -> None:
     todo = [shard for shard in plan.shards if not _stands(folder, plan, shard)]
     total = len(plan.items)
     left = sum(len(plan.shards[shard]) for shard in todo)
@@ -308,7 +353,11 @@ def _make(folder: Path, plan: _Plan, size: int, workers: int, progress: bool) ->
     shown = show_progress(total, "images", total - left) if progress else nullcontext()
     try:
         with shown as bar:
-            make_shards(folder, plan.classes, size, jobs, min(workers, len(todo)), bar.advance if bar else _nothing)
+            make_shards(
+                *(folder, plan.classes, size, jobs, min(workers, len(todo)), bar.advance if bar else _nothing),
+                max_pixels=max_pixels,
+                pixel_range=pixel_range,
+            )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted: run the same command again, it goes on where it was") from None
 
@@ -344,7 +393,14 @@ def _check_space(folder: Path, images: int, size: int) -> None:
         )
 
 
-def _finish(folder: Path, plan: _Plan, source: str, options: dict[str, Any], max_bad: float) -> None:
+def _finish(
+    folder: Path,
+    plan: _Plan,
+    source: str,
+    options: dict[str, Any],
+    max_bad: float,
+    pixel_range: PixelRange | None,
+) -> None:
     size = options["size"]
     pixel_sums = np.zeros((size, size, 3), dtype=np.int64)
     products = np.zeros((3, 3), dtype=np.int64)
@@ -386,6 +442,7 @@ def _finish(folder: Path, plan: _Plan, source: str, options: dict[str, Any], max
         "left_out": left_out,
         "source": source,
         "options": options,
+        "pixel_range": pixel_range.to_dict() if pixel_range else None,
     }
     write_atomic(folder / INDEX_NAME, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())
     _clean(folder)

@@ -49,6 +49,7 @@ class Config:
     dataset: dict[str, Any]
     descriptions: list[str] | None = None
     start: dict[str, Any] | None = None
+    pixel_range: dict[str, Any] | None = None
     alexnet: str = __version__
     format_version: int = FORMAT_VERSION
 

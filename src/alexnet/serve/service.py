@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from alexnet.data.decoding import NotAImageError, TooManyPixelsError, UnreadableImageError, square_image
+from alexnet.data.decoding import NotAnImageError, TooManyPixelsError, UnreadableImageError, square_image
 from alexnet.prediction.classifier import DECODERS, Classifier
 from alexnet.serve.counters import Measures
 from alexnet.serve.limits import Limits, Refusal, Room
@@ -73,7 +73,9 @@ class Service:
     def _decode(self, data: bytes, work: Work, answer: Future[Any]) -> None:
         try:
             if not answer.cancelled():
-                pixels = square_image(data, self.classifier.config.size, self.limits.pixels)
+                pixels = square_image(
+                    data, self.classifier.config.size, self.limits.pixels, self.classifier.pixel_range
+                )
                 self.worker.put(work, pixels, answer)
         except Exception as error:
             answer.set_exception(error)
@@ -84,7 +86,7 @@ class Service:
 def _refused(result: Any) -> Any:
     """The result, or the refusal that an error comes down to; what is a bug is raised."""
     match result:
-        case NotAImageError():
+        case NotAnImageError():
             return Refusal(415, str(result))
         case TooManyPixelsError():
             return Refusal(413, str(result))

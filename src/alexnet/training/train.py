@@ -189,6 +189,7 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
             "counts": dataset.counts,
         },
         descriptions=dataset.descriptions,
+        pixel_range=dataset.pixel_range.to_dict() if dataset.pixel_range else None,
     )
     if chosen.start is None:
         return config

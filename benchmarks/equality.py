@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from alexnet.network.model import AlexNet
-from alexnet.network.optimized import WorkingNetwork
+from alexnet.network.optimized import OptimizedNetwork
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.progress import progress
 from alexnet.runtime.provenance import provenance, write_result
@@ -38,7 +38,7 @@ def main() -> None:
     for name, dtype in (("plain float64", torch.float64), ("plain float32", torch.float32), ("fast", torch.float32)):
         torch.manual_seed(0)
         networks[name] = AlexNet("paper", 10, init="he", dropout=0.0).to(dtype).to(memory_format=torch.channels_last)
-    forms = {**networks, "fast": WorkingNetwork(networks["fast"])}
+    forms = {**networks, "fast": OptimizedNetwork(networks["fast"])}
     rules = {name: PaperSGD(network.parameters(), lr=arguments.lr) for name, network in networks.items()}
     start = [p.detach().double().clone() for p in networks["fast"].parameters()]
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from alexnet.data.dataset import PreparedDataset
     from alexnet.data.preparation import prepare
     from alexnet.evaluation.evaluate import Evaluation, evaluate
-    from alexnet.network.model import AlexNet, variants
+    from alexnet.network.model import AlexNet
+    from alexnet.network.variants import Variant, get_variant, list_variants, register_variant
     from alexnet.prediction.classifier import Classifier, Prediction
     from alexnet.runs.recipe import Recipe, recipes
     from alexnet.runs.run import Run
@@ -42,14 +43,17 @@ _HOMES = {
     "Recipe": "alexnet.runs.recipe",
     "Run": "alexnet.runs.run",
     "UsageError": "alexnet.runtime.errors",
+    "Variant": "alexnet.network.variants",
     "evaluate": "alexnet.evaluation.evaluate",
     "export": "alexnet.weights.exporting",
+    "get_variant": "alexnet.network.variants",
     "import_weights": "alexnet.weights.importing",
+    "list_variants": "alexnet.network.variants",
     "prepare": "alexnet.data.preparation",
     "recipes": "alexnet.runs.recipe",
     "register_augmentation": "alexnet.data.augmentation",
+    "register_variant": "alexnet.network.variants",
     "train": "alexnet.training.train",
-    "variants": "alexnet.network.model",
 }
 
 __all__ = [
@@ -63,14 +67,17 @@ __all__ = [
     "Recipe",
     "Run",
     "UsageError",
+    "Variant",
     "evaluate",
     "export",
+    "get_variant",
     "import_weights",
+    "list_variants",
     "prepare",
     "recipes",
     "register_augmentation",
+    "register_variant",
     "train",
-    "variants",
 ]
 
 

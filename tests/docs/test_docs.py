@@ -194,7 +194,7 @@ def reason_against_arguments(arguments: list[str]) -> str | None:
             options = build_parser().parse_args(arguments)
     except SystemExit as end:
         return f"alexnet {shlex.join(arguments)}: {message.getvalue()}" if end.code else None
-    known = {"recipe": {"auto", *alexnet.recipes()}, "variant": alexnet.variants(), "experiment": experiments()}
+    known = {"recipe": {"auto", *alexnet.recipes()}, "variant": alexnet.list_variants(), "experiment": experiments()}
     for option, names in known.items():
         value = getattr(options, option, None)
         if value is not None and value not in names:
@@ -294,7 +294,7 @@ def test_the_api_reference_has_every_public_name(name: str) -> None:
     assert re.search(rf"\balexnet\.{name}\b", (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", [*alexnet.recipes(), *alexnet.variants()])
+@pytest.mark.parametrize("name", [*alexnet.recipes(), *alexnet.list_variants()])
 def test_the_reference_has_every_recipe_and_variant(name: str) -> None:
     pages = [(ROOT / "docs" / "reference" / page).read_text(encoding="utf-8") for page in ("recipes.md", "variants.md")]
     assert any(f"`{name}`" in page for page in pages)

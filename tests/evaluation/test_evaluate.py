@@ -15,6 +15,7 @@ from random_runs import make_run
 
 from alexnet import PreparedDataset, Run, UsageError, evaluate
 from alexnet.data.preparation import prepare
+from alexnet.evaluation.views import VIEWS
 from alexnet.runtime.errors import AlexNetError
 
 
@@ -89,6 +90,19 @@ def test_one_view_is_the_center_alone(runs, data) -> None:
     result = evaluate(runs[0], data, split="val", views=1)
     assert result.log_loss == pytest.approx(sklearn.metrics.log_loss(labels, shares), rel=1e-4)
     assert result.to_dict()["views"] == 1
+
+
+@pytest.mark.parametrize("views", VIEWS)
+def test_the_table_names_every_set_of_views(command, runs, data, views) -> None:
+    done = command("evaluate", runs[0], "--data", data, "--split", "val", "--views", views)
+    assert done.returncode == 0, done.stderr
+    assert f"{views} view{'s' * (views > 1)}: {VIEWS[views].description}" in done.stdout
+
+
+def test_the_report_takes_every_set_of_views(command, runs, data, tmp_path) -> None:
+    done = command("report", runs[0], "--data", data, "--split", "val", "--views", "9", "--out", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    assert VIEWS[9].description in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
 
 
 def test_several_runs_are_averaged(runs, data, by_hand) -> None:

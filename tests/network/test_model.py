@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet import AlexNet, UsageError, variants
-from alexnet.network.model import Weighted
-from alexnet.network.optimized import WorkingNetwork
+from alexnet import AlexNet, UsageError, list_variants
+from alexnet.network.layers import Weighted
+from alexnet.network.optimized import OptimizedNetwork
 
 # Published: section 1 of the paper's facts, one row a layer: output shape, parameters, multiply-adds.
 PAPER_TABLE = {
@@ -221,7 +221,7 @@ def test_shapes_of_the_narrower_networks(variant: str) -> None:
 
 
 def test_every_variant_has_a_count() -> None:
-    assert set(variants()) == set(PARAMETERS)
+    assert set(list_variants()) == set(PARAMETERS)
 
 
 def test_summary_prints_the_published_totals() -> None:
@@ -336,7 +336,7 @@ def test_cifar_networks_equal_an_independent_implementation(variant: str, refere
     assert relative_error(network(x), expected) < 1e-10
     for name, gradient, right in zip(weights, gradients, wanted, strict=True):
         assert relative_error(gradient, right) < 1e-9, name
-    working = WorkingNetwork(network.float())
+    working = OptimizedNetwork(network.float())
     assert relative_error(working(x.float()), expected) < 1e-5
 
 
@@ -394,7 +394,7 @@ def test_the_network_without_a_layer_and_that_of_one_gpu_equal_the_printed_formu
     assert relative_error(network(x), expected) < 1e-10
     for layer, value in seen.items():
         assert relative_error(network.features(x, layer), value) < 1e-10, layer
-    assert relative_error(WorkingNetwork(network.float())(x.float()), expected) < 1e-5
+    assert relative_error(OptimizedNetwork(network.float())(x.float()), expected) < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from alexnet.network.model import AlexNet
-from alexnet.network.optimized import WorkingNetwork
+from alexnet.network.optimized import OptimizedNetwork
 from alexnet.runs.recipe import recipes
 from alexnet.training.optimizers import make_optimizers, update_all
 
@@ -41,7 +41,7 @@ def test_in_float32_logits_and_gradients_are_those_of_the_plain_network(variant,
     plain, x = network(variant, **switches), images(side)
     labels = torch.tensor([3, 7])
     results = []
-    for form in (plain, WorkingNetwork(plain)):
+    for form in (plain, OptimizedNetwork(plain)):
         plain.zero_grad(set_to_none=True)
         logits = form(x)
         functional.cross_entropy(logits, labels).backward()
@@ -58,12 +58,12 @@ def test_without_gradients_logits_are_those_of_the_plain_network(count) -> None:
     plain = network("paper")
     x = images(227)[:1].repeat(count, 1, 1, 1) * torch.rand(count, 1, 1, 1)
     with torch.inference_mode():
-        torch.testing.assert_close(WorkingNetwork(plain)(x), plain(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(OptimizedNetwork(plain)(x), plain(x), rtol=1e-4, atol=1e-5)
 
 
 def test_in_bfloat16_it_is_near_the_plain_network() -> None:
     plain, x = network("paper"), images(227)
-    working = WorkingNetwork(plain, torch.bfloat16)
+    working = OptimizedNetwork(plain, torch.bfloat16)
     assert working(x).dtype == torch.bfloat16
     expected = plain(x)
     assert (working(x).float() - expected).norm() < 0.03 * expected.norm()
@@ -73,7 +73,7 @@ def test_in_bfloat16_it_is_near_the_plain_network() -> None:
 def test_after_an_update_the_copies_are_the_rounded_weights_and_no_gradient_is_left(recipe) -> None:
     plain, x = network("paper"), images(131)
     optimizers = make_optimizers(plain, recipes()[recipe])
-    working = WorkingNetwork(plain, torch.bfloat16)
+    working = OptimizedNetwork(plain, torch.bfloat16)
     before = {name: p.detach().clone() for name, p in plain.named_parameters()}
     functional.cross_entropy(working(x).float(), torch.tensor([0, 1])).backward()
     assert all(p.grad is None for p in plain.parameters())
@@ -88,7 +88,7 @@ def test_after_an_update_the_copies_are_the_rounded_weights_and_no_gradient_is_l
 def test_new_weights_reach_the_copies_with_an_update() -> None:
     plain, x = network("paper"), images(131)
     optimizers = make_optimizers(plain, recipes()["paper"])
-    working = WorkingNetwork(plain, torch.bfloat16)
+    working = OptimizedNetwork(plain, torch.bfloat16)
     functional.cross_entropy(working(x).float(), torch.tensor([0, 1])).backward()
     with torch.no_grad():
         plain.logits.bias.fill_(3.0)
@@ -98,7 +98,7 @@ def test_new_weights_reach_the_copies_with_an_update() -> None:
 
 def test_batch_normalization_learns_its_statistics_in_the_plain_network() -> None:
     plain = network("paper", normalization="batch")
-    working = WorkingNetwork(plain, torch.bfloat16)
+    working = OptimizedNetwork(plain, torch.bfloat16)
     plain.train()
     working(images(131, 4))
     assert plain.batch1.running_mean.abs().sum() > 0

@@ -4,41 +4,53 @@ import json
 import sys
 from pathlib import Path
 
-from alexnet.network import model
-from alexnet.network.model import Activation, Conv, Dropout, Full, LocalNorm, Pool, Variant
+from alexnet.network.variants import (
+    Activation,
+    Conv,
+    Dropout,
+    FullyConnected,
+    LocalNorm,
+    Pool,
+    Variant,
+    register_variant,
+)
 
+CLASSIFIER = (
+    *(FullyConnected("fc6", 34), Activation("relu6"), Dropout("drop6")),
+    *(FullyConnected("fc7", 30), Activation("relu7"), Dropout("drop7"), FullyConnected("logits", None)),
+)
 
-def head():
-    return (
-        *(Full("fc6", 34), Activation("relu6"), Dropout("drop6")),
-        *(Full("fc7", 30), Activation("relu7"), Dropout("drop7"), Full("logits", None)),
+register_variant(
+    Variant(
+        name="narrow",
+        description="The paper's network with narrow layers.",
+        input_size=67,
+        init="he",
+        layers=(
+            *(Conv("conv1", 32, 11, stride=4, overhang=True, batch_norm="batch1"), Activation("relu1")),
+            *(LocalNorm("norm1", 2), Pool("pool1")),
+            *(Conv("conv2", 32, 5, padding=2, groups=2, batch_norm="batch2"), Activation("relu2")),
+            *(LocalNorm("norm2", 2), Pool("pool2")),
+            *(Conv("conv3", 32, 3, padding=1, batch_norm="batch3"), Activation("relu3")),
+            *(Conv("conv4", 32, 3, padding=1, groups=2, batch_norm="batch4"), Activation("relu4")),
+            *(Conv("conv5", 16, 3, padding=1, groups=2, batch_norm="batch5"), Activation("relu5"), Pool("pool5")),
+            *CLASSIFIER,
+        ),
     )
+)
 
-
-model._VARIANTS += (
-    # The paper's network with narrow layers.
+register_variant(
     Variant(
-        "narrow",
-        "",
-        *(67, "he"),
-        (
-            *(Conv("conv1", 32, 11, stride=4, overhang=True), Activation("relu1"), LocalNorm("norm1", 2)),
-            *(Pool("pool1"), Conv("conv2", 32, 5, padding=2, groups=2), Activation("relu2"), LocalNorm("norm2", 2)),
-            *(Pool("pool2"), Conv("conv3", 32, 3, padding=1), Activation("relu3")),
-            *(Conv("conv4", 32, 3, padding=1, groups=2), Activation("relu4")),
-            *(Conv("conv5", 16, 3, padding=1, groups=2), Activation("relu5"), Pool("pool5"), *head()),
+        name="narrow-weird",
+        description="Without towers, and with dropout in front of fc6, as torchvision has it.",
+        input_size=67,
+        init="he",
+        layers=(
+            *(Conv("conv1", 16, 11, stride=4, padding=2, batch_norm="batch1"), Activation("relu1"), Pool("pool1")),
+            *(Conv("conv2", 16, 5, padding=2, batch_norm="batch2"), Activation("relu2"), Pool("pool2")),
+            *(Dropout("drop5"), *CLASSIFIER),
         ),
-    ),
-    # Without towers, and with dropout in front of fc6, as torchvision has it.
-    Variant(
-        "narrow-weird",
-        "",
-        *(67, "he"),
-        (
-            *(Conv("conv1", 16, 11, stride=4, padding=2), Activation("relu1"), Pool("pool1")),
-            *(Conv("conv2", 16, 5, padding=2), Activation("relu2"), Pool("pool2"), Dropout("drop5"), *head()),
-        ),
-    ),
+    )
 )
 
 

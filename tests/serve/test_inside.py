@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet import AlexNet, Classifier, variants
+from alexnet import AlexNet, Classifier, list_variants
 from alexnet.data.dataset import PreparedDataset
-from alexnet.network.model import Weighted
+from alexnet.network.layers import Weighted
 from alexnet.serve.activation_maximization import optimized
 from alexnet.serve.excitation import Survey, field_of
 from alexnet.serve.network_drawing import drawing
@@ -17,7 +17,7 @@ from alexnet.serve.tasks import central
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-@pytest.mark.parametrize("variant", variants())
+@pytest.mark.parametrize("variant", list_variants())
 def test_every_variant_is_drawn_with_its_towers(variant: str) -> None:
     with torch.device("meta"):
         network = AlexNet(variant, 7)
@@ -46,7 +46,7 @@ def test_the_receptive_field_is_where_the_gradient_is(layer: str) -> None:
     field = field_of(network, layer)
     assert field is not None
     # Before any non-linearity of its own layer, so that no map is silent; normalization reads across maps only.
-    maps = dict(network.each_of(x, [layer]))[layer]
+    maps = dict(network.iter_features(x, [layer]))[layer]
     row, column = maps.shape[2] // 2, maps.shape[3] // 2 + 1
     (gradient,) = torch.autograd.grad(maps[0, :, row, column].sum(), x)
     touched = gradient[0].abs().amax(0) > 0
@@ -113,7 +113,7 @@ def test_the_optimized_image_excites_more_than_any_of_the_data(
     network = classifier.network
     with torch.inference_mode():
         x = central(classifier, whole)
-        read = dict(network.each_of(x, [name for name in (layer,) if layer != "logits"]))
+        read = dict(network.iter_features(x, [name for name in (layer,) if layer != "logits"]))
         activations = read[layer] if read else network(x)
     excitement = activations[:, unit].flatten(1).mean(1) if activations.ndim > 2 else activations[:, unit]
     assert excitement[0] > 1.2 * excitement[1:].max()

@@ -2,7 +2,6 @@
 
 import json
 import zipfile
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from test_torchvision import TorchvisionLayout
 from torch import Tensor
 
-from alexnet import AlexNet, AlexNetError, variants
+from alexnet import AlexNet, AlexNetError, list_variants
 from alexnet.data.augmentation import Preprocessing
 from alexnet.prediction.inputs import load_image
 from alexnet.runs.recipe import recipes
@@ -34,7 +33,7 @@ SWITCHES = [
     {"pooling": "non-overlapping"},
     {"drop_layer": "conv4"},
 ]
-CIFAR = [name for name in variants() if name.startswith("cifar")]
+CIFAR = [name for name in list_variants() if name.startswith("cifar")]
 
 
 def narrow(variant: str, **switches: str) -> AlexNet:
@@ -63,7 +62,7 @@ def described(variant: str, side: int, **switches: str) -> str:
     recipe = recipes()["paper"].override({"variant": variant, **switches})
     classes = [f"class {i}" for i in range(CLASSES)]
     config = Config(recipe=recipe, classes=classes, size=256, crop_size=side, input_size=side, scale=1 / 60, dataset={})
-    return json.dumps(asdict(config))
+    return json.dumps(config.to_dict())
 
 
 def answers(model: "onnx.ModelProto", x: Tensor) -> np.ndarray:
@@ -77,7 +76,7 @@ def answers(model: "onnx.ModelProto", x: Tensor) -> np.ndarray:
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("variant", "switches"),
-    [each for each in product(variants(), SWITCHES) if each[0] not in CIFAR or "drop_layer" not in each[1]],
+    [each for each in product(list_variants(), SWITCHES) if each[0] not in CIFAR or "drop_layer" not in each[1]],
     ids=str,
 )
 def test_onnx_runtime_gives_the_same_logits(variant: str, switches: dict[str, str]) -> None:
@@ -108,7 +107,7 @@ def photographs() -> Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("variant", variants())
+@pytest.mark.parametrize("variant", list_variants())
 def test_real_photographs_have_the_same_five_most_probable_classes(variant: str, photographs: Tensor) -> None:
     network = narrow(variant)
     mean = photographs.float().mean(0)

@@ -13,9 +13,9 @@ import torch
 from alexnet.bench.peers import photographs
 from alexnet.bench.timing import Comparison, compared, in_turn
 from alexnet.data.augmentation import Preprocessing
-from alexnet.evaluation.views import crops, probabilities
+from alexnet.evaluation.inference import crops, probabilities
 from alexnet.network.model import AlexNet
-from alexnet.network.optimized import WorkingNetwork
+from alexnet.network.optimized import OptimizedNetwork
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Config, Run
 from alexnet.runtime.devices import autocast, choose_device, choose_precision
@@ -31,7 +31,7 @@ def ten_views(batch_size: int | None, rounds: int) -> list[Comparison]:
     preprocess = Preprocessing(torch.full((256, 256, 3), 120.0, device=device), 224, 1.0)
     rows = []
     for dtype in dict.fromkeys((torch.float32, choose_precision("auto", device))):
-        working = WorkingNetwork(network, dtype)
+        working = OptimizedNetwork(network, dtype)
 
         @torch.inference_mode()
         def apart(dtype: torch.dtype = dtype) -> None:
@@ -39,10 +39,10 @@ def ten_views(batch_size: int | None, rounds: int) -> list[Comparison]:
                 torch.stack([network(crop).float().softmax(-1) for crop in crops(images, preprocess, 10)]).mean(0)
 
         @torch.inference_mode()
-        def apart_and_fast(working: WorkingNetwork = working) -> None:
+        def apart_and_fast(working: OptimizedNetwork = working) -> None:
             torch.stack([working(crop).float() for crop in crops(images, preprocess, 10)])
 
-        def ours(working: WorkingNetwork = working) -> None:
+        def ours(working: OptimizedNetwork = working) -> None:
             probabilities(working, preprocess, images, 10)
 
         seconds = in_turn({"ours": ours, "apart": apart, "fast": apart_and_fast}, rounds)
@@ -78,14 +78,14 @@ def against_onnx_runtime(rounds: int) -> list[Comparison]:
     name = session.get_inputs()[0].name
     rows = []
     for dtype in dict.fromkeys((torch.float32, choose_precision("auto", torch.device("cpu")))):
-        working = WorkingNetwork(network, dtype)
+        working = OptimizedNetwork(network, dtype)
         for count, repeats in ((1, 20), (64, 1)):
             images = torch.randn(count, 3, 227, 227) * 50
             last = images.contiguous(memory_format=torch.channels_last)
             values = images.numpy()
 
             @torch.inference_mode()
-            def ours(working: WorkingNetwork = working, last: torch.Tensor = last) -> torch.Tensor:
+            def ours(working: OptimizedNetwork = working, last: torch.Tensor = last) -> torch.Tensor:
                 return working(last).float()
 
             def theirs(values=values):  # type: ignore[no-untyped-def]

@@ -16,8 +16,9 @@ from alexnet.bench.data import paper_batches
 from alexnet.bench.peers import TextbookTraining, photographs, wait_for
 from alexnet.bench.timing import Comparison, compared, in_turn
 from alexnet.data.preparation import prepare
-from alexnet.network.model import AlexNet, Weighted
-from alexnet.network.optimized import WorkingNetwork
+from alexnet.network.layers import Weighted
+from alexnet.network.model import AlexNet
+from alexnet.network.optimized import OptimizedNetwork
 from alexnet.runs.recipe import recipes
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError
@@ -39,7 +40,7 @@ class OurTraining:
         self.device = choose_device()
         self.dtype = dtype or choose_precision("auto", self.device)
         self.network = AlexNet(variant).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.working = WorkingNetwork(self.network, self.dtype)
+        self.working = OptimizedNetwork(self.network, self.dtype)
         self.optimizers = make_optimizers(self.network, recipe)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:

@@ -32,15 +32,14 @@ def add_threshold(parser: argparse.ArgumentParser) -> None:
 
 def add_views(parser: argparse.ArgumentParser, default: int) -> None:
     """Add ``--views``."""
-    from alexnet.evaluation.views import VIEWS
+    from alexnet.evaluation.views import VIEWS, list_views
 
     parser.add_argument(
         "--views",
         type=int,
         choices=tuple(VIEWS),
         default=default,
-        help="test crops whose probabilities are averaged. 1: the center; 9: a grid of three by three; "
-        f"10: corners and center, each with its horizontal flip (default: {default})",
+        help=f"test crops whose probabilities are averaged. {list_views()} (default: {default})",
     )
 
 

@@ -17,10 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """List the variants, or print one."""
-    from alexnet.network.model import AlexNet, variants
+    from alexnet.network.variants import get_variant, list_variants
 
     if options.variant:
+        from alexnet.network.model import AlexNet
+
         print(AlexNet(options.variant, options.classes).summary())
         return
-    for name, variant in variants().items():
-        print(f"{name:<24}{variant.description}")
+    for name in list_variants():
+        print(f"{name:<24}{get_variant(name).description}")

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from alexnet.data.augmentation import Preprocessing
-from alexnet.evaluation.views import probabilities
+from alexnet.evaluation.inference import probabilities
 from alexnet.network.model import AlexNet
-from alexnet.network.optimized import WorkingNetwork
+from alexnet.network.optimized import OptimizedNetwork
 from alexnet.runs.run import Run
 from alexnet.runtime.errors import AlexNetError
 
@@ -62,7 +62,7 @@ def require_same_classes(one: list[str], name: str, other: list[str], other_name
 
 
 def member_probabilities(
-    members: Sequence[Member], networks: Sequence[WorkingNetwork], images: Tensor, views: int
+    members: Sequence[Member], networks: Sequence[OptimizedNetwork], images: Tensor, views: int
 ) -> np.ndarray:
     """What each member says of `images` (N, size, size, 3) uint8: (members, N, classes) float64.
 

@@ -24,7 +24,7 @@ from alexnet.evaluation.ensemble import (
 )
 from alexnet.evaluation.metrics import Predictions
 from alexnet.evaluation.views import check_views
-from alexnet.network.optimized import WorkingNetwork
+from alexnet.network.optimized import OptimizedNetwork
 from alexnet.runs.run import Run
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
@@ -199,7 +199,7 @@ def evaluate(
     with_val = search and "val" in dataset.splits and measured.name != "val" and len(dataset.split("val")) > 0
     searched = dataset.split("val") if with_val else measured
     with progress(len(measured) + (len(searched) if search else 0), "evaluate") as bar:
-        said = _Said(members, [WorkingNetwork(member.network, dtype) for member in members], views, batch_size, bar)
+        said = _Said(members, [OptimizedNetwork(member.network, dtype) for member in members], views, batch_size, bar)
         coefficients = None
         if search:
             coefficients = _search(said, searched, halves=not with_val)
@@ -225,7 +225,7 @@ class _Said:
     """What the members say of images, a batch at a time."""
 
     members: list[Member]
-    networks: list[WorkingNetwork]
+    networks: list[OptimizedNetwork]
     views: int
     batch_size: int
     bar: Progress

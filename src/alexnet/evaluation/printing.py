@@ -11,11 +11,11 @@ from rich.text import Text
 
 from alexnet.evaluation import metrics
 from alexnet.evaluation.evaluate import Evaluation
+from alexnet.evaluation.views import describe_views
 
 MOST_CLASSES = 20
 MOST_COLUMNS = 10
 RECALLS = (0.5, 0.8, 0.9, 0.95, 0.99, 1.0)
-WORDS = {1: "1 view, the center", 10: "10 views: corners, center and mirror images (paper, section 4.1)"}
 
 
 def print_evaluation(result: Evaluation) -> None:
@@ -44,7 +44,7 @@ def _whole(result: Evaluation, values: dict[str, Any]) -> Table:
     if result.coefficients is not None:
         rows = ("  ".join(f"{value:.3f}" for value in row) for row in result.coefficients.values)
         table.add_row("coefficients", f"{' | '.join(rows)}, searched on {result.coefficients.searched_on}")
-    table.add_row("views", WORDS[result.views])
+    table.add_row("views", describe_views(result.views))
     table.add_row("top-1 accuracy", f"[bold]{values['top1']:.2%}[/] (95% interval: {low:.1%} to {high:.1%})")
     if len(result.classes) > 5:
         table.add_row("top-5 accuracy", f"{values['top5']:.2%}")

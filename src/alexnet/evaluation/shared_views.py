@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.data.augmentation import Preprocessing
-from alexnet.network.model import LocalResponseNorm, windows
-from alexnet.network.optimized import WorkingNetwork
+from alexnet.network.layers import LocalResponseNorm, output_size
+from alexnet.network.optimized import OptimizedNetwork
 
 _PLACE_BY_PLACE = (nn.ReLU, nn.Tanh, nn.BatchNorm2d, LocalResponseNorm)
 
 
-def can_share(network: WorkingNetwork, preprocess: Preprocessing) -> bool:
+def can_share(network: OptimizedNetwork, preprocess: Preprocessing) -> bool:
     """Whether the corners and the center of these images share the network's first maps exactly."""
     first, *others = network.layers
     between = []
@@ -44,7 +44,7 @@ def can_share(network: WorkingNetwork, preprocess: Preprocessing) -> bool:
 
 
 def shared_logits(
-    network: WorkingNetwork, preprocess: Preprocessing, images: Tensor, corners: Sequence[tuple[int, int]]
+    network: OptimizedNetwork, preprocess: Preprocessing, images: Tensor, corners: Sequence[tuple[int, int]]
 ) -> Iterator[Tensor]:
     """The logits (N, classes) of the views with these corners, each followed by those of its mirror image.
 
@@ -60,11 +60,11 @@ def shared_logits(
 class _Whole:
     """The first maps of whole images, (N, 3, size, size), to be cut into views of side `crop_size`."""
 
-    def __init__(self, network: WorkingNetwork, images: Tensor, crop_size: int) -> None:
+    def __init__(self, network: OptimizedNetwork, images: Tensor, crop_size: int) -> None:
         self.network, self.images, self.crop_size = network, images, crop_size
         first = network.layers[0]
         assert isinstance(first, nn.Conv2d)  # for what `can_share` says
-        self.windows = windows(first, crop_size)
+        self.windows = output_size(first, crop_size)
         self.pooled_side = (self.windows - 3) // 2 + 1
         self.last = 4 * (self.windows - 1)  # where the last window begins
         pooling_reads_it = 2 * (self.pooled_side - 1) + 2 == self.windows - 1

@@ -18,7 +18,7 @@ from alexnet.experiments.ablation import FULL, Trial, base
 from alexnet.experiments.catalog import set_name
 from alexnet.experiments.image_sets import SOLAR, photographs, test_images
 from alexnet.experiments.trials import measured, spread, write_with_figure
-from alexnet.network.optimized import WorkingNetwork
+from alexnet.network.optimized import OptimizedNetwork
 from alexnet.report.style import BLUE, INK, Figure, drawn, new
 from alexnet.runs.recipe import recipes
 from alexnet.runtime.devices import choose_device, choose_precision
@@ -77,7 +77,7 @@ def _errors(runs: Sequence[Path], split: Split) -> dict[str, list[float]]:
     """The errors of every choice of 1, 3 and 5 of the runs, by their number, with ten views; all in one pass."""
     device = choose_device(None)
     members, dtype = load_members(runs, device), choose_precision("auto", device)
-    networks = [WorkingNetwork(member.network, dtype) for member in members]
+    networks = [OptimizedNetwork(member.network, dtype) for member in members]
     shares, labels = [], []
     with progress(len(split), "evaluate") as bar:
         for batch in evaluation_batches(split, BATCH_SIZE):

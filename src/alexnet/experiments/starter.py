@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
 from collections.abc import Sequence
@@ -111,7 +110,7 @@ def features_of(run: Run) -> bytes:
     contiguous = {name: array.contiguous() for name, array in {**halves, MEAN: preprocess.mean}.items()}
     # Where the images lay is nobody's business.
     known = {"name": "Tiny ImageNet", "counts": run.config.dataset["counts"]}
-    described = json.dumps({**dataclasses.asdict(run.config), "dataset": known}, ensure_ascii=False)
+    described = json.dumps({**run.config.to_dict(), "dataset": known}, ensure_ascii=False)
     return save(contiguous, {"alexnet.config": described, "format": "pt"})
 
 

@@ -12,11 +12,12 @@ from torch.nn import functional
 from alexnet.kernels.blocks import blocks, can_block
 from alexnet.kernels.code import host
 from alexnet.kernels.pool import can_pool, max_pool
-from alexnet.network.model import AlexNet, LocalResponseNorm, Weighted, windows
+from alexnet.network.layers import LocalResponseNorm, Weighted, output_size
+from alexnet.network.model import AlexNet
 from alexnet.network.normalization import local_response_norm
 
 
-class WorkingNetwork(nn.Module):
+class OptimizedNetwork(nn.Module):
     """An `AlexNet` arranged for speed; called like it, with the same result up to rounding.
 
     `network` keeps the float32 weights. In bfloat16 the convolutions and fully connected layers here have copies of
@@ -147,7 +148,7 @@ class _BlockConvolution:
         padding = int(conv.padding[0])
         if padding:
             x = functional.pad(x, (padding, 0, padding, 0)).contiguous(memory_format=torch.channels_last)
-        height, width = (windows(conv, side + padding) for side in x.shape[2:])
+        height, width = (output_size(conv, side + padding) for side in x.shape[2:])
         return functional.conv2d(blocks(x, height + 2, width + 2, weight.dtype), weight, conv.bias)
 
 

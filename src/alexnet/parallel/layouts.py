@@ -13,7 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from alexnet.data.loading import Batch
-from alexnet.network.model import AlexNet, LocalResponseNorm, towers_of
+from alexnet.network.layers import LocalResponseNorm
+from alexnet.network.model import AlexNet, towers_of
 from alexnet.parallel.collectives import Group
 from alexnet.parallel.partition import (
     Exchange,

@@ -12,7 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from alexnet.network.model import AlexNet, LocalResponseNorm
+from alexnet.network.layers import LocalResponseNorm
+from alexnet.network.model import AlexNet
 from alexnet.network.optimized import FastDropout
 from alexnet.parallel.collectives import Group
 

@@ -18,9 +18,10 @@ from alexnet.data.augmentation import Preprocessing
 from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError
 from alexnet.data.pixel_range import PixelRange
 from alexnet.data.sources.items import Item
-from alexnet.evaluation.views import check_views, probabilities
+from alexnet.evaluation.inference import probabilities
+from alexnet.evaluation.views import check_views
 from alexnet.network.model import AlexNet
-from alexnet.network.optimized import WorkingNetwork
+from alexnet.network.optimized import OptimizedNetwork
 from alexnet.prediction.inputs import ImageInput, NamedImage, load_image
 from alexnet.runs.run import Config, Run
 from alexnet.runtime.devices import choose_device, choose_precision
@@ -106,7 +107,7 @@ class Classifier:
         self.network, self.preprocess, self.config = network, preprocess, config
         self.pixel_range = PixelRange.from_dict(config.pixel_range)
         self.max_pixels = MAX_PIXELS
-        self._working = WorkingNetwork(network, precision)
+        self._optimized = OptimizedNetwork(network, precision)
 
     @classmethod
     def load(cls, run: str | os.PathLike[str], *, device: str | None = None, precision: str = "float32") -> Classifier:
@@ -212,7 +213,7 @@ class Classifier:
     def probabilities(self, images: np.ndarray, views: int = 1) -> np.ndarray:
         """Return the probability of every class: prepared images (N, size, size, 3) uint8 → (N, classes) float64."""
         tensor = torch.from_numpy(np.ascontiguousarray(images))
-        return probabilities(self._working, self.preprocess, tensor, views).numpy()
+        return probabilities(self._optimized, self.preprocess, tensor, views).numpy()
 
     def _stream(
         self, images: Iterator[ImageInput | NamedImage], top: int, views: int, batch_size: int

@@ -24,7 +24,7 @@ from alexnet.runtime.errors import AlexNetError
 STDIN = "-"
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Item | UnreadableImageError
-"""A file, the content of one, a PIL image, an array (H, W) or (H, W, 3 or 4) of gray, RGB or RGBA, a file in a folder or
+"""A file, its content, a PIL image, an array (H, W) or (H, W, 3 or 4) of gray, RGB or RGBA, a file in a folder or
 an archive (`Item`), or the error of an image that could not be had."""
 
 

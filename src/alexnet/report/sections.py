@@ -10,7 +10,7 @@ import numpy as np
 
 from alexnet.evaluation import metrics
 from alexnet.evaluation.evaluate import Evaluation
-from alexnet.evaluation.views import VIEWS
+from alexnet.evaluation.views import describe_views
 from alexnet.report import curves, metric_figures, sentences
 from alexnet.report.figure_files import EmbeddedFigure, FigureFiles
 from alexnet.runs.recipe import recipes
@@ -139,7 +139,7 @@ def results_section(evaluation: Evaluation, files: FigureFiles) -> Section:
         "pairs": _pair_table(evaluation) if len(evaluation.classes) > 2 else None,
         "classes": _class_table(evaluation),
     }
-    views = f"{evaluation.views} view{'s' * (evaluation.views != 1)} ({VIEWS[evaluation.views]})"
+    views = describe_views(evaluation.views)
     lead = f"{n:,} images of the split “{evaluation.split.name}”; {views}; {evaluation.arithmetic}."
     return Section("results", "Results", lead, "results.html", values)
 

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from alexnet.network.variants import ACTIVATIONS, INITIALIZATIONS, NORMALIZATIONS, POOLINGS
 from alexnet.runtime.errors import UsageError, check_choice
 
-INITIALIZATIONS = ("paper", "released-2012", "cuda-convnet", "he")
-"""The ways to draw first weights. A recipe's `init` may name weights to start from instead."""
 STARTER, IMAGENET = "starter", "imagenet"
 """Weights that `init` knows by name: the features in this package; torchvision's, which are fetched."""
 
@@ -39,9 +38,9 @@ class Recipe:
 
     # The network (None: as the variant has it).
     variant: str = _option("paper", "the network, a name of `alexnet variants`")
-    activation: str | None = _option(None, "the non-linearity", ("relu", "tanh"))
-    normalization: str | None = _option(None, "response normalization or another", ("lrn", "none", "batch"))
-    pooling: str | None = _option(None, "3×3 or 2×2 windows, stride 2", ("overlapping", "non-overlapping"))
+    activation: str | None = _option(None, "the non-linearity", ACTIVATIONS)
+    normalization: str | None = _option(None, "response normalization or another", NORMALIZATIONS)
+    pooling: str | None = _option(None, "3×3 or 2×2 windows, stride 2", POOLINGS)
     drop_layer: str | None = _option(None, "a convolution to leave out, any but the first, as conv4")
     dropout: float | None = _option(None, "probability of dropping a unit; 0 for none")
     init: str | None = _option(

@@ -20,7 +20,8 @@ from torch import Tensor
 from alexnet import __version__
 from alexnet.data.augmentation import Preprocessing
 from alexnet.data.dataset import PreparedDataset
-from alexnet.network.model import SWITCHES, AlexNet
+from alexnet.network.model import AlexNet
+from alexnet.network.variants import SWITCHES, Variant, get_variant, is_built_in, list_variants, register_variant
 from alexnet.runs.notebook import card
 from alexnet.runs.recipe import Recipe
 from alexnet.runtime.errors import AlexNetError
@@ -50,13 +51,42 @@ class Config:
     descriptions: list[str] | None = None
     start: dict[str, Any] | None = None
     pixel_range: dict[str, Any] | None = None
+    variant: Variant | None = None
     alexnet: str = __version__
     format_version: int = FORMAT_VERSION
 
+    def __post_init__(self) -> None:
+        if self.variant is not None and self.variant.name != self.recipe.variant:
+            object.__setattr__(self, "variant", None)
+        if self.variant is None and self.recipe.variant in list_variants() and not is_built_in(self.recipe.variant):
+            object.__setattr__(self, "variant", get_variant(self.recipe.variant))
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:
-        """The reverse of `dataclasses.asdict`."""
-        return cls(**{**values, "recipe": Recipe.from_dict(values["recipe"])})
+        """The reverse of `to_dict`."""
+        variant = values.get("variant")
+        return cls(
+            **{
+                **values,
+                "recipe": Recipe.from_dict(values["recipe"]),
+                "variant": None if variant is None else Variant.from_dict(variant),
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values of `config.json`."""
+        return {**asdict(self), "variant": None if self.variant is None else self.variant.to_dict()}
+
+    @property
+    def network_variant(self) -> Variant:
+        """The recipe's variant: the table in `config.json`, or the built-in one.
+
+        Raises
+        ------
+        UsageError
+            If the variant is neither built in nor registered, and the config holds no table.
+        """
+        return self.variant or get_variant(self.recipe.variant)
 
     @property
     def switches(self) -> dict[str, str]:
@@ -79,7 +109,7 @@ class Config:
         """The recipe's network with fresh weights."""
         recipe = self.recipe
         return AlexNet(
-            recipe.variant,
+            self.network_variant,
             len(self.classes),
             **self.switches,
             dropout=recipe.dropout,
@@ -116,7 +146,10 @@ class Run:
             raise AlexNetError(
                 f"{folder} has run format {values.get('format_version')}; this version reads {FORMAT_VERSION}"
             )
-        return cls(folder, Config.from_dict(values))
+        config = Config.from_dict(values)
+        if config.variant is not None and config.variant.name not in list_variants():
+            register_variant(config.variant)  # so that training goes on with it, and its weights can be exported
+        return cls(folder, config)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], config: Config) -> Run:
@@ -124,7 +157,7 @@ class Run:
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / "classes.json", json.dumps(config.classes, indent=1, ensure_ascii=False).encode())
-        _write(folder / "config.json", json.dumps(asdict(config), indent=1, ensure_ascii=False).encode())
+        _write(folder / "config.json", json.dumps(config.to_dict(), indent=1, ensure_ascii=False).encode())
         return cls(folder, config)
 
     def sweep(self) -> None:

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from alexnet import __version__
-from alexnet.evaluation.views import VIEWS, check_views
+from alexnet.evaluation.views import VIEWS, check_views, list_views
 from alexnet.runtime.errors import UsageError, check_choice
 from alexnet.serve import render, schema
 from alexnet.serve.counters import Measures
@@ -79,7 +79,7 @@ def _images(service: Service, exhibits: Exhibits) -> APIRouter:
     Views = Annotated[
         int,
         Query(
-            description="; ".join(f"{number}: {words}" for number, words in VIEWS.items()),
+            description=list_views(),
             json_schema_extra={"enum": list(VIEWS)},
         ),
     ]

@@ -102,7 +102,7 @@ class Survey:
             return
         for positions, images in split.batches(self.wanted(split), BATCH_SIZE):
             with torch.inference_mode():
-                for layer, activations in network.each_of(central(self.classifier, images), self.layers):
+                for layer, activations in network.iter_features(central(self.classifier, images), self.layers):
                     known = self.excited.get(layer) or Excited.none(activations.shape[1])
                     self.excited[layer] = known.after(activations, torch.from_numpy(positions))
             self.looked_at += len(positions)

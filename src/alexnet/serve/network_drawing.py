@@ -7,7 +7,8 @@ from html import escape
 
 from torch import nn
 
-from alexnet.network.model import AlexNet, LayerCost, Weighted, towers_of
+from alexnet.network.layers import Weighted
+from alexnet.network.model import AlexNet, LayerCost, towers_of
 
 FAR = 0.42
 """How far a block's depth goes to the right and up: pixels of the drawing for each of its own."""

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alexnet.data.dataset import Split
-from alexnet.network.model import AlexNet, Weighted, variants
+from alexnet.network.layers import Weighted
+from alexnet.network.model import AlexNet
+from alexnet.network.variants import get_variant
 from alexnet.runs.recipe import SMALL_UP_TO, Recipe, recipes
 
 BATCH_SIZE = 64  # images looked at at a time
@@ -573,7 +575,7 @@ _LOOK = "look at twenty images beside their labels: the list of one may be out o
 
 def _starts_slowly(recipe: Recipe) -> bool:
     """Whether the weights are drawn from N(0, 0.01²), as in the paper, and nothing scales their outputs."""
-    return recipe.normalization != "batch" and (recipe.scheme or variants()[recipe.variant].init) != "he"
+    return recipe.normalization != "batch" and (recipe.scheme or get_variant(recipe.variant).init) != "he"
 
 
 def _block_steps(steps_per_epoch: int, total_steps: int) -> int:

@@ -19,8 +19,9 @@ from torch.nn import functional
 from alexnet.data.augmentation import AugmentationPipeline
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.loading import Batch, evaluation_batches, step_seeds, steps_per_epoch, training_batches
-from alexnet.network.model import AlexNet, Weighted
-from alexnet.network.optimized import WorkingNetwork
+from alexnet.network.layers import Weighted
+from alexnet.network.model import AlexNet
+from alexnet.network.optimized import OptimizedNetwork
 from alexnet.parallel.layouts import ENTRY, Alone, Block
 from alexnet.runs import checkpoint
 from alexnet.runs.run import Run
@@ -104,7 +105,7 @@ class Training:
         self.network = self.layout.place(self.network)
         self.optimizers = make_optimizers(self.network, self.recipe, self.taken, self.layout.rows_of_all_kernels)
         self.load()
-        self.working = WorkingNetwork(self.network, self.dtype)
+        self.working = OptimizedNetwork(self.network, self.dtype)
         self.layout.watch(self.working)
         record = recorder(self.device) if self.layout.size == 1 else None
         self.replay: Replay | None = None
@@ -451,7 +452,7 @@ class Training:
         if self.average:
             network = copy.deepcopy(self.network)
             network.load_state_dict(self.result())
-            working = WorkingNetwork(network, self.dtype)
+            working = OptimizedNetwork(network, self.dtype)
         loss, wrong = 0.0, 0
         predicted = torch.zeros(len(self.classes), dtype=torch.int64)
         for batch in evaluation_batches(self.validation, self.recipe.batch_size, self.layout.rows):

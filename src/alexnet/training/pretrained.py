@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alexnet.network.model import SWITCHES, AlexNet, Weighted
-from alexnet.runs.recipe import IMAGENET, INITIALIZATIONS, STARTER
+from alexnet.network.layers import Weighted
+from alexnet.network.model import AlexNet
+from alexnet.network.variants import INITIALIZATIONS, SWITCHES
+from alexnet.runs.recipe import IMAGENET, STARTER
 from alexnet.runs.run import Config, checksum_of
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.weights.foreign import ForeignWeights, shape_text

@@ -16,7 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet.network.model import Activation, Conv, Dropout, Full, LocalNorm, Pool, SpatialNorm, Variant, variants
+from alexnet.network.variants import (
+    Activation,
+    Conv,
+    Dropout,
+    FullyConnected,
+    LocalNorm,
+    Pool,
+    SpatialNorm,
+    Variant,
+    get_variant,
+    list_variants,
+)
 from alexnet.runtime.errors import AlexNetError
 from alexnet.weights.foreign import IMAGE_SIZE, ForeignWeights, color_mean, require_arrays
 from alexnet.weights.formats import ReadOptions
@@ -25,7 +36,7 @@ from alexnet.weights.pickles import array_of, load_arrays, require_sound_archive
 
 CROP_SIZE = 224
 _TYPES = {Conv: "conv", Activation: "relu", LocalNorm: "cmrnorm", SpatialNorm: "rnorm", Pool: "pool", Dropout: "hs"}
-_TYPES |= {Full: "fc"}
+_TYPES |= {FullyConnected: "fc"}
 _WEIGHTED = ("conv", "fc")
 
 Layers = dict[str, dict[str, Any]]
@@ -57,7 +68,8 @@ def read_cuda_convnet(file: Path, options: ReadOptions | None = None) -> Foreign
     stages = _stages(file, layers)
     path = _path(file, layers, stages)
     types = [layer_type for layer_type, _ in path]
-    known = [v for v in variants().values() if v.name.startswith("released") and _layer_types(v) == types]
+    released = [get_variant(name) for name in list_variants() if name.startswith("released")]
+    known = [variant for variant in released if _layer_types(variant) == types]
     if not known:
         raise AlexNetError(f"{file} has layers that no released network has: {' '.join(types)}")
     weights, names = _weights(file, layers, stages, known[0])
@@ -172,7 +184,7 @@ def _weights(
     file: Path, layers: Layers, stages: list[list[str]], variant: Variant
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The joined arrays of all towers under our names; and our names → those in the file."""
-    ours = [row.name for row in variant.layers if isinstance(row, Conv | Full)]
+    ours = [row.name for row in variant.layers if isinstance(row, Conv | FullyConnected)]
     if len(stages) != len(ours):
         raise AlexNetError(f"{file} has {len(stages)} successive layers with weights, not {len(ours)}")
     weights, names = {}, {}

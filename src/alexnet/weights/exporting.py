@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import os
@@ -154,7 +153,7 @@ def _write_config(folder: Path, config: Config) -> None:
 
 
 def _config_text(config: Config, indent: int | None = None) -> str:
-    return json.dumps(dataclasses.asdict(config), indent=indent, ensure_ascii=False)
+    return json.dumps(config.to_dict(), indent=indent, ensure_ascii=False)
 
 
 def _write_onnx(

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alexnet.network.model import AlexNet, variants
+from alexnet.network.model import AlexNet
+from alexnet.network.variants import list_variants
 from alexnet.runs.run import FORMAT_VERSION, Config
 from alexnet.runtime.errors import AlexNetError
 from alexnet.weights.imagenet import NUM_CLASSES
@@ -186,7 +187,7 @@ def config_from_json(text: str | bytes, where: str) -> Config:
         ):
             raise ValueError("image sizes out of range, or no classes")
         config.recipe.override({})
-        if config.recipe.variant not in variants():
+        if config.variant is None and config.recipe.variant not in list_variants():
             raise ValueError(f"unknown variant {config.recipe.variant!r}")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise AlexNetError(f"{where} is not the config.json of a run: {error}") from None

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alexnet.network.model import variants
+from alexnet.network.variants import list_variants
 from alexnet.runs.recipe import IMAGENET, STARTER, Recipe, recipes
 from alexnet.runs.run import Config, Run, is_free
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
@@ -73,7 +73,7 @@ def import_weights(
     if not is_free(out):
         raise AlexNetError(f"{out} exists already: choose another folder, or remove it")
     if variant is not None:
-        check_choice(variant, variants(), "variant")
+        check_choice(variant, list_variants(), "variant")
     name = os.fspath(source)
     network = find_weights(name, Path(mean) if mean else None, variant, key)
     if mean is not None and (network.config is not None or "torchvision" in network.format):

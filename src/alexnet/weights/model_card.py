@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alexnet import __version__
-from alexnet.network.model import SWITCHES, variants
+from alexnet.network.variants import SWITCHES
 from alexnet.runs.run import Config, Run
 from alexnet.runtime.errors import AlexNetError
 
@@ -67,7 +67,7 @@ def model_card(
     listed = "; ".join(labels[:20]) + (f"; … ({len(labels):,} in classes.json)" if len(labels) > 20 else "")
     parts = [
         "\n".join(head),
-        f"# AlexNet, {recipe.variant}\n\n{variants()[recipe.variant].description}",
+        f"# AlexNet, {recipe.variant}\n\n{config.network_variant.description}",
         f"Written by alexnet {__version__}. {len(labels):,} classes: {listed}.",
         f"## Use\n\n{_reads(config, to, preprocessing)}\n\n{_use(config, to, preprocessing)}",
         f"## Data\n\n{_data(config)}",

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alexnet.network.model import (
-    AlexNet,
+from alexnet.network.layers import (
     LocallyConnected2d,
     LocalResponseNorm,
     SpatialResponseNorm,
     Weighted,
-    variants,
 )
+from alexnet.network.model import AlexNet
+from alexnet.network.variants import list_variants
 from alexnet.runs.run import MEAN, Config
 from alexnet.runtime.errors import AlexNetError
 from alexnet.weights.caffe import caffe_mean
@@ -346,7 +346,7 @@ def _named_like(
         for a in (("tanh",) if ("tanh",) in rows else (None,))
         for p in (None, "non-overlapping")
     ]
-    candidates = [(name, {key: v for key, v in c.items() if v}) for c in combinations for name in variants()]
+    candidates = [(name, {key: v for key, v in c.items() if v}) for c in combinations for name in list_variants()]
     if config is not None:
         candidates = [(config.recipe.variant, config.switches)]
     nearest: list[Row] = []

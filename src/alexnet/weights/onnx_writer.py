@@ -14,14 +14,14 @@ from torch.nn import functional
 
 from alexnet import __version__
 from alexnet.data.augmentation import Preprocessing
-from alexnet.network.model import (
-    AlexNet,
+from alexnet.network.layers import (
     LocallyConnected2d,
     LocalResponseNorm,
     OverhangConv2d,
     SpatialResponseNorm,
     Weighted,
 )
+from alexnet.network.model import AlexNet
 from alexnet.runs.run import MEAN
 from alexnet.runtime.errors import AlexNetError
 
@@ -206,16 +206,16 @@ def _parameters(graph: _Graph, name: str, module: Weighted) -> list[str]:
 
 def _add_local(graph: _Graph, name: str, module: LocallyConnected2d, value: str) -> str:
     """A convolution that copies the crop of each place into as many maps, and a matrix product a place."""
-    crop, places, kernels = module.maps * module.size**2, module.places**2, module.kernels
+    crop, places, kernels = module.channels * module.size**2, module.output_side**2, module.kernels
 
     def shaped(part: str, value: str, *sides: int) -> str:
         return graph.add("Reshape", f"{name}.{part}", [value, graph.integers(f"{name}.{part}.shape", sides)])
 
     copied = graph.add(
-        *("Conv", f"{name}.copied", [value, graph.constant(f"{name}.copies", _copies(module.maps, module.size))]),
+        *("Conv", f"{name}.copied", [value, graph.constant(f"{name}.copies", _copies(module.channels, module.size))]),
         kernel_shape=[module.size] * 2,
         pads=[module.padding] * 4,
-        group=module.maps,
+        group=module.channels,
     )
     crops = graph.add("Transpose", f"{name}.places", [shaped("crops", copied, 0, crop, places)], perm=[2, 0, 1])
     weight, bias = _parameters(graph, name, module)
@@ -223,7 +223,7 @@ def _add_local(graph: _Graph, name: str, module: LocallyConnected2d, value: str)
     sums = graph.add("MatMul", f"{name}.sums", [crops, rows])
     units = graph.add("Add", f"{name}.units", [sums, shaped("biases", bias, places, 1, kernels)])
     maps = graph.add("Transpose", f"{name}.maps", [units], perm=[1, 2, 0])
-    sides = graph.integers(f"{name}.shape", [0, kernels, module.places, module.places])
+    sides = graph.integers(f"{name}.shape", [0, kernels, module.output_side, module.output_side])
     return graph.add("Reshape", name, [maps, sides])
 
 

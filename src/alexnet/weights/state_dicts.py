@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from alexnet.network.model import AlexNet, variants
+from alexnet.network.model import AlexNet
+from alexnet.network.variants import get_variant, list_variants
 from alexnet.runs.run import MEAN
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.weights.caffe import caffe_mean
@@ -143,7 +144,7 @@ def network_from_state_dict(
     if variant is None:
         raise AlexNetError(
             f"{file} does not say which network it is, and has no {CONFIG_FILE} beside it: name it with --variant, "
-            f"one of {', '.join(variants())}"
+            f"one of {', '.join(list_variants())}"
         )
     if image is None:
         if config is not None and options.mean is None:
@@ -152,7 +153,7 @@ def network_from_state_dict(
     size = config.size if config else IMAGE_SIZE
     if tuple(image.shape) != (size, size, 3) or image.dtype != torch.float32:
         raise AlexNetError(f"{file}: {MEAN} is {tuple(image.shape)} {image.dtype}, not ({size}, {size}, 3) float32")
-    crop_size = variants()[variant].input_size
+    crop_size = get_variant(variant).input_size
     network = ForeignWeights("alexnet", variant, weights, image, crop_size, notes=state.notes)
     return network.with_config(config) if config else network
 
@@ -188,7 +189,7 @@ def _own_names() -> frozenset[str]:
     """The names of all arrays of all variants."""
     names = {MEAN}
     with torch.device("meta"):
-        for name in variants():
+        for name in list_variants():
             for normalization in (None, "batch"):
                 names |= AlexNet(name, 1, normalization=normalization).state_dict().keys()
     return frozenset(names)

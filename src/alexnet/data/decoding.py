@@ -428,7 +428,7 @@ def _tiff_bands(data: bytes) -> int:
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        return int(file.pages[0].samplesperpixel)  # type: ignore[union-attr]
+        return int(file.pages[0].samplesperpixel)
 
 
 def _tiff_no_data(image: Any) -> float | None:
@@ -459,6 +459,7 @@ def _reduction(side: int, at_least: int | None) -> int:
 
 
 def _upright(image: np.ndarray, data: bytes) -> np.ndarray:
+    Image.preinit()
     with suppress(Exception):
         header = Image.OPEN["JPEG"][0](io.BytesIO(data), "")
         orientation = header.getexif().get(0x0112, 1)

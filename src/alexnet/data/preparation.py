@@ -324,7 +324,7 @@ def _pixel_range(
     known = _read_json(place)
     if known is None or known["listed"] != listed:
         found, notes = (chosen, []) if chosen is not None else survey(plan.items, workers, max_pixels)
-        new = {"listed": listed, "pixel_range": found.to_dict() if found else None, "notes": notes}
+        new: dict[str, Any] = {"listed": listed, "pixel_range": found.to_dict() if found else None, "notes": notes}
         if known is not None and known["pixel_range"] != new["pixel_range"]:
             for shard in plan.shards:  # made with another range
                 if read_result(folder, shard) is not None:

@@ -27,7 +27,7 @@ import numpy as np
 from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import progress
 from alexnet.runtime.provenance import machine, provenance
-from alexnet.search import codes, exact, lists
+from alexnet.search import binary_codes, exact, inverted_file
 
 DIMENSIONS = 4096
 ROWS = 4096
@@ -89,16 +89,16 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
         seconds["vectors"] = timed(lambda: write_vectors(features, source, count))
     stored = np.load(features, mmap_mode="r")
     if not index.exists():
-        seconds["index"] = timed(lambda: lists.build(index, stored, faiss))
+        seconds["index"] = timed(lambda: inverted_file.build(index, stored, faiss))
     if not coder.exists():
-        seconds["codes"] = timed(lambda: codes.build(coder, stored))
+        seconds["codes"] = timed(lambda: binary_codes.build(coder, stored))
 
     queries = source.draw(QUERIES, count + 1)
     with progress(count, "exact") as bar:
         _, near = exact.nearest(queries, stored, 10, done=bar.advance)
     methods: dict[str, Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]] = {
-        "index": lists.Lists(index, stored, faiss).nearest,
-        "codes": codes.Codes(coder, faiss).nearest,
+        "index": inverted_file.InvertedFile(index, stored, faiss).nearest,
+        "codes": binary_codes.BinaryCodes(coder, faiss).nearest,
     }
     report: dict[str, Any] = {
         "what": f"the nearest of {count:,} vectors of {DIMENSIONS}: one query at a time, of {QUERIES}; memory is warm",
@@ -137,7 +137,7 @@ def cold(folder: Path, count: int) -> dict[str, float]:
     queries = Synthetic().draw(QUERIES, count + 2)
     with features.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    method = lists.Lists(index, np.load(features, mmap_mode="r"), faiss)
+    method = inverted_file.InvertedFile(index, np.load(features, mmap_mode="r"), faiss)
     return spread([alone(method.nearest, query) for query in queries])
 
 

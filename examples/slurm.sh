@@ -1,5 +1,5 @@
 #!/bin/bash
-# AlexNet on four hosts of eight graphics cards: sbatch examples/slurm.sh
+# AlexNet on four hosts of eight GPUs: sbatch examples/slurm.sh
 # Requeued after a failure, the same job goes on from its last checkpoint: the name of the launch is the job's number.
 #SBATCH --job-name=alexnet
 #SBATCH --nodes=4

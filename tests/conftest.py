@@ -15,7 +15,7 @@ from stripes import striped_image
 from alexnet.cli.main import main
 from alexnet.data.preparation import prepare
 
-# What a shell runs in the background ignores Ctrl-C, and so would the processes that the tests interrupt.
+# A background process of a shell ignores Ctrl-C, and so would the processes that the tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -33,10 +33,10 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     """The command `alexnet` in this process: starting another one costs seconds."""
     monkeypatch.setenv("COLUMNS", "200")
 
-    def run(*words: object) -> Done:
+    def run(*arguments: object) -> Done:
         capsys.readouterr()
         try:
-            code = main([*map(str, words)])
+            code = main([*map(str, arguments)])
         except SystemExit as end:  # argparse
             code = int(end.code or 0)
         return Done(code, *capsys.readouterr())

@@ -28,20 +28,20 @@ def tar_bytes(files: Files) -> bytes:
 
 
 def meta_mat(year: int, synsets: Mapping[str, str]) -> bytes:
-    """WordNet id → words in the order of their ILSVRC ids; behind them an inner node, which has no images."""
+    """Return meta.mat of the synsets in the order of their ILSVRC ids, followed by an inner node without images."""
     kinds = [(f"ILSVRC{year}_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
     rows = np.empty((len(synsets) + 1, 1), dtype=kinds)
-    for number, (wnid, words) in enumerate({**synsets, "n99999999": "whole"}.items()):
-        rows[number, 0] = (number + 1, wnid, words, len(synsets) if number == len(synsets) else 0)
+    for number, (wnid, description) in enumerate({**synsets, "n99999999": "whole"}.items()):
+        rows[number, 0] = (number + 1, wnid, description, len(synsets) if number == len(synsets) else 0)
     file = io.BytesIO()
     savemat(file, {"synsets": rows})
     return file.getvalue()
 
 
 def ilsvrc(root: Path, year: int, classes: int, validation: int, test: int = 0) -> list[str]:
-    """A folder with the files of 2012 or 2010: a training image of each class, and so many of the others.
+    """A folder with the files of 2012 or 2010: a training image of each class, and `validation` and `test` images.
 
-    Returns the WordNet ids of the validation images.
+    Returns the synset ids of the validation images.
     """
     rng = np.random.default_rng(year)
     # Ids in another order than the names, as in the real one.

@@ -9,10 +9,10 @@ from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Config, Run
 
 
-def make_run(path: Path, data: Path, seed: int, crop_size: int = 64) -> Path:
+def make_run(path: Path, data: Path, seed: int, crop_size: int = 64, variant: str = "paper") -> Path:
     """A run folder for the dataset `data` of 72 × 72 images, whose random network says different things of them."""
     dataset = PreparedDataset.open(data)
-    recipe = recipes()["paper"].override({"init": "he", "crop_size": crop_size, "seed": seed})
+    recipe = recipes()["paper"].override({"init": "he", "crop_size": crop_size, "seed": seed, "variant": variant})
     config = Config(
         recipe=recipe,
         classes=dataset.classes,

@@ -1,11 +1,11 @@
-"""Images to tell apart: stripes that stand or lie."""
+"""Images of two classes: vertical and horizontal stripes."""
 
 import numpy as np
 from PIL import Image
 
 
 def striped_image(rng: np.random.Generator, upright: bool, size: int) -> Image.Image:
-    """Noise with stripes that stand or lie, at a random phase, width, contrast and tint: easy, but not trivial."""
+    """Noise with vertical or horizontal stripes of random phase, width, contrast and tint."""
     across = np.arange(size)
     wave = np.sin(2 * np.pi * across / rng.uniform(8, 16) + rng.uniform(0, 2 * np.pi)) * rng.uniform(25, 60)
     gray = 128 + (wave[None, :] if upright else wave[:, None]) + rng.normal(0, 25, (size, size))

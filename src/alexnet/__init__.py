@@ -4,7 +4,7 @@ import alexnet
 
 alexnet.prepare("photographs", "data")
 run = alexnet.train("data", "run")
-print(alexnet.evaluate("run", "data").top1)
+print(alexnet.evaluate("run", "data").accuracy)
 for prediction in alexnet.Classifier.load("run").predict(["one.jpg", "two.jpg"]):
     print(prediction.source, prediction.label, prediction.probability)
 """
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from alexnet.data.augmentation import Augmentation, register_augmentation
     from alexnet.data.dataset import PreparedDataset
     from alexnet.data.preparation import prepare
+    from alexnet.data.sources.interpretation import plan_source
+    from alexnet.data.sources.registry import register_source
     from alexnet.evaluation.evaluate import Evaluation, evaluate
+    from alexnet.evaluation.metrics import register_metric
     from alexnet.network.model import AlexNet
     from alexnet.network.variants import Variant, get_variant, list_variants, register_variant
     from alexnet.prediction.classifier import Classifier, Prediction
@@ -49,9 +52,12 @@ _HOMES = {
     "get_variant": "alexnet.network.variants",
     "import_weights": "alexnet.weights.importing",
     "list_variants": "alexnet.network.variants",
+    "plan_source": "alexnet.data.sources.interpretation",
     "prepare": "alexnet.data.preparation",
     "recipes": "alexnet.runs.recipe",
     "register_augmentation": "alexnet.data.augmentation",
+    "register_metric": "alexnet.evaluation.metrics",
+    "register_source": "alexnet.data.sources.registry",
     "register_variant": "alexnet.network.variants",
     "train": "alexnet.training.train",
 }
@@ -73,9 +79,12 @@ __all__ = [
     "get_variant",
     "import_weights",
     "list_variants",
+    "plan_source",
     "prepare",
     "recipes",
     "register_augmentation",
+    "register_metric",
+    "register_source",
     "register_variant",
     "train",
 ]

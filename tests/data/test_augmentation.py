@@ -26,7 +26,7 @@ from alexnet.data.augmentation import (
 )
 from alexnet.runs.recipe import Recipe, recipes
 from alexnet.training.input_pipeline import augmentation_pipeline
-from alexnet.training.train import begin
+from alexnet.training.train import set_up_training
 
 SIZE, CROP = 24, 19
 SPREAD = SIZE - CROP + 1
@@ -379,8 +379,8 @@ def test_a_resumed_run_with_an_op_of_ones_own_equals_an_uninterrupted_one(regist
     listed = ["mean", "crop", "flip", ("invert", {"probability": 0.3}), "scale"]
 
     def run(name: str, last_step: int | None = None, **changes) -> Path:
-        training = begin(striped_data, tmp_path / name, device="cpu", **changes)
-        training.run_to_end(last_step)
+        training = set_up_training(striped_data, tmp_path / name, device="cpu", **changes)
+        training.train(last_step)
         return tmp_path / name
 
     small = {"recipe": "small", "epochs": 2, "init": "he", "batch_size": 8, "whiten": False, "augmentations": listed}

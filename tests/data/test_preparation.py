@@ -1,4 +1,4 @@
-"""A source → a prepared dataset: the same to the byte however it was made, and a clear word when it can't be."""
+"""A source → a prepared dataset: bitwise identical however it was made, and a clear message when it cannot be made."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COMMAND = [sys.executable, "-m", "alexnet.cli.main", "prepare"]
 
 
 def write_images(root: Path, counts: dict[str, int], seed: int = 0, size: int = 24) -> Path:
-    """Noise of a color, one folder a class, `counts` says how many."""
+    """Noise of a color, one folder per class with `counts` images each."""
     rng = np.random.default_rng(seed)
     for name, count in counts.items():
         (root / name).mkdir(parents=True)
@@ -55,7 +55,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def same(one: Path, other: Path) -> bool:
-    """Whether two datasets are the same to the byte, but for the name of their source."""
+    """Whether two datasets are bitwise identical, but for the name of their source."""
     ours, theirs = content(one), content(other)
     sources = [json.loads(files["dataset.json"])["source"] for files in (ours, theirs)]
     ours["dataset.json"] = ours["dataset.json"].replace(sources[0].encode(), sources[1].encode())
@@ -70,7 +70,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What comes of them with one worker and no interruption."""
+    """Their dataset, made by one worker without interruption."""
     data = tmp_path_factory.mktemp("undisturbed") / "data"
     quietly(many, data, size=32)
     return data
@@ -81,7 +81,7 @@ def few(tmp_path: Path) -> Path:
     return write_images(tmp_path / "few", {"cats": 12, "dogs": 8})
 
 
-# What it makes
+# The dataset
 
 
 def test_images_are_the_scaled_centers_in_the_order_of_their_names(few: Path, tmp_path: Path) -> None:
@@ -211,19 +211,19 @@ def test_the_splits_of_the_source_are_kept_and_a_missing_one_drawn(tmp_path: Pat
     ("text", "shares"),
     [("val=0.2,test=0.1", {"val": 0.2, "test": 0.1}), ("train=0.7, val=0.3", {"train": 0.7, "val": 0.3})],
 )
-def test_split_in_words(text: str, shares: dict[str, float]) -> None:
+def test_shares_of_splits_as_an_argument(text: str, shares: dict[str, float]) -> None:
     assert parse_split(text) == shares
 
 
 @pytest.mark.parametrize(
     "text", ["0.2", "val", "val=x", "val=1", "val=-0.1", "val=0.5,test=0.5", "dev=0.1", "train=0.5"]
 )
-def test_split_in_wrong_words(text: str) -> None:
+def test_shares_of_splits_that_are_not_valid(text: str) -> None:
     with pytest.raises(UsageError):
         parse_split(text)
 
 
-def test_share_in_words() -> None:
+def test_a_share_as_an_argument() -> None:
     assert parse_share("1%") == parse_share("0.01") == 0.01
     with pytest.raises(UsageError, match="is not a share"):
         parse_share("many")
@@ -234,11 +234,11 @@ def test_pandas_is_not_looked_for(tmp_path: Path) -> None:
     (tmp_path / "pandas").mkdir()
     (tmp_path / "pandas" / "__init__.py").write_text(f"open({str(tmp_path / 'looked-for')!r}, 'w'); raise ImportError")
     images = write_images(tmp_path / "images", {"a": 6, "b": 6})
-    words = [*COMMAND, str(images), str(tmp_path / "data"), "--size", "16"]
+    arguments = [*COMMAND, str(images), str(tmp_path / "data"), "--size", "16"]
     read = (
         "import sys; from alexnet.data.dataset import PreparedDataset as D; D.open(sys.argv[1]).split('train').labels"
     )
-    for command in (words, [sys.executable, "-c", read, str(tmp_path / "data")]):
+    for command in (arguments, [sys.executable, "-c", read, str(tmp_path / "data")]):
         subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=True, capture_output=True)
     assert len(PreparedDataset.open(tmp_path / "data").split("train")) > 0
     assert not (tmp_path / "looked-for").exists()
@@ -249,8 +249,8 @@ def test_pandas_is_not_looked_for(tmp_path: Path) -> None:
 
 def start(source: Path, data: Path, *options: str) -> subprocess.Popen[str]:
     """A preparation in a process of its own."""
-    words = [*COMMAND, str(source), str(data), "--size", "32", "--workers", "2", *options]
-    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    arguments = [*COMMAND, str(source), str(data), "--size", "32", "--workers", "2", *options]
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_a_shard(data: Path, process: subprocess.Popen[str]) -> None:
@@ -258,28 +258,33 @@ def wait_for_a_shard(data: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
+_WAITING_OPEN = """
+import os, time
+
+_open = os.open
+
+def _waiting_open(path, *arguments, **options):
+    while str(path).endswith({name!r}) and os.path.exists({mark!r}):
+        time.sleep(0.01)
+    return _open(path, *arguments, **options)
+
+os.open = _waiting_open
+"""
+
+
 @pytest.fixture
-def stuck(many: Path, tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """The many images, of which one can't be read to its end before the function is called."""
-    source = tmp_path / "stuck" / "images"
+def stuck(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """The many images, of which one cannot be opened by another process before the function is called."""
+    source, mark = tmp_path / "stuck" / "images", tmp_path / "stuck" / "waiting"
     shutil.copytree(many, source)
-    image = source / "c/00299.png"
-    content = image.read_bytes()
-    image.unlink()
-    os.mkfifo(image)
-
-    def let_go() -> None:
-        with suppress(OSError):  # whoever waits for a writer finds one, and the end of the file
-            os.close(os.open(image, os.O_WRONLY | os.O_NONBLOCK))
-        image.unlink()
-
-    def release() -> None:
-        let_go()
-        image.write_bytes(content)
-
-    yield source, release
-    if image.is_fifo():
-        let_go()
+    mark.touch()
+    (tmp_path / "hook").mkdir()
+    hook = _WAITING_OPEN.format(name=str(source / "c/00299.png"), mark=str(mark))
+    (tmp_path / "hook/sitecustomize.py").write_text(hook)
+    paths = [str(tmp_path / "hook"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    yield source, mark.unlink
+    mark.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.long)])
@@ -320,17 +325,17 @@ def test_killed_between_shards_it_keeps_them(
     assert same(tmp_path / "data", undisturbed)
 
 
-def test_ctrl_c_stops_with_a_word_and_goes_on(
+def test_ctrl_c_stops_with_a_message_and_the_preparation_continues(
     stuck: tuple[Path, Callable[[], None]], undisturbed: Path, tmp_path: Path
 ) -> None:
     source, release = stuck
     process = start(source, tmp_path / "data")
     wait_for_a_shard(tmp_path / "data", process)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted: run the same command again, it goes on where it was" in said
-    assert "Traceback" not in said
+    assert "interrupted: run the same command again to continue" in message
+    assert "Traceback" not in message
     assert not (tmp_path / "data/dataset.json").exists()
     with pytest.raises(AlexNetError, match="is not finished"):
         PreparedDataset.open(tmp_path / "data")
@@ -350,9 +355,9 @@ def test_a_killed_worker_is_an_error_and_no_loss(
         int(pid) for path in Path(f"/proc/{process.pid}/task").glob("*/children") for pid in path.read_text().split()
     ]
     os.kill(workers[0], signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "a worker was killed, most likely for want of memory" in said
+    assert "a worker was killed, most likely for want of memory" in message
     release()
     assert start(source, tmp_path / "data").wait() == 0
     assert same(tmp_path / "data", undisturbed)
@@ -362,7 +367,7 @@ def test_two_at_once_do_not_mix(stuck: tuple[Path, Callable[[], None]], tmp_path
     source, _ = stuck
     first = start(source, tmp_path / "data")
     wait_for_a_shard(tmp_path / "data", first)
-    with pytest.raises(AlexNetError, match="another alexnet prepares"):
+    with pytest.raises(AlexNetError, match="another process prepares"):
         quietly(source, tmp_path / "data", size=32)
     first.kill()
     first.communicate()
@@ -376,9 +381,9 @@ def test_another_source_or_option_does_not_go_on(
     wait_for_a_shard(tmp_path / "data", process)
     process.kill()
     process.communicate()
-    with pytest.raises(AlexNetError, match=r"half made from something else .*stuck"):
+    with pytest.raises(AlexNetError, match=r"an unfinished dataset of another source or options .*stuck"):
         quietly(few, tmp_path / "data", size=32)
-    with pytest.raises(AlexNetError, match=r"half made from something else \(size 32\)"):
+    with pytest.raises(AlexNetError, match=r"an unfinished dataset of another source or options \(size 32\)"):
         quietly(source, tmp_path / "data", size=33)
 
 
@@ -404,13 +409,13 @@ def test_a_script_without_a_main_guard_can_prepare(few: Path, tmp_path: Path) ->
     assert "prepared 20 images of 2 classes (train 16, val 4) in" in done.stderr
 
 
-# What can't be read
+# Images that cannot be read
 
 
 def damage(folder: Path, names: list[str]) -> None:
     for number, name in enumerate(names):
         path = folder / name
-        path.write_bytes([b"", b"these are words", path.read_bytes()[:100]][number % 3])
+        path.write_bytes([b"", b"this is text", path.read_bytes()[:100]][number % 3])
 
 
 def test_bad_files_are_left_out_with_their_reason(many: Path, undisturbed: Path, tmp_path: Path) -> None:
@@ -418,7 +423,7 @@ def test_bad_files_are_left_out_with_their_reason(many: Path, undisturbed: Path,
     bad = ["a/00003.png", "a/00300.png", "c/00000.png"]
     damage(source, bad)
     dataset = quietly(source, tmp_path / "data", size=32)
-    assert sorted(dataset.left_out, key=lambda entry: entry["path"]) == [
+    assert dataset.left_out == [
         {"path": "a/00003.png", "reason": "empty file"},
         {"path": "a/00300.png", "reason": "not an image"},
         {"path": "c/00000.png", "reason": "truncated"},
@@ -435,24 +440,24 @@ def test_bad_files_are_left_out_with_their_reason(many: Path, undisturbed: Path,
 
 def test_too_many_bad_files_end_it_and_more_may_be_allowed(few: Path, tmp_path: Path, capsys: Any) -> None:
     damage(few, ["cats/00000.png", "dogs/00001.png"])
-    words = ["prepare", str(few), str(tmp_path / "data"), "--size", "16"]
-    assert main(words) == 1
-    said = capsys.readouterr().err
-    assert "2 of 20 images can't be read, more than the 0.01 that --max-bad allows" in said
-    assert "  cats/00000.png: empty file\n  dogs/00001.png: not an image\n" in said
+    arguments = ["prepare", str(few), str(tmp_path / "data"), "--size", "16"]
+    assert main(arguments) == 1
+    message = capsys.readouterr().err
+    assert "2 of 20 images cannot be read, more than the 1% that --max-bad allows" in message
+    assert "  cats/00000.png: empty file\n  dogs/00001.png: not an image\n" in message
     assert not (tmp_path / "data/dataset.json").exists()
     made = (tmp_path / "data/train-00000.arrow").stat().st_mtime_ns
-    assert main([*words, "--max-bad", "10%"]) == 0
+    assert main([*arguments, "--max-bad", "10%"]) == 0
     assert (tmp_path / "data/train-00000.arrow").stat().st_mtime_ns == made
-    said = capsys.readouterr().err
-    assert "prepared 18 images of 2 classes" in said
-    assert f"; 2 left out (see {tmp_path / 'data/dataset.json'})" in said
+    message = capsys.readouterr().err
+    assert "prepared 18 images of 2 classes" in message
+    assert f"; 2 left out (see {tmp_path / 'data/dataset.json'})" in message
 
 
-def test_mended_and_removed_files_are_seen_when_it_goes_on(few: Path, tmp_path: Path) -> None:
+def test_mended_and_removed_files_are_seen_when_it_continues(few: Path, tmp_path: Path) -> None:
     sound = (few / "cats/00000.png").read_bytes()
     damage(few, ["cats/00000.png", "dogs/00001.png"])
-    with pytest.raises(AlexNetError, match="2 of 20 images can't be read"):
+    with pytest.raises(AlexNetError, match="2 of 20 images cannot be read"):
         quietly(few, tmp_path / "data")
     (few / "cats/00000.png").write_bytes(sound)
     (few / "dogs/00001.png").unlink()
@@ -465,22 +470,28 @@ def test_mended_and_removed_files_are_seen_when_it_goes_on(few: Path, tmp_path: 
 
 def test_no_image_can_be_read(few: Path, tmp_path: Path) -> None:
     damage(few, [str(path.relative_to(few)) for path in few.rglob("*.png")])
-    with pytest.raises(AlexNetError, match="20 of 20 images can't be read"):
+    with pytest.raises(AlexNetError, match="20 of 20 images cannot be read"):
         quietly(few, tmp_path / "data")
     with pytest.raises(AlexNetError, match="no image to train on can be read"):
         quietly(few, tmp_path / "data", max_bad=1.0)
 
 
-# What is not right
+# Sources and options that are wrong
 
 
 def test_two_classes_with_one_name(tmp_path: Path) -> None:
-    for one, other in (("Cats", "cats"), ("black cat", "black  cat"), ("caf\u00e9", "cafe\u0301")):
+    for one, other in (("Cats", "cats"), ("black cat", "black  cat")):
         images = [(np.zeros((4, 4), np.uint8), name) for name in (one, other, "dogs")]
         with pytest.raises(AlexNetError, match=r"two classes of .* have one name") as error:
             quietly(images, tmp_path / "data")
         assert repr(one) in str(error.value)
     assert not (tmp_path / "data").exists()
+
+
+def test_a_class_in_two_unicode_forms_is_one_class(tmp_path: Path) -> None:
+    names = ("caf\u00e9", "cafe\u0301", "dogs", "dogs")
+    dataset = quietly([(np.zeros((4, 4), np.uint8), name) for name in names], tmp_path / "data")
+    assert dataset.classes == ["caf\u00e9", "dogs"]
 
 
 def test_one_class(tmp_path: Path) -> None:
@@ -498,17 +509,17 @@ def test_no_classes_and_no_images(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_a_class_without_a_image_to_train_on(tmp_path: Path) -> None:
+def test_a_class_without_an_image_to_train_on(tmp_path: Path) -> None:
     write_images(tmp_path / "source/train", {"a": 2, "b": 2})
     write_images(tmp_path / "source/val", {"a": 2, "bb": 2})
-    with pytest.raises(AlexNetError, match="1 classes have no image to train on \\('bb'\\)"):
+    with pytest.raises(AlexNetError, match=r"1 class of .* without an image to train on \('bb'\)"):
         quietly(tmp_path / "source", tmp_path / "data")
 
 
 def test_an_output_that_exists(few: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years of work")
-    with pytest.raises(AlexNetError, match="exists and has other files in it"):
+    with pytest.raises(AlexNetError, match="exists and holds other files"):
         quietly(few, tmp_path / "mine")
     with pytest.raises(AlexNetError, match="is a file: name a folder"):
         quietly(few, tmp_path / "mine/thesis.txt")
@@ -522,9 +533,9 @@ def test_an_output_that_exists(few: Path, tmp_path: Path) -> None:
 
 
 def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
-    (tmp_path / "words.zip").write_text("words")
+    (tmp_path / "text.zip").write_text("text")
     with pytest.raises(AlexNetError, match="damaged"):
-        quietly(tmp_path / "words.zip", tmp_path / "new/data")
+        quietly(tmp_path / "text.zip", tmp_path / "new/data")
     assert not (tmp_path / "new").exists()
 
 
@@ -536,14 +547,14 @@ def test_options_that_are_not_right(options: dict[str, Any], few: Path, tmp_path
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """A function that mounts a disk of so many kilobytes."""
+    """A function that mounts a disk of a size in kilobytes."""
     mounted: list[Path] = []
 
     def mount(kilobytes: int) -> Path:
         disk = tmp_path / f"disk{kilobytes}"
         disk.mkdir()
-        words = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)]
-        if subprocess.run(words, capture_output=True, check=False).returncode:
+        arguments = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)]
+        if subprocess.run(arguments, capture_output=True, check=False).returncode:
             pytest.skip("mounting a small disk is not permitted here")
         mounted.append(disk)
         return disk
@@ -563,17 +574,17 @@ def test_a_disk_that_will_be_too_small(many: Path, small_disk: Callable[[int], P
 def test_a_disk_that_becomes_full(
     many: Path, undisturbed: Path, small_disk: Callable[[int], Path], tmp_path: Path
 ) -> None:
-    """Somebody else fills the disk meanwhile; when there is room again it goes on."""
+    """Another program fills the disk meanwhile; when there is room again, the preparation continues."""
     disk = small_disk(8000)
     process = start(many, disk / "data", "--workers", "1")
     wait_for_a_shard(disk / "data", process)
     with (disk / "fill").open("wb", buffering=0) as fill, suppress(OSError):
         while True:
             fill.write(bytes(4096))
-    _, said = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert re.search(r"alexnet: the disk of .*data is full: free some space and run the same command again", said)
-    assert "Traceback" not in said
+    assert re.search(r"alexnet: the disk of .*data is full: free some space and run the same command again", message)
+    assert "Traceback" not in message
     assert not any(path.name.endswith(".tmp") for path in (disk / "data").iterdir())
     (disk / "fill").unlink()
     assert start(many, disk / "data").wait() == 0
@@ -586,13 +597,17 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(image)
 
     def peak(count: int) -> int:
-        (tmp_path / f"{count}.csv").write_text("path,label\n" + f"{image},a\n{image},b\n" * (count // 2))
+        (tmp_path / f"{count}").mkdir()
+        for number in range(count):
+            (tmp_path / f"{count}" / f"{number}.png").hardlink_to(image)
+        rows = (f"{tmp_path}/{count}/{number}.png,{'ab'[number % 2]}\n" for number in range(count))
+        (tmp_path / f"{count}.csv").write_text("path,label\n" + "".join(rows))
         script = (
             "import resource, sys, alexnet;"
             "alexnet.prepare(sys.argv[1], sys.argv[2], size=64, workers=1, progress=False);"
             "print(*(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
         )
-        words = [sys.executable, "-c", script, str(tmp_path / f"{count}.csv"), str(tmp_path / f"data{count}")]
-        return sum(map(int, subprocess.run(words, capture_output=True, check=True, text=True).stdout.split()))
+        arguments = [sys.executable, "-c", script, str(tmp_path / f"{count}.csv"), str(tmp_path / f"data{count}")]
+        return sum(map(int, subprocess.run(arguments, capture_output=True, check=True, text=True).stdout.split()))
 
     assert peak(8000) < peak(2000) * 1.1

@@ -19,8 +19,8 @@ from ilsvrc_tree import Files, meta_mat, tar_bytes, write_tar
 from PIL import Image
 
 from alexnet.data.decoding import UnreadableImageError, decode
-from alexnet.data.sources.items import Item, ItemList, Reader, Source
-from alexnet.data.sources.opening import open_source
+from alexnet.data.sources.interpretation import interpret
+from alexnet.data.sources.items import Ignored, Item, ItemList, Reader, Source
 from alexnet.runtime.errors import AlexNetError, UsageError
 
 
@@ -85,21 +85,21 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Files], Pa
 
 
 def test_one_folder_a_class(make: Callable[[Files], Path], spool: Path) -> None:
-    source = open_source(make(FLAT), spool)
+    source = interpret(make(FLAT), spool)
     assert read(source) == FLAT_ITEMS
     assert [item.name for item in source.items] == sorted(FLAT)
 
 
 def test_folders_of_splits(make: Callable[[Files], Path], spool: Path) -> None:
-    assert read(open_source(make(SPLIT), spool)) == SPLIT_ITEMS
+    assert read(interpret(make(SPLIT), spool)) == SPLIT_ITEMS
 
 
 def test_a_folder_around_everything_is_looked_through(make: Callable[[Files], Path], spool: Path) -> None:
     wrapped = {f"my set/images/{name}": content for name, content in SPLIT.items()}
-    assert read(open_source(make(wrapped), spool)) == SPLIT_ITEMS
+    assert read(interpret(make(wrapped), spool)) == SPLIT_ITEMS
 
 
-def test_what_systems_leave_behind_is_ignored(make: Callable[[Files], Path], spool: Path) -> None:
+def test_files_of_file_managers_are_ignored(make: Callable[[Files], Path], spool: Path) -> None:
     junk = (
         "__MACOSX/cats/._a.png",
         "cats/.DS_Store",
@@ -108,25 +108,28 @@ def test_what_systems_leave_behind_is_ignored(make: Callable[[Files], Path], spo
         "dogs/.a.png.swp",
         "desktop.ini",
     )
-    source = open_source(make({**FLAT, **dict.fromkeys(junk, b"junk")}), spool)
+    source = interpret(make({**FLAT, **dict.fromkeys(junk, b"junk")}), spool)
     assert read(source) == FLAT_ITEMS
-    assert source.notes == []
+    assert source.left_alone == source.warnings == []
 
 
 def test_files_in_no_class_are_mentioned(make: Callable[[Files], Path], spool: Path) -> None:
-    source = open_source(make({**FLAT, "README.txt": b"words", "extra.png": png(9)}), spool)
+    source = interpret(make({**FLAT, "README.txt": b"text", "extra.png": png(9)}), spool)
     assert read(source) == FLAT_ITEMS
-    assert source.notes == ["2 files lie in no class folder and are not used, README.txt first"]
+    assert set(source.left_alone) == {
+        Ignored("in no class folder", 1, "extra.png"),
+        Ignored("not an image file (.txt)", 1, "README.txt"),
+    }
 
 
 def test_folders_within_a_class_belong_to_it(make: Callable[[Files], Path], spool: Path) -> None:
     files = {"train/cats/indoors/a.png": png(1), "train/dogs/images/more/b.png": png(2)}
-    assert read(open_source(make(files), spool)) == {("cats", "train", 1), ("dogs", "train", 2)}
+    assert read(interpret(make(files), spool)) == {("cats", "train", 1), ("dogs", "train", 2)}
 
 
 def test_classes_may_be_called_as_splits(spool: Path, tmp_path: Path) -> None:
     files = {"train/a.png": png(1), "tram/a.png": png(2), "test/b.png": png(3)}
-    assert {label for label, _, _ in read(open_source(write_folder(tmp_path, files), spool))} == {
+    assert {label for label, _, _ in read(interpret(write_folder(tmp_path, files), spool))} == {
         "train",
         "tram",
         "test",
@@ -135,21 +138,21 @@ def test_classes_may_be_called_as_splits(spool: Path, tmp_path: Path) -> None:
 
 def test_images_in_no_folder(make: Callable[[Files], Path], spool: Path) -> None:
     with pytest.raises(AlexNetError, match=r"no classes in .*a\.png lies in no class folder"):
-        open_source(make({"a.png": png(1), "b.png": png(2)}), spool)
+        interpret(make({"a.png": png(1), "b.png": png(2)}), spool)
 
 
 def test_nothing_in_it(make: Callable[[Files], Path], spool: Path, tmp_path: Path) -> None:
     path = make({".hidden": b""})
     with pytest.raises(AlexNetError, match="no images in"):
-        open_source(path, spool)
+        interpret(path, spool)
 
 
 def test_an_odd_name_on_disk(tmp_path: Path, spool: Path) -> None:
     folder = write_folder(tmp_path / "images", {**FLAT, "caffè ☕/ä b.png": png(7)})
     (folder / "dogs" / b"\xff\xfe.png".decode("utf-8", "surrogateescape")).write_bytes(png(8))
-    source = open_source(folder, spool)
+    source = interpret(folder, spool)
     ItemList.write(tmp_path / "items", source.items)
-    items = ItemList(tmp_path / "items").take(np.arange(len(source.items)))
+    items = ItemList(tmp_path / "items").take(np.arange(len(list(source.items))))
     assert read(Source(items)) == FLAT_ITEMS | {("caffè ☕", None, 7), ("dogs", None, 8)}
     json.dumps([item.name for item in items]).encode("utf-8")
 
@@ -160,27 +163,28 @@ def test_a_damaged_archive(ending: str, tmp_path: Path, spool: Path) -> None:
     path = MAKERS[maker](tmp_path, {f"cats/{n}.png": np.random.default_rng(n).bytes(5000) for n in range(9)})
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     with pytest.raises(AlexNetError, match=r"images.* is (a )?damaged"):
-        open_source(path, spool)
+        interpret(path, spool)
 
 
-def test_words_called_zip_or_tar(tmp_path: Path, spool: Path) -> None:
-    for name in ("words.zip", "words.tar", "words.tar.gz"):
-        (tmp_path / name).write_text("these are words, no archive\n" * 100)
+def test_text_called_zip_or_tar(tmp_path: Path, spool: Path) -> None:
+    for name in ("text.zip", "text.tar", "text.tar.gz"):
+        (tmp_path / name).write_text("this is text, not an archive\n" * 100)
         with pytest.raises(AlexNetError, match="damaged"):
-            open_source(tmp_path / name, spool)
+            interpret(tmp_path / name, spool)
 
 
 def test_damage_within_a_zip_is_the_images_own(tmp_path: Path, spool: Path) -> None:
     path = write_zip(tmp_path / "images.zip", {f"cats/{n}.png": png(n) * 20 for n in range(3)}, zipfile.ZIP_DEFLATED)
-    source = open_source(path, spool)
+    source = interpret(path, spool)
+    items = list(source.items)
     content = bytearray(path.read_bytes())
-    content[source.items[1].offset + 50 : source.items[1].offset + 70] = b"\xff" * 20
+    content[items[1].offset + 50 : items[1].offset + 70] = b"\xff" * 20
     path.write_bytes(content)
     reader = Reader()
-    reader.read(source.items[0])
+    reader.read(items[0])
     with pytest.raises(UnreadableImageError, match="damaged in the zip file"):
-        reader.read(source.items[1])
-    reader.read(source.items[2])
+        reader.read(items[1])
+    reader.read(items[2])
 
 
 def test_an_encrypted_zip(tmp_path: Path, spool: Path) -> None:
@@ -192,7 +196,7 @@ def test_an_encrypted_zip(tmp_path: Path, spool: Path) -> None:
             content[at + flags] |= 1
     path.write_bytes(content)
     with pytest.raises(AlexNetError, match="is encrypted"):
-        open_source(path, spool)
+        interpret(path, spool)
 
 
 # ImageNet's own files, in small
@@ -212,13 +216,13 @@ def test_ilsvrc_2012(tmp_path: Path, spool: Path) -> None:
     kit = "ILSVRC2012_devkit_t12/data"
     truth = {f"{kit}/ILSVRC2012_validation_ground_truth.txt": b"2\n1\n1\n", f"{kit}/meta.mat": meta_mat(2012, SYNSETS)}
     write_tar(tmp_path / "ILSVRC2012_devkit_t12.tar.gz", truth, "w:gz")
-    source = open_source(tmp_path, spool)
+    source = interpret(tmp_path, spool)
     assert read(source) == {
         *(("n01440764", "train", 1), ("n01440764", "train", 2), ("n02119789", "train", 3)),
         *(("n01440764", "val", 11), ("n02119789", "val", 12), ("n02119789", "val", 13)),
     }
     assert source.descriptions["n01440764"] == "tench, Tinca tinca"
-    assert [note.split(" is")[0] for note in source.notes] == ["ILSVRC2012_img_test.tar"]
+    assert [warning.split(" is")[0] for warning in source.warnings] == ["ILSVRC2012_img_test.tar"]
     assert [item.name for item in source.items][-3:] == [f"val/ILSVRC2012_val_{n:08}.JPEG" for n in (1, 2, 3)]
 
 
@@ -235,7 +239,7 @@ def test_ilsvrc_2010(tmp_path: Path, spool: Path) -> None:
     truth = {"ILSVRC2010_validation_ground_truth.txt": b"2\n1\n", "meta.mat": meta_mat(2010, SYNSETS)}
     kit = {f"devkit-1.0/data/{name}": content for name, content in truth.items()}
     write_tar(tmp_path / "ILSVRC2010_devkit-1.0.tar.gz", kit, "w:gz")
-    assert read(open_source(tmp_path, spool)) == {
+    assert read(interpret(tmp_path, spool)) == {
         *(("n01440764", "train", 1), ("n01440764", "train", 2), ("n02119789", "train", 33)),
         *(("n01440764", "val", 11), ("n02119789", "val", 12), ("n02119789", "test", 21), ("n01440764", "test", 22)),
     }
@@ -244,12 +248,12 @@ def test_ilsvrc_2010(tmp_path: Path, spool: Path) -> None:
 def test_ilsvrc_without_its_devkit(tmp_path: Path, spool: Path) -> None:
     write_tar(tmp_path / "ILSVRC2012_img_train.tar", TRAIN_TARS)
     with pytest.raises(AlexNetError, match="misses the devkit"):
-        open_source(tmp_path, spool)
+        interpret(tmp_path, spool)
 
 
 def test_a_tar_of_tars_is_a_folder_of_classes(tmp_path: Path, spool: Path) -> None:
     path = write_tar(tmp_path / "train_images.tar", TRAIN_TARS)
-    assert read(open_source(path, spool)) == {("n01440764", None, 1), ("n01440764", None, 2), ("n02119789", None, 3)}
+    assert read(interpret(path, spool)) == {("n01440764", None, 1), ("n01440764", None, 2), ("n02119789", None, 3)}
 
 
 # Tables
@@ -262,7 +266,7 @@ def test_csv(delimiter: str, tmp_path: Path, spool: Path) -> None:
     text = io.StringIO()
     csv.writer(text, delimiter=delimiter).writerows(rows)
     (tmp_path / "images.csv").write_text("\ufeff" + text.getvalue(), encoding="utf-8")
-    source = open_source(tmp_path / "images.csv", spool)
+    source = interpret(tmp_path / "images.csv", spool)
     assert read(source) == SPLIT_ITEMS
     assert [item.name for item in source.items] == list(SPLIT)
 
@@ -282,18 +286,18 @@ def test_csv(delimiter: str, tmp_path: Path, spool: Path) -> None:
 def test_a_csv_that_is_not_right(text: str, message: str, tmp_path: Path, spool: Path) -> None:
     (tmp_path / "images.csv").write_text(text)
     with pytest.raises(AlexNetError, match=message):
-        open_source(tmp_path / "images.csv", spool)
+        interpret(tmp_path / "images.csv", spool)
 
 
 def test_a_csv_in_another_encoding(tmp_path: Path, spool: Path) -> None:
     (tmp_path / "images.csv").write_bytes("path,label\na.png,Käfer\n".encode("latin-1"))
     with pytest.raises(AlexNetError, match="is not UTF-8"):
-        open_source(tmp_path / "images.csv", spool)
+        interpret(tmp_path / "images.csv", spool)
 
 
 def test_a_file_that_the_csv_names_is_missing(tmp_path: Path, spool: Path) -> None:
     (tmp_path / "images.csv").write_text("path,label\nnothing.png,cats\n")
-    (item,) = open_source(tmp_path / "images.csv", spool).items
+    (item,) = interpret(tmp_path / "images.csv", spool).items
     with pytest.raises(UnreadableImageError, match="no such file"):
         Reader().read(item)
 
@@ -310,14 +314,14 @@ HF_ITEMS = {("cats" if v % 2 else "dogs", v) for v in range(30)}
 
 def test_hugging_face_dataset_saved_to_disk(tmp_path: Path, spool: Path) -> None:
     hf_dataset(range(30)).save_to_disk(tmp_path / "saved", num_shards=3)
-    assert {(label, value) for label, _, value in read(open_source(tmp_path / "saved", spool))} == HF_ITEMS
+    assert {(label, value) for label, _, value in read(interpret(tmp_path / "saved", spool))} == HF_ITEMS
 
 
 def test_hugging_face_dataset_dict_saved_to_disk(tmp_path: Path, spool: Path) -> None:
     datasets = pytest.importorskip("datasets")
     both = datasets.DatasetDict({"train": hf_dataset(range(20)), "validation": hf_dataset(range(20, 30))})
     both.save_to_disk(tmp_path / "saved")
-    items = read(open_source(tmp_path / "saved", spool))
+    items = read(interpret(tmp_path / "saved", spool))
     assert {(label, value) for label, _, value in items} == HF_ITEMS
     assert {value for _, split, value in items if split == "val"} == set(range(20, 30))
 
@@ -328,7 +332,7 @@ def test_parquet_of_the_hub(rows_a_group: int, tmp_path: Path, spool: Path) -> N
     for name, values in (("train-00000-of-00001", range(20)), ("test-00000-of-00001", range(20, 30))):
         table = hf_dataset(values).with_format("arrow")[:]
         pq.write_table(table, tmp_path / "data" / f"{name}.parquet", row_group_size=rows_a_group)
-    source = open_source(tmp_path, spool)
+    source = interpret(tmp_path, spool)
     items = read(source)
     assert {(label, value) for label, _, value in items} == HF_ITEMS
     assert {split for _, split, value in items if value >= 20} == {"test"}
@@ -337,25 +341,25 @@ def test_parquet_of_the_hub(rows_a_group: int, tmp_path: Path, spool: Path) -> N
         assert decode(reader.read(item)).shape == (4, 4, 3)
 
 
-def test_plain_parquet_with_bytes_and_words(tmp_path: Path, spool: Path) -> None:
+def test_plain_parquet_with_bytes_and_names(tmp_path: Path, spool: Path) -> None:
     table = pa.table({"image": [png(1), png(2), png(3)], "class": ["cats", "dogs", None]})
     pq.write_table(table, tmp_path / "images.parquet")
-    source = open_source(tmp_path / "images.parquet", spool)
+    source = interpret(tmp_path / "images.parquet", spool)
     assert read(source) == {("cats", None, 1), ("dogs", None, 2)}
-    assert source.notes == ["1 images without a label are not used"]
+    assert source.warnings == ["1 image without a label not used"]
 
 
 @pytest.mark.parametrize(("columns", "missing"), [({"image": [b""]}, "labels"), ({"label": [1]}, "images")])
 def test_a_table_without_a_column(columns: dict[str, list[Any]], missing: str, tmp_path: Path, spool: Path) -> None:
     pq.write_table(pa.table(columns), tmp_path / "images.parquet")
     with pytest.raises(AlexNetError, match=f"has no column of {missing}"):
-        open_source(tmp_path / "images.parquet", spool)
+        interpret(tmp_path / "images.parquet", spool)
 
 
-def test_words_called_parquet(tmp_path: Path, spool: Path) -> None:
-    (tmp_path / "words.parquet").write_text("words")
-    with pytest.raises(AlexNetError, match="can't be read as parquet"):
-        open_source(tmp_path / "words.parquet", spool)
+def test_text_called_parquet(tmp_path: Path, spool: Path) -> None:
+    (tmp_path / "text.parquet").write_text("text")
+    with pytest.raises(AlexNetError, match="cannot be read as parquet"):
+        interpret(tmp_path / "text.parquet", spool)
 
 
 def test_a_dataset_by_name(tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,14 +369,14 @@ def test_a_dataset_by_name(tmp_path: Path, spool: Path, monkeypatch: pytest.Monk
     (tmp_path / "repository").mkdir()
     for name, values in (("train", range(20)), ("test", range(20, 30))):
         hf_dataset(values).to_parquet(tmp_path / "repository" / f"{name}.parquet")
-    items = read(open_source(f"hf:{tmp_path / 'repository'}", spool))
+    items = read(interpret(f"hf:{tmp_path / 'repository'}", spool))
     assert {(label, value) for label, _, value in items} == HF_ITEMS
     assert {split for _, split, value in items if value >= 20} == {"test"}
 
 
 def test_a_name_that_the_hub_does_not_have(spool: Path, tmp_path: Path) -> None:
-    with pytest.raises(AlexNetError, match="can't be had"):
-        open_source(f"hf:{tmp_path}/nothing", spool)
+    with pytest.raises(AlexNetError, match="cannot be loaded"):
+        interpret(f"hf:{tmp_path}/nothing", spool)
 
 
 # Python
@@ -388,7 +392,7 @@ def test_a_python_iterator(tmp_path: Path, spool: Path) -> None:
         yield Image.new("RGB", (4, 4), (4, 4, 4)), 7
         yield np.full((4, 4), 5 * 257, np.uint16), "dogs", None
 
-    assert read(open_source(images(), spool)) == {
+    assert read(interpret(images(), spool)) == {
         *(("cats", None, 1), ("cats", "train", 2), ("dogs", "val", 3), ("7", None, 4), ("dogs", None, 5))
     }
 
@@ -400,7 +404,7 @@ def test_a_torch_style_dataset(spool: Path) -> None:
                 raise IndexError
             return Image.new("L", (4, 4), index), index % 2
 
-    assert read(open_source(Images(), spool)) == {("0", None, 0), ("1", None, 1), ("0", None, 2)}
+    assert read(interpret(Images(), spool)) == {("0", None, 0), ("1", None, 1), ("0", None, 2)}
 
 
 @pytest.mark.parametrize(
@@ -410,23 +414,25 @@ def test_a_torch_style_dataset(spool: Path) -> None:
         ([b"x"], UsageError, "must be \\(image, label\\)"),
         ([(3, "cats")], UsageError, "is a int; it must be a path"),
         ([(b"x", "cats", "holdout")], AlexNetError, "no split 'holdout'"),
-        (17, UsageError, "a int is no source of images"),
+        (17, UsageError, "a int is not a source of images"),
     ],
 )
 def test_python_sources_that_are_not_right(source: Any, error: type, message: str, spool: Path) -> None:
     with pytest.raises(error, match=message):
-        open_source(source, spool)
+        interpret(source, spool)
 
 
-def test_what_is_no_source(tmp_path: Path, spool: Path) -> None:
+def test_paths_that_are_no_source(tmp_path: Path, spool: Path) -> None:
     with pytest.raises(AlexNetError, match="does not exist"):
-        open_source(tmp_path / "nothing", spool)
+        interpret(tmp_path / "nothing", spool)
     (tmp_path / "image.png").write_bytes(png(1))
-    with pytest.raises(AlexNetError, match="is no source of images: give a folder with one folder a class"):
-        open_source(tmp_path / "image.png", spool)
+    with pytest.raises(
+        AlexNetError, match="is one image, not a source of images: give a folder with one folder per class"
+    ):
+        interpret(tmp_path / "image.png", spool)
 
 
-def test_a_file_of_gigabytes_is_not_read_as_a_image(tmp_path: Path) -> None:
+def test_a_file_of_gigabytes_is_not_read_as_an_image(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     with path.open("wb") as file:
         file.truncate(3 << 30)

@@ -122,7 +122,7 @@ def test_special_files_are_not_opened(tree: Path, monkeypatch: pytest.MonkeyPatc
         read_item(Item("pipe", "", None, str(tree / "b" / "pipe.jpg")))
 
 
-def test_what_this_program_wrote_is_left_alone(tree: Path, striped_data: Path) -> None:
+def test_output_of_this_program_is_left_alone(tree: Path, striped_data: Path) -> None:
     (tree / "data").symlink_to(striped_data)
     (tree / "run").mkdir()
     for name in ("config.json", "metrics.jsonl", "figure.png"):
@@ -158,5 +158,5 @@ def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
         list(Walk(tmp_path / "nothing"))
 
 
-def test_words_are_not_an_image() -> None:
-    assert not any(map(is_image_start, (b"", b"these are words", b"BMW 320i, a car", b"PK\x03\x04", b"%PDF-1.7")))
+def test_text_is_not_an_image() -> None:
+    assert not any(map(is_image_start, (b"", b"this is text", b"BMW 320i, a car", b"PK\x03\x04", b"%PDF-1.7")))

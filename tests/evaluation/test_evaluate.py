@@ -1,4 +1,4 @@
-"""`alexnet evaluate` on real runs and datasets, against figures computed apart from it."""
+"""`alexnet evaluate` on real runs and datasets, against values computed independently."""
 
 import csv
 import json
@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 from random_runs import make_run
 
+import alexnet
 from alexnet import PreparedDataset, Run, UsageError, evaluate
 from alexnet.data.preparation import prepare
+from alexnet.evaluation import metrics
 from alexnet.evaluation.views import VIEWS
 from alexnet.runtime.errors import AlexNetError
 
@@ -65,24 +67,24 @@ def by_hand(runs: list[Path], data: Path) -> dict[str, list[np.ndarray]]:
     return {split: [probabilities_by_hand(run, data, split)[0] for run in runs] for split in ("val", "test")}
 
 
-def test_json_has_the_figures_of_the_ten_crops_taken_by_hand(command, runs, data, by_hand) -> None:
+def test_json_has_the_metrics_of_the_ten_crops_taken_by_hand(command, runs, data, by_hand) -> None:
     done = command("evaluate", runs[0], "--data", data, "--json", "--batch-size", 5)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     shares, labels = by_hand["test"][0], PreparedDataset.open(data).split("test").labels
-    assert (result["n"], result["views"], result["split"], result["runs"]) == (19, 10, "test", [str(runs[0])])
-    assert result["top1"] == pytest.approx(np.mean(shares.argmax(1) == labels))
-    assert result["top5"] == 1.0
+    assert (result["n_samples"], result["views"], result["split"], result["runs"]) == (19, 10, "test", [str(runs[0])])
+    assert result["accuracy"] == pytest.approx(np.mean(shares.argmax(1) == labels))
+    assert result["top5_accuracy"] == 1.0
     assert result["log_loss"] == pytest.approx(sklearn.metrics.log_loss(labels, shares), rel=1e-4)
     confusion = sklearn.metrics.confusion_matrix(labels, shares.argmax(1))
-    assert result["confusion"] == confusion.tolist()
+    assert result["confusion_matrix"] == confusion.tolist()
     assert list(result["classes"]) == ["bright", "dark"]
-    assert result["classes"]["bright"]["n"] == 11
-    assert result["classes"]["bright"]["accuracy"] == pytest.approx(confusion[0, 0] / 11)
-    assert result["positive"] == "dark"  # the rarer one
+    assert result["classes"]["bright"]["support"] == 11
+    assert result["classes"]["bright"]["recall"] == pytest.approx(confusion[0, 0] / 11)
+    assert result["positive_class"] == "dark"  # the rarer one
     assert result["roc_auc"] == pytest.approx(sklearn.metrics.roc_auc_score(labels, shares[:, 1]))
     assert len(result["thresholds"]) == 19
-    assert "wished" not in result
+    assert "threshold_for_recall" not in result
 
 
 def test_one_view_is_the_center_alone(runs, data) -> None:
@@ -105,6 +107,18 @@ def test_the_report_takes_every_set_of_views(command, runs, data, tmp_path) -> N
     assert VIEWS[9].description in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_registered_metric_is_in_the_table_and_the_json(command, runs, data, by_hand, monkeypatch) -> None:
+    monkeypatch.setattr(metrics, "_registry", {})
+    alexnet.register_metric("brier score", lambda labels, p: np.mean((p[:, 1] - labels) ** 2))
+    done = command("evaluate", runs[0], "--data", data, "--json", "--batch-size", 5)
+    assert done.returncode == 0, done.stderr
+    shares, labels = by_hand["test"][0], PreparedDataset.open(data).split("test").labels
+    expected = sklearn.metrics.brier_score_loss(labels, shares[:, 1])
+    assert json.loads(done.stdout)["metrics"] == {"brier score": pytest.approx(expected, rel=1e-4)}
+    printed = re.search(r"brier score\W+([\d.]+)", command("evaluate", runs[0], "--data", data).stdout)
+    assert float(printed[1]) == pytest.approx(expected, abs=1e-3)
+
+
 def test_several_runs_are_averaged(runs, data, by_hand) -> None:
     labels = PreparedDataset.open(data).split("test").labels
     result = evaluate(runs, data)
@@ -122,7 +136,7 @@ def best_of_two(p: list[np.ndarray], labels: np.ndarray) -> float:
 def test_coefficients_searched_on_val_are_applied_to_test(runs, data, by_hand) -> None:
     dataset = PreparedDataset.open(data)
     best = best_of_two(by_hand["val"], dataset.split("val").labels)
-    result = evaluate(runs, data, search=True).to_dict()
+    result = evaluate(runs, data, search_coefficients=True).to_dict()
     assert result["coefficients"]["searched_on"] == "val"
     ((first, second),) = result["coefficients"]["values"]
     assert (first, second) == pytest.approx((best, 1 - best), abs=0.01)
@@ -133,7 +147,7 @@ def test_coefficients_searched_on_val_are_applied_to_test(runs, data, by_hand) -
 
 def test_coefficients_for_val_itself_come_from_its_other_half(runs, data, by_hand) -> None:
     labels = PreparedDataset.open(data).split("val").labels
-    result = evaluate(runs, data, split="val", search=True, batch_size=4).to_dict()
+    result = evaluate(runs, data, split="val", search_coefficients=True, batch_size=4).to_dict()
     assert "halves of val" in result["coefficients"]["searched_on"]
     average = np.empty_like(by_hand["val"][0])
     for half, row in enumerate(result["coefficients"]["values"]):
@@ -143,7 +157,7 @@ def test_coefficients_for_val_itself_come_from_its_other_half(runs, data, by_han
     assert result["log_loss"] == pytest.approx(sklearn.metrics.log_loss(labels, average), rel=1e-3)
 
 
-def test_predictions_are_a_csv_with_one_line_a_image(command, runs, data, by_hand, tmp_path) -> None:
+def test_predictions_are_a_csv_with_one_line_for_each_image(command, runs, data, by_hand, tmp_path) -> None:
     file = tmp_path / "predictions.csv"
     done = command("evaluate", runs[0], "--data", data, "--predictions", file)
     assert done.returncode == 0, done.stderr
@@ -160,15 +174,15 @@ def test_predictions_are_a_csv_with_one_line_a_image(command, runs, data, by_han
     assert "19 images: test of" in done.stdout
 
 
-def test_a_wished_recall_gives_the_threshold_and_the_table_says_what_it_is_worth(command, runs, data, by_hand) -> None:
+def test_a_requested_recall_gives_the_threshold_and_its_row_in_the_table(command, runs, data, by_hand) -> None:
     words = ("evaluate", runs[0], "--data", data, "--recall", "0.7", "--positive", "bright")
-    wished = json.loads(command(*words, "--json").stdout)["wished"]
+    chosen = json.loads(command(*words, "--json").stdout)["threshold_for_recall"]
     found = by_hand["test"][0][:11, 0]  # bright comes first
-    assert wished["threshold"] == pytest.approx(np.sort(found)[-8], abs=1e-4)
-    assert wished["recall"] == pytest.approx(8 / 11)
+    assert chosen["threshold"] == pytest.approx(np.sort(found)[-8], abs=1e-4)
+    assert chosen["recall"] == pytest.approx(8 / 11)
     table = command(*words).stdout
-    assert "finding bright" in table
-    assert "chosen on these very images" in table
+    assert "positive class bright" in table
+    assert "chosen on the same images" in table
     assert "10 views" in table
 
 
@@ -177,13 +191,13 @@ def test_a_wished_recall_gives_the_threshold_and_the_table_says_what_it_is_worth
     [
         (["--split", "validation"], "no split 'validation': it has train, val, test", 1),
         (["--recall", "1.5"], "recall is 1.5", 2),
-        (["--positive", "gray"], "no class 'gray'.*bright, dark", 2),
-        (["--search-coefficients"], "need several runs", 2),
-        (["--batch-size", "0"], "batch size is 0", 2),
+        (["--positive", "gray"], "'gray'.*bright, dark", 2),
+        (["--search-coefficients"], "needs several runs", 2),
+        (["--batch-size", "0"], "batch_size is 0", 2),
         (["--predictions", "nowhere/p.csv"], "nowhere/p.csv can't be written: there is no folder", 1),
     ],
 )
-def test_wrong_words_are_one_clear_line(command, runs, data, words, said, code, tmp_path, monkeypatch) -> None:
+def test_invalid_usage_is_one_clear_line(command, runs, data, words, said, code, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = command("evaluate", runs[0], "--data", data, *words)
     assert done.returncode == code
@@ -193,7 +207,7 @@ def test_wrong_words_are_one_clear_line(command, runs, data, words, said, code, 
 
 
 def test_a_run_of_other_classes_or_another_size_does_not_fit(runs, data, striped_data, tmp_path) -> None:
-    with pytest.raises(AlexNetError, match=r"only .*first has 'bright', 'dark'.*can't be measured"):
+    with pytest.raises(AlexNetError, match=r"only .*first has 'bright', 'dark'.*can't be evaluated"):
         evaluate(runs[0], striped_data)
     stripes = make_run(tmp_path / "stripes", striped_data, seed=0)
     with pytest.raises(AlexNetError, match="can't be averaged"):
@@ -214,13 +228,13 @@ def test_without_test_and_val_the_splits_are_named(runs, data) -> None:
     assert evaluate(runs[0], PreparedDataset(dataset.path, index), split="train", views=1).split.name == "train"
 
 
-def test_a_wished_recall_needs_two_classes(runs, data) -> None:
+def test_recall_needs_two_classes(runs, data) -> None:
     index = json.loads((data / "dataset.json").read_text()) | {"classes": ["a", "b", "c"]}
-    with pytest.raises(UsageError, match="needs two classes"):
+    with pytest.raises(UsageError, match="recall and positive are for two classes"):
         evaluate(runs[0], PreparedDataset(data, index), recall=0.9)
 
 
-def test_what_is_no_run_or_no_dataset_is_named(command, runs, data, tmp_path) -> None:
+def test_a_folder_that_is_no_run_or_no_dataset_is_named(command, runs, data, tmp_path) -> None:
     for words in ((tmp_path, "--data", data), (runs[0], "--data", tmp_path)):
         done = command("evaluate", *words)
         assert done.returncode == 1

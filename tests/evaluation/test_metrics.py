@@ -1,28 +1,28 @@
-"""Metrics against scikit-learn and against counts done by hand."""
+"""Metrics against counts done by hand, and against scikit-learn where the package does not use it itself."""
 
+import doctest
 import math
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import sklearn.metrics
-from scipy.stats import binomtest
 
 from alexnet.evaluation import metrics
-from alexnet.evaluation.metrics import Predictions
+from alexnet.evaluation.metrics import Predictions, register_metric
 from alexnet.runtime.errors import AlexNetError, UsageError
 
 
-def some(n: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, Predictions]:
+def random_predictions(n: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, Predictions]:
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.full(classes, 0.3), n)
     labels = np.where(rng.random(n) < 0.5, probabilities.argmax(1), rng.integers(0, classes, n))
-    return probabilities, labels, Predictions.of(probabilities, labels)
+    return probabilities, labels, Predictions.from_probabilities(probabilities, labels)
 
 
 @pytest.mark.parametrize("classes", [2, 7, 40])
 def test_accuracies_and_log_loss_are_scikit_learns(classes: int) -> None:
-    probabilities, labels, predictions = some(500, classes)
+    probabilities, labels, predictions = random_predictions(500, classes)
     every = range(classes)
     assert metrics.accuracy(predictions, 1) == pytest.approx(
         sklearn.metrics.accuracy_score(labels, probabilities.argmax(1))
@@ -37,65 +37,69 @@ def test_accuracies_and_log_loss_are_scikit_learns(classes: int) -> None:
 
 def test_top5_of_five_classes_or_fewer_is_1() -> None:
     for classes in (2, 3, 5):
-        assert metrics.accuracy(some(50, classes)[2], 5) == 1.0
+        assert metrics.accuracy(random_predictions(50, classes)[2], 5) == 1.0
 
 
-def test_confusion_and_per_class_figures_are_scikit_learns() -> None:
-    probabilities, labels, predictions = some(300, 6)
+def test_the_confusion_matrix_and_the_metrics_of_each_class_are_counts_done_by_hand() -> None:
+    probabilities, labels, predictions = random_predictions(300, 6)
     every = range(6)
     predicted = probabilities.argmax(1)
-    np.testing.assert_array_equal(
-        metrics.confusion(predictions, 6), sklearn.metrics.confusion_matrix(labels, predicted, labels=every)
-    )
-    precision, recall, _, count = sklearn.metrics.precision_recall_fscore_support(labels, predicted, labels=every)
+    counts = np.array([[np.sum((labels == true) & (predicted == guess)) for guess in every] for true in every])
+    matrix = metrics.confusion_matrix(predictions, 6)
+    assert matrix.dtype == np.int64
+    np.testing.assert_array_equal(matrix, counts)
+    hits, precision, recall = counts.diagonal(), counts.diagonal() / counts.sum(0), counts.diagonal() / counts.sum(1)
     rows = metrics.per_class(predictions, 6)
     np.testing.assert_allclose([row["precision"] for row in rows], precision)
     np.testing.assert_allclose([row["recall"] for row in rows], recall)
-    np.testing.assert_allclose([row["accuracy"] for row in rows], recall)
-    np.testing.assert_array_equal([row["n"] for row in rows], count)
+    np.testing.assert_allclose([row["f1"] for row in rows], 2 * hits / (counts.sum(0) + counts.sum(1)))
+    np.testing.assert_array_equal([row["support"] for row in rows], counts.sum(1))
     top5 = [np.mean([label in np.argsort(-p)[:5] for p in probabilities[labels == label]]) for label in every]
-    np.testing.assert_allclose([row["top5"] for row in rows], top5)
+    np.testing.assert_allclose([row["top5_accuracy"] for row in rows], top5)
+    assert metrics.balanced_accuracy(predictions, 6) == pytest.approx(recall.mean())
 
 
-def test_what_can_not_be_divided_is_none() -> None:
-    predictions = Predictions.of(np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0]]), np.array([0, 1]))
-    never_said, absent = metrics.per_class(predictions, 3)[1:]
-    assert (never_said["precision"], never_said["recall"]) == (None, 0.0)
-    assert absent == {"n": 0, "accuracy": None, "top5": None, "precision": None, "recall": None}
+def test_undefined_metrics_are_none() -> None:
+    predictions = Predictions.from_probabilities(np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0]]), np.array([0, 1]))
+    never_predicted, absent = metrics.per_class(predictions, 3)[1:]
+    assert (never_predicted["precision"], never_predicted["recall"]) == (None, 0.0)
+    assert absent == {"support": 0, "precision": None, "recall": None, "f1": None, "top5_accuracy": None}
 
 
 def test_equal_probabilities_rank_in_the_order_of_the_classes() -> None:
-    predictions = Predictions.of(np.full((3, 8), 1 / 8), np.array([0, 4, 5]))
+    predictions = Predictions.from_probabilities(np.full((3, 8), 1 / 8), np.array([0, 4, 5]))
     np.testing.assert_array_equal(predictions.ranked, [[0, 1, 2, 3, 4]] * 3)
     assert metrics.accuracy(predictions, 1) == pytest.approx(1 / 3)
     assert metrics.accuracy(predictions, 5) == pytest.approx(2 / 3)
 
 
 def test_an_impossible_image_has_a_finite_log_loss() -> None:
-    predictions = Predictions.of(np.array([[1.0, 0.0]]), np.array([1]))
+    predictions = Predictions.from_probabilities(np.array([[1.0, 0.0]]), np.array([1]))
     assert 700 < metrics.log_loss(predictions) < 710
 
 
-def test_joined_parts_are_the_whole() -> None:
-    probabilities, labels, whole = some(100, 4)
-    parts = [Predictions.of(probabilities[a:b], labels[a:b]) for a, b in ((0, 64), (64, 100))]
-    joined = Predictions.joined(parts)
+def test_concatenated_parts_are_the_whole() -> None:
+    probabilities, labels, whole = random_predictions(100, 4)
+    parts = [Predictions.from_probabilities(probabilities[a:b], labels[a:b]) for a, b in ((0, 64), (64, 100))]
+    joined = Predictions.concatenate(parts)
     assert len(joined) == 100
     np.testing.assert_array_equal(joined.ranked, whole.ranked)
     np.testing.assert_array_equal(joined.label_probability, whole.label_probability)
 
 
-@pytest.mark.parametrize(("right", "n"), [(0, 10), (5, 10), (580, 656), (12, 12)])
-def test_interval_is_wilsons(right: int, n: int) -> None:
-    low, high = metrics.interval(right / n, n)
-    reference = binomtest(right, n).proportion_ci(0.95, "wilson")
-    assert (low, high) == pytest.approx((reference.low, reference.high), abs=1e-6)
+@pytest.mark.parametrize(("correct", "n"), [(0, 10), (5, 10), (580, 656), (12, 12)])
+def test_the_interval_is_wilsons_formula(correct: int, n: int) -> None:
+    """Wilson 1927: center ± half width, with the 97.5% quantile z of the normal distribution."""
+    p, z = correct / n, 1.959963984540054
+    center = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    assert metrics.wilson_interval(p, n) == pytest.approx((max(0.0, center - half), min(1.0, center + half)), abs=1e-9)
 
 
 @pytest.mark.parametrize("positive", [0, 1])
 def test_roc_auc_is_the_chance_that_a_positive_scores_above_a_negative(positive: int) -> None:
-    _, labels, predictions = some(200, 2, seed=3)
-    score, is_positive = metrics.scores(predictions, positive)
+    _, labels, predictions = random_predictions(200, 2, seed=3)
+    score, is_positive = metrics.binary_scores(predictions, positive)
     np.testing.assert_array_equal(is_positive, labels == positive)
     pairs = score[is_positive][:, None] - score[~is_positive][None, :]
     assert metrics.roc_auc(score, is_positive) == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
@@ -106,9 +110,9 @@ def test_roc_auc_of_one_class_is_none() -> None:
 
 
 def test_scores_keep_the_digits_of_a_small_probability() -> None:
-    predictions = Predictions.of(np.array([[1.0, 1e-30], [1e-30, 1.0]]), np.array([0, 0]))
-    np.testing.assert_array_equal(metrics.scores(predictions, 1)[0], [1e-30, 1.0])
-    np.testing.assert_array_equal(metrics.scores(predictions, 0)[0], [1.0, 1e-30])
+    predictions = Predictions.from_probabilities(np.array([[1.0, 1e-30], [1e-30, 1.0]]), np.array([0, 0]))
+    np.testing.assert_array_equal(metrics.binary_scores(predictions, 1)[0], [1e-30, 1.0])
+    np.testing.assert_array_equal(metrics.binary_scores(predictions, 0)[0], [1.0, 1e-30])
 
 
 def coarse(n: int = 400, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -118,16 +122,23 @@ def coarse(n: int = 400, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
     return np.round(np.clip(0.35 * is_positive + rng.random(n) * 0.65, 0, 1), 2), is_positive
 
 
-def test_the_whole_curve_is_scikit_learns() -> None:
+def test_the_curve_is_counts_done_by_hand_at_every_distinct_score() -> None:
     score, is_positive = coarse()
     rows = metrics.threshold_curve(score, is_positive, points=10_000)
-    precision, recall, thresholds = sklearn.metrics.precision_recall_curve(is_positive, score)
-    np.testing.assert_allclose([row["threshold"] for row in rows], thresholds)
-    np.testing.assert_allclose([row["precision"] for row in rows], precision[:-1])
-    np.testing.assert_allclose([row["recall"] for row in rows], recall[:-1])
+    np.testing.assert_array_equal([row["threshold"] for row in rows], np.unique(score))
     for row in rows:
-        alarms = np.mean(score[~is_positive] >= row["threshold"])
-        assert row["false_positive_rate"] == pytest.approx(alarms)
+        flagged = score >= row["threshold"]
+        assert row["precision"] == pytest.approx(np.mean(is_positive[flagged]))
+        assert row["recall"] == pytest.approx(np.mean(flagged[is_positive]))
+        assert row["false_positive_rate"] == pytest.approx(np.mean(flagged[~is_positive]))
+
+
+def test_without_negatives_the_false_positive_rate_is_undefined() -> None:
+    rows = metrics.threshold_curve(np.array([0.2, 0.4]), np.array([True, True]))
+    assert rows == [
+        {"threshold": 0.2, "precision": 1.0, "recall": 1.0, "false_positive_rate": None},
+        {"threshold": 0.4, "precision": 1.0, "recall": 0.5, "false_positive_rate": None},
+    ]
 
 
 def test_a_reduced_curve_keeps_its_ends_and_its_order() -> None:
@@ -140,7 +151,7 @@ def test_a_reduced_curve_keeps_its_ends_and_its_order() -> None:
 
 
 @pytest.mark.parametrize("recall", [0.01, 0.5, 0.8, 0.95, 1.0])
-def test_the_threshold_for_a_wished_recall_is_the_highest_that_keeps_it(recall: float) -> None:
+def test_the_threshold_for_a_recall_is_the_highest_that_reaches_it(recall: float) -> None:
     score, is_positive = coarse()
     chosen = metrics.threshold_for_recall(score, is_positive, recall)
     found = {t: np.mean(score[is_positive] >= t) for t in np.unique(score)}
@@ -161,6 +172,39 @@ def test_a_recall_that_is_no_share_is_a_usage_error(recall: float) -> None:
 
 
 def test_a_recall_without_positives_is_an_error() -> None:
-    with pytest.raises(AlexNetError, match="no image of the positive class"):
+    with pytest.raises(AlexNetError, match="no images of the positive class"):
         metrics.threshold_for_recall(np.array([0.1]), np.array([False]), 0.5)
     assert metrics.threshold_curve(np.array([0.1]), np.array([False])) == []
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metrics registered in a test are forgotten after it."""
+    monkeypatch.setattr(metrics, "_registry", {})
+
+
+@pytest.mark.usefixtures("registry")
+def test_the_example_of_the_documentation_runs() -> None:
+    assert doctest.testmod(metrics).failed == 0
+    assert list(metrics.registered_metrics()) == ["macro_f1"]
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_registered_metric_gets_labels_and_probabilities() -> None:
+    register_metric("brier", lambda labels, p: np.mean((p - np.eye(p.shape[1])[labels]) ** 2))
+    labels, probabilities = np.array([0, 1]), np.array([[1.0, 0.0], [0.5, 0.5]])
+    assert metrics.compute_registered(labels, probabilities) == {"brier": pytest.approx(0.125)}
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_metric_that_fails_is_named() -> None:
+    register_metric("broken", lambda labels, probabilities: probabilities.no_such_attribute)
+    with pytest.raises(AlexNetError, match=r"metric 'broken' failed: AttributeError: .*no_such_attribute"):
+        metrics.compute_registered(np.array([0]), np.array([[1.0]]))
+
+
+@pytest.mark.parametrize(("name", "function"), [("", len), ("name", 3)])
+@pytest.mark.usefixtures("registry")
+def test_a_metric_needs_a_name_and_a_function(name: str, function: object) -> None:
+    with pytest.raises(UsageError, match="metric"):
+        register_metric(name, function)  # type: ignore[arg-type]

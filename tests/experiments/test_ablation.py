@@ -18,8 +18,8 @@ from alexnet.evaluation.evaluate import evaluate
 from alexnet.experiments import ablation, averaged_networks
 from alexnet.experiments.ablation import BASE, CHANGES, FULL, Trial
 from alexnet.experiments.catalog import experiments, rows
-from alexnet.experiments.image_sets import first_of_each, photographs
-from alexnet.experiments.trials import compared
+from alexnet.experiments.image_sets import first_per_class, image_set
+from alexnet.experiments.trials import compare
 from alexnet.runs.recipe import recipes
 
 
@@ -40,7 +40,7 @@ def quickly(name: str, images: Path, out: Path, *more: str) -> dict:
     return json.loads(found.read_text())
 
 
-def test_a_part_of_the_trials_says_so_and_the_rest_comes_later(images: Path, out: Path, capsys) -> None:
+def test_selected_trials_are_written_and_the_others_follow_later(images: Path, out: Path, capsys) -> None:
     assert main(["reproduce", "ablation", "--quick", "--data", str(images), "--out", str(out), "--only", "full"]) == 0
     results = out / f"ablation-{images.name}.json"
     report = json.loads(results.read_text())
@@ -68,12 +68,12 @@ def test_three_networks_are_averaged_and_views_read_the_same_runs(images: Path, 
     assert {size: len(found["values"]) for size, found in report["networks"].items()} == {"1": 3, "3": 1}
     runs = [out / images.name / f"full-{seed}-quick" for seed in (0, 1, 2)]
     data = out / images.name / "few"
-    errors = [1 - evaluate(run, data, views=10, precision="auto").top1 for run in runs]
+    errors = [1 - evaluate(run, data, views=10, precision="auto").accuracy for run in runs]
     assert report["networks"]["1"]["values"] == pytest.approx(errors)
-    together = 1 - evaluate(runs, data, views=10, precision="auto").top1
+    together = 1 - evaluate(runs, data, views=10, precision="auto").accuracy
     assert report["networks"]["3"]["mean"] == pytest.approx(together)
     assert report["networks"]["3"]["difference"] == pytest.approx(together - np.mean(errors))
-    assert "one image of the test is 6.25 points" in report["verdict"]
+    assert "one test image is 6.25 points" in report["verdict"]
 
     capsys.readouterr()
     views = quickly("views", images, out)
@@ -82,16 +82,16 @@ def test_three_networks_are_averaged_and_views_read_the_same_runs(images: Path, 
     assert views["difference"]["values"] == pytest.approx(np.subtract(errors, views["one_view"]["values"]))
 
 
-def test_what_an_average_is_worth_is_said_with_what_a_image_weighs() -> None:
-    words = averaged_networks.verdict([0.30, 0.32, 0.34], 0.31, 3, 200)
-    assert words.startswith("3 networks: -1.0 points of error against one on average, better than 2 of the 3 alone")
-    assert words.endswith("0.50 points")
+def test_the_verdict_of_an_ensemble_states_the_weight_of_one_image() -> None:
+    text = averaged_networks.verdict([0.30, 0.32, 0.34], 0.31, 3, 200)
+    assert text.startswith("3 networks: -1.0 points of error against the mean of single networks, lower than 2 of 3;")
+    assert text.endswith("one test image is 0.50 points")
 
 
-# What is compared.
+# The comparisons.
 
 
-def test_each_change_is_one_network_or_one_training_other_than_the_whole() -> None:
+def test_each_change_alters_one_network_or_one_training_option() -> None:
     whole = recipes()["paper"].override(BASE)
     made = {}
     for name, change in CHANGES.items():
@@ -115,13 +115,13 @@ def test_each_change_is_one_network_or_one_training_other_than_the_whole() -> No
 
 
 def test_all_trials_of_a_seed_come_before_the_next(images: Path, out: Path) -> None:
-    dataset = photographs(out, [str(images)], quick=True)
+    dataset = image_set(out, [str(images)], quick=True)
     names = [trial.name for trial in ablation._trials(dataset, [3, 4], quick=False)]
     assert names == [f"{change}/{seed}" for seed in (3, 4) for change in CHANGES]
     assert Trial("tanh", 3, dataset).run.name == "tanh-3"
 
 
-def test_what_only_one_of_two_trials_has_is_not_compared() -> None:
+def test_seeds_that_only_one_of_two_trials_has_are_not_compared() -> None:
     def trial(one: float, ten: float) -> dict[str, float]:
         return {"one_view": one, "ten_views": ten}
 
@@ -131,7 +131,7 @@ def test_what_only_one_of_two_trials_has_is_not_compared() -> None:
     assert entry["difference"]["values"] == pytest.approx([0.02])
     assert entry["published"] == 0.017
     assert "difference" not in ablation._entry("half", {FULL: full, "half": {2: trial(0.9, 0.9)}})
-    # What one seed can't say of its luck is taken from the other changes.
+    # The variance of one seed is unknown; it is pooled from the other changes.
     tanh = {0: trial(0.3, 0.21), 1: trial(0.3, 0.28)}
     judged = ablation._entry("half", {FULL: full, "half": {0: trial(0.3, 0.22)}, "tanh": tanh})["difference"]
     assert (judged["degrees_of_freedom"], judged["standard_error"]) == (1, pytest.approx(0.02 / 2**0.5))
@@ -141,23 +141,23 @@ def test_what_only_one_of_two_trials_has_is_not_compared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("differences", "words"),
+    ("differences", "arguments"),
     [
-        ([0.014], "+1.4 points; one seed: says nothing about luck"),
-        ([0.01, -0.01, 0.02], "+0.7 ± 0.9 points: inside the noise"),
-        ([0.02, 0.021, 0.019], "+2.0 ± 0.1 points: worse"),
-        ([0.02, 0.03], "+2.5 ± 0.5 points: inside the noise"),
-        ([-0.02, -0.03, -0.04], "-3.0 ± 0.6 points: better"),
-        ([0.0, 0.0], "+0.0 ± 0.0 points: inside the noise"),
+        ([0.014], "+1.4 points; one seed: the seed-to-seed standard deviation is unknown"),
+        ([0.01, -0.01, 0.02], "+0.7 ± 0.9 points: within noise"),
+        ([0.02, 0.021, 0.019], "+2.0 ± 0.1 points: statistically significant increase"),
+        ([0.02, 0.03], "+2.5 ± 0.5 points: within noise"),
+        ([-0.02, -0.03, -0.04], "-3.0 ± 0.6 points: statistically significant decrease"),
+        ([0.0, 0.0], "+0.0 ± 0.0 points: within noise"),
     ],
 )
-def test_a_verdict_says_what_the_seeds_allow(differences: list[float], words: str) -> None:
-    assert compared(differences)["verdict"] == words
+def test_a_verdict_depends_on_the_number_of_seeds(differences: list[float], arguments: str) -> None:
+    assert compare(differences)["verdict"] == arguments
 
 
 def test_standard_error_and_p_are_those_of_the_paired_test() -> None:
     before, after = np.random.default_rng(0).normal(0.2, 0.02, (2, 5))
-    found = compared((after - before).tolist())
+    found = compare((after - before).tolist())
     assert found["p"] == pytest.approx(ttest_1samp(after - before, 0).pvalue)
     assert found["standard_error"] == pytest.approx(np.std(after - before, ddof=1) / 5**0.5)
 
@@ -165,8 +165,8 @@ def test_standard_error_and_p_are_those_of_the_paired_test() -> None:
 # Which images.
 
 
-def test_of_each_class_the_first_are_taken_and_val_becomes_the_test(images: Path) -> None:
-    found = list(first_of_each(images, 10, 6))
+def test_the_first_images_of_each_class_are_taken_and_val_becomes_test(images: Path) -> None:
+    found = list(first_per_class(images, 10, 6))
     counts = {(label, split): 0 for _, label, split in found}
     for _, label, split in found:
         counts[label, split] += 1
@@ -180,11 +180,11 @@ def test_of_each_class_the_first_are_taken_and_val_becomes_the_test(images: Path
 def test_without_data_the_images_are_the_solar_cells(tmp_path: Path) -> None:
     if find_spec("elpv_dataset") is None:
         pytest.skip("the extra `demo` is not installed")
-    dataset = photographs(tmp_path, [], quick=True)
+    dataset = image_set(tmp_path, [], quick=True)
     assert dataset.classes == ["defective", "functional"]
     assert {split: len(dataset.split(split)) for split in dataset.splits} == {"train": 48, "test": 16}
-    with pytest.raises(UsageError, match="one set"):
-        photographs(tmp_path, ["a", "b"])
+    with pytest.raises(UsageError, match="one image set"):
+        image_set(tmp_path, ["a", "b"])
 
 
 def test_another_set_has_results_of_its_own_and_rows_in_the_list(tmp_path: Path) -> None:
@@ -195,6 +195,6 @@ def test_another_set_has_results_of_its_own_and_rows_in_the_list(tmp_path: Path)
     for name, value in (("ablation", 0.01), ("ablation-birds", -0.02)):
         report = {"changes": {"no-lrn": {"difference": {"mean": value}}}}
         (tmp_path / f"{name}.json").write_text(json.dumps(report))
-    found = {row.experiment: row.words() for row in rows(tmp_path) if "response normalization" in row.claim.what}
+    found = {row.experiment: row.cells() for row in rows(tmp_path) if "response normalization" in row.claim.text}
     assert found["ablation"][2:] == ("+1.4 points", "+1.0 points", "-0.4 points")
     assert found["ablation-birds"][2:] == ("+1.4 points", "-2.0 points", "-3.4 points")

@@ -1,4 +1,4 @@
-"""What docs/reproduction.md says is what the files under docs/results/ say."""
+"""The values in docs/reproduction.md are those of the files under docs/results/."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def cells() -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
 
 
-@pytest.mark.parametrize("row", list(rows(DOCS / "results")), ids=lambda row: f"{row.experiment}: {row.claim.what}")
-def test_every_claim_stands_in_the_overview_as_measured(row) -> None:
-    assert list(row.words()) in [cell[:5] for cell in cells()]
+@pytest.mark.parametrize("row", list(rows(DOCS / "results")), ids=lambda row: f"{row.experiment}: {row.claim.text}")
+def test_every_claim_is_in_the_overview_as_measured(row) -> None:
+    assert list(row.cells()) in [cell[:5] for cell in cells()]
 
 
 @pytest.mark.parametrize("name", [name for name, experiment in experiments().items() if experiment.claims])
-def test_every_experiment_says_how_it_is_run_and_shows_its_figure(name: str) -> None:
+def test_every_experiment_is_documented_with_its_command_and_figure(name: str) -> None:
     text = (DOCS / "reproduction.md").read_text(encoding="utf-8")
     assert f"alexnet reproduce {name}" in text
     if (DOCS / "results" / f"{name}.png").exists():

@@ -18,10 +18,10 @@ from alexnet.data.preparation import prepare
 from alexnet.experiments import cifar, cifar_copy, cifar_networks, figure_1
 from alexnet.experiments.catalog import experiments, rows
 from alexnet.experiments.figure_1 import RATES, Trials, crossing
-from alexnet.experiments.trials import trained
+from alexnet.experiments.trials import train_once
 from alexnet.runs.recipe import Event
 from alexnet.runtime.errors import AlexNetError, UsageError
-from alexnet.training.train import begin
+from alexnet.training.train import set_up_training
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,9 @@ def test_each_experiment_tried_quickly_writes_its_numbers_and_its_figure(
     name: str, images: Path, originals: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sources = [images, originals] if name == "cifar-copy" else [images]
-    words = ["reproduce", name, "--quick", "--out", str(out)]
-    words += [word for source in sources for word in ("--data", str(source))]
-    assert main(words) == 0
+    arguments = ["reproduce", name, "--quick", "--out", str(out)]
+    arguments += [argument for source in sources for argument in ("--data", str(source))]
+    assert main(arguments) == 0
     report = json.loads((out / f"{name}.json").read_text())
     named = " ".join(f"--data {source.name}" for source in sources)
     assert report["command"] == f"alexnet reproduce {name} --seeds 0 {named} --quick"
@@ -75,7 +75,7 @@ def test_each_experiment_tried_quickly_writes_its_numbers_and_its_figure(
     assert len(measured) == len(experiments()[name].claims)
     assert None not in measured
     capsys.readouterr()
-    assert main(words) == 0  # nothing is trained again
+    assert main(arguments) == 0  # nothing is trained again
     assert "epoch 1/" not in capsys.readouterr().err
 
 
@@ -92,18 +92,26 @@ def test_the_list_has_published_and_measured_side_by_side(tmp_path: Path, capsys
     assert all(name in text for name in experiments())
 
 
-def test_what_is_no_experiment_or_not_cifar_is_said_in_a_line(
+def test_an_unknown_experiment_or_another_dataset_is_one_line(
     striped_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["reproduce", "figure-2"]) == 2
     assert "unknown experiment 'figure-2'; choose from: figure-1," in capsys.readouterr().err
     assert main(["reproduce", "solar", "--full"]) == 2
     assert "--full is not an option of solar" in capsys.readouterr().err
-    words = ["reproduce", "cifar-18pct", "--quick", "--data", str(striped_folder(3, 3)), "--out", str(tmp_path / "out")]
-    assert main(words) == 1
-    assert "is not CIFAR-10 but 2 classes in train and val" in capsys.readouterr().err
-    words = ["reproduce", "cifar-18pct", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "new/out")]
-    assert main(words) == 1
+    arguments = [
+        "reproduce",
+        "cifar-18pct",
+        "--quick",
+        "--data",
+        str(striped_folder(3, 3)),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main(arguments) == 1
+    assert "is not CIFAR-10: it has 2 classes in train and val" in capsys.readouterr().err
+    arguments = ["reproduce", "cifar-18pct", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "new/out")]
+    assert main(arguments) == 1
     assert "nowhere does not exist" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
@@ -120,7 +128,7 @@ def test_an_error_is_crossed_between_the_middles_of_two_epochs(errors: list[floa
     ("best", "tried"),
     [(1e-3, {3e-4, 1e-3, 3e-3}), (1e-2, {1e-3, 3e-3, 1e-2, 3e-2}), (1e-4, {3e-5, 1e-4, 3e-4, 1e-3, 3e-3})],
 )
-def test_the_search_climbs_to_the_rate_that_is_there_first(
+def test_the_search_finds_the_learning_rate_that_reaches_the_target_first(
     best: float, tried: set[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def curve(self: Trials, rate: float, seed: int, rival: list[float]) -> dict[str, object]:
@@ -141,7 +149,7 @@ def test_a_shorter_training_drops_its_rate_in_proportion() -> None:
     assert recipes()["cifar-18pct"].events[0].epoch == 121  # after 120 epochs, as published
 
 
-def test_a_image_that_was_compressed_before_loses_something_more() -> None:
+def test_an_image_that_was_compressed_before_loses_more() -> None:
     rng = np.random.default_rng(0)
     rough = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((32, 32), Image.Resampling.BICUBIC)
     file = io.BytesIO()
@@ -157,12 +165,14 @@ def test_what_a_copy_lost_is_measured_on_the_originals_that_are_there(
     images: Path, originals: Path, tmp_path: Path
 ) -> None:
     copy, few = (prepare(source, tmp_path / source.name, size=32, progress=False) for source in (images, originals))
-    lost = cifar_copy.lost_by_copying(copy, few)
-    assert lost == {"originals": 20, "mean_square": 64, "decibels": pytest.approx(30.07, abs=0.01)}
+    lost = cifar_copy.loss_of_the_copy(copy, few)
+    assert lost == {"originals": 20, "mean_square": 64, "psnr_db": pytest.approx(30.07, abs=0.01)}
     rng = np.random.default_rng(2)
     others = [(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), f"class-{n % 2}", "train") for n in range(20)]
-    with pytest.raises(AlexNetError, match="the first --data is the copy of CIFAR-10, the second some of its original"):
-        cifar_copy.lost_by_copying(copy, prepare(others, tmp_path / "others", size=32, progress=False))
+    with pytest.raises(
+        AlexNetError, match="the first --data is the copy of CIFAR-10, the second holds original images"
+    ):
+        cifar_copy.loss_of_the_copy(copy, prepare(others, tmp_path / "others", size=32, progress=False))
 
 
 def test_the_original_is_read_from_its_binary_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,12 +201,12 @@ def test_the_original_is_read_from_its_binary_form(tmp_path: Path, monkeypatch: 
         Path(file).write_bytes(b"something else")
 
     monkeypatch.setattr("torch.hub.download_url_to_file", fetch)
-    with pytest.raises(AlexNetError, match="its MD5 is another"):
+    with pytest.raises(AlexNetError, match=r"MD5 checksum of .* differs"):
         cifar.cifar10(tmp_path / "other", [])
     assert not (tmp_path / "other").exists()
 
 
-def test_a_run_with_events_goes_on_after_a_stop(images: Path, tmp_path: Path) -> None:
+def test_a_run_with_events_resumes_after_an_interruption(images: Path, tmp_path: Path) -> None:
     data = prepare(images, tmp_path / "data", size=32, progress=False).path
     how = {
         "recipe": "cifar-18pct",
@@ -204,23 +214,23 @@ def test_a_run_with_events_goes_on_after_a_stop(images: Path, tmp_path: Path) ->
         "events": (Event(2, lr=1e-4),),
         "layer_weight_decay": (("logits", 0.5),),
     }
-    begun = begin(data, tmp_path / "run", **how)
-    begun.run_to_end(begun.steps_per_epoch)
-    rates = [epoch["lr"] for epoch in trained(data, tmp_path / "run", **how).metrics("epoch")]
+    begun = set_up_training(data, tmp_path / "run", **how)
+    begun.train(begun.steps_per_epoch)
+    rates = [epoch["lr"] for epoch in train_once(data, tmp_path / "run", **how).metrics("epoch")]
     assert rates == [0.001, 1e-4]
-    with pytest.raises(UsageError, match="begun with another events"):
-        trained(data, tmp_path / "run", **{**how, "events": (Event(2, lr=1e-5),)})
-    with pytest.raises(UsageError, match="keeps its own recipe; leave out events"):
-        begin(data, tmp_path / "run", resume=True, events=())
+    with pytest.raises(UsageError, match="has another events"):
+        train_once(data, tmp_path / "run", **{**how, "events": (Event(2, lr=1e-5),)})
+    with pytest.raises(UsageError, match="keeps its own recipe: leave out events"):
+        set_up_training(data, tmp_path / "run", resume=True, events=())
 
 
-def test_a_run_that_was_begun_otherwise_is_not_taken_for_this_trial(images: Path, tmp_path: Path) -> None:
+def test_a_run_with_other_options_is_refused(images: Path, tmp_path: Path) -> None:
     data = prepare(images, tmp_path / "data", size=32, progress=False).path
     how = {"recipe": "cifar-18pct", "epochs": 1, "events": ()}
-    first = trained(data, tmp_path / "run", seed=0, **how)
-    assert [epoch["epoch"] for epoch in trained(data, tmp_path / "run", seed=0, **how).metrics("epoch")] == [1]
+    first = train_once(data, tmp_path / "run", seed=0, **how)
+    assert [epoch["epoch"] for epoch in train_once(data, tmp_path / "run", seed=0, **how).metrics("epoch")] == [1]
     assert len(first.metrics("epoch")) == 1
-    with pytest.raises(UsageError, match="begun with another seed"):
-        trained(data, tmp_path / "run", seed=1, **how)
-    with pytest.raises(UsageError, match="of the recipe cifar-18pct, not small"):
-        trained(data, tmp_path / "run", recipe="small")
+    with pytest.raises(UsageError, match="has another seed"):
+        train_once(data, tmp_path / "run", seed=1, **how)
+    with pytest.raises(UsageError, match="has the recipe cifar-18pct, not small"):
+        train_once(data, tmp_path / "run", recipe="small")

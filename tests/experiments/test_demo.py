@@ -1,4 +1,4 @@
-"""The whole way of `alexnet demo`, on a few of its solar cells and for one epoch."""
+"""Every step of `alexnet demo`, on a few of its solar cells and for one epoch."""
 
 from __future__ import annotations
 
@@ -39,32 +39,32 @@ def few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(demo_module.CHANGES, "epochs", 1)
 
 
-def test_the_demo_shows_what_was_measured_and_goes_on_to_train_from_scratch_beside_it(few_cells, command, tmp_path):
+def test_the_demo_shows_its_metrics_and_continues_with_training_from_scratch(few_cells, command, tmp_path):
     out = tmp_path / "out"
     first = command("demo", "--out", out, "--seed", 3)
     assert first.returncode == 0, first.stderr
     assert first.stdout.rstrip().endswith("report.html")
     rows = _rows(first.stdout)
-    assert rows["AlexNet from the starter features, this run, ten views"][1] == "measured now"
-    before = (f"{solar_cells.FROM_SCRATCH:.2f}%", "measured before")
-    assert rows["AlexNet from scratch, mean of five runs, ten views"] == before
-    assert "again with --scratch" in first.stderr
+    assert rows["AlexNet, fine-tuned from the starter, this run, ten views"][1] == "measured now"
+    before = (f"{solar_cells.FROM_SCRATCH:.2f}%", "stored result")
+    assert rows["AlexNet from scratch, mean of five seeds, ten views"] == before
+    assert "With --scratch" in first.stderr
     assert not (out / "from-scratch").exists()
 
     both = command("demo", "--out", out, "--seed", 3, "--scratch")
     assert both.returncode == 0, both.stderr
-    assert "is trained already" in both.stderr
-    assert "again with --scratch" not in both.stderr
+    assert "is already trained" in both.stderr
+    assert "With --scratch" not in both.stderr
     again = _rows(both.stdout)
     assert again.pop("AlexNet from scratch, this run, ten views")[1] == "measured now"
-    rows.pop("AlexNet from scratch, mean of five runs, ten views")
+    rows.pop("AlexNet from scratch, mean of five seeds, ten views")
     assert again == rows
     starts = [json.loads((out / run / "config.json").read_text())["start"] for run in ("run", "from-scratch")]
     assert starts[0]["from"] == "starter"
     assert starts[1] is None
 
 
-def test_a_place_that_can_not_be_is_named_before_anything_is_done(command, tmp_path):
+def test_an_invalid_output_path_is_named_before_any_work(command, tmp_path):
     file = tmp_path / "photograph.jpg"
     file.write_bytes(b"mine")
     done = command("demo", "--out", file)
@@ -76,7 +76,7 @@ def test_a_place_that_can_not_be_is_named_before_anything_is_done(command, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_the_number_measured_before_is_the_mean_in_the_results():
+def test_the_stored_result_is_the_mean_in_the_results():
     report = json.loads((Path(__file__).parents[2] / "docs" / "results" / "solar.json").read_text())
     assert round(100 * report["mean"], 2) == solar_cells.FROM_SCRATCH
 

@@ -36,11 +36,21 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 def test_from_the_tar_files_to_the_numbers(command, tree: Tree, tmp_path: Path) -> None:
     out, results = tmp_path / "out", tmp_path / "imagenet.json"
     results.write_text(json.dumps({"2012": {"released-2012": {"trials": []}}}))
-    words = ["reproduce", "imagenet", "--data", str(tree.root), "--quick", "--out", str(out), "--results", str(results)]
-    done = command(*words)
+    arguments = [
+        "reproduce",
+        "imagenet",
+        "--data",
+        str(tree.root),
+        "--quick",
+        "--out",
+        str(out),
+        "--results",
+        str(results),
+    ]
+    done = command(*arguments)
     assert done.returncode == 0, done.stderr
-    assert "train 1,000, val 104 images: 0.2 GB prepared and 1.5 GB of runs" in done.stderr
-    assert "hours a seed: 90 epochs" in done.stderr
+    assert "train 1,000, val 104 images; 0.2 GB prepared and 1.5 GB of runs" in done.stderr
+    assert "hours per seed: 90 epochs" in done.stderr
     assert done.stdout.startswith("paper, ILSVRC-2012, val: top-1 error ")
 
     report = json.loads(results.read_text())
@@ -60,7 +70,7 @@ def test_from_the_tar_files_to_the_numbers(command, tree: Tree, tmp_path: Path) 
     assert {"machine", "versions", "date"} <= section.keys()
     assert results.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
-    # What was trained is the paper's network, on the labels that the devkit gives.
+    # The network is that of the paper, trained on the labels of the devkit.
     run = Run.open(out / "paper-quick" / "seed-0")
     assert sum(parameter.numel() for parameter in run.load()[0].parameters()) == 60_965_224
     assert run.config.descriptions is not None
@@ -72,7 +82,7 @@ def test_from_the_tar_files_to_the_numbers(command, tree: Tree, tmp_path: Path) 
     weights = run.weights_file()
     before = weights.stat().st_mtime_ns
     shutil.rmtree(run.path / "tensorboard")
-    again = command(*words)
+    again = command(*arguments)
     assert again.returncode == 0
     assert weights.stat().st_mtime_ns == before
     assert not (run.path / "tensorboard").exists()
@@ -93,8 +103,8 @@ def test_2010_two_seeds_ten_views_and_what_was_prepared_before(
     monkeypatch.setattr(imagenet, "RATE_SECONDS", 0.0)
     ilsvrc(tmp_path / "ILSVRC2010", 2010, 3, 4, test=5)
     out, results = tmp_path / "out", tmp_path / "imagenet.json"
-    words = ["reproduce", "imagenet", "--variant", "convolutions", "--out", str(out), "--results", str(results)]
-    both = [*words, "--data", str(tmp_path / "ILSVRC2010"), "--seeds", "0", "1"]
+    arguments = ["reproduce", "imagenet", "--variant", "convolutions", "--out", str(out), "--results", str(results)]
+    both = [*arguments, "--data", str(tmp_path / "ILSVRC2010"), "--seeds", "0", "1"]
     assert main(both) == 0
     assert "train 3, val 4, test 5 images: 0.0 GB prepared and 3.0 GB of runs" in capsys.readouterr().err
     section = json.loads(results.read_text())["2010"]["convolutions"]
@@ -108,12 +118,12 @@ def test_2010_two_seeds_ten_views_and_what_was_prepared_before(
             # The average of two is never worse than the mean of their losses: −ln is convex.
             assert 0 < section["average"][split][views]["log_loss"] <= losses["mean"] + 1e-6
 
-    # Of the tar files all that was needed is prepared, so they may go; another folder's are not taken for them.
+    # The dataset is prepared, so the tar files are no longer needed; those of another folder are refused.
     for file in (tmp_path / "ILSVRC2010").iterdir():
         file.unlink()
     assert main(both) == 0
     assert json.loads(results.read_text())["2010"]["convolutions"]["val"] == section["val"]
-    assert main([*words, "--data", str(tmp_path)]) == 1
+    assert main([*arguments, "--data", str(tmp_path)]) == 1
     assert "out/imagenet was prepared of " in capsys.readouterr().err
     few = imagenet._few(out / "imagenet")
     assert sorted((label, split) for _, label, split in few if split == "train") == [
@@ -122,10 +132,10 @@ def test_2010_two_seeds_ten_views_and_what_was_prepared_before(
     assert sum(split == "test" for _, _, split in few) == 5
 
 
-def test_where_its_results_stand_in_the_list(tmp_path: Path) -> None:
+def test_its_results_are_in_the_list(tmp_path: Path) -> None:
     score = {"top1_error": {"mean": 0.41}, "top5_error": {"mean": 0.19}}
     (tmp_path / "imagenet.json").write_text(json.dumps({"2012": {"paper": {"val": {"views_10": score}}}}))
-    found = {row.claim.what: row.words()[2:] for row in rows(tmp_path) if row.experiment == "imagenet"}
+    found = {row.claim.text: row.cells()[2:] for row in rows(tmp_path) if row.experiment == "imagenet"}
     assert found["ILSVRC-2012 val, top-1 error, paper"] == ("40.7%", "41.0%", "+0.3 points")
     assert found["ILSVRC-2012 val, top-5 error, paper"] == ("18.2%", "19.0%", "+0.8 points")
     assert found["ILSVRC-2010 test, top-1 error, released-2012"] == ("37.5%", "–", "–")
@@ -138,16 +148,17 @@ def test_a_disk_that_is_too_small(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**9))
     assert main(["reproduce", "imagenet", "--data", str(tree.root), "--out", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err.splitlines()
-    assert error[-1].startswith("alexnet: the disk of ")
-    assert error[-1].endswith("0.2 GB prepared and 1.5 GB of runs; 1.0 GB free")
+    assert error[-1].startswith("alexnet: not enough disk space at ")
+    assert error[-1].endswith("1.0 GB free; choose another folder with --out")
+    assert "0.2 GB prepared and 1.5 GB of runs" in error[-1]
     assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize(
-    ("given", "missing", "code", "words"),
+    ("given", "missing", "code", "message"),
     [
-        ([], "", 2, "--data names the folder of ILSVRC's tar files"),
-        (["--data", "{root}/nowhere"], "", 1, "nowhere is no folder"),
+        ([], "", 2, "the folder of the ILSVRC tar files"),
+        (["--data", "{root}/nowhere"], "", 1, "nowhere is not a folder"),
         (["--data", "{root}/.."], "", 1, "has no ILSVRC2012_img_train.tar"),
         (["--data", "{root}"], "ILSVRC2012_devkit_t12.tar.gz", 1, "misses the devkit"),
         (["--data", "{root}"], "ILSVRC2012_img_val.tar", 1, "no val images with labels"),
@@ -160,11 +171,11 @@ def test_a_disk_that_is_too_small(
         (["--data", "{root}", "--full"], "", 2, "--full is not an option of imagenet"),
     ],
 )
-def test_what_can_not_be_done_is_a_line(
+def test_invalid_input_is_one_line(
     given: list[str],
     missing: str,
     code: int,
-    words: str,
+    message: str,
     tree: Tree,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -175,13 +186,13 @@ def test_what_can_not_be_done_is_a_line(
     for file in tree.root.iterdir():
         if file.name != missing:
             (root / file.name).symlink_to(file)
-    arguments = [word.format(root=root) for word in given]
+    arguments = [argument.format(root=root) for argument in given]
     assert main(["reproduce", "imagenet", *arguments, "--out", str(tmp_path / "out")]) == code
     captured = capsys.readouterr().err
     errors = [line for line in captured.splitlines() if not line.startswith("listing ")]
     assert len(errors) == 1
     assert errors[0].startswith("alexnet: ")
-    assert words in errors[0]
+    assert message in errors[0]
     assert not (tmp_path / "out").exists()
 
 

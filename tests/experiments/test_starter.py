@@ -21,7 +21,7 @@ CLASSES = ("n00000001", "n00000002")
 def tiny(tmp_path: Path) -> Path:
     """Two classes of six training and two validation images, and one that is kept for measuring."""
     root, rng = tmp_path / "tiny-imagenet-200", np.random.default_rng(0)
-    kept = starter.KEPT[0]
+    kept = starter.HELD_OUT[0]
     (root / "val" / "images").mkdir(parents=True)
     truth = []
     for number, name in enumerate((*CLASSES, kept)):
@@ -38,11 +38,22 @@ def tiny(tmp_path: Path) -> Path:
     return root
 
 
-def test_from_tiny_imagenet_to_features_a_card_and_results(tiny: Path, tmp_path: Path, monkeypatch, capsys):
+def test_from_tiny_imagenet_to_weights_model_card_and_results(tiny: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setitem(starter.CHANGES, "epochs", 1)
     out, results = tmp_path / "out", tmp_path / "results" / "starter.json"
-    words = ["reproduce", "starter", "--data", str(tiny), "--seeds", "0", "--out", str(out), "--results", str(results)]
-    assert main(words) == 0
+    arguments = [
+        "reproduce",
+        "starter",
+        "--data",
+        str(tiny),
+        "--seeds",
+        "0",
+        "--out",
+        str(out),
+        "--results",
+        str(results),
+    ]
+    assert main(arguments) == 0
     report = json.loads(results.read_text())
     assert report["images"] == {"train": 12, "val": 4}
     assert report["classes"] == 2
@@ -54,19 +65,19 @@ def test_from_tiny_imagenet_to_features_a_card_and_results(tiny: Path, tmp_path:
     assert str(tmp_path) not in (out / starter.FILE).read_bytes()[:20_000].decode(errors="ignore")
     assert results.with_name("starter-kernels.png").read_bytes().startswith(b"\x89PNG")
     card = (out / starter.CARD).read_text()
-    assert starter.KEPT[0] in card
+    assert starter.HELD_OUT[0] in card
     assert "12 training and 4 validation images" in card
     capsys.readouterr()
-    assert main(words) == 0
+    assert main(arguments) == 0
     assert "training: " not in capsys.readouterr().err
     again = find_weights(str(out / starter.FILE)).weights
     assert all(torch.equal(array, features.weights[name]) for name, array in again.items())
 
 
 @pytest.mark.parametrize("given", [[], ["--data", "{tmp}"], ["--data", "{tmp}", "--only", "solar"]])
-def test_what_is_no_tiny_imagenet_is_refused(given, tmp_path: Path, capsys):
-    words = [word.format(tmp=tmp_path) for word in given]
-    assert main(["reproduce", "starter", *words, "--out", str(tmp_path / "out")]) in (1, 2)
+def test_another_folder_than_tiny_imagenet_is_refused(given, tmp_path: Path, capsys):
+    arguments = [argument.format(tmp=tmp_path) for argument in given]
+    assert main(["reproduce", "starter", *arguments, "--out", str(tmp_path / "out")]) in (1, 2)
     error = capsys.readouterr().err
     assert error.startswith("alexnet: ")
     assert error.count("\n") == 1

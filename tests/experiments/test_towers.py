@@ -13,10 +13,10 @@ import torch
 
 from alexnet import AlexNet
 from alexnet.cli.main import main
-from alexnet.experiments.towers import UNTRAINED, chance, saturation, verdict
+from alexnet.experiments.towers import UNTRAINED, permutation_p, saturation, verdict
 
 
-def test_quickly_from_images_to_the_saturation_of_each_tower(
+def test_the_quick_form_measures_the_saturation_of_each_tower(
     striped_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     images = striped_folder(12, 12, 64)
@@ -37,7 +37,7 @@ def test_quickly_from_images_to_the_saturation_of_each_tower(
 
 
 @pytest.mark.parametrize("given", [[], ["--data", "a", "--data", "b"]])
-def test_it_wants_one_set_of_color_photographs(given: list[str], tmp_path: Path, capsys) -> None:
+def test_it_requires_one_set_of_color_photographs(given: list[str], tmp_path: Path, capsys) -> None:
     assert main(["reproduce", "towers", "--out", str(tmp_path / "out"), *given]) == 2
     assert "color photographs" in capsys.readouterr().err
 
@@ -55,13 +55,13 @@ def test_saturation_of_kernels_that_are_known() -> None:
     assert saturation(7 * red) == pytest.approx(saturation(red))
 
 
-def test_kernels_that_were_not_trained_have_that_of_independent_numbers() -> None:
+def test_untrained_kernels_have_the_saturation_of_independent_values() -> None:
     torch.manual_seed(0)
     network = AlexNet("convolutions", 2, init="he")
     assert saturation(network.conv1.weight.detach()).mean() == pytest.approx(UNTRAINED, abs=0.01)
 
 
-def test_the_chance_is_that_of_all_deals() -> None:
+def test_p_agrees_with_all_permutations() -> None:
     values = np.random.default_rng(0).normal(size=12)
     values[:6] += 0.8
     differences = []
@@ -70,15 +70,15 @@ def test_the_chance_is_that_of_all_deals() -> None:
         differences.append(abs(values[mask].mean() - values[~mask].mean()))
     exact = np.mean(np.array(differences) >= abs(values[:6].mean() - values[6:].mean()) - 1e-12)
     assert 0.005 < exact < 0.3
-    assert chance(values) == pytest.approx(exact, abs=0.005)
-    assert chance(values) == chance(values)
+    assert permutation_p(values) == pytest.approx(exact, abs=0.005)
+    assert permutation_p(values) == permutation_p(values)
 
 
-def test_the_chance_of_towers_that_differ_wholly_and_not_at_all() -> None:
-    assert chance(np.repeat([0.1, 0.9], 48)) < 1e-4
-    assert chance(np.tile([0.1, 0.9], 48)) == 1.0
+def test_p_of_towers_that_differ_completely_and_not_at_all() -> None:
+    assert permutation_p(np.repeat([0.1, 0.9], 48)) < 1e-4
+    assert permutation_p(np.tile([0.1, 0.9], 48)) == 1.0
 
 
-def test_the_verdict_counts_the_seeds_that_chance_does_not_explain() -> None:
-    words = verdict([0.3, 0.1, 0.02], [1e-5, 0.04, 0.5])
-    assert words == "saturation of the towers differs by 0.14, by more than chance in 2 of 3 seeds (p below 0.05)"
+def test_the_verdict_counts_the_statistically_significant_seeds() -> None:
+    text = verdict([0.3, 0.1, 0.02], [1e-5, 0.04, 0.5])
+    assert text == "the saturation of the towers differs by 0.14; statistically significant in 2 of 3 seeds (p < 0.05)"

@@ -60,12 +60,14 @@ def main() -> int:
 
         return alexnet()
     from alexnet.parallel.collectives import part
-    from alexnet.training.train import begin
+    from alexnet.training.train import set_up_training
 
     for training in json.loads(Path(sys.argv[1]).read_text()):
         values = training["recipe"]
-        started = begin(training["data"], training["out"], checkpoint_interval=1e9, **training["options"], **values)
-        started.run_to_end(training.get("steps"))
+        started = set_up_training(
+            training["data"], training["out"], checkpoint_interval=1e9, **training["options"], **values
+        )
+        started.train(training.get("steps"))
     part()
     return 0
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from alexnet.parallel.collectives import Group, part
-from alexnet.parallel.passing import Block, PassingOn
+from alexnet.parallel.passing import PassingOn
+from alexnet.parallel.sharding import Block
 
 FOLDER = Path(sys.argv[1])
 
@@ -29,17 +30,17 @@ def main() -> None:
     ]
     own = torch.tensor([[0.0], [3.0]] if rank == 0 else [[1.0], [2.0], [4.0]])
     passing = PassingOn(own, blocks, group, "fc6")
-    found = [passing.arrived(0)]
+    found = [passing.receive(0)]
     if rank == 0:
         wait_for("second block arrived")  # at the other, before this process asks for it
-    found.append(passing.arrived(1))
+    found.append(passing.receive(1))
     if rank == 1:
         (FOLDER / "second block arrived").touch()
         wait_for("first block given back")  # by the other, before this process does
-    passing.give_back(0, found[0] * 10)
+    passing.send_back(0, found[0] * 10)
     if rank == 0:
         (FOLDER / "first block given back").touch()
-    passing.give_back(1, found[1] * 10)
+    passing.send_back(1, found[1] * 10)
     gradient = passing.finish()
     assert torch.cat(found).flatten().tolist() == [0, 1, 2, 3, 4]
     assert gradient.tolist() == (own * 20).tolist()  # what both found

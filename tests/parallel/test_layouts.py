@@ -16,8 +16,7 @@ from stripes import striped_image
 
 from alexnet.data.preparation import prepare
 from alexnet.network.model import AlexNet
-from alexnet.parallel.collectives import Group
-from alexnet.parallel.layouts import Data, OneWeirdTrick, Towers
+from alexnet.parallel.sharding import check_layout, sharding_of
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Run
 from alexnet.runtime.errors import UsageError
@@ -103,7 +102,7 @@ def alone(data, tmp_path_factory):
 def undisturbed(data, tmp_path_factory):
     """What `command_line` trains, by one process."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    whole = {**training(data, folder / "run", "paper"), "steps": None}
+    whole = {**training(data, folder / "run", "paper", keep_checkpoint=True), "steps": None}
     run_all(folder, 1, [{**whole, "recipe": {**RECIPE, "epochs": 3}}])
     return folder / "run"
 
@@ -155,9 +154,9 @@ def four(data, tmp_path_factory):
 def distance(run: Path, other: Path) -> float:
     """The largest difference of a weight, a velocity or a loss between the checkpoints of two runs."""
     ours, theirs = (torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (run, other))
-    states = [json.loads(content["state"])["position"] for content in (ours, theirs)]
+    states = [json.loads(content["state"])["counters"] for content in (ours, theirs)]
     assert states[0]["step"] == states[1]["step"]
-    assert states[0]["wrong"] == states[1]["wrong"]
+    assert states[0]["errors"] == states[1]["errors"]
     largest = abs(states[0]["loss_sum"] - states[1]["loss_sum"])
     tensors = []
     for content in (ours, theirs):
@@ -254,7 +253,18 @@ def wait_until(ready, process: subprocess.Popen) -> None:
 def command_line(data: Path, out: Path, *more: str) -> list[str]:
     words = map(str, (data, "--out", out, "--variant", "narrow", *more))
     recipe = ("--recipe", "paper", "--crop-size", "64", "--batch-size", "11", "--lr", "0.002", "--seed", "5")
-    return ["train", *words, *recipe, "--pixel-scaling", "std", "--precision", "float64", "--epochs", "3"]
+    return [
+        "train",
+        *words,
+        *recipe,
+        "--pixel-scaling",
+        "std",
+        "--precision",
+        "float64",
+        "--epochs",
+        "3",
+        "--keep-checkpoint",
+    ]
 
 
 @pytest.mark.long
@@ -296,16 +306,9 @@ def test_a_process_that_does_not_answer_ends_the_training_in_one_clear_line(data
         os.kill(hung, signal.SIGKILL)
         group.communicate()
     assert line.startswith("alexnet: process 0 of 2: no answer for 8 s"), said
-    assert "--resume goes on from the last checkpoint" in line
+    assert "--resume continues from the last checkpoint" in line
     assert time.monotonic() - start < 60
     assert group.returncode != 0
-
-
-class PaperGroup(Group):
-    """A group whose other processes do not exist."""
-
-    def __init__(self, size: int, rank: int = 0) -> None:
-        self.size, self.rank = size, rank
 
 
 @pytest.mark.parametrize("passing", [None, "at-once", "in-turn", "in-shares"])
@@ -313,20 +316,20 @@ class PaperGroup(Group):
 @pytest.mark.parametrize("fc_batch_size", [None, 12])
 def test_every_image_of_a_batch_is_read_by_exactly_one_process(passing, size, fc_batch_size):
     if fc_batch_size and passing == "in-turn":
-        fc_batch_size = -(-40 // size)  # a block a process, or it is refused
+        fc_batch_size = -(-40 // size)  # one block per process, or it is refused
     recipe = recipes()["paper"].override({"batch_size": 40, "fc_batch_size": fc_batch_size})
+    layout = ("one-weird-trick", recipe, size, passing) if passing else ("data", recipe, size)
+    sharding = sharding_of(*layout)
     for count in (1, 6, 7, 39, 40):
-        groups = [PaperGroup(size, rank) for rank in range(size)]
-        layouts = [OneWeirdTrick(group, recipe, passing) if passing else Data(group, recipe) for group in groups]
-        assert sorted(np.concatenate([layout.rows(count) for layout in layouts])) == list(range(count))
-        for layout in layouts:
-            blocks = layout.blocks(count) if passing else []
+        assert sorted(np.concatenate([sharding.rows(count, rank) for rank in range(size)])) == list(range(count))
+        for rank in range(size):
+            blocks = sharding.blocks(count, rank)
             seen = [number for block in blocks for number in range(count)[block.images]]
-            assert seen in ([], list(range(count)))
-            mine = [layout.rows(count)[block.mine] for block in blocks]
+            assert seen == (list(range(count)) if passing else [])
+            mine = [sharding.rows(count, rank)[block.mine] for block in blocks]
             for block, images in zip(blocks, mine, strict=True):
                 assert set(images) <= set(range(count)[block.images])
-                assert len(images) == block.sizes[layout.group.rank]
+                assert len(images) == block.sizes[rank]
 
 
 def test_without_torchrun_it_says_how_to_start_several(data, tmp_path):
@@ -352,17 +355,17 @@ def test_processes_say_what_is_wrong_once_and_are_not_started_again(data, tmp_pa
 @pytest.mark.parametrize(
     ("layout", "size", "variant", "changes", "words"),
     [
-        (Towers, 4, "paper", {}, "needs 2 processes, one a tower, not 4"),
-        (Towers, 2, "caffe", {}, "norm1 of caffe crosses them"),
-        (Towers, 2, "one-tower", {}, "it has none"),
-        (Data, 8, "paper", {"batch_size": 4}, "8 processes can't share batches of 4 images"),
-        (Data, 2, "paper", {"fc_batch_size": 4}, "use --parallel one-weird-trick"),
-        (OneWeirdTrick, 4, "one-weird-trick", {"fc_batch_size": 64}, "so with 4 processes --fc-batch-size is 32"),
+        ("towers", 4, "paper", {}, "needs 2 processes, one per tower, not 4"),
+        ("towers", 2, "caffe", {}, "norm1 of caffe crosses them"),
+        ("towers", 2, "one-tower", {}, "it has none"),
+        ("data", 8, "paper", {"batch_size": 4}, "8 processes can't share batches of 4 images"),
+        ("data", 2, "paper", {"fc_batch_size": 4}, "use --parallel one-weird-trick"),
+        ("one-weird-trick", 4, "one-weird-trick", {"fc_batch_size": 64}, "so with 4 processes --fc-batch-size is 32"),
     ],
 )
 def test_what_a_layout_can_not_do_exactly_it_refuses(layout, size, variant, changes, words):
     with torch.device("meta"):
         network = AlexNet(variant)
-    more = {"passing": "in-turn"} if layout is OneWeirdTrick else {}
+    passing = "in-turn" if layout == "one-weird-trick" else "in-shares"
     with pytest.raises(UsageError, match=words):
-        layout(PaperGroup(size), recipes()["paper"].override(changes), **more).check(network, 1000)
+        check_layout(layout, network, recipes()["paper"].override(changes), 1000, size, passing)

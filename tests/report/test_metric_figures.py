@@ -23,7 +23,11 @@ def many(evaluation: Evaluation) -> Evaluation:
     shares = np.exp(2 * logits)
     shares /= shares.sum(1, keepdims=True)
     return dataclasses.replace(
-        evaluation, classes=list("abcdef"), positive=None, recall=None, predictions=Predictions.of(shares, labels)
+        evaluation,
+        classes=list("abcdef"),
+        positive=None,
+        recall=None,
+        predictions=Predictions.from_probabilities(shares, labels),
     )
 
 
@@ -33,7 +37,7 @@ def two(evaluation: Evaluation) -> Evaluation:
     rng = np.random.default_rng(6)
     labels = (rng.random(400) < 0.3).astype(int)
     score = 1 / (1 + np.exp(-rng.normal(2 * labels - 1.3, 1.2)))
-    predictions = Predictions.of(np.stack([1 - score, score], 1), labels)
+    predictions = Predictions.from_probabilities(np.stack([1 - score, score], 1), labels)
     return dataclasses.replace(evaluation, positive=1, recall=0.9, predictions=predictions)
 
 
@@ -73,7 +77,7 @@ def test_each_class_has_sklearns_recall_and_precision(many: Evaluation) -> None:
 
 def test_the_roc_curve_is_sklearns(two: Evaluation) -> None:
     (axes,) = metric_figures.roc_curve(two).axes
-    score, is_positive = metrics.scores(two.predictions, 1)
+    score, is_positive = metrics.binary_scores(two.predictions, 1)
     false_positive_rates, recalls, _ = sklearn.metrics.roc_curve(is_positive, score, drop_intermediate=False)
     curve = axes.lines[1]
     np.testing.assert_allclose(curve.get_xdata()[::-1], false_positive_rates)
@@ -83,7 +87,7 @@ def test_the_roc_curve_is_sklearns(two: Evaluation) -> None:
 
 def test_precision_and_recall_are_sklearns(two: Evaluation) -> None:
     (axes,) = metric_figures.precision_recall_curve(two).axes
-    score, is_positive = metrics.scores(two.predictions, 1)
+    score, is_positive = metrics.binary_scores(two.predictions, 1)
     precision, recall, _ = sklearn.metrics.precision_recall_curve(is_positive, score)
     curve = axes.lines[1]
     np.testing.assert_allclose(curve.get_xdata(), recall[:-1])
@@ -92,7 +96,7 @@ def test_precision_and_recall_are_sklearns(two: Evaluation) -> None:
 
 def test_the_default_and_the_chosen_threshold_are_marked(two: Evaluation) -> None:
     default, chosen = metric_figures.chosen_thresholds(two)
-    score, is_positive = metrics.scores(two.predictions, 1)
+    score, is_positive = metrics.binary_scores(two.predictions, 1)
     assert default["recall"] == sklearn.metrics.recall_score(is_positive, score >= 0.5)
     assert default["precision"] == sklearn.metrics.precision_score(is_positive, score >= 0.5)
     assert chosen["recall"] >= 0.9
@@ -109,7 +113,7 @@ def test_thresholds_need_two_classes(many: Evaluation) -> None:
 
 
 def test_without_positive_images_the_roc_plot_has_no_curve(two: Evaluation) -> None:
-    predictions = Predictions.of(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 0]))
+    predictions = Predictions.from_probabilities(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 0]))
     (axes,) = metric_figures.roc_curve(dataclasses.replace(two, predictions=predictions)).axes
     assert "undefined" in axes.get_title(loc="left")
 
@@ -119,10 +123,10 @@ def test_calibration_follows_its_definition(many: Evaluation) -> None:
     confidence = predictions.ranked_probabilities[:, 0]
     correct = predictions.ranked[:, 0] == predictions.labels
     error = 0.0
-    bins = metrics.calibration(predictions)
+    bins = metrics.calibration_bins(predictions)
     for number, found in enumerate(bins):
         inside = (confidence > number / 10) & (confidence <= (number + 1) / 10)
-        assert found.n == inside.sum()
+        assert found.count == inside.sum()
         if inside.any():
             assert found.confidence == pytest.approx(confidence[inside].mean())
             assert found.accuracy == pytest.approx(correct[inside].mean())
@@ -132,5 +136,5 @@ def test_calibration_follows_its_definition(many: Evaluation) -> None:
     assert metrics.calibration_error(bins) == pytest.approx(error)
     upper, lower = metric_figures.reliability_diagram(many).axes
     dots = [(line.get_xdata()[0], line.get_ydata()[0]) for line in upper.lines if line.get_marker() == "o"]
-    assert dots == [(b.confidence, b.accuracy) for b in bins if b.n]
-    assert [bar.get_height() for bar in lower.patches] == [b.n for b in bins]
+    assert dots == [(b.confidence, b.accuracy) for b in bins if b.count]
+    assert [bar.get_height() for bar in lower.patches] == [b.count for b in bins]

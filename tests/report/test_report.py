@@ -18,6 +18,7 @@ from random_runs import make_run
 from alexnet import AlexNetError, Run, UsageError, evaluate
 from alexnet.data.preparation import prepare
 from alexnet.evaluation import metrics
+from alexnet.evaluation.views import describe_views
 from alexnet.report.report import write_report
 from alexnet.runs.run import METRICS
 
@@ -143,7 +144,7 @@ def test_every_linked_figure_exists_as_png_and_svg(report: Path, page: Page) -> 
 
 
 def test_the_numbers_are_those_of_evaluate(page: Page, evaluation) -> None:
-    correct = int(np.trace(evaluation.confusion))
+    correct = int(np.trace(evaluation.confusion_matrix))
     assert f"Accuracy: {correct} of 24 images, {correct / 24:.1%}" in page.text
     source = re.search(r'<script type="application/json">(.*?)</script>', page.source)
     assert source is not None
@@ -243,7 +244,7 @@ def test_any_class_name_is_shown_literally(odd: tuple[Path, Path]) -> None:
     """Also: a given evaluation is reported, not repeated."""
     run, data = odd
     page = Page(write_report(run, evaluation=evaluate(run, data, views=10, device="cpu"), device="cpu"))
-    assert "10 views (corners, center and mirror images)" in page.text
+    assert describe_views(10) in page.text
     assert page.sections == SECTIONS
     assert not page.unclosed
     for name in ("<b>bold</b>", "a & b", 'quo"te', "고양이", "$dollar$ and _more^", "x" * 90, "</script>"):
@@ -360,7 +361,7 @@ def test_the_slider_updates_the_numbers(
         seen.append(numbers())
         # The numbers hold for the images.
         threshold = float(seen[-1]["threshold"])
-        score, is_positive = metrics.scores(evaluation.predictions, evaluation.positive)
+        score, is_positive = metrics.binary_scores(evaluation.predictions, evaluation.positive)
         found = {int((score[is_positive] >= threshold + slack).sum()) for slack in (-5e-4, 5e-4)}
         missed, of = seen[-1]["missed"].split(" of ")
         assert int(of) == is_positive.sum() == 12

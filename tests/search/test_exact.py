@@ -28,20 +28,20 @@ def test_rounding_of_large_numbers_hides_no_neighbor() -> None:
     stored, queries = (rng.normal(1000, 0.1, (n, 40)).astype(np.float32) for n in (2000, 5))
     expanded = (queries**2).sum(1)[:, None] + (stored**2).sum(1) - 2 * queries @ stored.T
     exact, exact_rows = brute_force(queries, stored, 5)
-    assert not np.array_equal(expanded.argsort(axis=1)[:, :5], exact_rows)  # what the test is about does happen
+    assert not np.array_equal(expanded.argsort(axis=1)[:, :5], exact_rows)  # the rounding does change the order
     distances, rows = nearest(queries, stored, 5)
     np.testing.assert_array_equal(rows, exact_rows)
     np.testing.assert_allclose(distances, exact, rtol=1e-5)
 
 
-def test_of_equal_distances_the_first_and_fewer_than_asked_are_all_there_are() -> None:
+def test_ties_are_in_order_of_rows_and_k_is_limited_by_the_number_of_vectors() -> None:
     stored = np.eye(4, dtype=np.float32)[[0, 1, 0, 1]]
     distances, rows = nearest(stored[:1], stored, 6)
     np.testing.assert_array_equal(rows, [[0, 2, 1, 3]])
     np.testing.assert_allclose(distances, [[0, 0, 2**0.5, 2**0.5]])
 
 
-def test_every_row_is_told_of() -> None:
+def test_progress_counts_every_row() -> None:
     done: list[int] = []
     nearest(np.zeros((1, 4), np.float32), np.ones((2500, 4), np.float32), 3, done=done.append)
     assert sum(done) == 2500

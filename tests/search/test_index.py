@@ -1,4 +1,4 @@
-"""What is kept of a split beside the run: built once, whole, anew when it is stale; and the verb as a process."""
+"""The stored features of a split: computed once, atomically, and again when stale; and the command as a process."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from random_runs import make_run
 from alexnet import AlexNetError, PreparedDataset, Run, UsageError
 from alexnet.data.preparation import prepare
 from alexnet.network.features import layer_features
-from alexnet.search import codes, open_index
+from alexnet.search import binary_codes, open_index
 from alexnet.search import index as index_module
 
 
@@ -44,7 +44,7 @@ def test_features_are_the_activations_of_fc7(run: Path, striped_data: Path) -> N
     assert found.shape == (3, 4096)
 
 
-def test_a_image_of_the_split_is_nearest_to_itself_at_0(run: Path, striped_data: Path) -> None:
+def test_an_image_of_the_split_is_nearest_to_itself_at_distance_0(run: Path, striped_data: Path) -> None:
     index = open_index(run, striped_data)
     asked = index.features(index.split.gather(np.array([3])))  # alone, where the index was computed in batches
     distances, rows = index.nearest(asked, 30)
@@ -54,7 +54,7 @@ def test_a_image_of_the_split_is_nearest_to_itself_at_0(run: Path, striped_data:
     np.testing.assert_allclose(distances[0, 1:], np.sort(np.linalg.norm(stored - stored[3], axis=1))[1:], rtol=1e-4)
 
 
-def test_it_is_built_once_and_anew_for_other_weights_or_images(
+def test_features_are_computed_once_and_again_for_other_weights_or_images(
     striped_data: Path, striped_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run", striped_data, 1)
@@ -108,11 +108,11 @@ def test_a_killed_build_leaves_nothing_half_written(run: Path, striped_data: Pat
     assert [path.name for path in index.folder.iterdir()] == ["features.npy"]
 
 
-def test_index_and_codes_say_what_they_find_and_are_kept(
+def test_index_and_codes_report_their_recall_and_are_stored(
     run: Path, striped_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("faiss")
-    monkeypatch.setattr(codes, "STEPS", 50)
+    monkeypatch.setattr(binary_codes, "STEPS", 50)
     index = open_index(run, striped_data)
     queries = index.features(index.split.gather(np.arange(6)))
     exact = index.nearest(queries, 24)
@@ -122,14 +122,14 @@ def test_index_and_codes_say_what_they_find_and_are_kept(
     bits, rows = index.nearest(queries, 24, "codes")
     assert (bits[:, 0] == 0).all()
     assert (np.sort(rows) == np.arange(24)).all()
-    assert index.found("index") == {"10": 1, "100": 1}
-    assert 0 < index.found("codes")["10"] < index.found("codes")["100"] == 1
+    assert index.recall("index") == {"10": 1, "100": 1}
+    assert 0 < index.recall("codes")["10"] < index.recall("codes")["100"] == 1
     again = open_index(run, striped_data)
-    monkeypatch.setattr(index_module.Index, "_build", None)  # what is there is not built again
+    monkeypatch.setattr(index_module.Index, "_build", None)  # stored methods are not built again
     np.testing.assert_array_equal(again.nearest(queries, 24, "codes")[1], rows)
 
 
-def test_what_does_not_fit_is_refused_in_a_line(
+def test_misfits_are_refused_in_one_line(
     run: Path, striped_data: Path, striped_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = open_index(run, striped_data)
@@ -148,20 +148,20 @@ def test_what_does_not_fit_is_refused_in_a_line(
     assert index.nearest(index.stored[:1], 1)[1] == 0
 
 
-def test_a_run_without_weights_is_told(striped_data: Path, tmp_path: Path) -> None:
+def test_a_run_without_weights_is_an_error(striped_data: Path, tmp_path: Path) -> None:
     (make_run(tmp_path / "run", striped_data, 1) / "model.safetensors").unlink()
     with pytest.raises(AlexNetError, match="has not come that far"):
         open_index(tmp_path / "run", striped_data)
 
 
-def test_the_command_names_what_it_cannot_read_and_does_the_rest(
+def test_the_command_names_unreadable_files_and_searches_the_rest(
     command, run: Path, striped_data: Path, tmp_path: Path
 ) -> None:
     split = PreparedDataset.open(striped_data).split("train")
     Image.fromarray(split[7][0]).save(tmp_path / "ask.png")
     (tmp_path / "bad.png").write_bytes(b"no image")
-    words = ("search", run, tmp_path, "--data", striped_data, "--top", 3)
-    table, as_json = command(*words), command(*words, "--json")
+    arguments = ("search", run, tmp_path, "--data", striped_data, "--top", 3)
+    table, as_json = command(*arguments), command(*arguments, "--json")
     assert table.returncode == as_json.returncode == 1
     assert f"alexnet: {tmp_path / 'bad.png'}: " in table.stderr
     assert "nearest of 24 train images by Euclidean distance in fc7, exactly" in table.stderr

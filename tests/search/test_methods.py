@@ -1,11 +1,11 @@
-"""The index and the codes on clustered vectors, against exact search."""
+"""The inverted file and the binary codes on clustered vectors, compared with exact search."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from alexnet.search import codes, exact, lists
+from alexnet.search import binary_codes, exact, inverted_file
 
 faiss = pytest.importorskip("faiss")
 
@@ -14,11 +14,11 @@ faiss = pytest.importorskip("faiss")
 def clustered() -> tuple[np.ndarray, np.ndarray]:
     """6,000 stored vectors and 50 queries of 512 dimensions that lie near 12 dimensions, in 40 clusters."""
     rng = np.random.default_rng(0)
-    centers, way = rng.normal(0, 1, (40, 12)), rng.normal(0, 0.3, (12, 512))
+    centers, embedding = rng.normal(0, 1, (40, 12)), rng.normal(0, 0.3, (12, 512))
 
     def draw(count: int) -> np.ndarray:
         points = centers[rng.integers(40, size=count)] + 0.5 * rng.normal(size=(count, 12))
-        return np.maximum(points @ way + 0.02 * rng.normal(size=(count, 512)), 0).astype(np.float32)
+        return np.maximum(points @ embedding + 0.02 * rng.normal(size=(count, 512)), 0).astype(np.float32)
 
     return draw(6000), draw(50)
 
@@ -27,12 +27,12 @@ def recall(found: np.ndarray, near: np.ndarray) -> float:
     return float(np.mean([np.isin(mine, theirs).mean() for mine, theirs in zip(near, found, strict=True)]))
 
 
-def test_the_index_finds_nearly_all_at_their_exact_distances(
+def test_the_inverted_file_finds_nearly_all_neighbors_at_exact_distances(
     clustered: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:
     stored, queries = clustered
-    lists.build(tmp_path / "index.faiss", stored, faiss)
-    distances, rows = lists.Lists(tmp_path / "index.faiss", stored, faiss).nearest(queries, 10)
+    inverted_file.build(tmp_path / "index.faiss", stored, faiss)
+    distances, rows = inverted_file.InvertedFile(tmp_path / "index.faiss", stored, faiss).nearest(queries, 10)
     assert recall(rows, exact.nearest(queries, stored, 10)[1]) > 0.95
     differences = stored[rows].astype(np.float64) - queries[:, None]
     np.testing.assert_allclose(distances, np.sqrt((differences**2).sum(-1)), rtol=1e-5)
@@ -40,35 +40,39 @@ def test_the_index_finds_nearly_all_at_their_exact_distances(
     assert [path.name for path in tmp_path.iterdir()] == ["index.faiss"]
 
 
-def test_codes_find_more_than_signs_of_random_sums(clustered: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+def test_learned_codes_have_a_higher_recall_than_random_projections(
+    clustered: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
     stored, queries = clustered
     near = exact.nearest(queries, stored, 10)[1]
-    codes.build(tmp_path / "codes.safetensors", stored)
-    bits, rows = codes.Codes(tmp_path / "codes.safetensors", faiss).nearest(queries, 100)
+    binary_codes.build(tmp_path / "codes.safetensors", stored)
+    bits, rows = binary_codes.BinaryCodes(tmp_path / "codes.safetensors", faiss).nearest(queries, 100)
     assert (np.diff(bits, axis=1) >= 0).all()
 
-    # The bits that differ, counted without faiss.
-    read = codes.Codes(tmp_path / "codes.safetensors", faiss)
-    asked = codes.encode(queries, read.weight, read.bias)
+    # The Hamming distances, counted without faiss.
+    read = binary_codes.BinaryCodes(tmp_path / "codes.safetensors", faiss)
+    asked = binary_codes.encode(queries, read.weight, read.bias)
     differing = np.unpackbits(asked[:, None] ^ read.codes[None], axis=2).sum(axis=2)
     np.testing.assert_array_equal(np.take_along_axis(differing, rows, axis=1), bits)
 
-    # Signs of random sums of the centered vectors, as many bits: what any code should be better than.
-    sums = np.random.default_rng(1).normal(size=(512, codes.BITS)).astype(np.float32)
+    # The baseline: signs of as many random projections of the centered vectors.
+    sums = np.random.default_rng(1).normal(size=(512, binary_codes.BITS)).astype(np.float32)
     random = [np.packbits((part - stored.mean(0)) @ sums > 0, axis=1) for part in (queries, stored)]
-    index = faiss.IndexBinaryFlat(codes.BITS)
+    index = faiss.IndexBinaryFlat(binary_codes.BITS)
     index.add(random[1])
     assert recall(rows[:, :10], near) > recall(index.search(random[0], 10)[1], near) + 0.02
     assert recall(rows, near) > 0.9
 
 
-def test_codes_come_from_the_seed(clustered: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codes, "STEPS", 20)
+def test_codes_depend_on_the_seed_alone(
+    clustered: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binary_codes, "STEPS", 20)
     stored = clustered[0][:500]
     (one, bias), (again, bias_again), (other, _) = (
-        codes.learn(stored, 1),
-        codes.learn(stored, 1),
-        codes.learn(stored, 2),
+        binary_codes.learn(stored, 1),
+        binary_codes.learn(stored, 1),
+        binary_codes.learn(stored, 2),
     )
     np.testing.assert_array_equal(one, again)
     np.testing.assert_array_equal(bias, bias_again)
@@ -76,16 +80,16 @@ def test_codes_come_from_the_seed(clustered: tuple[np.ndarray, np.ndarray], monk
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_a_handful_of_images_can_be_searched(
+def test_few_images_can_be_searched(
     count: int, clustered: tuple[np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codes, "STEPS", 5)
+    monkeypatch.setattr(binary_codes, "STEPS", 5)
     stored = clustered[0][:count]
-    lists.build(tmp_path / "index.faiss", stored, faiss)
-    codes.build(tmp_path / "codes.safetensors", stored)
+    inverted_file.build(tmp_path / "index.faiss", stored, faiss)
+    binary_codes.build(tmp_path / "codes.safetensors", stored)
     for method in (
-        lists.Lists(tmp_path / "index.faiss", stored, faiss),
-        codes.Codes(tmp_path / "codes.safetensors", faiss),
+        inverted_file.InvertedFile(tmp_path / "index.faiss", stored, faiss),
+        binary_codes.BinaryCodes(tmp_path / "codes.safetensors", faiss),
     ):
         distances, rows = method.nearest(stored, 3)
         assert rows.shape == (count, min(3, count))

@@ -1,4 +1,4 @@
-"""A random network that is served, and images to send it."""
+"""A server with a random network, and images to send to it."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,5 +30,5 @@ def classifier(served_run: Path) -> Classifier:
 
 @pytest.fixture(scope="session")
 def images(striped_folder: Callable[..., Path]) -> list[bytes]:
-    """The files of ten images that the server has never seen."""
+    """The files of ten images that are not in the dataset."""
     return [path.read_bytes() for path in sorted(striped_folder(5, 5, splits=("new",)).glob("*/*/*.png"))]

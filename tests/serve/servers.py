@@ -1,4 +1,4 @@
-"""A server as its users have it: a process of its own."""
+"""A server in a process of its own."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ import httpx
 
 @dataclass(frozen=True)
 class Server:
-    """One that runs: its address, what it serves, and its process."""
+    """A running server: its address, run, dataset and process."""
 
     address: str
     run: Path
@@ -20,7 +20,7 @@ class Server:
     process: subprocess.Popen[str]
 
     def post(self, path: str, *images: bytes, **parameters: object) -> httpx.Response:
-        """Send the bytes of images as files called 0, 1, …"""
+        """Send images as files named 0, 1, …"""
         files = [("file", (str(number), image)) for number, image in enumerate(images)]
         return httpx.post(self.address + path, files=files, params=parameters, timeout=60)  # type: ignore[arg-type]
 
@@ -30,7 +30,7 @@ class Server:
 
 @contextmanager
 def serving(run: Path, data: Path, *options: str) -> Iterator[Server]:
-    """`alexnet serve` on a free port, until the block ends."""
+    """Run `alexnet serve` on a free port until the block ends."""
     command = [sys.executable, "-m", "alexnet.cli.main", "serve", str(run), "--port", "0", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""What the page shows of the network itself."""
+"""What the page shows of the network: drawing, receptive fields, top activations, optimized images."""
 
 from xml.etree import ElementTree
 
@@ -9,10 +9,10 @@ import torch
 from alexnet import AlexNet, Classifier, list_variants
 from alexnet.data.dataset import PreparedDataset
 from alexnet.network.layers import Weighted
-from alexnet.serve.activation_maximization import optimized
-from alexnet.serve.excitation import Survey, field_of
+from alexnet.serve.activation_maximization import optimized_image
+from alexnet.serve.excitation import DatasetScan, receptive_field
 from alexnet.serve.network_drawing import drawing
-from alexnet.serve.tasks import central
+from alexnet.serve.tasks import center_inputs
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -31,7 +31,7 @@ def test_every_variant_is_drawn_with_its_towers(variant: str) -> None:
     reading = [n for n in layers if n.startswith("fc") or n in ("conv3", "conv6")]
     crossing = sum(path.get("class") == "cross" for path in image.iter(f"{SVG}path"))
     assert crossing == (2 * len(reading) if towers == 2 else 0)
-    # Nothing is outside.
+    # Everything is within the view box.
     _, _, width, height = map(float, image.get("viewBox", "").split())
     for rect in image.iter(f"{SVG}rect"):
         assert 0 <= float(rect.get("x", -1)) < float(rect.get("x", 0)) + float(rect.get("width", 0)) <= width
@@ -39,13 +39,13 @@ def test_every_variant_is_drawn_with_its_towers(variant: str) -> None:
 
 
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "conv5"])
-def test_the_receptive_field_is_where_the_gradient_is(layer: str) -> None:
+def test_the_receptive_field_is_where_the_gradient_is_not_zero(layer: str) -> None:
     torch.manual_seed(0)
     network = AlexNet("paper", 2, init="he").eval()
     x = torch.randn(1, 3, 195, 195, requires_grad=True)
-    field = field_of(network, layer)
+    field = receptive_field(network, layer)
     assert field is not None
-    # Before any non-linearity of its own layer, so that no map is silent; normalization reads across maps only.
+    # Before the ReLU of the layer, so that no gradient is zero; normalization only reads across maps.
     maps = dict(network.iter_features(x, [layer]))[layer]
     row, column = maps.shape[2] // 2, maps.shape[3] // 2 + 1
     (gradient,) = torch.autograd.grad(maps[0, :, row, column].sum(), x)
@@ -54,66 +54,64 @@ def test_the_receptive_field_is_where_the_gradient_is(layer: str) -> None:
         where = torch.nonzero(touched.any(axis))[:, 0]
         first = max(0, field.start + place * field.step)
         last = min(195, field.start + place * field.step + field.size)
-        # At the rim a window may happen not to hold a pool's maximum.
+        # At the edge a pooling window may not contain the maximum.
         assert first <= int(where.min()) <= first + 8
         assert last - 8 <= int(where.max()) + 1 <= last
 
 
-def test_the_survey_finds_what_excites_each_unit(classifier: Classifier, striped_data) -> None:  # type: ignore[no-untyped-def]
+def test_the_scan_finds_the_largest_activations_of_each_unit(classifier: Classifier, striped_data) -> None:  # type: ignore[no-untyped-def]
     dataset = PreparedDataset.open(striped_data)
     layers = ["conv1", "conv4", "fc7", "logits"]
-    survey = Survey(classifier, dataset, layers)
-    for _ in survey.steps():
+    scan = DatasetScan(classifier, dataset, layers)
+    for _ in scan.steps():
         pass
     train = dataset.split("train")
-    inputs = central(classifier, train.gather(np.arange(len(train))))
+    inputs = center_inputs(classifier, train.gather(np.arange(len(train))))
     for layer in layers:
         with torch.inference_mode():
             activations = classifier.network.features(inputs, layer)
         values = activations.flatten(2).amax(2) if activations.ndim > 2 else activations
-        excited = survey.excited[layer]
-        torch.testing.assert_close(excited.values, values.T.topk(9, dim=1).values, rtol=1e-3, atol=1e-4)
+        top = scan.top_activations[layer]
+        torch.testing.assert_close(top.values, values.T.topk(9, dim=1).values, rtol=1e-3, atol=1e-4)
         unit = 3 if layer != "logits" else 1
-        for value, position, place in zip(
-            excited.values[unit], excited.positions[unit], excited.places[unit], strict=True
-        ):
+        for value, position, place in zip(top.values[unit], top.positions[unit], top.places[unit], strict=True):
             there = activations[position, unit].flatten()[place]
             torch.testing.assert_close(there, value, rtol=1e-3, atol=1e-4)
     val = dataset.split("val")
     wanted = classifier.probabilities(val.gather(np.arange(len(val)))).argmax(1)
-    assert survey.predictions is not None
-    assert (survey.predictions.ranked[:, 0] == wanted).all()
+    assert scan.predictions is not None
+    assert (scan.predictions.ranked[:, 0] == wanted).all()
 
 
 @pytest.mark.parametrize(("layer", "unit"), [("conv2", 2), ("logits", 1)])
-def test_the_optimized_image_excites_more_than_any_of_the_data(
+def test_the_optimized_image_activates_the_unit_more_than_any_image_of_the_data(
     classifier: Classifier,
     striped_data,  # type: ignore[no-untyped-def]
     layer: str,
     unit: int,
 ) -> None:
-    steps = optimized(classifier, layer, unit)
+    steps = optimized_image(classifier, layer, unit)
     count = 0
     while True:
         try:
             next(steps)
             count += 1
         except StopIteration as end:
-            made = end.value
+            image = end.value
             break
     assert count > 10
     train = PreparedDataset.open(striped_data).split("train")
     stored = train.gather(np.arange(len(train)))
-    side = len(made)
+    side = len(image)
     edge = (stored.shape[1] - side) // 2
     rest = stored[:, edge : edge + side, edge : edge + side]
     size = classifier.config.size
     whole = np.zeros((len(rest) + 1, size, size, 3), dtype=np.uint8)
-    whole[:, edge : edge + side, edge : edge + side] = np.concatenate([made[None], rest])
+    whole[:, edge : edge + side, edge : edge + side] = np.concatenate([image[None], rest])
     network = classifier.network
     with torch.inference_mode():
-        x = central(classifier, whole)
+        x = center_inputs(classifier, whole)
         read = dict(network.iter_features(x, [name for name in (layer,) if layer != "logits"]))
         activations = read[layer] if read else network(x)
-    excitement = activations[:, unit].flatten(1).mean(1) if activations.ndim > 2 else activations[:, unit]
-    assert excitement[0] > 1.2 * excitement[1:].max()
+    strength = activations[:, unit].flatten(1).mean(1) if activations.ndim > 2 else activations[:, unit]
+    assert strength[0] > 1.2 * strength[1:].max()

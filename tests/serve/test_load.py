@@ -1,4 +1,4 @@
-"""Many clients at once with good and bad files, and whatever the OpenAPI document allows."""
+"""Many concurrent clients with valid and damaged files, and requests generated from the OpenAPI document."""
 
 import random
 import re
@@ -13,26 +13,26 @@ from servers import Server
 
 from alexnet import Classifier
 
-CLIENTS, EACH = 16, 15
+CLIENTS, REQUESTS = 16, 15
 EXAMPLES = 8
 
 
 def resident(server: Server) -> float:
-    """Megabytes that the server's process holds."""
+    """Resident memory of the server's process, in MB."""
     found = re.search(r"^process_resident_memory_bytes (\S+)$", server.get("/metrics").text, re.MULTILINE)
     assert found is not None
     return float(found[1]) / 1e6
 
 
-def test_good_and_bad_files_from_many_clients(server: Server, classifier: Classifier, images: list[bytes]) -> None:
-    right = [prediction.top for prediction in classifier.predict(images)]
+def test_valid_and_damaged_files_from_many_clients(server: Server, classifier: Classifier, images: list[bytes]) -> None:
+    expected = [prediction.top for prediction in classifier.predict(images)]
     bad = {b"no image": 415, b"": 422, images[0][:1500]: 422, images[1][:-3000]: 422}
     wrong: list[Any] = []
 
     def client(seed: int) -> None:
         draw = random.Random(seed)
         with httpx.Client(timeout=120) as connection:
-            for _ in range(EACH):
+            for _ in range(REQUESTS):
                 sent = [draw.choice([*range(len(images)), *bad]) for _ in range(draw.choice([1, 1, 1, 3]))]
                 files = [("file", (str(n), images[one] if isinstance(one, int) else one)) for n, one in enumerate(sent)]
                 answer = connection.post(server.address + "/v1/predict", files=files)
@@ -45,8 +45,8 @@ def test_good_and_bad_files_from_many_clients(server: Server, classifier: Classi
                     if not isinstance(one, int):
                         ok = entry["error"]["status"] == bad[one]
                     else:
-                        said = {top["label"]: top["probability"] for top in entry["top"]}
-                        ok = all(abs(said[label] - share) < 1e-5 for label, share in right[one])
+                        answered = {top["label"]: top["probability"] for top in entry["top"]}
+                        ok = all(abs(answered[label] - share) < 1e-5 for label, share in expected[one])
                     if not ok:
                         wrong.append((one, entry))
 
@@ -63,14 +63,14 @@ def test_good_and_bad_files_from_many_clients(server: Server, classifier: Classi
     assert server.get("/healthz").status_code == 200
 
 
-def test_whatever_the_document_allows(server: Server) -> None:
+def test_requests_generated_from_the_openapi_document(server: Server) -> None:
     document = schemathesis.openapi.from_url(server.address + "/openapi.json")
-    # That random bytes are no image is no fault.
+    # Random bytes are rejected because they are not an image.
     excluded = [checks.positive_data_acceptance, checks.negative_data_rejection]
-    asked = set()
+    tested = set()
     for found in document.get_all_operations():
         operation = found.ok()
-        asked.add(operation.path)
+        tested.add(operation.path)
 
         @settings(
             max_examples=EXAMPLES,
@@ -81,10 +81,18 @@ def test_whatever_the_document_allows(server: Server) -> None:
             suppress_health_check=list(HealthCheck),
         )
         @given(case=operation.as_strategy())
-        def ask(case: schemathesis.Case) -> None:
+        def check(case: schemathesis.Case) -> None:
             case.call_and_validate(timeout=60, excluded_checks=excluded)
 
-        ask()
-    assert {"/v1/predict", "/v1/features", "/v1/neighbors", "/v1/explain", "/healthz", "/metrics"} <= asked
+        check()
+    assert {
+        "/v1/predict",
+        "/v1/features",
+        "/v1/neighbors",
+        "/v1/explain",
+        "/v1/feature-maps",
+        "/healthz",
+        "/metrics",
+    } <= tested
     assert server.process.poll() is None
     assert server.get("/healthz").status_code == 200

@@ -1,4 +1,4 @@
-"""The page in a real browser: what it shows is what the API says, in two languages, for keyboards and readers too."""
+"""The page in a real browser: it shows what the API returns, in two languages, and is accessible."""
 
 import base64
 import re
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from servers import Server
 
-PHONE, DESK = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
+PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
 
 
 def image(content: bytes, name: str = "stripes.png") -> dict[str, Any]:
@@ -19,26 +19,26 @@ def image(content: bytes, name: str = "stripes.png") -> dict[str, Any]:
 
 @pytest.fixture
 def page_of(server: Server, open_tab: Callable[..., Any]) -> Any:
-    """The page in English, in a window as on a desk; at the end nothing was complained of or loaded from elsewhere."""
+    """Open the page (English, desktop); at the end, check for console errors and requests to other servers."""
     tabs = []
 
     def open_page(**options: Any) -> Any:
-        tab = open_tab(server.address + "/", **{"viewport": DESK, "locale": "en-GB"} | options)
+        tab = open_tab(server.address + "/", **{"viewport": DESKTOP, "locale": "en-GB"} | options)
         tabs.append(tab)
         return tab.page
 
     yield open_page
     for tab in tabs:
         tab.page.wait_for_load_state("networkidle")
-        # Of an answer of 415 the browser itself makes a note.
-        assert [said for said in tab.complaints if "status of 415" not in said] == []
-        away = [address for address in tab.asked if not address.startswith((server.address, "data:", "blob:"))]
-        assert away == []
+        # The browser itself logs an answer of 415.
+        assert [line for line in tab.complaints if "status of 415" not in line] == []
+        external = [address for address in tab.asked if not address.startswith((server.address, "data:", "blob:"))]
+        assert external == []
         tab.page.context.close()
 
 
 def until(page: Any, expression: str, arg: Any = None) -> None:
-    """Wait until JavaScript is true; `Page.wait_for_function` would have the page evaluate text, which it forbids."""
+    """Wait until an expression is true; `Page.wait_for_function` evaluates text, which the page's policy forbids."""
     deadline = time.monotonic() + 60
     while not page.evaluate(expression, arg):
         assert time.monotonic() < deadline, expression
@@ -50,30 +50,30 @@ def bars(page: Any) -> list[list[str]]:
     return [bar.inner_text().split("\n") for bar in page.query_selector_all("#bars li")]
 
 
-def test_a_image_is_answered_and_looked_into(server: Server, images: list[bytes], page_of: Any) -> None:
+def test_an_image_is_classified_and_inspected(server: Server, images: list[bytes], page_of: Any) -> None:
     page = page_of()
     page.set_input_files("#file", image(images[0]))
     (entry,) = server.post("/v1/predict", images[0]).json()["predictions"]
     assert bars(page) == [[a["label"], f"{100 * a['probability']:.1f}%"] for a in entry["top"]]
-    assert page.inner_text("#verdict") == entry["label"]
+    assert page.inner_text("#prediction") == entry["label"]
     assert entry["label"] in page.inner_text("#status")
 
-    # A layer of the drawing shows its maps; one of them what excites it.
+    # A layer of the drawing shows its feature maps; one of them its top images.
     page.click("#drawing [data-layer=conv3] rect >> nth=0")
     until(page, "document.querySelectorAll('#maps .tile').length === 384")
     until(page, "document.querySelector('#maps .tile').style.backgroundImage.includes('data:image/png')")
-    (maps,) = server.post("/v1/maps", images[0], layer="conv3").json()["maps"]
+    (maps,) = server.post("/v1/feature-maps", images[0], layer="conv3").json()["feature_maps"]
     shown = page.eval_on_selector("#maps .tile", "tile => tile.style.backgroundImage")
     assert maps["image"] in shown
     page.click("#maps .tile >> nth=200")
-    assert page.inner_text("#unit-title") == "conv3, map 200 of tower 2"
-    page.wait_for_selector("#made:not([hidden])")
-    assert page.eval_on_selector("#made", "image => image.decode().then(() => image.naturalWidth)") == 64
-    # Once the server has looked at all of its images, and the page has heard of it.
-    until(page, "/^Among [0-9]+ training images;/.test(document.querySelector('#exciting-words').textContent)")
+    assert page.inner_text("#unit-title") == "conv3, feature map 200 (tower 2)"
+    page.wait_for_selector("#optimized:not([hidden])")
+    assert page.eval_on_selector("#optimized", "image => image.decode().then(() => image.naturalWidth)") == 64
+    # Once the server has scanned all of its images.
+    until(page, "/^Among [0-9]+ training images;/.test(document.querySelector('#top-images-note').textContent)")
     wanted = server.get("/v1/units/conv3/200").json()["images"]
-    assert page.eval_on_selector_all("#exciting img", "all => all.map((i) => new URL(i.src).pathname)") == [
-        found["address"] for found in wanted
+    assert page.eval_on_selector_all("#top-images img", "all => all.map((i) => new URL(i.src).pathname)") == [
+        found["url"] for found in wanted
     ]
     # Units of a fully connected layer, and the classes.
     page.click("#layers button:text-is('fc7')")
@@ -82,49 +82,49 @@ def test_a_image_is_answered_and_looked_into(server: Server, images: list[bytes]
     page.click("#layers button:text-is('logits')")
     until(page, "document.querySelectorAll('.units button').length === 2")
 
-    # Where it looks, for either class; what is near; what is wrong.
-    page.wait_for_selector("#looks img")
-    (looks,) = server.post("/v1/explain", images[0]).json()["explanations"]
-    assert page.eval_on_selector_all("#looks img", "all => all.map((i) => i.src)") == [
-        looks[name] for name in ("seen", "gradient", "grad_cam")
+    # Attribution for either class, nearest images, mistakes.
+    page.wait_for_selector("#attribution img")
+    (explanation,) = server.post("/v1/explain", images[0]).json()["explanations"]
+    assert page.eval_on_selector_all("#attribution img", "all => all.map((i) => i.src)") == [
+        explanation[name] for name in ("input", "gradient", "grad_cam")
     ]
-    page.click("#looks-labels button >> nth=1")
-    until(page, "src => document.querySelectorAll('#looks img')[1].src !== src", looks["gradient"])
-    page.wait_for_selector("#near li")
+    page.click("#attribution-labels button >> nth=1")
+    until(page, "src => document.querySelectorAll('#attribution img')[1].src !== src", explanation["gradient"])
+    page.wait_for_selector("#neighbors li")
     (near,) = server.post("/v1/neighbors", images[0]).json()["neighbors"]
-    assert page.eval_on_selector_all("#near img", "all => all.map((i) => new URL(i.src).pathname)") == [
-        found["address"] for found in near["nearest"]
+    assert page.eval_on_selector_all("#neighbors img", "all => all.map((i) => new URL(i.src).pathname)") == [
+        found["url"] for found in near["nearest"]
     ]
     found = server.get("/v1/mistakes").json()
-    assert page.locator("#mistakes > li").count() == min(12, found["wrong"])
-    if found["wrong"]:
+    assert page.locator("#mistakes > li").count() == min(12, found["errors"])
+    if found["errors"]:
         name = found["mistakes"][0]["name"]
         page.click("#mistakes button >> nth=0")
-        until(page, "name => document.querySelector('#asked').textContent.includes(name)", name)
+        until(page, "name => document.querySelector('#source').textContent.includes(name)", name)
 
 
-def test_a_bad_image_is_said_and_the_next_one_is_answered(images: list[bytes], page_of: Any) -> None:
+def test_an_unreadable_image_is_reported_and_the_next_one_is_classified(images: list[bytes], page_of: Any) -> None:
     page = page_of()
-    page.set_input_files("#file", [image(b"no image", "bad.png"), image(images[1])])
-    until(page, "document.querySelector('#verdict').textContent === 'not an image that can be read'")
+    page.set_input_files("#file", [image(b"not an image", "bad.png"), image(images[1])])
+    until(page, "document.querySelector('#prediction').textContent === 'not a supported image'")
     page.click("#tray button >> nth=0")
     assert len(bars(page)) == 2
 
 
 def test_dropped_and_pasted_images(images: list[bytes], page_of: Any) -> None:
     page = page_of()
-    carried = """(content) => {
+    transferred = """(content) => {
         const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
         const data = new DataTransfer();
-        data.items.add(new File([bytes], "carried.png", { type: "image/png" }));
+        data.items.add(new File([bytes], "transferred.png", { type: "image/png" }));
         return data;
     }"""
-    data = page.evaluate_handle(carried, base64.b64encode(images[2]).decode())
+    data = page.evaluate_handle(transferred, base64.b64encode(images[2]).decode())
     page.dispatch_event("#drop", "drop", {"dataTransfer": data})
     assert len(bars(page)) == 2
-    assert page.inner_text("#asked") == "carried.png"
+    assert page.inner_text("#source") == "transferred.png"
     page.evaluate(
-        f"(content) => dispatchEvent(new ClipboardEvent('paste', {{ clipboardData: ({carried})(content) }}))",
+        f"(content) => dispatchEvent(new ClipboardEvent('paste', {{ clipboardData: ({transferred})(content) }}))",
         base64.b64encode(images[3]).decode(),
     )
     until(page, "document.querySelectorAll('#tray button').length === 2")
@@ -134,21 +134,21 @@ def test_the_camera(page_of: Any) -> None:
     page = page_of(permissions=["camera"])
     page.click("#camera")
     assert len(bars(page)) == 2
-    page.click("#keep")
+    page.click("#capture")
     until(page, "document.querySelectorAll('#tray button').length === 1")
     assert page.is_hidden("#video")
-    page.wait_for_selector("#looks img")
+    page.wait_for_selector("#attribution img")
 
 
 def test_languages(images: list[bytes], page_of: Any) -> None:
     page = page_of(locale="ko-KR", viewport=PHONE)
     assert page.eval_on_selector("html", "html => html.lang") == "ko"
-    assert page.inner_text("#choose") == "사진 고르기"
+    assert page.inner_text("#choose") == "이미지 선택"
     page.set_input_files("#file", image(images[0]))
-    page.wait_for_selector("#looks img")
+    page.wait_for_selector("#attribution img")
     page.click("#language")
     assert page.inner_text("#choose") == "Choose images"
-    assert page.inner_text("#looks-heading") == "Where it looks"
+    assert page.inner_text("#attribution-heading") == "Attribution"
     assert not re.search("[가-힣]", page.inner_text("main"))
     page.reload()
     until(page, "document.querySelector('#choose').innerText === 'Choose images'")
@@ -156,17 +156,17 @@ def test_languages(images: list[bytes], page_of: Any) -> None:
     assert page.inner_text("#language") == "English"
 
 
-def test_the_words_are_the_same_in_every_language(page_of: Any) -> None:
+def test_the_messages_are_the_same_in_every_language(page_of: Any) -> None:
     page = page_of()
-    tables = page.evaluate("import('/page/words.js').then(({ WORDS }) => WORDS)")
+    tables = page.evaluate("import('/page/messages.js').then(({ MESSAGES }) => MESSAGES)")
     english, korean = (
         {key: sorted(re.findall(r"\{\w+\}", text)) for key, text in tables[name].items()} for name in ("en", "ko")
     )
     assert english == korean
     sources = "".join(file.read_text("utf-8") for file in files("alexnet.serve").joinpath("page").iterdir())
-    assert {key for key in tables["en"] if not re.search(rf"""["'`]{key}["'`]""", sources)} - {"name"} == set() | {
-        key for key in tables["en"] if re.fullmatch(r"e\d+", key)
-    }
+    assert {key for key in tables["en"] if not re.search(rf"""["'`]{key}["'`]""", sources)} - {
+        "languageName"
+    } == set() | {key for key in tables["en"] if re.fullmatch(r"e\d+", key)}
 
 
 def test_with_the_keyboard_alone(images: list[bytes], page_of: Any) -> None:
@@ -191,24 +191,24 @@ def test_with_the_keyboard_alone(images: list[bytes], page_of: Any) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
-def test_everything_has_a_name_and_fits(
+@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_everything_has_an_accessible_name_and_fits(
     viewport: dict[str, int], scheme: str, images: list[bytes], page_of: Any
 ) -> None:
     page = page_of(viewport=viewport, color_scheme=scheme)
     page.set_input_files("#file", image(images[0]))
-    page.wait_for_selector("#looks img")
+    page.wait_for_selector("#attribution img")
     until(page, "document.querySelectorAll('#maps .tile').length > 0")
     assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
-    nameless = """[...document.querySelectorAll('button, a, input:not([aria-hidden])')]
+    unnamed = """[...document.querySelectorAll('button, a, input:not([aria-hidden])')]
         .filter((e) => e.checkVisibility() && !(e.ariaLabel || e.textContent.trim())).length"""
-    assert page.evaluate(nameless) == 0
+    assert page.evaluate(unnamed) == 0
     assert page.evaluate("[...document.images].filter((image) => image.getAttribute('alt') === null).length") == 0
     labeled = "(s) => document.getElementById(s.getAttribute('aria-labelledby'))"
     assert page.evaluate(f"[...document.querySelectorAll('section')].every({labeled})")
 
 
-def test_the_documentation_loads_nothing_from_elsewhere(server: Server, open_tab: Callable[..., Any]) -> None:
+def test_the_documentation_loads_nothing_from_other_servers(server: Server, open_tab: Callable[..., Any]) -> None:
     tab = open_tab(server.address + "/docs")
     assert "/v1/predict" in tab.page.inner_text("main")
     assert tab.complaints == []

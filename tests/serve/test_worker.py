@@ -1,4 +1,4 @@
-"""The thread that owns the network: what it takes together, who waits, what a failure does to the others."""
+"""The thread that owns the network: batching, waiting, failures, background steps."""
 
 import asyncio
 import shutil
@@ -18,7 +18,7 @@ from alexnet import Classifier
 from alexnet.data.dataset import PreparedDataset
 from alexnet.runs.run import Run
 from alexnet.serve.api import api
-from alexnet.serve.explorer import Exhibits
+from alexnet.serve.explorer import Explorer
 from alexnet.serve.limits import Limits
 from alexnet.serve.service import Service
 from alexnet.serve.worker import Worker
@@ -26,9 +26,9 @@ from alexnet.serve.worker import Worker
 
 @dataclass(frozen=True)
 class Means:
-    """The mean of each image; one that is all 13 is an error, as is any batch with it."""
+    """The mean of each image; a batch with an image of mean 13 fails."""
 
-    most: int = 64
+    max_batch: int = 64
 
     def __call__(self, classifier: Classifier, images: np.ndarray) -> np.ndarray:
         means = images.mean((1, 2, 3))
@@ -45,21 +45,21 @@ def batches() -> list[int]:
 @pytest.fixture
 def patient(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a batch that took minutes."""
-    monkeypatch.setattr("alexnet.serve.worker.MOST_PATIENCE", 60.0)
-    worker._seconds = 600.0
+    monkeypatch.setattr("alexnet.serve.worker.MAX_WAIT", 60.0)
+    worker._last_seconds = 600.0
 
 
 @pytest.fixture
 def worker(classifier: Classifier, batches: list[int]) -> Iterator[Worker]:
-    made = Worker(classifier, lambda _work, count, _seconds: batches.append(count))
+    made = Worker(classifier, lambda _task, count, _seconds: batches.append(count))
     yield made
     made.close()
 
 
-def put(worker: Worker, work: Any, *values: int) -> list[Future[Any]]:
+def submit(worker: Worker, task: Any, *values: int) -> list[Future[Any]]:
     answers = [Future[Any]() for _ in values]
     for value, answer in zip(values, answers, strict=True):
-        worker.put(work, np.full((4, 4, 3), value, dtype=np.uint8), answer)
+        worker.submit(task, np.full((4, 4, 3), value, dtype=np.uint8), answer)
     return answers
 
 
@@ -68,125 +68,129 @@ def blocked(until: threading.Event) -> Generator[None, None, None]:
     yield
 
 
-def test_what_has_arrived_is_taken_together(worker: Worker, batches: list[int]) -> None:
+def test_equal_tasks_that_wait_are_batched(worker: Worker, batches: list[int]) -> None:
     free = threading.Event()
-    worker.slowly(blocked(free))
+    worker.submit_background(blocked(free))
     time.sleep(0.05)
-    alike, others = put(worker, Means(), *range(10)), put(worker, Means(most=3), *range(20, 27))
+    alike, others = submit(worker, Means(), *range(10)), submit(worker, Means(max_batch=3), *range(20, 27))
     free.set()
     assert [answer.result(10) for answer in alike + others] == [*range(10), *range(20, 27)]
     assert batches == [10, 3, 3, 1]
 
 
 @pytest.mark.usefixtures("patient")
-def test_a_lone_image_waits_for_nobody(worker: Worker) -> None:
+def test_a_lone_image_starts_without_delay(worker: Worker) -> None:
     start = time.perf_counter()
-    assert put(worker, Means(), 5)[0].result(10) == 5
+    assert submit(worker, Means(), 5)[0].result(10) == 5
     assert time.perf_counter() - start < 5
 
 
 @pytest.mark.usefixtures("patient")
-def test_those_who_were_answered_are_waited_for(worker: Worker, batches: list[int]) -> None:
-    worker._crowd = 3
-    (first,) = put(worker, Means(), 1)
-    worker.coming(1)
+def test_the_next_batch_waits_for_clients_that_were_just_answered(worker: Worker, batches: list[int]) -> None:
+    worker._last_in_progress = 3
+    (first,) = submit(worker, Means(), 1)
+    worker.expect(1)
     time.sleep(0.2)
     assert not first.done()
-    worker.coming(1)
-    second, third = put(worker, Means(), 2, 3)
-    worker.coming(-2)
+    worker.expect(1)
+    second, third = submit(worker, Means(), 2, 3)
+    worker.expect(-2)
     assert [answer.result(10) for answer in (first, second, third)] == [1, 2, 3]
     assert batches == [3]
 
 
 @pytest.mark.usefixtures("patient")
-def test_one_that_is_being_decoded_is_waited_for(worker: Worker, batches: list[int]) -> None:
-    worker.coming(2)
-    (first,) = put(worker, Means(), 1)
-    worker.coming(-1)
+def test_the_next_batch_waits_for_images_being_decoded(worker: Worker, batches: list[int]) -> None:
+    worker.expect(2)
+    (first,) = submit(worker, Means(), 1)
+    worker.expect(-1)
     time.sleep(0.2)
     assert not first.done()
-    (second,) = put(worker, Means(), 2)
-    worker.coming(-1)
+    (second,) = submit(worker, Means(), 2)
+    worker.expect(-1)
     assert (first.result(10), second.result(10)) == (1, 2)
     assert batches == [2]
 
 
-def test_a_failure_is_that_of_one_image(worker: Worker) -> None:
+def test_a_failure_affects_one_image_only(worker: Worker) -> None:
     free = threading.Event()
-    worker.slowly(blocked(free))
+    worker.submit_background(blocked(free))
     time.sleep(0.05)
-    answers = put(worker, Means(), 1, 13, 2)
+    answers = submit(worker, Means(), 1, 13, 2)
     free.set()
     assert (answers[0].result(10), answers[2].result(10)) == (1, 2)
     with pytest.raises(ValueError, match="thirteen"):
         answers[1].result(10)
-    assert put(worker, Means(), 3)[0].result(10) == 3
+    assert submit(worker, Means(), 3)[0].result(10) == 3
 
 
-def test_images_come_between_the_steps_of_slow_work(worker: Worker) -> None:
+def test_images_are_computed_between_background_steps(worker: Worker) -> None:
     order: list[str] = []
 
     def steps(name: str) -> Generator[None, None, str]:
         for _ in range(3):
             order.append(name)
             if name == "urgent" and len(order) == 1:
-                answer.extend(put(worker, Means(), 7))
+                answer.extend(submit(worker, Means(), 7))
                 answer[0].add_done_callback(lambda _: order.append("image"))
             yield
         return name
 
     answer: list[Future[Any]] = []
     free = threading.Event()
-    worker.slowly(blocked(free))
+    worker.submit_background(blocked(free))
     time.sleep(0.05)
-    futures = [worker.slowly(steps("one")), worker.slowly(steps("two")), worker.slowly(steps("urgent"), first=True)]
+    futures = [
+        worker.submit_background(steps("one")),
+        worker.submit_background(steps("two")),
+        worker.submit_background(steps("urgent"), urgent=True),
+    ]
     free.set()
     assert [future.result(10) for future in futures] == ["one", "two", "urgent"]
     assert order[:4] == ["urgent", "image", "urgent", "urgent"]
     assert sorted(order[4:6]) == ["one", "two"]
 
 
-def test_what_waits_when_it_is_closed_is_told(classifier: Classifier) -> None:
+def test_close_cancels_what_waits(classifier: Classifier) -> None:
     worker, free = Worker(classifier), threading.Event()
-    worker.slowly(blocked(free))
+    worker.submit_background(blocked(free))
     time.sleep(0.05)
-    slow = worker.slowly(blocked(threading.Event()))
-    (answer,) = put(worker, Means(), 1)
+    slow = worker.submit_background(blocked(threading.Event()))
+    (answer,) = submit(worker, Means(), 1)
     threading.Timer(0.2, free.set).start()
     worker.close()
-    for future in (answer, slow, *put(worker, Means(), 2)):
+    for future in (answer, slow, *submit(worker, Means(), 2)):
         with pytest.raises(CancelledError):
             future.result(1)
     assert not worker.alive
 
 
-def asked(run: Run, classifier: Classifier, limits: Limits, questions: Any) -> None:
-    """Run a coroutine `questions(client, service)` on an application with these limits."""
+def run_with(run: Run, classifier: Classifier, limits: Limits, exchange: Any) -> None:
+    """Run the coroutine `exchange(client, service)` against an application with these limits."""
 
-    async def talk() -> None:
+    async def main() -> None:
         service = Service(classifier, limits)
-        app = api(service, Exhibits(run, service, None, "no data"))
+        app = api(service, Explorer(run, service, None, "no data"))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
             try:
-                await questions(client, service)
+                await exchange(client, service)
             finally:
                 await asyncio.to_thread(service.close)
 
-    asyncio.run(talk())
+    asyncio.run(main())
 
 
 def files(*images: bytes) -> list[tuple[str, bytes]]:
     return [("file", image) for image in images]
 
 
-def test_no_room_no_time_and_after_it(served_run: Any, classifier: Classifier, images: list[bytes]) -> None:
-    async def questions(client: httpx.AsyncClient, service: Service) -> None:
+def test_full_queue_timeout_and_recovery(served_run: Any, classifier: Classifier, images: list[bytes]) -> None:
+    async def exchange(client: httpx.AsyncClient, service: Service) -> None:
         full = await client.post("/v1/predict", files=files(*images[:4]))
         assert (full.status_code, full.headers["retry-after"]) == (429, "1")
         free = threading.Event()
-        service.worker.slowly(blocked(free))
+        service.worker.submit_background(blocked(free))
         await asyncio.sleep(0.1)
         late = await client.post("/v1/predict", files=files(images[0]))
         assert (late.status_code, late.headers["retry-after"]) == (503, "1")
@@ -198,15 +202,15 @@ def test_no_room_no_time_and_after_it(served_run: Any, classifier: Classifier, i
         assert sorted(answer.status_code for answer in crowded) == [415, 429]
         assert (await client.post("/v1/predict", files=files(images[0]))).status_code == 200
 
-    limits = Limits(bytes=60_000, waiting=3, seconds=2.0, waiting_bytes=100_000)
-    asked(Run.open(served_run), classifier, limits, questions)
+    limits = Limits(bytes=60_000, queue=3, seconds=2.0, queued_bytes=100_000)
+    run_with(Run.open(served_run), classifier, limits, exchange)
 
 
-def test_a_body_that_does_not_come(served_run: Any, classifier: Classifier) -> None:
-    # ASGITransport reads a body whole before it asks, so the application is called directly.
-    async def talk() -> None:
+def test_a_body_that_does_not_arrive(served_run: Any, classifier: Classifier) -> None:
+    # ASGITransport reads the whole body first, so the application is called directly.
+    async def main() -> None:
         service = Service(classifier, Limits(seconds=0.3))
-        app = api(service, Exhibits(Run.open(served_run), service, None))
+        app = api(service, Explorer(Run.open(served_run), service, None))
         sent: list[Any] = []
         never = asyncio.Event()
 
@@ -221,28 +225,30 @@ def test_a_body_that_does_not_come(served_run: Any, classifier: Classifier) -> N
         assert sent[0]["status"] == 408
         await asyncio.to_thread(service.close)
 
-    asyncio.run(talk())
+    asyncio.run(main())
 
 
-def test_reading_the_training_images_ends_with_the_service(
+def test_indexing_the_training_images_ends_with_the_service(
     served_run: Path, striped_data: Path, classifier: Classifier, tmp_path: Path
 ) -> None:
     run = Run.open(shutil.copytree(served_run, tmp_path / "run", ignore=shutil.ignore_patterns("search")))
     service = Service(classifier, Limits())
-    exhibits = Exhibits(run, service, PreparedDataset.open(striped_data))
+    explorer = Explorer(run, service, PreparedDataset.open(striped_data))
     free = threading.Event()
-    service.worker.slowly(blocked(free))
-    exhibits.start()
+    service.worker.submit_background(blocked(free))
+    explorer.start()
     threading.Timer(0.5, free.set).start()
     service.close()
-    exhibits.close()
+    explorer.close()
     assert "index" not in {thread.name for thread in threading.enumerate()}
     assert not list(run.path.glob("search/*/*.npy"))
 
 
-def test_without_data_what_needs_it_says_so(served_run: Any, classifier: Classifier, images: list[bytes]) -> None:
-    async def questions(client: httpx.AsyncClient, service: Service) -> None:
-        assert (await client.get("/v1/network")).json()["missing"] == "no data"
+def test_without_data_the_routes_that_need_it_return_404(
+    served_run: Any, classifier: Classifier, images: list[bytes]
+) -> None:
+    async def exchange(client: httpx.AsyncClient, service: Service) -> None:
+        assert (await client.get("/v1/network")).json()["data_unavailable"] == "no data"
         for answer in (
             await client.get("/v1/mistakes"),
             await client.post("/v1/neighbors", files=files(images[0])),
@@ -253,4 +259,4 @@ def test_without_data_what_needs_it_says_so(served_run: Any, classifier: Classif
         assert (await client.get("/v1/samples")).json() == {"images": []}
         assert (await client.post("/v1/explain", files=files(images[0]))).status_code == 200
 
-    asked(Run.open(served_run), classifier, Limits(), questions)
+    run_with(Run.open(served_run), classifier, Limits(), exchange)

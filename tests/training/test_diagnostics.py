@@ -22,9 +22,9 @@ from alexnet.data.preparation import prepare
 from alexnet.network.model import AlexNet
 from alexnet.runs.recipe import Recipe, recipes
 from alexnet.training.diagnostics import (
+    Diagnostics,
     EpochValidation,
     Finding,
-    Health,
     LayerUpdate,
     agreement,
     dead_units,
@@ -99,7 +99,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
 
 @dataclass
 class Patient:
-    """A training as one Health sees it, and what that says."""
+    """A training as one Diagnostics sees it, and what that says."""
 
     recipe: Recipe
     training: Split
@@ -110,7 +110,7 @@ class Patient:
         counts = self.training.class_counts
         classes = [f"class {number}" for number in range(len(counts))]
         steps = -(-len(self.training) // self.recipe.batch_size)
-        self.health = Health(classes, counts, self.recipe, steps, train=self.training, validation=self.validation)
+        self.health = Diagnostics(classes, counts, self.recipe, steps, train=self.training, validation=self.validation)
 
     def named(self) -> list[tuple[str, str]]:
         return [(finding.kind, finding.where) for finding in self.findings]
@@ -285,7 +285,7 @@ def test_a_class_too_rare_to_be_predicted(tmp_path):
 @pytest.mark.parametrize(("counts", "words"), [([50, 50], "ln(2) = 0.693"), ([95, 5], "(0.199)")])
 def test_a_plateau_is_where_guessing_by_frequency_is(counts, words):
     recipe = recipes()["paper"].override({"epochs": 300, "batch_size": 100})
-    health = Health(["a", "b"], counts, recipe, 1)
+    health = Diagnostics(["a", "b"], counts, recipe, 1)
     guess = entropy(counts)
     findings = [health.after_step(step, guess * (1 + 0.01 * (-1) ** step)) for step in range(1, 301)]
     said = [finding for new in findings for finding in new]
@@ -296,14 +296,14 @@ def test_a_plateau_is_where_guessing_by_frequency_is(counts, words):
 @pytest.mark.parametrize("level", [0.97, 0.6])
 def test_a_loss_below_guessing_is_no_plateau_nor_is_one_on_its_way_down(level):
     recipe = recipes()["paper"].override({"epochs": 300, "batch_size": 100})
-    low, falling = (Health(["a", "b"], [50, 50], recipe, 1) for _ in range(2))
+    low, falling = (Diagnostics(["a", "b"], [50, 50], recipe, 1) for _ in range(2))
     for step in range(1, 301):
         assert not low.after_step(step, level * np.log(2))
         assert not falling.after_step(step, 3.0 * 0.99**step)
 
 
 def test_a_loss_that_falls_back_to_guessing():
-    health = Health(["a", "b"], [50, 50], small(epochs=300), 1)
+    health = Diagnostics(["a", "b"], [50, 50], small(epochs=300), 1)
     said = [f for step in range(1, 301) for f in health.after_step(step, 0.3 if step < 200 else 0.7)]
     assert [finding.kind for finding in said] == ["collapse"]
     assert "0.300" in said[0].message
@@ -322,7 +322,7 @@ def ill_epoch(epoch: int) -> dict:
 
 
 def test_each_finding_comes_once():
-    health = Health(["a", "b"], [70, 30], small(epochs=20), 10)
+    health = Diagnostics(["a", "b"], [70, 30], small(epochs=20), 10)
     said = [finding for epoch in range(1, 21) for finding in health.after_epoch(epoch, **ill_epoch(epoch))]
     assert sorted((finding.kind, finding.where) for finding in said) == [
         ("class-never-predicted", "b"),
@@ -333,7 +333,7 @@ def test_each_finding_comes_once():
 
 
 def test_a_finding_that_was_gone_comes_again():
-    health = Health(["a", "b"], [70, 30], small(epochs=40), 10)
+    health = Diagnostics(["a", "b"], [70, 30], small(epochs=40), 10)
     said = []
     for epoch in range(1, 31):
         dead = {"conv2": 0.3 if 10 < epoch < 20 else 0.8}
@@ -343,14 +343,14 @@ def test_a_finding_that_was_gone_comes_again():
 
 def test_a_resumed_training_says_the_same():
     def course(resumed: bool) -> list[tuple[int, Finding]]:
-        health, said = Health(["a", "b"], [70, 30], small(epochs=20), 10), []
+        health, said = Diagnostics(["a", "b"], [70, 30], small(epochs=20), 10), []
         for step in range(1, 201):
             said += [(step, finding) for finding in health.after_step(step, 0.7 if step < 120 else 0.2)]
             if step % 10 == 0:
                 said += [(step, finding) for finding in health.after_epoch(step // 10, **ill_epoch(step // 10))]
             if resumed and step % 7 == 0:
                 state = json.loads(json.dumps(health.state_dict()))
-                health = Health(["a", "b"], [70, 30], small(epochs=20), 10)
+                health = Diagnostics(["a", "b"], [70, 30], small(epochs=20), 10)
                 health.load_state_dict(state)
         return said
 
@@ -420,7 +420,7 @@ def test_images_in_both_splits(tmp_path):
     assert "5 of 25 val images are in train too, 2 of them with small differences" in finding.message
     assert "val/a/copy3.png is train/b/03.png" in finding.message
     (sampled,) = overlap(data.split("train"), data.split("val"), budget=50)
-    assert "found among 25 of 40" in sampled.message
+    assert "in a sample of 25 of 40" in sampled.message
 
 
 def test_splits_that_share_nothing(solar, tiny):

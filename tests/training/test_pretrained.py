@@ -18,9 +18,9 @@ from alexnet.runs import checkpoint
 from alexnet.runs.recipe import Recipe, recipes
 from alexnet.runs.run import Config, Run
 from alexnet.runtime.errors import AlexNetError
-from alexnet.training.diagnostics import worse_than_known
-from alexnet.training.pretrained import folded, layers_above, take_over
-from alexnet.training.train import begin
+from alexnet.training.diagnostics import worse_than_pretrained
+from alexnet.training.pretrained import fold_batch_norm, match_layers, pretrained_depths
+from alexnet.training.train import set_up_training
 from alexnet.weights.foreign import ForeignWeights
 from alexnet.weights.torchvision import LAYERS
 
@@ -57,9 +57,9 @@ def test_the_same_network_in_another_unit_of_pixels_computes_the_same():
     there = lively(AlexNet("paper", 2, normalization="batch"))
     recipe = recipes()["paper"].override({"normalization": "none"})
     here = config(recipe, ["a", "b"], scale=0.25)
-    start = take_over(source(there, ["a", "b"], scale=1 / 64), here, "there")
+    start = match_layers(source(there, ["a", "b"], scale=1 / 64), here, "there")
     assert start.layers == [*CONVOLUTIONS, "fc6", "fc7", "logits"]
-    assert start.left == {}
+    assert start.skipped == {}
     network = here.network().eval()
     network.load_state_dict(start.weights)
     pixels = torch.randn(2, 3, 99, 99, generator=torch.Generator().manual_seed(0)) * 50
@@ -70,7 +70,7 @@ def test_the_same_network_in_another_unit_of_pixels_computes_the_same():
 
 def test_folding_is_the_identity_without_batch_normalization():
     state = AlexNet("paper", 2).state_dict()
-    assert folded(state).keys() == state.keys()
+    assert fold_batch_norm(state).keys() == state.keys()
 
 
 @pytest.mark.parametrize(
@@ -101,19 +101,19 @@ def test_folding_is_the_identity_without_batch_normalization():
 def test_layers_are_taken_from_the_lowest_to_the_first_that_does_not_fit(there, here, layers, why):
     network = lively(AlexNet(**{"num_classes": 2, **there}))
     names = [f"class {number}" for number in range(network.num_classes)]
-    start = take_over(source(network, names), config(recipes()["paper"].override(here), names[:2]), "there")
+    start = match_layers(source(network, names), config(recipes()["paper"].override(here), names[:2]), "there")
     assert start.layers == layers
-    assert {layer: start.left[layer] for layer in why} == why
-    assert set(start.layers).isdisjoint(start.left)
+    assert {layer: start.skipped[layer] for layer in why} == why
+    assert set(start.layers).isdisjoint(start.skipped)
 
 
 def test_train_from_a_run_says_what_it_takes_and_what_is_known(tmp_path: Path, striped_data: Path, capsys):
     run = make_run(tmp_path / "before", striped_data, seed=1)
     assert main(["train", str(striped_data), "--out", str(tmp_path / "run"), "--init", str(run), *QUICK]) == 0
     said = capsys.readouterr().err
-    assert f"from {run}: conv1 to logits" in said
-    assert "with what is already known: " in said
-    assert "linear classifier on fc7; training on" in said
+    assert f"pretrained weights from {run}: conv1 to logits" in said
+    assert "before training, the pretrained weights give " in said
+    assert "linear probe on fc7)" in said
     made = Run.open(tmp_path / "run")
     assert made.config.start["layers"] == [*CONVOLUTIONS, "fc6", "fc7", "logits"]
     (known,) = [record for record in made.metrics() if record["event"] == "probe"]
@@ -139,7 +139,10 @@ def test_convolutions_under_torchvisions_names_are_started_from_and_are_no_netwo
     file, run = tmp_path / "backbone.pth", tmp_path / "run"
     torch.save(state, file)
     assert main(["train", str(striped_data), "--out", str(run), "--init", str(file), *QUICK]) == 0
-    assert f"from {file}: conv1 to conv5; fc6 new: not there; fc7 new: not there" in capsys.readouterr().err
+    assert (
+        f"pretrained weights from {file}: conv1 to conv5; fc6 initialized: not there; fc7 initialized: not there"
+        in capsys.readouterr().err
+    )
     made = Run.open(run).config
     assert (made.recipe.variant, made.start["layers"]) == ("one-weird-trick", CONVOLUTIONS)
     assert main(["import", str(file), "--out", str(tmp_path / "imported")]) == 1
@@ -150,52 +153,52 @@ def test_convolutions_under_torchvisions_names_are_started_from_and_are_no_netwo
 def test_a_training_that_ends_below_what_was_known_is_told_so(tmp_path: Path, striped_data: Path, capsys):
     """The kernels of the starter tell stripes apart; a last layer that is nothing but a bias does not."""
     how = {"init": "starter", "crop_size": 64, "epochs": 1, "batch_size": 24, "lr": 1e-9, "precision": "float32"}
-    training = begin(striped_data, tmp_path / "run", recipe="paper", **how)
+    training = set_up_training(striped_data, tmp_path / "run", recipe="paper", **how)
     with torch.no_grad():
-        training.network.get_submodule("logits").weight.zero_()
-        training.network.get_submodule("logits").bias[0] = 1
-    training.run_to_end()
+        training.state.network.get_submodule("logits").weight.zero_()
+        training.state.network.get_submodule("logits").bias[0] = 1
+    training.train()
     said = capsys.readouterr().err
-    assert "with what is already known: 100.0% of 24 val images right" in said
-    assert "50.0% of the validation images are right at the end, and 100.0% were before the training, by a" in said
+    assert "before training, the pretrained weights give 100.0% accuracy on 24 val images" in said
+    assert "the validation accuracy is 50.0% at the end, and was 100.0% before the training, by a linear probe" in said
     assert (
-        "train longer, such as `--epochs 3`, or let what was learned before move less: `--pretrained-lr-scale 0.1`"
+        "train longer, such as `--epochs 3`, or train the loaded layers more slowly: `--pretrained-lr-scale 0.1`"
         in said
     )
-    (finding,) = [one for one in training.run.metrics("finding") if one["kind"] == "worse-than-known"]
+    (finding,) = [one for one in training.run.metrics("finding") if one["kind"] == "worse-than-pretrained"]
     assert finding["where"] == "conv5"
 
 
 @pytest.mark.parametrize(("accuracy", "error", "told"), [(0.9, 0.3, 1), (0.9, 0.12, 0), (0.5, 0.1, 0)])
 def test_only_what_luck_does_not_explain_is_worse_than_before(accuracy: float, error: float, told: int):
     known = {"layer": "conv5", "split": "val", "measured": 100, "accuracy": accuracy}
-    assert len(worse_than_known(known, error, recipes()["small"])) == told
-    assert worse_than_known({**known, "split": "train"}, 1.0, recipes()["small"]) == []
+    assert len(worse_than_pretrained(known, error, recipes()["small"])) == told
+    assert worse_than_pretrained({**known, "split": "train"}, 1.0, recipes()["small"]) == []
 
 
 def test_a_training_from_a_run_begins_with_its_weights_and_resumes_without_it(tmp_path: Path, striped_data: Path):
     before = make_run(tmp_path / "before", striped_data, seed=1)
     expected, _ = Run.open(before).load()
     changes = {"init": str(before), "crop_size": 64, "epochs": 2, "batch_size": 12, "precision": "float32"}
-    training = begin(striped_data, tmp_path / "run", recipe="paper", **changes)
+    training = set_up_training(striped_data, tmp_path / "run", recipe="paper", **changes)
     # The source's pixels are divided by 64, the recipe's are not.
-    weight = training.network.get_submodule("conv1").weight
+    weight = training.state.network.get_submodule("conv1").weight
     assert torch.allclose(weight, expected.get_submodule("conv1").weight / 64, rtol=1e-5)
-    assert torch.equal(training.network.get_submodule("fc7").weight, expected.get_submodule("fc7").weight)
-    assert layers_above(training.run.config)["conv1"] == 7
-    training.run_to_end(1)
+    assert torch.equal(training.state.network.get_submodule("fc7").weight, expected.get_submodule("fc7").weight)
+    assert pretrained_depths(training.run.config)["conv1"] == 7
+    training.train(1)
     assert checkpoint.exists(tmp_path / "run")
     (before / "model.safetensors").unlink()
-    begin(striped_data, tmp_path / "run", resume=True).run_to_end(2)
+    set_up_training(striped_data, tmp_path / "run", resume=True).train(2)
 
 
 def test_resuming_before_the_first_checkpoint_asks_for_the_same_weights(tmp_path: Path, striped_data: Path):
     before = make_run(tmp_path / "before", striped_data, seed=1)
     changes = {"init": str(before), "crop_size": 64, "epochs": 2, "batch_size": 12, "precision": "float32"}
-    begin(striped_data, tmp_path / "run", recipe="paper", **changes)
+    set_up_training(striped_data, tmp_path / "run", recipe="paper", **changes)
     (make_run(tmp_path / "other", striped_data, seed=2) / "model.safetensors").replace(before / "model.safetensors")
     with pytest.raises(AlexNetError, match="have changed since"):
-        begin(striped_data, tmp_path / "run", resume=True)
+        set_up_training(striped_data, tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize(
@@ -224,9 +227,9 @@ def test_the_network_of_a_run_is_kept_unless_another_is_asked_for(tmp_path: Path
     values["recipe"] |= {"variant": "caffe"}
     path.write_text(json.dumps(values))
     changes = {"init": str(before), "crop_size": 64, "precision": "float32"}
-    assert begin(striped_data, tmp_path / "a", recipe="small", **changes).recipe.variant == "caffe"
-    assert begin(striped_data, tmp_path / "a2", recipe="small", **changes).recipe.normalization is None
-    asked = begin(striped_data, tmp_path / "b", recipe="small", variant="paper", **changes)
+    assert set_up_training(striped_data, tmp_path / "a", recipe="small", **changes).recipe.variant == "caffe"
+    assert set_up_training(striped_data, tmp_path / "a2", recipe="small", **changes).recipe.normalization is None
+    asked = set_up_training(striped_data, tmp_path / "b", recipe="small", variant="paper", **changes)
     assert asked.recipe.variant == "paper"
 
 
@@ -238,11 +241,11 @@ def test_other_classes_and_another_size_of_images_keep_all_but_the_last_layer(
     (folder / "train" / "lying").rename(folder / "train" / "flat")
     (folder / "val" / "lying").rename(folder / "val" / "flat")
     prepare(folder, tmp_path / "data", size=100, progress=False)
-    training = begin(
+    training = set_up_training(
         tmp_path / "data", tmp_path / "run", recipe="paper", init=str(before), crop_size=90, precision="float32"
     )
-    assert training.run.config.start["left"] == {"logits": "other classes"}
-    assert np.isfinite(training.network.get_submodule("fc6").weight.detach().numpy()).all()
+    assert training.run.config.start["skipped"] == {"logits": "other classes"}
+    assert np.isfinite(training.state.network.get_submodule("fc6").weight.detach().numpy()).all()
 
 
 def test_a_dataset_of_one_image_a_class_has_no_probe(tmp_path: Path, striped_folder):

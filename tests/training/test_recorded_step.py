@@ -14,9 +14,17 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from alexnet.data import augmentation
-from alexnet.training import loop
-from alexnet.training.recorded_step import KEPT, WARM_UP, Recording, Replay, Work, cuda_graph
-from alexnet.training.train import begin
+from alexnet.runtime.errors import AlexNetError
+from alexnet.training import steps
+from alexnet.training.recorded_step import (
+    MAX_RECORDINGS,
+    WARM_UP_STEPS,
+    RecordedStep,
+    Recording,
+    Work,
+    capture_cuda_graph,
+)
+from alexnet.training.train import set_up_training
 
 # in float64 the network runs nothing in machine code, which a tracer can't see
 PAPER = {
@@ -58,7 +66,7 @@ class Counter:
 
 def replayed(steps: int, record=traced, *, kind=lambda number, counter: 0) -> tuple[Counter, list[str], list[Tensor]]:
     counter, notes = Counter(), []
-    replay = Replay(torch.device("cpu"), record, lambda: [counter.weight], notes.append)
+    replay = RecordedStep(torch.device("cpu"), record, lambda: [counter.weight], notes.append)
     results = []
     for number in range(steps):
         x = torch.full((1000,), float(number + 1))
@@ -77,7 +85,7 @@ def launched(steps: int) -> tuple[Tensor, list[Tensor]]:
 def test_a_step_is_recorded_after_the_warm_up_and_comes_to_the_same() -> None:
     counter, notes, results = replayed(10)
     weight, expected = launched(10)
-    assert counter.runs == WARM_UP + 2  # once more to be recorded, once to be compared
+    assert counter.runs == WARM_UP_STEPS + 2  # once more to be recorded, once to be compared
     assert not notes
     assert torch.equal(counter.weight, weight)
     assert all(map(torch.equal, results, expected))
@@ -88,9 +96,9 @@ def test_a_new_kind_is_a_new_recording_and_old_ones_go() -> None:
         counter.rate = 0.1 * (1 + number // 6)
         return counter.rate
 
-    counter, notes, _ = replayed(6 * (KEPT + 2), kind=kind)
+    counter, notes, _ = replayed(6 * (MAX_RECORDINGS + 2), kind=kind)
     assert not notes
-    assert counter.runs == (KEPT + 2) * (WARM_UP + 2)
+    assert counter.runs == (MAX_RECORDINGS + 2) * (WARM_UP_STEPS + 2)
 
 
 def test_what_is_recorded_wrongly_is_not_used() -> None:
@@ -106,7 +114,7 @@ def test_what_is_recorded_wrongly_is_not_used() -> None:
     counter, notes, results = replayed(10, wrong)
     weight, expected = launched(10)
     assert len(notes) == 1
-    assert "comes to something else" in notes[0]
+    assert "computes something else" in notes[0]
     assert torch.equal(counter.weight, weight)
     assert all(map(torch.equal, results, expected))
 
@@ -123,8 +131,8 @@ def test_where_recording_fails_training_goes_on_and_says_so() -> None:
 
 
 def run(data: Path, out: Path, last_step: int | None = None, **changes) -> Path:
-    training = begin(data, out, device="cpu", **({"resume": True} if out.exists() else PAPER | changes))
-    training.run_to_end(last_step)
+    training = set_up_training(data, out, device="cpu", **({"resume": True} if out.exists() else PAPER | changes))
+    training.train(last_step)
     return out
 
 
@@ -136,27 +144,27 @@ def lines(out: Path) -> list[tuple]:
 @pytest.fixture
 def recording(monkeypatch: pytest.MonkeyPatch) -> list[Work]:
     """Trainings record their steps; the steps recorded."""
-    steps: list[Work] = []
+    recorded: list[Work] = []
 
     def record(work: Work, inputs: list[Tensor]) -> Recording:
-        steps.append(work)
+        recorded.append(work)
         return traced(work, inputs)
 
-    monkeypatch.setattr(loop, "recorder", lambda device: record)
+    monkeypatch.setattr(steps, "capture_for", lambda device: record)
     monkeypatch.setattr(augmentation, "can_cut", lambda *_: False)
-    return steps
+    return recorded
 
 
 def test_a_training_with_recorded_steps_is_the_training(striped_data, tmp_path, recording, capsys) -> None:
     ours = run(striped_data, tmp_path / "recorded")
-    assert "can't be recorded" not in capsys.readouterr().err
+    assert "cannot be recorded" not in capsys.readouterr().err
     rates = [lr for event, _, _, _, lr in lines(ours) if event == "epoch"]
     assert rates[0] > rates[-1]
     assert len(recording) >= 2  # at one rate and at another
     run(striped_data, tmp_path / "resumed", last_step=9)
     run(striped_data, tmp_path / "resumed")
     with pytest.MonkeyPatch.context() as crop:
-        crop.setattr(loop, "recorder", lambda device: None)
+        crop.setattr(steps, "capture_for", lambda device: None)
         plain = run(striped_data, tmp_path / "plain")
     for other in (ours, tmp_path / "resumed"):
         assert lines(other) == lines(plain)
@@ -166,7 +174,7 @@ def test_a_training_with_recorded_steps_is_the_training(striped_data, tmp_path, 
 
 
 def test_interrupted_with_a_step_on_its_way_it_loses_none(striped_data, tmp_path, recording, monkeypatch) -> None:
-    first = loop.recorder(torch.device("cpu"))
+    first = steps.capture_for(torch.device("cpu"))
 
     def interrupting(work: Work, inputs: list[Tensor]) -> Recording:
         if not recording:
@@ -175,7 +183,7 @@ def test_interrupted_with_a_step_on_its_way_it_loses_none(striped_data, tmp_path
 
     undisturbed = run(striped_data, tmp_path / "undisturbed", epochs=2)
     recording.clear()
-    monkeypatch.setattr(loop, "recorder", lambda device: interrupting)
+    monkeypatch.setattr(steps, "capture_for", lambda device: interrupting)
     with pytest.raises(KeyboardInterrupt):
         run(striped_data, tmp_path / "run", epochs=2)
     ours = run(striped_data, tmp_path / "run")
@@ -185,9 +193,9 @@ def test_interrupted_with_a_step_on_its_way_it_loses_none(striped_data, tmp_path
 
 
 def test_a_loss_that_is_not_finite_is_seen_a_step_later(striped_data, tmp_path, recording, capsys) -> None:
-    with pytest.raises(loop.AlexNetError, match="seen in the loss"):
-        run(striped_data, tmp_path / "run", lr=1e30)
-    assert "seen in the loss: back to step 0, with a tenth" in capsys.readouterr().err
+    with pytest.raises(AlexNetError, match="first in the loss"):
+        run(striped_data, tmp_path / "run", lr=1e150)
+    assert "first in the loss; rolled back to step 0, with a tenth" in capsys.readouterr().err
 
 
 def test_a_recording_that_fails_half_way_leaves_nothing(striped_data, tmp_path, monkeypatch, capsys) -> None:
@@ -196,14 +204,14 @@ def test_a_recording_that_fails_half_way_leaves_nothing(striped_data, tmp_path, 
 
     def record(work: Work, inputs: list[Tensor]) -> Recording:
         with pytest.MonkeyPatch.context() as crop:
-            crop.setattr(loop, "update_all", failing)
+            crop.setattr(steps, "update_all", failing)
             work(*inputs)
         raise AssertionError("it did not fail")
 
     plain = run(striped_data, tmp_path / "plain", epochs=1)
-    monkeypatch.setattr(loop, "recorder", lambda device: record)
+    monkeypatch.setattr(steps, "capture_for", lambda device: record)
     ours = run(striped_data, tmp_path / "ours", epochs=1)
-    assert capsys.readouterr().err.count("goes on kernel by kernel: not while capturing") == 1
+    assert capsys.readouterr().err.count("runs eagerly: not while capturing") == 1
     one, two = (load_file(out / "last.safetensors") for out in (ours, plain))
     assert all(torch.equal(one[key], two[key]) for key in two)
 
@@ -217,7 +225,7 @@ def test_on_a_gpu_a_graph_comes_to_the_same() -> None:
         weight.add_(x * (torch.rand(1000, device="cuda") < 0.5))
         return torch.stack([weight.sum().double(), x.sum().double()])
 
-    replay = Replay(x.device, cuda_graph, lambda: [weight], notes.append)
+    replay = RecordedStep(x.device, capture_cuda_graph, lambda: [weight], notes.append)
     found = [replay(0, step, [x * number], seed=number).clone() for number in range(10)]
     assert not notes
     assert len(replay.recordings) == 1

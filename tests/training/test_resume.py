@@ -95,7 +95,10 @@ def test_interrupted_it_saves_says_how_to_go_on_and_goes_on(striped_data, undist
 
 def test_a_finished_run_resumed_stays_as_it_is(command, striped_data, undisturbed):
     before = (undisturbed / "model.safetensors").read_bytes()
-    assert command("train", striped_data, "--out", undisturbed, "--resume").returncode == 0
+    done = command("train", striped_data, "--out", undisturbed, "--resume")
+    assert done.returncode == 0
+    assert f"{undisturbed} is finished (6 epochs)" in done.stderr
+    assert f"--init {undisturbed}" in done.stderr
     assert (undisturbed / "model.safetensors").read_bytes() == before
 
 
@@ -104,7 +107,7 @@ def test_a_loss_that_is_not_finite_goes_back_once_then_ends_with_the_layer_named
     done = command("train", striped_data, "--out", tmp_path / "run", *wild)
     said = done.stderr
     assert done.returncode == 1
-    assert "back to step 0, with a tenth of the learning rate" in said
+    assert "rolled back to step 0, with a tenth of the learning rate" in said
     assert said.count("first in the weights of conv1") + said.count("first in the activations of") == 2
     assert "Traceback" not in said
 
@@ -115,8 +118,8 @@ def test_a_loss_that_is_not_finite_goes_back_once_then_ends_with_the_layer_named
         (("--recipe", "papre"), 2, "unknown recipe 'papre'; choose from: auto, paper"),
         (("--variant", "vgg"), 2, "unknown variant 'vgg'; choose from: paper"),
         (("--epochs", "0"), 2, "epochs is 0"),
-        (("--crop-size", "300"), 2, "300×300"),
-        (("--device", "cuda:77"), 2, "no device"),
+        (("--crop-size", "300"), 2, "the crop size is 300"),
+        (("--device", "cuda:77"), 2, "'cuda:77' is not available"),
         (
             ("--epochs", "many"),
             2,
@@ -136,7 +139,12 @@ def test_a_folder_that_is_no_dataset_or_no_run(command, striped_data, tmp_path, 
         (tmp_path, tmp_path / "run", (), "is not a prepared dataset"),
         (striped_data, undisturbed, (), "exists already"),
         (striped_data, tmp_path / "none", ("--resume",), "is not a run folder"),
-        (striped_data, undisturbed, ("--resume", "--epochs", "9"), "keeps its own recipe"),
+        (
+            striped_data,
+            undisturbed,
+            ("--resume", "--epochs", "9"),
+            "leave out epochs, or start a new run from its weights with --init",
+        ),
     ):
         done = command("train", data, "--out", out, *more)
         assert done.returncode in (1, 2)
@@ -145,7 +153,12 @@ def test_a_folder_that_is_no_dataset_or_no_run(command, striped_data, tmp_path, 
 
 def test_a_damaged_checkpoint_is_named(command, striped_data, tmp_path):
     out = tmp_path / "run"
-    assert command("train", striped_data, "--out", out, *RECIPE, "--epochs", 1).returncode == 0
+    process = train(striped_data, out, *RECIPE, "--checkpoint-interval", "0")
+    while not (out / "checkpoint.pt").exists():
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.kill()
+    process.communicate()
     os.truncate(out / "checkpoint.pt", 100_000)
     done = command("train", striped_data, "--out", out, "--resume")
     assert done.returncode == 1

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from alexnet.data.preparation import prepare
-from alexnet.training.train import begin
+from alexnet.training.train import set_up_training
 
 
 @pytest.mark.parametrize(
@@ -15,9 +15,9 @@ from alexnet.training.train import begin
 def test_the_loss_is_well_below_guessing_after_a_tenth_of_the_run(striped_folder, tmp_path, lying, standing, seed):
     data = tmp_path / "data"
     prepare(striped_folder(lying, standing, size=256, splits=("train",)), data, progress=False)
-    training = begin(data, tmp_path / "run", recipe="small", seed=seed)
+    training = set_up_training(data, tmp_path / "run", recipe="small", seed=seed)
     tenth = training.total_steps // 10
-    training.run_to_end(tenth)
+    training.train(tenth)
     losses = [step["loss"] for step in training.run.metrics("step")]
     assert len(losses) == tenth
     shares = [count / (lying + standing) for count in (lying, standing)]

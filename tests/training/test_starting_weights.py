@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from alexnet.cli.main import main
-from alexnet.training.train import begin
+from alexnet.training.train import set_up_training
 from alexnet.weights.importing import STARTER_FILE, find_weights
 
 CONVOLUTIONS = ["conv1", "conv2", "conv3", "conv4", "conv5"]
@@ -23,10 +23,10 @@ def test_the_starter_in_the_package_is_five_convolutions_under_five_megabytes():
 
 def test_small_images_start_from_it_unless_told_otherwise(tmp_path: Path, striped_data: Path, capsys):
     changes = {"crop_size": 64, "input_size": 64, "early_input_size": 64, "precision": "float32"}
-    started = begin(striped_data, tmp_path / "a", recipe="small", **changes)
+    started = set_up_training(striped_data, tmp_path / "a", recipe="small", **changes)
     assert started.run.config.start["layers"] == CONVOLUTIONS
-    assert "from the starter features: conv1 to conv5" in capsys.readouterr().err
-    assert begin(striped_data, tmp_path / "b", recipe="small", init="he", **changes).run.config.start is None
+    assert "pretrained weights from the starter features: conv1 to conv5" in capsys.readouterr().err
+    assert set_up_training(striped_data, tmp_path / "b", recipe="small", init="he", **changes).run.config.start is None
 
 
 def test_a_network_that_it_does_not_fit_starts_from_scratch_and_says_so(tmp_path: Path, striped_data: Path, capsys):
@@ -37,9 +37,9 @@ def test_a_network_that_it_does_not_fit_starts_from_scratch_and_says_so(tmp_path
         "precision": "float32",
         "variant": "one-weird-trick",
     }
-    training = begin(striped_data, tmp_path / "run", recipe="small", **changes)
+    training = set_up_training(striped_data, tmp_path / "run", recipe="small", **changes)
     assert training.recipe.init == "he"
-    words = "nothing of the starter features fits this network (conv1: 96×3×11×11 there, 64×3×11×11 here"
+    words = "no layer of the starter features fits this network (conv1: 96×3×11×11 there, 64×3×11×11 here"
     assert words in capsys.readouterr().err
     out = tmp_path / "asked"
     asked = ["train", str(striped_data), "--out", str(out), "--init", "starter", "--variant", "one-weird-trick"]

@@ -58,15 +58,15 @@ def arrays(seed: int, classes: int) -> dict[str, list[np.ndarray]]:
 
 
 def prototxt(network: Sequence[Row]) -> str:
-    """The same network as text, for an engine that wants it beside the weights."""
-    words = {"Convolution": "convolution_param", "InnerProduct": "inner_product_param", "LRN": "lrn_param"}
-    words |= {"Pooling": "pooling_param"}
+    """The same network as text, which some engines require beside the weights."""
+    parameters = {"Convolution": "convolution_param", "InnerProduct": "inner_product_param", "LRN": "lrn_param"}
+    parameters |= {"Pooling": "pooling_param"}
     lines = ['name: "network"', 'input: "data"', "input_shape { dim: 1 dim: 3 dim: 227 dim: 227 }"]
     below = "data"
     for name, kind, settings in network:
         top = below if kind in ("ReLU", "Dropout") else name
         inside = " ".join(f"{key}: {value}" for key, value in settings.items())
-        inside = f"{words[kind]} {{ {inside} }}" if kind in words else ""
+        inside = f"{parameters[kind]} {{ {inside} }}" if kind in parameters else ""
         lines.append(f'layer {{ name: "{name}" type: "{kind}" bottom: "{below}" top: "{top}" {inside} }}')
         below = top
     return "\n".join(lines)

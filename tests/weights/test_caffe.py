@@ -56,12 +56,12 @@ def small(array: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def few() -> dict[str, list[np.ndarray]]:
-    """Arrays with a few numbers each: what is wrong with a file shows without 240 MB of it."""
+    """Arrays with a few elements each: errors are found without 240 MB."""
     return {name: [small(a) for a in arrays] for name, arrays in caffe_files.arrays(0, CLASSES).items()}
 
 
 @pytest.mark.parametrize("old", [True, False])
-def test_wrong_shapes_missing_and_unknown_arrays_are_named(few: dict, old: bool, tmp_path: Path) -> None:
+def test_arrays_of_wrong_shape_and_missing_and_unknown_arrays_are_named(few: dict, old: bool, tmp_path: Path) -> None:
     file = tmp_path / "x.caffemodel"
     weights = {**few, "fc8": few["fc8"][:1], "conv2": [*few["conv2"], few["conv2"][1]]}
     file.write_bytes(caffe_files.caffemodel(caffe_files.rows(False, CLASSES), weights, old))
@@ -94,7 +94,7 @@ def test_a_truncated_file_is_named(few: dict, tmp_path: Path) -> None:
             read_caffe(file)
 
 
-def test_the_mean_image_turns_from_blue_first_to_rgb(tmp_path: Path) -> None:
+def test_the_mean_image_is_converted_from_bgr_to_rgb(tmp_path: Path) -> None:
     mean = np.random.default_rng(2).uniform(0, 255, (3, 256, 256)).astype(np.float32)
     (tmp_path / "mean.binaryproto").write_bytes(caffe_files.blob(mean, old=True))
     np.save(tmp_path / "mean.npy", mean.astype(np.float64))

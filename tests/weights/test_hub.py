@@ -1,4 +1,4 @@
-"""The Hugging Face hub, played by a server on this machine that speaks what huggingface_hub asks for."""
+"""The Hugging Face hub, simulated by a local server with the part of its API that huggingface_hub uses."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """While it runs, huggingface_hub takes our server for the hub."""
+    """Make huggingface_hub use the local server."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -108,27 +108,27 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_repository_comes_in_by_its_name(tmp_path: Path) -> None:
+def test_a_repository_is_imported_by_its_name(tmp_path: Path) -> None:
     with torch.device("meta"):
         shapes = TorchvisionLayout(3).state_dict()
     state = {name: torch.zeros(array.shape) for name, array in shapes.items()}
     Hub.files = {"model.safetensors": save(state), "run.py": b"open('ran', 'w')"}
     (tmp_path / "names.txt").write_text("a\nb\nc\n")
-    words = ["import", "hf:me/net", "--classes", str(tmp_path / "names.txt"), "--out", str(tmp_path / "run")]
-    assert main(words) == 0
+    arguments = ["import", "hf:me/net", "--classes", str(tmp_path / "names.txt"), "--out", str(tmp_path / "run")]
+    assert main(arguments) == 0
     assert json.loads((tmp_path / "run" / "config.json").read_text())["classes"] == ["a", "b", "c"]
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_repository_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_repository_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", "hf:me/other", "--out", str(tmp_path / "run")]) == 1
-    said = capsys.readouterr().err
-    assert "alexnet: hf:me/other can't be downloaded: " in said.splitlines()[-1]
+    error = capsys.readouterr().err
+    assert "alexnet: hf:me/other can't be downloaded: " in error.splitlines()[-1]
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_folder_goes_up(tmp_path: Path) -> None:
+def test_a_folder_is_uploaded(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("a card")
     (tmp_path / "config.json").write_text("{}")
     upload(tmp_path, "me/net")

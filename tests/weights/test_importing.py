@@ -1,4 +1,4 @@
-"""`alexnet import`: a run that predicts at once, and for bad files one clear line, exit code 1, nothing left."""
+"""`alexnet import`: a run that predicts; for bad files one line, exit code 1, and nothing left."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from alexnet.weights.pytorch import read_pytorch
 
 @pytest.fixture(scope="module")
 def theirs() -> TorchvisionLayout:
-    """torchvision's layout for 1000 classes, alive from the first layer to the last."""
+    """torchvision's layout for 1000 classes, with weights that keep the activations of all layers in range."""
     torch.manual_seed(0)
     with torch.device("meta"):
         network = TorchvisionLayout(1000)
@@ -44,7 +44,7 @@ def theirs() -> TorchvisionLayout:
 
 
 @torch.no_grad()
-def test_predict_on_an_imported_torchvision_net_is_right_at_once(
+def test_predictions_of_an_imported_network_are_those_of_torchvision(
     theirs: TorchvisionLayout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, run, photograph = tmp_path / "alexnet.pth", tmp_path / "run", tmp_path / "one.png"
@@ -56,27 +56,27 @@ def test_predict_on_an_imported_torchvision_net_is_right_at_once(
     assert main(["predict", str(run), str(photograph), "--json"]) == 0
     (answer,) = json.loads(capsys.readouterr().out)
 
-    # What torchvision's transforms do to such an image: the middle 224, 0 to 1, less the mean, over the deviation.
+    # torchvision's transforms of such an image: the center 224 pixels, 0 to 1, minus the mean, divided by the std.
     crop = torch.from_numpy(np.array(Image.open(photograph))[16:240, 16:240].copy()).permute(2, 0, 1) / 255
-    mean, deviation = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    expected = theirs(((crop - mean) / deviation)[None]).softmax(1)[0].topk(5)
-    _, words = imagenet_classes()
-    assert [one["label"] for one in answer["top"]] == [words[i] for i in expected.indices]
+    mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    expected = theirs(((crop - mean) / std)[None]).softmax(1)[0].topk(5)
+    _, descriptions = imagenet_classes()
+    assert [one["label"] for one in answer["top"]] == [descriptions[i] for i in expected.indices]
     np.testing.assert_allclose([one["probability"] for one in answer["top"]], expected.values, atol=1e-5)
     classifier = Classifier.load(run)
     assert classifier.classes[0] == "n01440764"
     assert classifier.labels[0] == "tench, Tinca tinca"
 
 
-def test_the_classes_are_a_thousand_each_described_once() -> None:
-    wnids, words = imagenet_classes()
-    assert len(set(wnids)) == len(set(words)) == 1000
-    assert wnids == sorted(wnids)
-    assert words[207] == "golden retriever"
-    assert words[999] == "toilet tissue, toilet paper, bathroom tissue"
+def test_each_of_the_1000_classes_has_its_own_description() -> None:
+    ids, descriptions = imagenet_classes()
+    assert len(set(ids)) == len(set(descriptions)) == 1000
+    assert ids == sorted(ids)
+    assert descriptions[207] == "golden retriever"
+    assert descriptions[999] == "toilet tissue, toilet paper, bathroom tissue"
 
 
-def test_descriptions_that_two_classes_share_are_told_apart() -> None:
+def test_descriptions_that_two_classes_share_are_distinguished_by_name() -> None:
     recipe = recipes()["paper"]
     config = Config(recipe, ["n1", "n2", "n3"], 256, 227, 227, 1.0, {}, descriptions=["crane", "kite", "crane"])
     assert config.labels == ["crane (n1)", "kite", "crane (n3)"]
@@ -145,14 +145,14 @@ def test_a_bad_file_is_one_clear_line_and_leaves_nothing(
     file, proof = tmp_path / name, tmp_path / "ran"
     file.write_bytes(make(proof))
     assert main(["import", str(file), "--out", str(tmp_path / "run")]) == 1
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert name in said
-    assert any(part in said for part in message.split("|")), said
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert name in error
+    assert any(part in error for part in message.split("|")), error
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_file_that_is_not_there_and_a_folder_that_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_and_an_existing_folder_are_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", str(tmp_path / "no.pth"), "--out", str(tmp_path / "run")]) == 1
     assert "no.pth can't be read: No such file" in capsys.readouterr().err
     (tmp_path / "run").mkdir()
@@ -162,7 +162,7 @@ def test_a_file_that_is_not_there_and_a_folder_that_is(tmp_path: Path, capsys: p
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
-def test_what_is_fetched_must_have_the_checksum_in_its_name(tmp_path: Path) -> None:
+def test_a_download_must_have_the_checksum_in_its_name(tmp_path: Path) -> None:
     content = b"weights"
     digest = hashlib.sha256(content).hexdigest()[:8]
     (tmp_path / "there").mkdir()
@@ -177,12 +177,12 @@ def test_what_is_fetched_must_have_the_checksum_in_its_name(tmp_path: Path) -> N
         fetch((tmp_path / "there" / "alexnet-11111111.pth").as_uri(), tmp_path / "here")
 
 
-def test_names_of_the_hub_are_checked_before_it_is_asked(tmp_path: Path) -> None:
+def test_names_of_repositories_are_checked_before_the_request(tmp_path: Path) -> None:
     with pytest.raises(AlexNetError, match="write hf:owner/name"):
         import_weights("hf:nobody", tmp_path / "run")
 
 
-def test_a_renamed_file_is_told_by_its_content(tmp_path: Path) -> None:
+def test_a_renamed_file_is_recognized_by_its_content(tmp_path: Path) -> None:
     few = {name: [a[:1] for a in arrays] for name, arrays in caffe_files.arrays(0, 3).items()}
     file = tmp_path / "alexnet.pth"
     file.write_bytes(caffe_files.caffemodel(caffe_files.rows(True, 3), few, old=True))
@@ -190,7 +190,7 @@ def test_a_renamed_file_is_told_by_its_content(tmp_path: Path) -> None:
         import_weights(file, tmp_path / "run")
 
 
-def test_weights_that_are_no_numbers_are_named(tmp_path: Path, theirs: TorchvisionLayout) -> None:
+def test_arrays_with_nan_are_named(tmp_path: Path, theirs: TorchvisionLayout) -> None:
     state = {f"module.{name}": array for name, array in theirs.state_dict().items()}
     state["module.features.3.bias"] = torch.full((192,), float("nan"))
     file = tmp_path / "x.pth"

@@ -1,4 +1,4 @@
-"""ONNX: what goes out in ONNX Runtime against our own forward; what comes in against the onnx package's own AlexNet."""
+"""ONNX: exported files in ONNX Runtime and our forward pass; imported ones and the package's AlexNet."""
 
 import json
 import zipfile
@@ -16,7 +16,7 @@ from alexnet.data.augmentation import Preprocessing
 from alexnet.prediction.inputs import load_image
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Config
-from alexnet.weights.onnx_reader import from_onnx
+from alexnet.weights.onnx_reader import from_onnx, read_onnx
 from alexnet.weights.onnx_writer import to_onnx
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
@@ -90,7 +90,7 @@ def test_onnx_runtime_gives_the_same_logits(variant: str, switches: dict[str, st
 @torch.no_grad()
 @pytest.mark.parametrize("variant", ["paper", "one-weird-trick", "released-2012"])
 @pytest.mark.parametrize("side", [131, 195, 256])
-def test_another_side_is_averaged_to_what_fc6_reads(variant: str, side: int) -> None:
+def test_other_input_sizes_are_averaged_to_the_input_of_fc6(variant: str, side: int) -> None:
     network = narrow(variant)
     x = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(1)) * 50
     expected = network(x).softmax(1).numpy()
@@ -120,7 +120,7 @@ def test_real_photographs_have_the_same_five_most_probable_classes(variant: str,
 
 @torch.no_grad()
 @pytest.mark.parametrize("side", [None, 195])
-def test_the_preprocessing_inside_is_that_of_the_central_crop(side: int | None) -> None:
+def test_the_preprocessing_inside_is_that_of_the_center_crop(side: int | None) -> None:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(256, (2, 256, 256, 3), generator=generator, dtype=torch.uint8)
     mean = torch.rand(256, 256, 3, generator=generator) * 200
@@ -140,7 +140,7 @@ def test_the_preprocessing_inside_is_that_of_the_central_crop(side: int | None) 
     ],
     ids=str,
 )
-def test_what_went_out_comes_back_to_the_last_bit(variant: str, switches: dict[str, str], tmp_path: Path) -> None:
+def test_an_export_is_imported_bitwise_identical(variant: str, switches: dict[str, str], tmp_path: Path) -> None:
     network = narrow(variant, **switches)
     generator = torch.Generator().manual_seed(1)
     mean = torch.rand(256, 256, 3, generator=generator) * 200
@@ -159,18 +159,21 @@ def test_what_went_out_comes_back_to_the_last_bit(variant: str, switches: dict[s
     torch.testing.assert_close(again(x), network(x), rtol=0, atol=0)
 
 
-def test_a_locally_connected_layer_that_copies_something_else_is_refused() -> None:
+def test_a_locally_connected_layer_with_other_windows_is_refused() -> None:
     model = to_onnx(narrow("cifar-13pct"))
     copies = next(tensor for tensor in model.graph.initializer if tensor.name == "local3.copies")
     kernels = onnx.numpy_helper.to_array(copies)
-    for other in (np.roll(kernels, 1, 2), np.zeros((1, 1, 1, 10**6), np.float32)):
+    for other, message in (
+        (np.roll(kernels, 1, 2), r"its weights fit cifar-13pct.*, but .* its outputs differ by"),
+        (np.zeros((1, 1, 1, 10**6), np.float32), "ONNX Runtime can't run it"),
+    ):
         copies.CopyFrom(onnx.numpy_helper.from_array(other, copies.name))
-        with pytest.raises(AlexNetError, match=r"from local3\.copied on are no locally connected layer"):
+        with pytest.raises(AlexNetError, match=message):
             from_onnx(model.SerializeToString())
 
 
 @torch.no_grad()
-def test_whole_numbers_of_8_bits_cost_little_and_come_back(photographs: Tensor) -> None:
+def test_8_bit_weights_change_little_and_are_imported(photographs: Tensor) -> None:
     network = narrow("caffe")
     preprocess = Preprocessing(photographs.float().mean(0), crop_size=227, scale=1 / 60)
     model = to_onnx(network, preprocess=preprocess, config=described("caffe", 227), softmax=True, int8=True)
@@ -190,7 +193,7 @@ def test_the_onnx_packages_own_alexnet_gives_its_published_output() -> None:
     with torch.device("meta"):
         network = AlexNet("caffe", 1000)
     network.load_state_dict(found.weights, assign=True)
-    # What the backend test of the package feeds, and what it expects of every engine.
+    # Input and expected output of the package's own backend test.
     x = (np.arange(3 * 224 * 224, dtype=np.float64) / (3 * 224 * 224)).astype(np.float32).reshape(1, 3, 224, 224)
     stored = onnx.TensorProto()
     stored.ParseFromString((LIGHT / "light_bvlc_alexnet_output_0.pb").read_bytes())
@@ -199,7 +202,7 @@ def test_the_onnx_packages_own_alexnet_gives_its_published_output() -> None:
 
 
 @torch.no_grad()
-def test_its_structure_with_random_weights_gives_what_onnx_runtime_does() -> None:
+def test_its_graph_with_random_weights_gives_the_outputs_of_onnx_runtime() -> None:
     model = onnx.load(LIGHT / "light_bvlc_alexnet.onnx")
     rng = np.random.default_rng(0)
     sides = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
@@ -228,7 +231,7 @@ def test_its_structure_with_random_weights_gives_what_onnx_runtime_does() -> Non
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore")
-def test_what_torch_itself_exports_of_torchvisions_layout_comes_in(tmp_path: Path) -> None:
+def test_torchs_own_export_of_torchvisions_layout_is_imported(tmp_path: Path) -> None:
     torch.manual_seed(0)
     theirs = TorchvisionLayout(CLASSES).eval()
     theirs.classifier[1] = torch.nn.Linear(9216, 24)
@@ -244,13 +247,22 @@ def test_what_torch_itself_exports_of_torchvisions_layout_comes_in(tmp_path: Pat
     torch.testing.assert_close(network(x * deviation * found.scale), theirs(x), rtol=1e-4, atol=1e-5)
 
 
-def test_files_that_are_no_alexnet_say_where_they_differ() -> None:
+def test_other_networks_are_refused_with_the_difference() -> None:
     with pytest.raises(AlexNetError, match=r"squeezenet\.onnx"):
         from_onnx((LIGHT / "light_squeezenet.onnx").read_bytes(), "squeezenet.onnx")
     model = to_onnx(narrow("paper"))
     content = model.SerializeToString()
+    norms = [node for node in model.graph.node if node.op_type == "LRN"]
+    for norm in norms:
+        next(a for a in norm.attribute if a.name == "alpha").f *= 1.05
+    with pytest.raises(AlexNetError, match=r"other\.onnx .*its weights fit paper, but .* its outputs differ by"):
+        from_onnx(model.SerializeToString(), "other.onnx")
     next(a for a in model.graph.node[0].attribute if a.name == "strides").ints[:] = [5, 5]
-    with pytest.raises(AlexNetError, match=r"layer 1 is .*'conv', 96, 11, 5.* not .*'conv', 96, 11, 4"):
+    with pytest.raises(AlexNetError, match=r"other\.onnx is damaged, ONNX Runtime can't run it: .*fc6"):
+        from_onnx(model.SerializeToString(), "other.onnx")
+    kernels = next(tensor for tensor in model.graph.initializer if tensor.name == "conv2.weight")
+    kernels.CopyFrom(onnx.numpy_helper.from_array(np.zeros((256, 48, 7, 7), np.float32), kernels.name))
+    with pytest.raises(AlexNetError, match=r"layer 2 with weights has weight 256×48×7×7, .* not weight 256×48×5×5"):
         from_onnx(model.SerializeToString(), "other.onnx")
     with pytest.raises(AlexNetError, match=r"truncated\.onnx"):
         from_onnx(content[: len(content) // 2], "truncated.onnx")
@@ -258,7 +270,57 @@ def test_files_that_are_no_alexnet_say_where_they_differ() -> None:
         from_onnx(content, "paper.onnx")
 
 
-def test_weights_in_another_file_and_endless_arrays_are_refused() -> None:
+def test_an_untrained_network_with_constant_outputs_is_identified() -> None:
+    network = narrow("caffenet")
+    torch.nn.init.zeros_(network.logits.weight)  # as before a training: all outputs are equal
+    torch.nn.init.zeros_(network.logits.bias)
+    assert from_onnx(to_onnx(network).SerializeToString()).variant == "caffenet"
+
+
+def in_two_files(folder: Path, model: "onnx.ModelProto") -> Path:
+    """The model as torch exports it since 2.9: its weights in a second file."""
+    file = folder / "model.onnx"
+    onnx.save_model(model, file, save_as_external_data=True, location="model.onnx.data", size_threshold=256)
+    return file
+
+
+def test_weights_in_a_second_file_are_read_from_the_same_folder_only(tmp_path: Path) -> None:
+    network = narrow("caffe")
+    (tmp_path / "export").mkdir()
+    file = in_two_files(tmp_path / "export", to_onnx(network))
+    weights = file.with_name("model.onnx.data")
+    assert file.stat().st_size < 100_000 < weights.stat().st_size
+    found = read_onnx(file)
+    torch.testing.assert_close(found.weights["conv2.weight"], network.conv2.weight.detach(), rtol=0, atol=0)
+
+    weights.rename(tmp_path / "outside")
+    with pytest.raises(AlexNetError, match=r"model\.onnx\.data, which is missing: put both files into one folder"):
+        read_onnx(file)
+    weights.symlink_to(tmp_path / "outside")
+    with pytest.raises(AlexNetError, match="a link that leads out of its folder"):
+        read_onnx(file)
+    weights.unlink()
+    weights.write_bytes((tmp_path / "outside").read_bytes()[:1000])
+    with pytest.raises(AlexNetError, match=r"model\.onnx\.data is truncated"):
+        read_onnx(file)
+    for location in ("../outside", str(tmp_path / "outside"), "..", ""):
+        model = onnx.load_model(file, load_external_data=False)
+        for tensor in model.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = location
+        with pytest.raises(AlexNetError, match="is not in its folder: it was not read"):
+            from_onnx(model.SerializeToString(), file)
+
+
+def test_unknown_operators_are_refused_before_anything_runs() -> None:
+    model = to_onnx(narrow("caffe"))
+    model.graph.node[-1].op_type = "Loop"
+    with pytest.raises(AlexNetError, match="the operator Loop"):
+        from_onnx(model.SerializeToString())
+
+
+def test_weights_outside_the_folder_and_excessive_arrays_are_refused() -> None:
     model = to_onnx(narrow("caffe"))
     outside = model.graph.initializer[0]
     name = outside.name

@@ -47,7 +47,7 @@ def test_the_logits_are_those_of_torchvisions_layout(theirs: nn.Module, size: in
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-6, atol=1e-7)
 
 
-def test_convolutions_alone_are_read_and_one_that_is_missing_is_named(theirs: nn.Module) -> None:
+def test_a_backbone_without_classifier_is_read_and_a_missing_array_is_named(theirs: nn.Module) -> None:
     features = {f"features.{name}": array for name, array in theirs.features.state_dict().items()}
     found = from_torchvision(features)
     assert found.keys() == {f"conv{number}.{kind}" for number in range(1, 6) for kind in ("weight", "bias")}
@@ -57,7 +57,7 @@ def test_convolutions_alone_are_read_and_one_that_is_missing_is_named(theirs: nn
         from_torchvision(features)
 
 
-def test_dropout_falls_on_the_inputs_of_fc6_and_fc7_as_there() -> None:
+def test_dropout_is_on_the_inputs_of_fc6_and_fc7_as_in_torchvision() -> None:
     with torch.device("meta"):
         names = AlexNet("one-weird-trick").layer_names()
     assert names[names.index("pool5") :] == ["pool5", "drop5", "fc6", "relu6", "drop6", "fc7", "relu7", "logits"]

@@ -28,9 +28,9 @@ def test_the_weights_are_those_of_caffe(tmp_path: Path) -> None:
     turned = {}
     for name, (weight, bias) in weights.items():
         if weight.ndim == 4:
-            turned[name] = [weight.transpose(2, 3, 1, 0).copy(), bias]  # rows, columns, maps below, kernels
+            turned[name] = [weight.transpose(2, 3, 1, 0).copy(), bias]  # rows, columns, channels, kernels
         elif name == "fc6":
-            # What reads map c at (y, x) is in row (y * 6 + x) * 256 + c.
+            # Row (y * 6 + x) * 256 + c has the weights of feature map c at (y, x).
             turned[name] = [weight.reshape(-1, 256, 6, 6).transpose(2, 3, 1, 0).reshape(9216, -1).copy(), bias]
         else:
             turned[name] = [weight.T.copy(), bias]
@@ -47,7 +47,7 @@ def test_the_weights_are_those_of_caffe(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.weights[f"{ours}.bias"], bias, err_msg=name)
 
 
-def test_what_is_missing_unknown_or_of_another_shape_is_named(tmp_path: Path) -> None:
+def test_missing_unknown_and_misshapen_arrays_are_named(tmp_path: Path) -> None:
     file = tmp_path / "x.npy"
     few = {name: [np.zeros((2, 2), np.float32), np.zeros(2, np.float32)] for name in ("conv1", "fc6", "fc9")}
     file.write_bytes(npy(few))

@@ -24,7 +24,7 @@ from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.progress import notify
 from alexnet.training.optimizers import clear_gradients, make_optimizers, update_all
-from alexnet.training.recorded_step import Replay, changed_by_a_step, recorder
+from alexnet.training.recorded_step import RecordedStep, capture_for, tensors_of_step
 
 BATCH_SIZE = 128
 SIDE = 227
@@ -48,8 +48,8 @@ class OurTraining:
         images = torch.randn(batch_size, 3, side, side, device=self.device, dtype=self.dtype)
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.randint(1000, (batch_size,), device=self.device)
-        record = recorder(self.device)
-        self.replay = None if record is None else Replay(self.device, record, self.state, notify)
+        capture = capture_for(self.device)
+        self.replay = None if capture is None else RecordedStep(self.device, capture, self.state, notify)
 
     def step(self, images: Tensor | None = None, labels: Tensor | None = None) -> None:
         inputs = (self.images if images is None else images, self.labels if labels is None else labels)
@@ -69,7 +69,7 @@ class OurTraining:
         return loss.detach()
 
     def state(self) -> Iterator[Tensor]:
-        return changed_by_a_step(self.network, self.working.copies.values(), self.optimizers)
+        return tensors_of_step(self.network, self.working.copies.values(), self.optimizers)
 
     def operations(self) -> int:
         """Floating-point operations that an image's step can't do without: three products a layer, two for conv1,

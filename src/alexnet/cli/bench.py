@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     use_huge_pages()
     from alexnet.bench.run import bench
 
-    command = ["alexnet", "bench", *(word for name in options.only for word in ("--only", name))]
+    command = ["alexnet", "bench", *(part for name in options.only for part in ("--only", name))]
     command += ["--images", "IMAGES"] * (options.images is not None)
     command += ["--batch-size", str(options.batch_size)] * (options.batch_size is not None)
     report = bench(

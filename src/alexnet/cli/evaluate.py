@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
         precision=options.precision,
         recall=options.recall,
         positive=options.positive,
-        search=options.search_coefficients,
+        search_coefficients=options.search_coefficients,
         device=options.device,
     )
     if options.predictions:

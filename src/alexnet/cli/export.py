@@ -11,7 +11,7 @@ HELP = "the weights of a run for other tools"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
-    from alexnet.weights.exporting import FORMATS, PREPROCESSING
+    from alexnet.weights.formats import EXPORT_FORMATS, PREPROCESSING
 
     parser.description = "Write a new folder with the weights, their model card and an example, and print its name."
     parser.epilog = "example: alexnet export run --to onnx --int8"
@@ -19,9 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         required=True,
-        choices=FORMATS,
-        help="onnx; safetensors (one file in the layout of this package); torch-export (.pt2); hub (a folder for the "
-        "Hugging Face hub)",
+        choices=tuple(EXPORT_FORMATS),
+        help="; ".join(f"{name}: {known.description}" for name, known in EXPORT_FORMATS.items()),
     )
     parser.add_argument("--out", metavar="FOLDER", help="the folder to create (default: RUN-FORMAT)")
     parser.add_argument(

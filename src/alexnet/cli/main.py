@@ -19,6 +19,7 @@ VERBS = {
     "train": "train",
     "evaluate": "evaluate",
     "predict": "predict",
+    "sort": "sort",
     "report": "report",
     "search": "search",
     "serve": "serve",
@@ -35,7 +36,7 @@ VERBS = {
 
 
 class Verb(Protocol):
-    """What a module of this package provides for one verb."""
+    """A module of this package: one verb."""
 
     HELP: str
     """One line for the list of verbs."""
@@ -101,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _escape_what_the_terminal_cannot_show()
     limit_threads()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = build_parser(next((word for word in given if word in VERBS), "")).parse_args(given)
+    options = build_parser(next((argument for argument in given if argument in VERBS), "")).parse_args(given)
     options.arguments = given
     from alexnet.parallel.launch import final
 

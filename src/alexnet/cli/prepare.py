@@ -10,17 +10,37 @@ HELP = "images -> prepared dataset"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
     parser.description = (
-        "Decode, resize and store images as a prepared dataset for training. If it is interrupted, the same command "
-        "continues."
+        "Decode, resize and store images as a prepared dataset for training. What the source is understood to be is "
+        "printed first; --dry-run prints only that. If it is interrupted, the same command continues."
     )
     parser.epilog = "example: alexnet prepare photographs/ data --split val=0.1,test=0.1"
     parser.add_argument(
         "source",
         metavar="SOURCE",
         help="a folder with one folder per class (optionally in train/, val/, test/), a zip or tar archive of one, a "
-        "folder of the ILSVRC tar files, a CSV of path,label[,split], Hugging Face parquet or Arrow files, or hf:NAME",
+        "folder with a table of images and classes, a CSV of path,label[,split], the ILSVRC tar files, Hugging Face "
+        "parquet or Arrow files, or hf:NAME",
     )
-    parser.add_argument("data", metavar="DATA", help="the folder to create")
+    parser.add_argument("data", metavar="DATA", nargs="?", help="the folder to create (not needed with --dry-run)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print classes, counts and splits, and read and write nothing"
+    )
+    parser.add_argument("--json", action="store_true", help="with --dry-run: print them as JSON on stdout")
+    parser.add_argument("--root", metavar="DIR", help="folder of the source that holds the images (default: all of it)")
+    parser.add_argument(
+        "--splits", metavar="NAME=DIR,...", help="folders of the splits, such as train=seg_train,val=seg_test"
+    )
+    parser.add_argument(
+        "--classes-from",
+        metavar="WHAT",
+        help="source of the class of an image: folder (the first below the root), parent (the one the image lies in), "
+        "name (the file name, as in cat.0.jpg), or a table as FILE or FILE:COLUMN (default: decided by what is there)",
+    )
+    parser.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help="encoding of names and tables that are not UTF-8, such as cp949 or cp1252 (default: guessed)",
+    )
     parser.add_argument(
         "--size", type=int, default=256, metavar="N", help="side of the stored images in pixels (default: 256)"
     )
@@ -57,18 +77,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Prepare a dataset."""
-    from alexnet.data.preparation import parse_share, parse_split, prepare
+    """Prepare a dataset, or show the plan of it."""
+    from alexnet.data.preparation import parse_folders, parse_share, parse_split, prepare
+    from alexnet.data.sources.interpretation import plan_source
+    from alexnet.runtime.errors import UsageError
 
+    split = parse_split(options.split) if options.split is not None else None
+    splits = parse_folders(options.splits) if options.splits is not None else None
+    if options.dry_run:
+        plan = plan_source(
+            options.source,
+            split=split,
+            output=options.data,
+            root=options.root,
+            splits=splits,
+            classes_from=options.classes_from,
+            encoding=options.encoding,
+        )
+        if options.json:
+            import json
+
+            print(json.dumps(plan.to_dict(), indent=1, ensure_ascii=False))
+        else:
+            print("\n".join(plan.lines()))
+        return
+    if options.json:
+        raise UsageError("--json needs --dry-run")
+    if options.data is None:
+        raise UsageError("name the folder to create: alexnet prepare SOURCE DATA, or add --dry-run")
     prepare(
         options.source,
         options.data,
         size=options.size,
-        split=parse_split(options.split) if options.split is not None else None,
+        split=split,
         seed=options.seed,
         max_bad=parse_share(options.max_bad),
         workers=options.workers,
         black=options.black,
         white=options.white,
         max_pixels=options.max_pixels,
+        root=options.root,
+        splits=splits,
+        classes_from=options.classes_from,
+        encoding=options.encoding,
     )

@@ -66,6 +66,6 @@ def run(options: argparse.Namespace) -> None:
             bytes=int(options.max_megabytes * 1e6),
             pixels=int(options.max_megapixels * 1e6),
             seconds=options.timeout,
-            waiting=options.queue,
+            queue=options.queue,
         ),
     )

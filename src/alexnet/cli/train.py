@@ -33,12 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds between checkpoints (default: 120)",
     )
+    parser.add_argument(
+        "--keep-checkpoint",
+        action="store_true",
+        help="keep checkpoint.pt, the state of the optimizers, when the training is finished (default: remove it)",
+    )
     _add_parallel_options(parser)
     _add_recipe_options(parser)
 
 
 def _add_parallel_options(parser: argparse.ArgumentParser) -> None:
-    from alexnet.parallel.layouts import LAYOUTS, PASSINGS
+    from alexnet.parallel.plan import LAYOUTS, PASSINGS
 
     group = parser.add_argument_group(
         "several processes",
@@ -116,6 +121,7 @@ def run(options: argparse.Namespace) -> int:
         resume=options.resume,
         device=options.device,
         checkpoint_interval=options.checkpoint_interval,
+        keep_checkpoint=options.keep_checkpoint,
         parallel=options.parallel or ("data" if options.processes is not None else None),
         passing=options.passing,
         peer_timeout=options.peer_timeout,

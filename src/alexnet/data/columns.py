@@ -1,7 +1,7 @@
-"""Columns of Arrow tables from Python's values and back, by their bytes.
+"""Columns of Arrow tables from Python's values and back, by their buffers.
 
-pyarrow's own ways, such as `pyarrow.array`, import pandas wherever that is installed, to ask whether they were given a
-Series: half a second or more in every process, for a few columns of a table.
+`pyarrow.array` and the like import pandas wherever it is installed, to check for a Series: half a second or more in
+every process, for a few columns of a table.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import pyarrow as pa
 
 
 def numbers(given: Sequence[int] | np.ndarray, kind: type[np.integer]) -> pa.Array:
-    """A column of whole numbers, (n,) of `kind`, such as `np.int32`."""
+    """A column of integers (n,) of type `kind`, such as `np.int32`."""
     column = np.ascontiguousarray(given, dtype=kind)
     return pa.Array.from_buffers(pa.from_numpy_dtype(column.dtype), len(column), [None, pa.py_buffer(column)])
 
 
 def values(column: pa.Array | pa.ChunkedArray, kind: type[np.integer]) -> np.ndarray:
-    """The numbers (n,) of a column of `kind` without nulls."""
+    """The integers (n,) of a column of type `kind` without nulls."""
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return np.frombuffer(whole.buffers()[1], dtype=kind)[whole.offset : whole.offset + len(whole)]
 
@@ -35,7 +35,7 @@ def binaries(given: Sequence[bytes]) -> pa.Array:
 
 
 def _variable(kind: pa.DataType, given: Sequence[bytes | None]) -> pa.Array:
-    """Bytes one after the other, where each begins, and a bit for each that is there."""
+    """A column of variable length: values, offsets, and a validity bit for each value."""
     begins = np.zeros(len(given) + 1, dtype=np.int32)
     np.cumsum([len(value or b"") for value in given], out=begins[1:])
     there = np.packbits([value is not None for value in given], bitorder="little") if None in given else None

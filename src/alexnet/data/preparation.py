@@ -1,21 +1,20 @@
-"""A source of images → a prepared dataset (paper, section 2), on all cores; interrupted, it goes on where it was.
+"""A source of images → a prepared dataset (paper, section 2), on all CPUs; after an interruption it is continued.
 
-While it is at work, the folder has `prepare.json`, which says from what and how it is made, and `.prepare/`, with the
-list of the images and, for every shard that stands, what is known of it. List, split and shards are determined by
-source and options alone, so that the finished dataset is the same to the byte however often it was interrupted and
-however many workers made it. `dataset.json` is written last.
+While a preparation is running, the folder holds `prepare.json`, which records source and options, and `.prepare/`, with
+the list of the images and a record of each shard that is complete. List, split and shards are determined by source and
+options alone: the finished dataset is bitwise identical however often the preparation was interrupted and however many
+workers ran it. `dataset.json` is written last.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import shutil
 import time
-import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -41,35 +40,32 @@ from alexnet.data.range_survey import survey
 from alexnet.data.shards import (
     WORK_FOLDER,
     Job,
-    Result,
     digest,
     forget_result,
     make_shards,
     read_pixel_sum,
     read_result,
 )
-from alexnet.data.sources.items import ItemList
-from alexnet.data.sources.opening import open_source
+from alexnet.data.sources.interpretation import interpret, make_plan, source_name
+from alexnet.data.sources.items import Item, ItemList, Source
+from alexnet.data.sources.names import SPLITS, first_names
+from alexnet.data.sources.plan import SourcePlan, count, split_sizes
 from alexnet.data.statistics import statistics
 from alexnet.runtime.cpus import available_cpus
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.files import write_atomic
-from alexnet.runtime.progress import Progress, format_duration
+from alexnet.runtime.progress import format_duration, notify
 from alexnet.runtime.progress import progress as show_progress
-
-SPLITS = ("train", "val", "test")
-DEFAULT_SPLIT = {"val": 0.2}
-"""What a source without splits is divided into; the rest is for training."""
 
 _LIST_NAME = "items.arrow"
 _NOTES_NAME = "notes.json"
 _RANGE_NAME = "pixel_range.json"
 _LEFT_OUT_NAME = "left_out.txt"
-_LISTED = 20  # unreadable files that an error lists; the others stand in a file
+_LISTED = 20  # unreadable files that an error lists; the others are written to a file
 
 
-class _Plan(NamedTuple):
-    """What is to be made: the images, their classes, and which images each shard holds."""
+class _Shards(NamedTuple):
+    """The images, their classes, and which images each shard holds."""
 
     items: ItemList
     classes: list[str]
@@ -90,58 +86,142 @@ def prepare(
     black: float | None = None,
     white: float | None = None,
     max_pixels: int = MAX_PIXELS,
+    root: str | None = None,
+    splits: Mapping[str, list[str]] | None = None,
+    classes_from: str | None = None,
+    encoding: str | None = None,
     progress: bool = True,
 ) -> PreparedDataset:
-    """Prepare the images of `source` in the folder `data`: shorter side to `size` pixels, center cut, RGB.
+    """Prepare the images of a source: shorter side to `size` pixels, center crop, RGB.
 
-    source: a path or "hf:NAME" (a folder with one folder a class, a zip or tar of it, ImageNet's tar files, a CSV,
-    parquet or Arrow files), or an iterable of (image, label) or (image, label, split), image being a path, the
-    bytes of a file, an array or a PIL image. split: share of the images for "val" and "test", drawn class by class
-    with `seed`; by default the splits of the source, and where it has none 0.2 for "val". max_bad: share of the
-    images that may be unreadable. workers: processes, by default one a core. black, white: values of images with more
-    than 8 bits that become black and white; by default found for all of them together and stored. max_pixels: limit
-    of the pixels of an image. progress: say on stderr how far it is.
+    An interrupted preparation continues when it is called again with the same source and options.
+    `alexnet.plan_source` shows what a source is understood to be, without reading it.
 
-    Interrupted, it goes on when called again with the same source and options. Raises AlexNetError when the source or
-    the folder is not right, a disk is full, or too many images can't be read; UsageError when an option is not.
+    Parameters
+    ----------
+    source
+        A path or "hf:NAME": a folder with one folder per class, a zip or tar file of one, the ILSVRC tar files, a CSV,
+        parquet or Arrow files. Or an iterable of (image, label) or (image, label, split), image being a path, the bytes
+        of a file, an array or a PIL image.
+    data
+        The folder to create.
+    size
+        Side of the stored images in pixels, 1 to 4096.
+    split
+        Shares of the training images for "val" and "test", drawn per class; by default the splits of the source, and
+        where it has neither a validation nor a test split, {"val": 0.2}.
+    seed
+        Seed of the drawn split.
+    max_bad
+        Largest share of images that may be unreadable, 0 to 1.
+    workers
+        Processes; by default one per available CPU.
+    black, white
+        Values that become black and white in images with more than 8 bits; by default they are found for all images
+        together. The dataset stores them, and images that are classified later get the same.
+    max_pixels
+        Limit of the pixels of an image; a larger one is not decoded.
+    root
+        Folder of the source in which the interpretation begins.
+    splits
+        Folders of each split, such as {"train": ["seg_train"], "val": ["seg_test"]}.
+    classes_from
+        What says the class of an image: "folder" (the first folder), "parent" (the folder that the image lies in),
+        "name" (the file name), or a table as FILE or FILE:COLUMN. By default it is decided by what is there.
+    encoding
+        Encoding of names and tables that are not UTF-8, such as "cp949".
+    progress
+        Whether to print what the source was understood to be, and a progress bar, on stderr.
+
+    Returns
+    -------
+    PreparedDataset
+        The dataset in `data`.
+
+    Raises
+    ------
+    AlexNetError
+        When the source is no source of images, the folder holds other files, the disk is full, or more images are
+        unreadable than `max_bad` allows.
+    UsageError
+        When an option is out of range, or the source can be understood in several ways.
     """
     _check_options(size, split, max_bad, workers)
     started = time.monotonic()
     folder = Path(data)
+    reading: dict[str, Any] = {"root": root, "splits": dict(splits) if splits else None}
+    reading |= {"classes_from": classes_from, "encoding": encoding}
+    options: dict[str, Any] = {"size": size, "split": dict(split) if split is not None else None, "seed": seed}
+    options |= {name: value for name, value in reading.items() if value is not None}
     chosen = chosen_range(black, white)
-    options = {"size": size, "split": dict(split) if split is not None else None, "seed": seed}
     if chosen is not None:
         options["pixel_range"] = chosen.to_dict()
     if max_pixels != MAX_PIXELS:
         options["max_pixels"] = max_pixels
     with _claimed(folder, _name_of(source, absolute=True), options):
-        notes = _list_images(source, folder)
-        plan = _plan(folder, split, seed)
-        workers = workers or available_cpus()
-        found, range_notes = _pixel_range(folder, plan, workers, max_pixels, chosen)
+        plan, descriptions, changes = _list_images(source, folder, split, reading)
         if progress:
-            for note in (*notes, *range_notes):
-                Progress(None, "", 0).note(note)
-        _make(folder, plan, size, workers, progress, max_pixels, found)
-        _finish(folder, plan, _name_of(source), {**options, "split": plan.split}, max_bad, found)
+            for note in [*plan.notes(), *changes]:
+                notify(note)
+        shards = _shards(folder, plan, descriptions, seed)
+        workers = workers or available_cpus()
+        pixel_range, range_notes = _pixel_range(folder, shards, workers, max_pixels, chosen)
+        if progress:
+            for note in range_notes:
+                notify(note)
+        _make(folder, shards, size, workers, progress, max_pixels, pixel_range)
+        _finish(folder, shards, _name_of(source), {**options, "split": shards.split}, max_bad, pixel_range)
     dataset = PreparedDataset.open(folder)
     if progress:
-        Progress(None, "", 0).note(_closing_line(dataset, time.monotonic() - started))
+        notify(_closing_line(dataset, time.monotonic() - started))
     return dataset
 
 
 def parse_split(text: str) -> dict[str, float]:
-    """Read the shares of splits from words like "val=0.2,test=0.1". Raises UsageError."""
+    """Read the shares of splits from an argument such as "val=0.2,test=0.1".
+
+    Raises
+    ------
+    UsageError
+        When it has another form, or the shares are out of range.
+    """
     try:
         shares = {name.strip(): float(share) for name, share in (part.split("=") for part in text.split(",") if part)}
     except ValueError:
-        raise UsageError(f"split {text!r} is not of the form val=0.2,test=0.1") from None
+        raise UsageError(f"--split {text!r} is not of the form val=0.2,test=0.1") from None
     _check_split(shares)
     return shares
 
 
+def parse_folders(text: str) -> dict[str, list[str]]:
+    """Read the folders of splits from an argument such as "train=seg_train,val=seg_test".
+
+    Raises
+    ------
+    UsageError
+        When it has another form, or names no folder to train on.
+    """
+    folders: dict[str, list[str]] = {}
+    for part in filter(None, text.split(",")):
+        name, equals, folder = part.partition("=")
+        if not equals or not folder.strip():
+            raise UsageError(f"--splits {text!r} is not of the form train=DIR,val=DIR")
+        if name.strip() not in SPLITS:
+            raise UsageError(f"--splits: split {name.strip()!r} does not exist: the splits are train, val and test")
+        folders.setdefault(name.strip(), []).append(folder.strip())
+    if "train" not in folders:
+        raise UsageError(f"--splits {text!r} names no folder to train on: add train=DIR")
+    return folders
+
+
 def parse_share(text: str) -> float:
-    """Read a share such as "0.01" or "1%". Raises UsageError."""
+    """Read a share such as "0.01" or "1%".
+
+    Raises
+    ------
+    UsageError
+        When it is no number.
+    """
     try:
         return float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:
@@ -149,10 +229,26 @@ def parse_share(text: str) -> float:
 
 
 def stratified_split(labels: np.ndarray, classes: list[str], shares: Mapping[str, float], seed: int) -> np.ndarray:
-    """Draw a split for each of `labels` (n,), class by class: positions in SPLITS, (n,) int8.
+    """Draw a split for each image, per class.
 
     Every split gets its share of each class, rounded, and at least one image where there are enough, "train" first.
-    What is drawn for a class depends on its name, its images and the seed, not on the other classes.
+    The images drawn of a class depend on its name, its number of images and the seed, not on the other classes.
+
+    Parameters
+    ----------
+    labels
+        Labels, (n,) integers: positions in `classes`.
+    classes
+        Class names.
+    shares
+        Share of "val" and "test", 0 to 1.
+    seed
+        Seed.
+
+    Returns
+    -------
+    numpy.ndarray
+        Positions in `SPLITS`, (n,) int8.
     """
     splits = np.zeros(len(labels), dtype=np.int8)
     order = np.argsort(labels, kind="stable")
@@ -160,24 +256,17 @@ def stratified_split(labels: np.ndarray, classes: list[str], shares: Mapping[str
     for name, members in zip(classes, members_of, strict=True):
         drawn = np.random.default_rng((seed, zlib.crc32(name.encode()))).permutation(members)
         start = 0
-        for split in SPLITS[1:]:
-            share = shares.get(split, 0.0)
-            if share > 0 and (room := len(members) - 1 - start) > 0:
-                later = sum(shares.get(other, 0.0) > 0 for other in SPLITS[SPLITS.index(split) + 1 :])
-                count = max(min(math.floor(share * len(members) + 0.5), room - later), 1)
-                splits[drawn[start : start + count]] = SPLITS.index(split)
-                start += count
+        for split, size in split_sizes(len(members), shares).items():
+            splits[drawn[start : start + size]] = SPLITS.index(split)
+            start += size
     return splits
-
-
-# What is to be done
 
 
 def _check_options(size: int, split: Mapping[str, float] | None, max_bad: float, workers: int | None) -> None:
     if not 1 <= size <= 4096:
         raise UsageError(f"size is {size}; it must be 1 to 4096 pixels")
     if not 0 <= max_bad <= 1:
-        raise UsageError(f"max bad is {max_bad}; it must be a share, 0 to 1")
+        raise UsageError(f"max_bad is {max_bad}; it must be a share, 0 to 1")
     if workers is not None and workers < 1:
         raise UsageError(f"workers is {workers}; it must be at least 1")
     if split is not None:
@@ -197,13 +286,13 @@ def _check_split(shares: Mapping[str, float]) -> None:
 def _name_of(source: Any, absolute: bool = False) -> str:
     if not isinstance(source, str | os.PathLike):
         return "images from Python"
-    name = os.fspath(source)
+    name = source_name(source) if not absolute else os.fspath(source)
     return os.path.abspath(name) if absolute and not name.startswith("hf:") else name
 
 
 @contextmanager
 def _claimed(folder: Path, source: str, options: dict[str, Any]) -> Iterator[None]:
-    """Make the folder, or take one up that was left unfinished; give it back as it was when nothing was made in it."""
+    """Create the folder, or continue an unfinished one; remove what was created when no shard was made."""
     plan = {"format_version": FORMAT_VERSION, "source": source, "options": options}
     if (folder / INDEX_NAME).is_file():
         raise AlexNetError(f"{folder} is a prepared dataset already: use it, or name another folder")
@@ -216,11 +305,11 @@ def _claimed(folder: Path, source: str, options: dict[str, Any]) -> Iterator[Non
             f"{key} {was.get(key)}" for key, value in {**options, "source": source}.items() if was.get(key) != value
         ]
         raise AlexNetError(
-            f"{folder} is half made from something else ({', '.join(differing)}): "
+            f"{folder} is an unfinished dataset of another source or options ({', '.join(differing)}): "
             "run that command again to finish it, remove the folder, or name another"
         )
     if begun is None and folder.exists() and any(not _is_ours(path) for path in folder.iterdir()):
-        raise AlexNetError(f"{folder} exists and has other files in it: name a folder that does not")
+        raise AlexNetError(f"{folder} exists and holds other files: name a folder that does not exist")
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         (folder / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
@@ -238,83 +327,77 @@ def _claimed(folder: Path, source: str, options: dict[str, Any]) -> Iterator[Non
                             path.rmdir()
                 raise
     except Timeout:
-        raise AlexNetError(f"another alexnet prepares {folder} just now") from None
+        raise AlexNetError(f"another process prepares {folder}: wait for it to end, or name another folder") from None
     except OSError as error:
-        raise AlexNetError(f"{folder} can't be written: {error.strerror or error}") from error
+        raise AlexNetError(f"{folder} cannot be written: {error.strerror or error}") from error
 
 
-def _list_images(source: Any, folder: Path) -> list[str]:
-    """List the images in the folder, unless they were listed before; returns what is to be said about the source."""
+def _list_images(
+    source: Any, folder: Path, shares: Mapping[str, float] | None, reading: Mapping[str, Any]
+) -> tuple[SourcePlan, dict[str, str], list[str]]:
+    """List the images in the folder: the plan, the descriptions of the classes, and what changed since the last list.
+
+    A path is listed again when the preparation continues, so that files added or removed meanwhile are noticed; an
+    iterable can be read only once.
+    """
     place = folder / WORK_FOLDER
-    if not (place / _LIST_NAME).exists():
-        found = open_source(source, place)
-        _check_classes(sorted({item.label for item in found.items}), _name_of(source))
-        notes = {"notes": found.notes, "descriptions": found.descriptions}
-        write_atomic(place / _NOTES_NAME, json.dumps(notes).encode())
-        ItemList.write(place / _LIST_NAME, found.items)
-    return (_read_json(place / _NOTES_NAME) or {}).get("notes", [])
+    listed = place / _LIST_NAME
+    if listed.exists() and not isinstance(source, str | os.PathLike):
+        notes = _read_json(place / _NOTES_NAME) or {}
+        found = Source([], notes.get("descriptions", {}), kind="Python")
+        return make_plan(_name_of(source), found, _counts(ItemList(listed)), shares), found.descriptions, []
+    found = interpret(source, place, output=folder, **reading)
+    counts: Counter[tuple[str | None, str]] = Counter()
 
+    def counted() -> Iterator[Item]:
+        for item in found.items:
+            counts[item.split, item.label] += 1
+            yield item
 
-def _check_classes(classes: list[str], source: str) -> None:
-    if len(classes) == 1:
-        raise AlexNetError(f"only one class in {source}, {classes[0]!r}: a classifier needs at least two")
-    seen: dict[str, str] = {}
-    for name in classes:
-        plain = " ".join(unicodedata.normalize("NFC", name).casefold().split())
-        if plain in seen:
-            raise AlexNetError(
-                f"two classes of {source} have one name, {seen[plain]!r} and {name!r}: rename one, or make them one"
+    before = set(ItemList(listed).names()) if listed.exists() else None
+    renewed = place / f"new-{_LIST_NAME}"
+    ItemList.write(renewed, counted())
+    plan = make_plan(_name_of(source), found, counts, shares)
+    write_atomic(place / _NOTES_NAME, json.dumps({"descriptions": found.descriptions}).encode())
+    changes = []
+    if before is not None:
+        now = set(ItemList(renewed).names())
+        if before != now:
+            changes.append(
+                f"the source has changed since the preparation began ({count(len(now - before), 'image')} added, "
+                f"{count(len(before - now), 'image')} removed): it was listed again, and finished shards of the same "
+                "images are kept"
             )
-        seen[plain] = name
+    renewed.replace(listed)
+    return plan, found.descriptions, changes
 
 
-def _plan(folder: Path, shares: Mapping[str, float] | None, seed: int) -> _Plan:
+def _counts(items: ItemList) -> Counter[tuple[str | None, str]]:
+    return Counter(zip(items.splits.to_pylist(), items.labels.to_pylist(), strict=True))
+
+
+def _shards(folder: Path, plan: SourcePlan, descriptions: dict[str, str], seed: int) -> _Shards:
     items = ItemList(folder / WORK_FOLDER / _LIST_NAME)
     coded = items.labels.combine_chunks().dictionary_encode()
-    found = coded.dictionary.to_pylist()
-    classes = sorted(found)
-    labels = np.array([classes.index(name) for name in found])[values(coded.indices, np.int32)]
-    splits, shares = _splits(items, labels, classes, shares, seed)
+    label_of = {name: label for label, name in enumerate(plan.classes)}
+    labels = np.array([label_of[name] for name in coded.dictionary.to_pylist()])[values(coded.indices, np.int32)]
+    if items.splits.null_count:
+        splits = np.zeros(len(items), dtype=np.int8)
+    else:
+        splits = values(pc.index_in(items.splits, texts(SPLITS)), np.int32).astype(np.int8)
+    if plan.drawn:
+        training = np.flatnonzero(splits == 0)
+        splits[training] = stratified_split(labels[training], plan.classes, plan.drawn, seed)
     shards = {}
     for code, name in enumerate(SPLITS):
         members = np.flatnonzero(splits == code)
         for number, start in enumerate(range(0, len(members), SHARD_ROWS)):
             shards[f"{name}-{number:05}.arrow"] = members[start : start + SHARD_ROWS]
-    untaught = set(labels[splits != 0].tolist()) - set(labels[splits == 0].tolist())
-    if untaught:
-        names = ", ".join(repr(classes[label]) for label in sorted(untaught)[:5])
-        raise AlexNetError(
-            f"{len(untaught)} classes have no image to train on ({names}): add some, or remove the class"
-        )
-    descriptions = (_read_json(folder / WORK_FOLDER / _NOTES_NAME) or {}).get("descriptions", {})
-    return _Plan(items, classes, descriptions, shards, shares)
-
-
-def _splits(
-    items: ItemList, labels: np.ndarray, classes: list[str], shares: Mapping[str, float] | None, seed: int
-) -> tuple[np.ndarray, dict[str, float] | None]:
-    """Position in SPLITS of every item, and the shares that were drawn; None where the source had all splits itself."""
-    if items.splits.null_count == len(items):
-        shares = dict(DEFAULT_SPLIT if shares is None else shares)
-        return stratified_split(labels, classes, shares, seed), shares
-    if items.splits.null_count:
-        raise AlexNetError(f"{items.splits.null_count:,} images of the source have no split, the others have one")
-    splits = values(pc.index_in(items.splits, texts(SPLITS)), np.int32).astype(np.int8)
-    if shares is None:
-        return splits, None
-    present = {SPLITS[code] for code in np.unique(splits)}
-    if taken := [name for name in SPLITS[1:] if shares.get(name) and name in present]:
-        raise UsageError(f"the source has a split {taken[0]!r} of its own: leave {taken[0]} out of the split")
-    training = np.flatnonzero(splits == 0)
-    splits[training] = stratified_split(labels[training], classes, shares, seed)
-    return splits, dict(shares)
-
-
-# Doing it
+    return _Shards(items, plan.classes, descriptions, shards, plan.drawn)
 
 
 def _pixel_range(
-    folder: Path, plan: _Plan, workers: int, max_pixels: int, chosen: PixelRange | None
+    folder: Path, plan: _Shards, workers: int, max_pixels: int, chosen: PixelRange | None
 ) -> tuple[PixelRange | None, list[str]]:
     """The range of the images with more than 8 bits and the notes about it: found once for a list of images, and kept.
 
@@ -336,14 +419,17 @@ def _pixel_range(
 
 def _make(
     folder: Path,
-    plan: _Plan,
+    plan: _Shards,
     size: int,
     workers: int,
     progress: bool,
     max_pixels: int,
     pixel_range: PixelRange | None,
 ) -> None:
-    todo = [shard for shard in plan.shards if not _stands(folder, plan, shard)]
+    for path in folder.glob("*.arrow"):
+        if path.name not in plan.shards:  # of a list that was longer
+            path.unlink()
+    todo = [shard for shard in plan.shards if not _is_complete(folder, plan, shard)]
     total = len(plan.items)
     left = sum(len(plan.shards[shard]) for shard in todo)
     _check_space(folder, left, size)
@@ -359,18 +445,18 @@ def _make(
                 pixel_range=pixel_range,
             )
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted: run the same command again, it goes on where it was") from None
+        raise KeyboardInterrupt("interrupted: run the same command again to continue") from None
 
 
-def _stands(folder: Path, plan: _Plan, shard: str) -> bool:
-    """Whether a shard was made of the same items, and none of the files that it misses was mended since."""
+def _is_complete(folder: Path, plan: _Shards, shard: str) -> bool:
+    """Whether a shard was made of the same items, and none of their files has changed since."""
     result = read_result(folder, shard)
     if result is None or not (folder / shard).is_file():
         return False
     items = plan.items.take(plan.shards[shard])
     made = (folder / shard).stat().st_mtime
-    missed = [items[position] for position, _ in result.left_out] if result.items == digest(items) else None
-    if missed is None or any(item.length < 0 and _changed_since(item.file, made) for item in missed):
+    files = {item.file for item in items} if result.items == digest(items, plan.classes) else None
+    if files is None or any(_changed_since(file, made) for file in files):
         forget_result(folder, shard)
         return False
     return True
@@ -389,13 +475,18 @@ def _check_space(folder: Path, images: int, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise AlexNetError(
-            f"the disk of {folder} is too full: {needed / 1e9:,.1f} GB are needed and {free / 1e9:,.1f} GB free"
+            f"the disk of {folder} is too full: {_bytes(needed)} are needed and {_bytes(free)} are free; free some "
+            "space, or name a folder on another disk"
         )
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
 
 
 def _finish(
     folder: Path,
-    plan: _Plan,
+    plan: _Shards,
     source: str,
     options: dict[str, Any],
     max_bad: float,
@@ -405,11 +496,11 @@ def _finish(
     pixel_sums = np.zeros((size, size, 3), dtype=np.int64)
     products = np.zeros((3, 3), dtype=np.int64)
     splits: dict[str, Any] = {}
-    left_out: list[dict[str, str]] = []
+    unread: list[tuple[int, str]] = []
     for shard, members in plan.shards.items():
         result = read_result(folder, shard)
         assert result is not None
-        left_out += _left_out(plan, members, result)
+        unread += [(int(members[position]), reason) for position, reason in result.left_out]
         if not result.rows:
             (folder / shard).unlink()
             continue
@@ -421,9 +512,13 @@ def _finish(
         if name == "train":
             pixel_sums += read_pixel_sum(folder, shard)
             products += np.array(result.rgb_products)
+    unread.sort()
+    items = plan.items.take(np.array([position for position, _ in unread], dtype=np.int64))
+    left_out = [{"path": item.name, "reason": reason} for item, (_, reason) in zip(items, unread, strict=True)]
     _check_left_out(folder, left_out, len(plan.items), max_bad)
     if "train" not in splits:
         raise AlexNetError(f"{source}: no image to train on can be read")
+    _check_taught(plan.classes, splits["train"]["class_counts"], [item.label for item in items], left_out)
 
     found = statistics(pixel_sums, products, splits["train"]["count"])
     array = io.BytesIO()
@@ -448,29 +543,36 @@ def _finish(
     _clean(folder)
 
 
-def _left_out(plan: _Plan, members: np.ndarray, result: Result) -> list[dict[str, str]]:
-    items = plan.items.take(members[[position for position, _ in result.left_out]])
-    return [{"path": item.name, "reason": reason} for item, (_, reason) in zip(items, result.left_out, strict=True)]
+def _check_taught(classes: list[str], training: list[int], labels: list[str], left_out: list[dict[str, str]]) -> None:
+    """Raise AlexNetError when no training image of a class could be read."""
+    untaught = [name for name, images in zip(classes, training, strict=True) if not images]
+    if untaught:
+        unread = [entry for entry, label in zip(left_out, labels, strict=True) if label == untaught[0]]
+        example = f", such as {unread[0]['path']}: {unread[0]['reason']}" if unread else ""
+        raise AlexNetError(
+            f"{count(len(untaught), 'class')} without a training image that can be read ({first_names(untaught)})"
+            f"{example}; convert or replace these files, or remove the class, and run the same command again"
+        )
 
 
 def _check_left_out(folder: Path, left_out: list[dict[str, str]], total: int, max_bad: float) -> None:
     if len(left_out) <= max_bad * total:
         return
-    (folder / WORK_FOLDER / _LIST_NAME).unlink()  # bad files may be removed before it goes on: list the source anew
+    (folder / WORK_FOLDER / _LIST_NAME).unlink()  # an iterable is read again too
     lines = [f"  {entry['path']}: {entry['reason']}" for entry in left_out]
     if len(lines) > _LISTED:
         place = folder / WORK_FOLDER / _LEFT_OUT_NAME
         write_atomic(place, ("\n".join(lines) + "\n").encode())
         lines[_LISTED:] = [f"  … and {len(lines) - _LISTED:,} more, all in {place}"]
     raise AlexNetError(
-        f"{len(left_out):,} of {total:,} images can't be read, more than the {max_bad:.3g} that --max-bad allows; "
-        "mend or remove them, or allow more, and run the same command again, it goes on where it was:\n"
+        f"{len(left_out):,} of {count(total, 'image')} cannot be read, more than the {max_bad * 100:.3g}% that "
+        "--max-bad allows; replace or remove them, or allow more, and run the same command again to continue:\n"
         + "\n".join(lines)
     )
 
 
 def _clean(folder: Path) -> None:
-    """Remove what a preparation has for itself."""
+    """Remove the files of a preparation that are not part of the dataset."""
     (folder / PLAN_NAME).unlink(missing_ok=True)
     shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)
     for path in folder.glob(".*.tmp"):
@@ -479,8 +581,8 @@ def _clean(folder: Path) -> None:
 
 def _closing_line(dataset: PreparedDataset, seconds: float) -> str:
     counts = dataset.counts
-    splits = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    images = f"{sum(counts.values()):,} images of {len(dataset.classes):,} classes"
+    splits = ", ".join(f"{name} {number:,}" for name, number in counts.items())
+    images = f"{count(sum(counts.values()), 'image')} of {count(len(dataset.classes), 'class')}"
     line = f"prepared {images} ({splits}) in {format_duration(seconds)}"
     return f"{line}; {len(dataset.left_out):,} left out (see {dataset.path / INDEX_NAME})" if dataset.left_out else line
 

@@ -22,26 +22,42 @@ _BLOCK = 1 << 22
 
 
 def is_address(path: str | os.PathLike[str]) -> bool:
-    """Whether this names no folder of this host."""
+    """Whether a path is an address, such as s3://bucket/data, and not a folder of this host."""
     return "://" in str(path)
 
 
 def fetch(address: str, index_name: str) -> Path:
-    """The folder of this host that holds the dataset at `address`, whose index is the file `index_name`.
+    """Fetch a dataset to a folder of this host.
 
-    Every file is compared with its recorded checksum; what is there already is not fetched again, and of several
+    Every file is compared with its recorded checksum. Files that are there already are not fetched again; of several
     processes one fetches while the others wait. The folders are in `ALEXNET_CACHE` (default: `~/.cache/alexnet`).
-    Raises `AlexNetError` when the address can't be read.
+
+    Parameters
+    ----------
+    address
+        The address of the dataset.
+    index_name
+        The file name of its index.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    AlexNetError
+        When the address cannot be read, or a file differs from its checksum.
     """
     try:
         from fsspec.core import url_to_fs
 
         files, root = url_to_fs(address)
     except ImportError as error:
-        raise AlexNetError(f"{address} needs more: pip install 'alexnet[remote]' ({error})") from error
+        raise AlexNetError(f"{address} needs the extra `remote`: pip install 'alexnet[remote]' ({error})") from error
     except ValueError as error:
-        raise AlexNetError(f"{address} can't be read: {error}") from error
-    with _said(address):
+        raise AlexNetError(f"{address} cannot be read: {error}") from error
+    with _in_one_line(address):
         index = files.cat_file(f"{root}/{index_name}")
     values = json.loads(index)
     wanted = {values["mean_image"]: values["mean_image_sha256"]}
@@ -49,7 +65,7 @@ def fetch(address: str, index_name: str) -> Path:
         wanted |= {shard["file"]: shard["sha256"] for shard in split["shards"]}
     folder = _cache() / hashlib.sha256(address.encode() + index).hexdigest()[:20]
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"), _said(address):
+    with FileLock(folder / ".lock"), _in_one_line(address):
         missing = [name for name in wanted if not (folder / name).is_file()]
         if missing:
             _fetch_all(files, root, folder, {name: wanted[name] for name in missing})
@@ -77,22 +93,22 @@ def _fetch_one(files: Any, source: str, file: Path, sha256: str) -> None:
                 digest.update(block)
                 out.write(block)
         if digest.hexdigest() != sha256:
-            raise AlexNetError(f"{source} is not what was written: its checksum differs; put it there again")
+            raise AlexNetError(f"{source} differs from its recorded checksum: upload it again")
 
     write_atomic(file, copy)
 
 
 @contextmanager
-def _said(address: str) -> Iterator[None]:
-    """Whatever a file system of the net raises, in a line."""
+def _in_one_line(address: str) -> Iterator[None]:
+    """Turn the errors of remote file systems into `AlexNetError`."""
     try:
         yield
     except AlexNetError:
         raise
     except FileNotFoundError as error:
-        raise AlexNetError(f"{address} is not a prepared dataset: {error} is not there") from error
+        raise AlexNetError(f"{address} is not a prepared dataset: {error} is missing") from error
     except Exception as error:  # each file system has errors of its own
-        raise AlexNetError(f"{address} can't be read: {type(error).__name__}: {error}") from error
+        raise AlexNetError(f"{address} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _cache() -> Path:

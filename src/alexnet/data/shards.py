@@ -1,8 +1,8 @@
 """Items → shards, in worker processes.
 
-A worker is a plain child process that reads one job a line on its standard input and answers on its standard output,
-both JSON. It is no `multiprocessing` child, so that a script without a main guard, a notebook and standard input can
-all start a preparation; and when the parent dies, however hard, the pipe ends and so does the worker.
+A worker is a plain child process that reads jobs on its standard input and answers on its standard output, one JSON
+object per line. It is not a `multiprocessing` child, so that a script without a main guard, a notebook and standard
+input can all start a preparation; and when the parent dies, however hard, the pipe ends and so does the worker.
 """
 
 from __future__ import annotations
@@ -48,10 +48,22 @@ class Job(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What is known of a shard that stands.
+    """The record of a complete shard.
 
-    items: digest of the items it was made of. class_counts: images of each class. rgb_products: (3, 3), see
-    `statistics`. left_out: position among the shard's items and reason of each that could not be read.
+    Attributes
+    ----------
+    items
+        Digest of the items that it was made of.
+    rows
+        Number of images.
+    sha256
+        Checksum of the file (hex).
+    class_counts
+        Number of images of each class.
+    rgb_products
+        Sums of products of the channels, (3, 3), see `statistics`.
+    left_out
+        Position among the shard's items and reason of each image that could not be read.
     """
 
     items: str
@@ -63,20 +75,20 @@ class Result(NamedTuple):
 
 
 def read_result(folder: Path, shard: str) -> Result | None:
-    """What is known of a shard of the unfinished dataset in `folder`; None when it was not made yet."""
+    """The record of a shard of the unfinished dataset in `folder`; None when it is not complete."""
     try:
         return Result(**json.loads((folder / WORK_FOLDER / f"{shard}.json").read_bytes()))
     except FileNotFoundError:
         return None
 
 
-def digest(items: list[Item]) -> str:
-    """What tells one list of items from another."""
-    return hashlib.sha256(json.dumps(items).encode()).hexdigest()
+def digest(items: list[Item], classes: list[str]) -> str:
+    """A checksum (hex) of the items of a shard and of the class names, whose order determines the labels."""
+    return hashlib.sha256(json.dumps([items, classes]).encode()).hexdigest()
 
 
 def forget_result(folder: Path, shard: str) -> None:
-    """Have a shard made anew."""
+    """Remove the record of a shard, so that it is made again."""
     (folder / WORK_FOLDER / f"{shard}.json").unlink()
 
 
@@ -96,9 +108,27 @@ def make_shards(
     max_pixels: int = MAX_PIXELS,
     pixel_range: PixelRange | None = None,
 ) -> None:
-    """Have `workers` processes make the shards of `jobs`.
+    """Make the shards of `jobs` in worker processes.
 
-    `advance` is told how many more items were read, from any thread. Raises AlexNetError when a worker fails or dies.
+    Parameters
+    ----------
+    folder
+        The folder of the dataset.
+    classes
+        Class names.
+    size
+        Side of the images in pixels.
+    jobs
+        Shards and their items; taken as workers become free.
+    workers
+        Number of processes.
+    advance
+        Called with the number of items read since the last call, from any thread.
+
+    Raises
+    ------
+    AlexNetError
+        When a worker fails or dies.
     """
     waiting = _Shared(iter(jobs))
     setup = {
@@ -138,9 +168,9 @@ def make_shards(
 
 
 def work() -> None:
-    """What a worker process runs: jobs from standard input until it ends, answers on standard output.
+    """Run a worker process: jobs from standard input until it ends, answers on standard output.
 
-    One shard is written, synced and renamed while the next is read.
+    One shard is written and synchronized while the next is read.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")  # Pillow's, of what it can read all the same
@@ -180,7 +210,7 @@ def work() -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        answer(error=f"the disk of {folder} is full: free some space and run the same command again, it goes on")
+        answer(error=f"the disk of {folder} is full: free some space and run the same command again, it continues")
 
 
 def _read_images(
@@ -213,7 +243,7 @@ def _write(
     images: np.ndarray,
     classes: list[str],
 ) -> None:
-    """Write the shard, then the sum of its images, and last what says that it stands."""
+    """Write the shard, then the sum of its images, and last its record."""
     bad = {position for position, _ in left_out}
     kept = [item for position, item in enumerate(items) if position not in bad]
     images = images[: len(kept)]
@@ -224,7 +254,7 @@ def _write(
     np.save(array, pixel_sum(images))
     write_atomic(folder / WORK_FOLDER / f"{shard}.npy", array.getvalue())
     counts = np.bincount(labels, minlength=len(classes)).tolist()
-    result = Result(digest(items), len(kept), sha256, counts, rgb_products(images).tolist(), left_out)
+    result = Result(digest(items, classes), len(kept), sha256, counts, rgb_products(images).tolist(), left_out)
     write_atomic(folder / WORK_FOLDER / f"{shard}.json", json.dumps(result._asdict()).encode())
 
 
@@ -287,10 +317,10 @@ def _listen(process: subprocess.Popen[str], advance: Callable[[int], None], unti
 def _death(process: subprocess.Popen[str], log: IO[str]) -> AlexNetError:
     code = process.wait()
     log.seek(0)
-    last_words = " ".join(log.read().strip().splitlines()[-1:])
+    last_line = " ".join(log.read().strip().splitlines()[-1:])
     if code == -9:
         return AlexNetError(
             "a worker was killed, most likely for want of memory: run the same command again with fewer --workers, "
-            "it goes on where it was"
+            "it continues"
         )
-    return AlexNetError(f"a worker died (code {code}): {last_words or 'it left no message'}")
+    return AlexNetError(f"a worker died (code {code}): {last_line or 'it left no message'}")

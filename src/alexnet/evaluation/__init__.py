@@ -1,1 +1,1 @@
-"""What a trained network is worth."""
+"""Evaluation: metrics, test views and ensembles of trained networks."""

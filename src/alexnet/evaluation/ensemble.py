@@ -1,4 +1,4 @@
-"""Several trained networks as one: their probabilities averaged (paper, section 5.1)."""
+"""Ensembles: the averaged probabilities of several trained networks (paper, section 5.1)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,17 @@ from alexnet.runtime.errors import AlexNetError
 
 @dataclass(frozen=True)
 class Member:
-    """One trained network with what its images go through first."""
+    """One trained network of an ensemble.
+
+    Parameters
+    ----------
+    run : Run
+        Its run folder.
+    network : AlexNet
+        The network, in evaluation mode.
+    preprocess : Preprocessing
+        The preprocessing of its images.
+    """
 
     run: Run
     network: AlexNet
@@ -28,11 +38,21 @@ class Member:
 
 
 def load_members(runs: Sequence[str | os.PathLike[str] | Member], device: torch.device) -> list[Member]:
-    """Open the run folders; what is loaded already stays as it is.
+    """Load the runs of an ensemble.
 
-    Raises `AlexNetError` when one can't be read, or they do not have the same classes.
+    Parameters
+    ----------
+    runs : sequence of path or Member
+        Run folders; a member is returned as it is.
+    device : torch.device
+        Device of the networks that are loaded.
+
+    Raises
+    ------
+    AlexNetError
+        If a run can't be read, or the runs differ in their classes or image sizes.
     """
-    opened = [given.run if isinstance(given, Member) else Run.open(given) for given in runs]
+    opened = [run.run if isinstance(run, Member) else Run.open(run) for run in runs]
     first = opened[0]
     for other in opened[1:]:
         require_same_classes(
@@ -40,7 +60,7 @@ def load_members(runs: Sequence[str | os.PathLike[str] | Member], device: torch.
         )
         if other.config.size != first.config.size:
             raise AlexNetError(
-                f"{first.path} reads images of {first.config.size} pixels, {other.path} of {other.config.size}: "
+                f"{first.path} takes images of {first.config.size} pixels, {other.path} of {other.config.size}: "
                 "they can't be averaged on one dataset"
             )
     return [
@@ -49,24 +69,58 @@ def load_members(runs: Sequence[str | os.PathLike[str] | Member], device: torch.
     ]
 
 
-def require_same_classes(one: list[str], name: str, other: list[str], other_name: str, so: str) -> None:
-    """Raise an `AlexNetError` that names the difference unless both have the same classes in the same order."""
-    if one == other:
+def require_same_classes(
+    classes: list[str], name: str, other_classes: list[str], other_name: str, purpose: str
+) -> None:
+    """Check that two lists of classes are the same, in the same order.
+
+    Parameters
+    ----------
+    classes, other_classes : list of str
+        The classes.
+    name, other_name : str
+        Where they are from, for the message.
+    purpose : str
+        End of the message: what is not possible.
+
+    Raises
+    ------
+    AlexNetError
+        If they differ; the message says in which classes.
+    """
+    if classes == other_classes:
         return
-    if sorted(one) == sorted(other):
+    if sorted(classes) == sorted(other_classes):
         difference = "the same classes in another order"
     else:
-        only = [(name, sorted(set(one) - set(other))), (other_name, sorted(set(other) - set(one)))]
-        difference = ", ".join(f"only {who} has {_listed(names)}" for who, names in only if names)
-    raise AlexNetError(f"{name} and {other_name} have different classes ({difference}): {so}")
+        extra = [
+            (name, sorted(set(classes) - set(other_classes))),
+            (other_name, sorted(set(other_classes) - set(classes))),
+        ]
+        difference = ", ".join(f"only {where} has {_listed(names)}" for where, names in extra if names)
+    raise AlexNetError(f"{name} and {other_name} have different classes ({difference}): {purpose}")
 
 
 def member_probabilities(
     members: Sequence[Member], networks: Sequence[OptimizedNetwork], images: Tensor, views: int
 ) -> np.ndarray:
-    """What each member says of `images` (N, size, size, 3) uint8: (members, N, classes) float64.
+    """The probabilities of each member.
 
-    networks: those of the members, as they are to run.
+    Parameters
+    ----------
+    members : sequence of Member
+        The members.
+    networks : sequence of OptimizedNetwork
+        Their networks, in the form and precision in which they run.
+    images : Tensor
+        (N, size, size, 3) uint8
+    views : int
+        Number of test views.
+
+    Returns
+    -------
+    ndarray
+        (members, N, classes) float64
     """
     results = []
     for member, network in zip(members, networks, strict=True):
@@ -77,23 +131,35 @@ def member_probabilities(
     return np.stack(results)
 
 
-def search_coefficients(label_probability: np.ndarray, tolerance: float = 1e-6) -> np.ndarray:
-    """The weights of the members, ≥ 0 and summing to 1, whose average has the smallest log-loss.
+def optimal_coefficients(label_probability: np.ndarray, tolerance: float = 1e-6) -> np.ndarray:
+    """The coefficients of the weighted average with the smallest log loss.
 
-    `label_probability`: (n, members), the probability each member gives to the right class of each image; nothing
-    else enters the log-loss of an average. Expectation maximization from equal weights: the log-loss is convex in the
-    weights, so it is the minimum that is found, to within `tolerance` nats. Returns (members,) float64.
+    Expectation maximization from equal coefficients. The log loss is convex in them, so this is the global minimum.
+
+    Parameters
+    ----------
+    label_probability : ndarray
+        (n, members), the probability that each member gives to the label of each image; the log loss of an average
+        depends on nothing else.
+    tolerance : float
+        Largest distance of the log loss from its minimum, in nats.
+
+    Returns
+    -------
+    ndarray
+        (members,) float64, at least 0 and with sum 1.
     """
     p = np.maximum(label_probability, np.finfo(np.float64).tiny)
     weights = np.full(p.shape[1], 1 / p.shape[1])
     for _ in range(10_000):
         gain = (p / (p @ weights)[:, None]).mean(axis=0)
-        # By convexity the log-loss is at most max(gain) - 1 above the minimum.
+        # By convexity the log loss is at most max(gain) - 1 above the minimum.
         if gain.max() - 1 <= tolerance:
             break
         weights = weights * gain
     return weights / weights.sum()
 
 
-def _listed(names: list[str], most: int = 3) -> str:
-    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _listed(names: list[str], limit: int = 3) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(repr, names[:limit])) + more

@@ -1,4 +1,4 @@
-"""Measure trained networks on a split of a prepared dataset."""
+"""Evaluation: the metrics of trained networks on a split of a prepared dataset."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from alexnet.evaluation.ensemble import (
     Member,
     load_members,
     member_probabilities,
+    optimal_coefficients,
     require_same_classes,
-    search_coefficients,
 )
 from alexnet.evaluation.metrics import Predictions
 from alexnet.evaluation.views import check_views
@@ -28,19 +28,29 @@ from alexnet.network.optimized import OptimizedNetwork
 from alexnet.runs.run import Run
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
-from alexnet.runtime.errors import AlexNetError, UsageError
+from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import Progress, progress
 
 BATCH_SIZE = 64
+CONFIDENCE = 0.95
+"""Level of the confidence interval of the accuracy."""
 
 RunPath = str | os.PathLike[str] | Member
-"""A run folder, or one that is loaded already."""
+"""A run folder, or a run that is already loaded."""
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Searched coefficients of an average: the `values` of each run, one row a group of images, and where found."""
+    """The coefficients of an averaged ensemble.
+
+    Parameters
+    ----------
+    values : ndarray
+        (groups, runs): image i is averaged with row i modulo the number of groups.
+    searched_on : str
+        The images on which the coefficients were searched, for people.
+    """
 
     values: np.ndarray
     searched_on: str
@@ -48,9 +58,32 @@ class Coefficients:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of `evaluate`: what was measured, on what, and each image's prediction.
+    """The result of `evaluate`.
 
-    `positive` is the index of the positive class of two, else None; `recall` the wished one.
+    Parameters
+    ----------
+    runs : list of str
+        The run folders; the probabilities of several are averaged.
+    data : str
+        Path of the prepared dataset.
+    split : Split
+        The split that was evaluated.
+    classes : list of str
+        Names of the classes.
+    views : int
+        Number of test views.
+    dtype : str
+        Precision of the forward pass: "float32" or "bfloat16".
+    predictions : Predictions
+        The prediction of each image.
+    coefficients : Coefficients or None
+        The coefficients of the average, where they were searched.
+    positive : int or None
+        Index of the positive class of two; None for other numbers of classes.
+    recall : float or None
+        The requested recall of the positive class.
+    registered : dict
+        The values of the metrics of `register_metric`, by name.
     """
 
     runs: list[str]
@@ -58,78 +91,106 @@ class Evaluation:
     split: Split
     classes: list[str]
     views: int
-    arithmetic: str
+    dtype: str
     predictions: Predictions
     coefficients: Coefficients | None = None
     positive: int | None = None
     recall: float | None = None
+    registered: dict[str, float] = field(default_factory=dict)
 
     @property
-    def top1(self) -> float:
-        """Share of images whose most probable class is right, 0 to 1."""
+    def accuracy(self) -> float:
+        """Top-1 accuracy, 0 to 1: the share of images whose most probable class is the label."""
         return metrics.accuracy(self.predictions, 1)
 
     @property
-    def top5(self) -> float:
-        """Share of images whose class is among the five most probable; 1 with five classes or fewer."""
+    def top5_accuracy(self) -> float:
+        """Top-5 accuracy, 0 to 1; 1 with five classes or fewer."""
         return metrics.accuracy(self.predictions, 5)
 
     @property
+    def balanced_accuracy(self) -> float:
+        """The mean recall of the classes that have images, 0 to 1."""
+        return metrics.balanced_accuracy(self.predictions, len(self.classes))
+
+    @property
     def log_loss(self) -> float:
-        """Mean of −ln of the right class's probability, in nats."""
+        """The mean of −ln p of the label, in nats."""
         return metrics.log_loss(self.predictions)
 
     @property
-    def confusion(self) -> np.ndarray:
-        """Counts (classes, classes): row the right class, column the predicted one."""
-        return metrics.confusion(self.predictions, len(self.classes))
+    def calibration_error(self) -> float:
+        """Expected calibration error over ten bins of the confidence, 0 to 1."""
+        return metrics.calibration_error(metrics.calibration_bins(self.predictions))
+
+    @property
+    def confusion_matrix(self) -> np.ndarray:
+        """Counts (classes, classes): one row for each true class, one column for each predicted class."""
+        return metrics.confusion_matrix(self.predictions, len(self.classes))
 
     def per_class(self) -> dict[str, dict[str, Any]]:
-        """By class name: see `metrics.per_class`."""
+        """By class name: the values of `alexnet.evaluation.metrics.per_class`."""
         return dict(zip(self.classes, metrics.per_class(self.predictions, len(self.classes)), strict=True))
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON has it. Accuracies, precision and recall are shares, 0 to 1; None where undefined."""
-        recalls = [row["recall"] for row in self.per_class().values() if row["recall"] is not None]
+        """All results as JSON-able values.
+
+        Accuracies, precision and recall are 0 to 1; undefined values are None.
+        """
         result: dict[str, Any] = {
-            "n": len(self.predictions),
+            "n_samples": len(self.predictions),
             "views": self.views,
-            "top1": self.top1,
-            "top5": self.top5,
+            "accuracy": self.accuracy,
+            "accuracy_interval": list(metrics.wilson_interval(self.accuracy, len(self.predictions), CONFIDENCE)),
+            "top5_accuracy": self.top5_accuracy,
+            "balanced_accuracy": self.balanced_accuracy,
             "log_loss": self.log_loss,
-            "top1_interval": list(metrics.interval(self.top1, len(self.predictions))),
-            "balanced_accuracy": float(np.mean(recalls)),
+            "calibration_error": self.calibration_error,
+            "metrics": self.registered,
             "classes": self.per_class(),
-            "confusion": self.confusion.tolist(),
+            "confusion_matrix": self.confusion_matrix.tolist(),
             "split": self.split.name,
             "data": self.data,
             "runs": self.runs,
-            "arithmetic": self.arithmetic,
+            "dtype": self.dtype,
         }
         if self.coefficients is not None:
             result["coefficients"] = {
                 "searched_on": self.coefficients.searched_on,
                 "values": self.coefficients.values.tolist(),
             }
-        return result | self.two_classes()
+        return result | self.binary_metrics()
 
-    def two_classes(self) -> dict[str, Any]:
-        """For two classes: `positive`, `roc_auc`, `thresholds` and, where a recall is wished, `wished`; else empty."""
+    def binary_metrics(self) -> dict[str, Any]:
+        """Results of two classes.
+
+        Returns
+        -------
+        dict
+            `positive_class`, `roc_auc`, `thresholds` and, where a recall was requested and there are positive images,
+            `threshold_for_recall`; empty for other numbers of classes.
+        """
         if self.positive is None:
             return {}
-        score, is_positive = metrics.scores(self.predictions, self.positive)
+        score, is_positive = metrics.binary_scores(self.predictions, self.positive)
         result: dict[str, Any] = {
-            "positive": self.classes[self.positive],
+            "positive_class": self.classes[self.positive],
             "roc_auc": metrics.roc_auc(score, is_positive),
             "thresholds": metrics.threshold_curve(score, is_positive),
         }
         if self.recall is not None:
             chosen = metrics.threshold_for_recall(score, is_positive, self.recall)
-            result["wished"] = {"wished_recall": self.recall, **chosen}
+            result["threshold_for_recall"] = {"requested_recall": self.recall, **chosen}
         return result
 
     def write_predictions(self, file: str | os.PathLike[str]) -> None:
-        """Write a CSV with one line an image: path, label, the most probable classes and their probabilities."""
+        """Write a CSV with one line for each image: path, label, and the most probable classes with probabilities.
+
+        Raises
+        ------
+        AlexNetError
+            If the file can't be written.
+        """
         p = self.predictions
         text = io.StringIO()
         out = csv.writer(text, lineterminator="\n")
@@ -138,25 +199,26 @@ class Evaluation:
         for i in range(len(p)):
             ranked = [
                 cell
-                for c, share in zip(p.ranked[i], p.ranked_probabilities[i], strict=True)
-                for cell in (self.classes[c], f"{share:.6g}")
+                for c, probability in zip(p.ranked[i], p.ranked_probabilities[i], strict=True)
+                for cell in (self.classes[c], f"{probability:.6g}")
             ]
-            correct = int(p.ranked[i, 0] == p.labels[i])
             label = self.classes[p.labels[i]]
-            out.writerow([self.split.paths(i), label, correct, f"{p.label_probability[i]:.6g}", *ranked])
+            out.writerow([self.split.paths(i), label, int(p.correct[i]), f"{p.label_probability[i]:.6g}", *ranked])
         try:
-            write_atomic(Path(file), text.getvalue().encode(errors="surrogateescape"))
+            write_atomic(Path(file), text.getvalue().encode("utf-8", errors="surrogateescape"))
         except OSError as error:
             raise AlexNetError(f"{file} can't be written: {error.strerror or error}") from error
 
 
 def check_can_write(file: str | os.PathLike[str]) -> None:
-    """Raise `AlexNetError` now rather than after a long evaluation when `file` can't be written."""
+    """Raise `AlexNetError` now, rather than after a long evaluation, if `file` can't be written."""
     folder = Path(file).absolute().parent
     if not folder.is_dir():
         raise AlexNetError(f"{file} can't be written: there is no folder {folder}")
-    if Path(file).is_dir() or not os.access(folder, os.W_OK):
-        raise AlexNetError(f"{file} can't be written: it is a folder, or {folder} is not yours to write in")
+    if Path(file).is_dir():
+        raise AlexNetError(f"{file} can't be written: it is a folder")
+    if not os.access(folder, os.W_OK):
+        raise AlexNetError(f"{file} can't be written: you have no permission to write in {folder}")
 
 
 def evaluate(
@@ -169,60 +231,90 @@ def evaluate(
     precision: str = "float32",
     recall: float | None = None,
     positive: str | None = None,
-    search: bool = False,
+    search_coefficients: bool = False,
     device: str | None = None,
 ) -> Evaluation:
-    """Measure a run, or several whose probabilities are averaged (paper, section 5.1), on a prepared dataset.
+    """Evaluate a run, or an ensemble of runs whose probabilities are averaged (paper, section 5.1).
 
-    `split`: by default "test" where there is one, else "val". `views`: 10 as the paper tests (section 4.1), or 1, the
-    center. `precision`: "float32", "bfloat16" or "auto". For two classes `positive` names the one to be found (by
-    default the rarer one) and `recall` asks for the threshold that finds that share of it.
+    Parameters
+    ----------
+    runs : path or sequence of paths
+        Run folders.
+    data : path or PreparedDataset
+        The prepared dataset.
+    split : str or None
+        Name of the split; by default "test" where it exists, else "val".
+    views : int
+        Number of test views, a key of `alexnet.evaluation.views.VIEWS`: 10 as in the paper (section 4.1), 1 for the
+        center crop.
+    batch_size : int
+        Images of a forward pass, at least 1.
+    precision : {"float32", "bfloat16", "auto"}
+        Precision of the forward pass.
+    recall : float or None
+        For two classes: also find the highest threshold with this recall of the positive class, above 0, at most 1.
+    positive : str or None
+        For two classes: the positive class, by default the rarer one.
+    search_coefficients : bool
+        Weight the runs by the coefficients with the smallest log loss on "val". If "val" itself is evaluated, or does
+        not exist, they are searched on halves of the evaluated images (every second one), and each half is weighted
+        with the coefficients of the other half, so that no image influences its own result.
+    device : str or None
+        A torch device, by default the fastest of this machine.
 
-    With `search` the average is weighted by coefficients with the smallest log-loss on "val"; where "val" itself is
-    measured, or there is none, on the halves of the measured images (every other one), each weighted by what was
-    found on the other half, so that no image has a say in its own result.
+    Returns
+    -------
+    Evaluation
 
-    Raises `UsageError` for values that make no sense, `AlexNetError` for runs and data that do not fit each other.
+    Raises
+    ------
+    UsageError
+        For values out of range.
+    AlexNetError
+        If runs and data do not fit each other or can't be read.
     """
     paths = [runs] if isinstance(runs, str | os.PathLike | Member) else list(runs)
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
-    _check(paths, dataset, views, batch_size, recall, positive, search)
-    measured = dataset.split(split or _default_split(dataset))
-    if not len(measured):
-        raise AlexNetError(f"split {measured.name!r} of {dataset.path} has no images")
+    _check(paths, dataset, views, batch_size, recall, positive, search_coefficients)
+    evaluated = dataset.split(split or _default_split(dataset))
+    if not len(evaluated):
+        raise AlexNetError(f"split {evaluated.name!r} of {dataset.path} has no images")
     keep_freed_memory()
-    where = choose_device(device)
-    dtype = choose_precision(precision, where)
-    members = load_members(paths, where)
-    check_fit(members[0].run, dataset)
+    torch_device = choose_device(device)
+    dtype = choose_precision(precision, torch_device)
+    members = load_members(paths, torch_device)
+    check_compatible(members[0].run, dataset)
 
-    with_val = search and "val" in dataset.splits and measured.name != "val" and len(dataset.split("val")) > 0
-    searched = dataset.split("val") if with_val else measured
-    with progress(len(measured) + (len(searched) if search else 0), "evaluate") as bar:
-        said = _Said(members, [OptimizedNetwork(member.network, dtype) for member in members], views, batch_size, bar)
+    on_val = (
+        search_coefficients and "val" in dataset.splits and evaluated.name != "val" and len(dataset.split("val")) > 0
+    )
+    searched = dataset.split("val") if on_val else evaluated
+    total = len(evaluated) + (len(searched) if search_coefficients else 0)
+    with progress(total, "evaluate") as bar:
+        networks = [OptimizedNetwork(member.network, dtype) for member in members]
+        ensemble = _Ensemble(members, networks, views, batch_size, bar)
         coefficients = None
-        if search:
-            coefficients = _search(said, searched, halves=not with_val)
-        predictions = Predictions.joined(
-            Predictions.of(_average(shares, coefficients, first), labels) for first, shares, labels in said.of(measured)
-        )
+        if search_coefficients:
+            coefficients = _search_coefficients(ensemble, searched, halves=not on_val)
+        predictions, registered = _measure(ensemble, evaluated, coefficients)
     return Evaluation(
         runs=[os.fspath(path.run.path if isinstance(path, Member) else path) for path in paths],
         data=str(dataset.path),
-        split=measured,
+        split=evaluated,
         classes=dataset.classes,
         views=views,
-        arithmetic=str(dtype).removeprefix("torch."),
+        dtype=str(dtype).removeprefix("torch."),
         predictions=predictions,
         coefficients=coefficients,
-        positive=_positive(dataset, measured, positive),
+        positive=_positive(dataset, evaluated, positive),
         recall=recall,
+        registered=registered,
     )
 
 
 @dataclass(frozen=True)
-class _Said:
-    """What the members say of images, a batch at a time."""
+class _Ensemble:
+    """The runs that are evaluated, and how."""
 
     members: list[Member]
     networks: list[OptimizedNetwork]
@@ -230,35 +322,51 @@ class _Said:
     batch_size: int
     bar: Progress
 
-    def of(self, split: Split) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yields index of the first image, probabilities (members, N, classes) and labels (N,)."""
+    def batches(self, split: Split) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yields the index of the first image, probabilities (members, N, classes) and labels (N,) of each batch."""
         first = 0
         for batch in evaluation_batches(split, self.batch_size):
-            shares = member_probabilities(self.members, self.networks, batch.images, self.views)
-            yield first, shares, batch.labels.numpy()
+            probabilities = member_probabilities(self.members, self.networks, batch.images, self.views)
+            yield first, probabilities, batch.labels.numpy()
             first += len(batch.labels)
             self.bar.advance(len(batch.labels))
 
 
-def _search(said: _Said, split: Split, halves: bool) -> Coefficients:
-    parts = [shares[:, np.arange(len(labels)), labels].T for _, shares, labels in said.of(split)]
-    of_label = np.concatenate(parts)
+def _measure(
+    ensemble: _Ensemble, split: Split, coefficients: Coefficients | None
+) -> tuple[Predictions, dict[str, float]]:
+    """The predictions on a split, and the values of the registered metrics."""
+    parts, kept, labels_kept = [], [], []
+    keep = bool(metrics.registered_metrics())
+    for first, by_member, labels in ensemble.batches(split):
+        probabilities = _average(by_member, coefficients, first)
+        parts.append(Predictions.from_probabilities(probabilities, labels))
+        if keep:
+            kept.append(probabilities)
+            labels_kept.append(labels)
+    registered = metrics.compute_registered(np.concatenate(labels_kept), np.concatenate(kept)) if keep else {}
+    return Predictions.concatenate(parts), registered
+
+
+def _search_coefficients(ensemble: _Ensemble, split: Split, halves: bool) -> Coefficients:
+    parts = [by_member[:, np.arange(len(labels)), labels].T for _, by_member, labels in ensemble.batches(split)]
+    label_probability = np.concatenate(parts)
     if not halves:
-        return Coefficients(search_coefficients(of_label)[None], split.name)
-    if len(of_label) < 2:
+        return Coefficients(optimal_coefficients(label_probability)[None], split.name)
+    if len(label_probability) < 2:
         raise AlexNetError(f"split {split.name!r} has one image: coefficients can't be searched on its halves")
-    # Even images are weighted by what was found on the odd ones, and the reverse.
-    values = np.stack([search_coefficients(of_label[1::2]), search_coefficients(of_label[0::2])])
-    return Coefficients(values, f"halves of {split.name}, each weighted by what was found on the other")
+    # Even images are weighted with the coefficients of the odd ones, and the reverse.
+    values = [optimal_coefficients(label_probability[1::2]), optimal_coefficients(label_probability[0::2])]
+    return Coefficients(np.stack(values), f"halves of {split.name}, each weighted with the coefficients of the other")
 
 
-def _average(shares: np.ndarray, coefficients: Coefficients | None, first: int) -> np.ndarray:
-    """Probabilities of the average, (members, N, classes) → (N, classes)."""
+def _average(probabilities: np.ndarray, coefficients: Coefficients | None, first: int) -> np.ndarray:
+    """The average over the members, (members, N, classes) → (N, classes); `first`: index of the first image."""
     if coefficients is None:
-        return shares.mean(axis=0)
+        return probabilities.mean(axis=0)
     groups = len(coefficients.values)
-    weights = coefficients.values[(first + np.arange(shares.shape[1])) % groups]
-    return np.einsum("nm,mnc->nc", weights, shares)
+    weights = coefficients.values[(first + np.arange(probabilities.shape[1])) % groups]
+    return np.einsum("nm,mnc->nc", weights, probabilities)
 
 
 def _check(
@@ -268,39 +376,54 @@ def _check(
     batch_size: int,
     recall: float | None,
     positive: str | None,
-    search: bool,
+    search_coefficients: bool,
 ) -> None:
     if not paths:
-        raise UsageError("no run to evaluate")
+        raise UsageError("there is no run to evaluate; name at least one run folder")
     check_views(views)
     if batch_size < 1:
-        raise UsageError(f"batch size is {batch_size}; it must be at least 1")
-    if search and len(paths) < 2:
-        raise UsageError("searched coefficients need several runs to average")
+        raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
+    if search_coefficients and len(paths) < 2:
+        raise UsageError("search_coefficients needs several runs; name at least two")
     if recall is not None and not 0 < recall <= 1:
-        raise UsageError(f"recall is {recall:g}; it is a share above 0, up to 1")
+        raise UsageError(f"recall is {recall:g}; it must be above 0 and at most 1")
     if (recall is not None or positive is not None) and len(dataset.classes) != 2:
-        raise UsageError(f"a wished recall needs two classes; {dataset.path} has {len(dataset.classes)}")
-    if positive is not None and positive not in dataset.classes:
-        raise UsageError(f"no class {positive!r} in {dataset.path}; there are: {', '.join(dataset.classes)}")
+        raise UsageError(f"recall and positive are for two classes; {dataset.path} has {len(dataset.classes)}")
+    if positive is not None:
+        check_choice(positive, dataset.classes, f"positive class of {dataset.path}:")
 
 
-def check_fit(run: Run, dataset: PreparedDataset, so: str = "the run can't be measured on it") -> None:
-    """Raise an `AlexNetError` that ends in `so` unless the dataset has the run's classes and size of images."""
+def check_compatible(run: Run, dataset: PreparedDataset, purpose: str = "the run can't be evaluated on it") -> None:
+    """Check that a dataset has the classes and the image size of a run.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    dataset : PreparedDataset
+        The dataset.
+    purpose : str
+        End of the error message: what is not possible.
+
+    Raises
+    ------
+    AlexNetError
+        If the classes or the image size differ.
+    """
     config = run.config
-    require_same_classes(config.classes, str(run.path), dataset.classes, str(dataset.path), so)
+    require_same_classes(config.classes, str(run.path), dataset.classes, str(dataset.path), purpose)
     if config.size != dataset.size:
         raise AlexNetError(
-            f"{run.path} reads images of {config.size} pixels, {dataset.path} has {dataset.size}: "
-            f"prepare it with --size {config.size}"
+            f"{run.path} takes images of {config.size} pixels, {dataset.path} has {dataset.size}: "
+            f"prepare the dataset with --size {config.size}"
         )
 
 
 def _default_split(dataset: PreparedDataset) -> str:
     if dataset.measured_on is not None:
         return dataset.measured_on
-    there = ", ".join(dataset.splits)
-    raise AlexNetError(f"{dataset.path} has no images in test or val: choose one with --split (there are: {there})")
+    splits = ", ".join(dataset.splits)
+    raise AlexNetError(f"{dataset.path} has no images in test or val: choose a split with --split (of {splits})")
 
 
 def _positive(dataset: PreparedDataset, split: Split, positive: str | None) -> int | None:

@@ -1,9 +1,18 @@
-"""What probabilities are worth, against the labels: accuracies, log-loss, classes, thresholds."""
+"""Metrics of class probabilities against labels, and the registry of one's own.
+
+A metric of one's own is a function of the labels and the probabilities, as scikit-learn has them. `evaluate` prints it,
+and its JSON and the report contain it:
+
+>>> from sklearn.metrics import f1_score
+>>> from alexnet.evaluation.metrics import register_metric
+>>> def macro_f1(labels, probabilities):
+...     return f1_score(labels, probabilities.argmax(axis=1), average="macro")
+>>> register_metric("macro_f1", macro_f1)
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +24,78 @@ TOP = 5
 CURVE_POINTS = 100
 SMALLEST = np.finfo(np.float64).tiny
 
+Metric = Callable[[np.ndarray, np.ndarray], float]
+"""A function of labels (n,) int64 and probabilities (n, classes) float64."""
+
+_registry: dict[str, Metric] = {}
+
+
+def register_metric(name: str, function: Metric) -> None:
+    """Add a metric to the table, the JSON and the report of `evaluate` in this process.
+
+    Registering a name again replaces the earlier function. While a metric is registered, `evaluate` keeps all
+    probabilities: 8 bytes for each image and class.
+
+    Parameters
+    ----------
+    name : str
+        The name that is printed, and the key in the JSON.
+    function : callable
+        Takes labels (n,) int64, indices of classes, and probabilities (n, classes) float64; returns a number.
+
+    Raises
+    ------
+    UsageError
+        If the name is empty or the function can't be called.
+
+    Examples
+    --------
+    See the top of `alexnet.evaluation.metrics`.
+    """
+    if not name or not isinstance(name, str):
+        raise UsageError(f"the name of a metric is {name!r}; it must be a non-empty string")
+    if not callable(function):
+        raise UsageError(f"metric {name!r} is {function!r}; it must be a function of labels and probabilities")
+    _registry[name] = function
+
+
+def registered_metrics() -> dict[str, Metric]:
+    """The metrics that were registered, by name."""
+    return dict(_registry)
+
+
+def compute_registered(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """The value of every registered metric.
+
+    Raises
+    ------
+    AlexNetError
+        If a metric raises an error or does not return a number; the message names it.
+    """
+    values = {}
+    for name, function in _registry.items():
+        try:
+            values[name] = float(function(labels, probabilities))
+        except Exception as error:
+            raise AlexNetError(f"metric {name!r} failed: {type(error).__name__}: {error}") from error
+    return values
+
 
 @dataclass(frozen=True)
 class Predictions:
-    """What is kept of each image, so that memory does not grow with the number of classes.
+    """The predictions that metrics need, so that memory does not grow with the number of classes.
 
-    `labels`: (n,) int64, what is right. `ranked`: (n, k) int64, the k = min(5, classes) most probable classes, the
-    first one the prediction; equal probabilities in the order of the classes. `ranked_probabilities`: (n, k) float64.
-    `label_probability`: (n,) float64, of the right class.
+    Parameters
+    ----------
+    labels : ndarray
+        (n,) int64, the true class of each image.
+    ranked : ndarray
+        (n, k) int64, the k = min(5, classes) most probable classes; the first one is the prediction. Classes of equal
+        probability are in the order of the classes.
+    ranked_probabilities : ndarray
+        (n, k) float64, the probabilities of `ranked`.
+    label_probability : ndarray
+        (n,) float64, the probability of the true class.
     """
 
     labels: np.ndarray
@@ -33,9 +106,24 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def predicted(self) -> np.ndarray:
+        """(n,) int64, the most probable class of each image."""
+        return self.ranked[:, 0]
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """(n,) float64, the probability of the most probable class."""
+        return self.ranked_probabilities[:, 0]
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(n,) bool, whether the prediction is the label."""
+        return self.predicted == self.labels
+
     @classmethod
-    def of(cls, probabilities: np.ndarray, labels: np.ndarray) -> Predictions:
-        """Of `probabilities` (n, classes) and `labels` (n,)."""
+    def from_probabilities(cls, probabilities: np.ndarray, labels: np.ndarray) -> Predictions:
+        """Keep what metrics need of `probabilities` (n, classes) and `labels` (n,)."""
         k = min(TOP, probabilities.shape[1])
         ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         rows = np.arange(len(labels))
@@ -44,60 +132,99 @@ class Predictions:
         return cls(labels, ranked.astype(np.int64), best, probabilities[rows, labels])
 
     @classmethod
-    def joined(cls, parts: Iterable[Predictions]) -> Predictions:
-        """Those of all parts, in order."""
+    def concatenate(cls, parts: Iterable[Predictions]) -> Predictions:
+        """The predictions of several batches as one, in order."""
         fields = ((p.labels, p.ranked, p.ranked_probabilities, p.label_probability) for p in parts)
         return cls(*(np.concatenate(column) for column in zip(*fields, strict=True)))
 
 
 def accuracy(predictions: Predictions, k: int = 1) -> float:
-    """Share of images whose class is among the k most probable, 0 to 1."""
+    """Top-k accuracy, 0 to 1: the share of images whose label is among the k most probable classes."""
     return float((predictions.ranked[:, :k] == predictions.labels[:, None]).any(axis=1).mean())
 
 
+def balanced_accuracy(predictions: Predictions, classes: int) -> float:
+    """The mean recall of the classes that have images, 0 to 1."""
+    recalls = [row["recall"] for row in per_class(predictions, classes) if row["recall"] is not None]
+    return float(np.mean(recalls))
+
+
 def log_loss(predictions: Predictions) -> float:
-    """Mean of −ln of the right class's probability, in nats."""
+    """The mean of −ln p of the label, in nats."""
     return float(-np.log(np.maximum(predictions.label_probability, SMALLEST)).mean())
 
 
-def confusion(predictions: Predictions, classes: int) -> np.ndarray:
-    """Counts (classes, classes) int64: row the right class, column the predicted one."""
-    cells = predictions.labels * classes + predictions.ranked[:, 0]
-    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+def confusion_matrix(predictions: Predictions, classes: int) -> np.ndarray:
+    """Counts (classes, classes) int64: one row for each true class, one column for each predicted class."""
+    import sklearn.metrics
+
+    matrix = sklearn.metrics.confusion_matrix(predictions.labels, predictions.predicted, labels=range(classes))
+    return np.asarray(matrix, dtype=np.int64)
 
 
 def per_class(predictions: Predictions, classes: int) -> list[dict[str, Any]]:
-    """For each class: `n` images of it, `accuracy` and `top5` on them, `precision` and `recall`.
+    """Metrics of each class.
 
-    The accuracy on the images of a class is its recall. None where there is nothing to divide by.
+    Returns
+    -------
+    list of dict
+        For each class its `support` (number of images) and, 0 to 1, `precision`, `recall`, `f1` and `top5_accuracy`;
+        None where they are undefined because there is nothing to divide by.
     """
-    counts = np.bincount(predictions.labels, minlength=classes)
-    predicted = np.bincount(predictions.ranked[:, 0], minlength=classes)
-    right = predictions.labels == predictions.ranked[:, 0]
-    hits = np.bincount(predictions.labels[right], minlength=classes)
+    import sklearn.metrics
+
+    precision, recall, f1, support = sklearn.metrics.precision_recall_fscore_support(
+        predictions.labels, predictions.predicted, labels=range(classes), zero_division=np.nan
+    )
     in_top = (predictions.ranked == predictions.labels[:, None]).any(axis=1)
     top_hits = np.bincount(predictions.labels[in_top], minlength=classes)
     return [
         {
-            "n": int(counts[c]),
-            "accuracy": _ratio(hits[c], counts[c]),
-            "top5": _ratio(top_hits[c], counts[c]),
-            "precision": _ratio(hits[c], predicted[c]),
-            "recall": _ratio(hits[c], counts[c]),
+            "support": int(support[c]),
+            "precision": _defined(precision[c]),
+            "recall": _defined(recall[c]),
+            "f1": _defined(f1[c]),
+            "top5_accuracy": _ratio(top_hits[c], support[c]),
         }
         for c in range(classes)
     ]
 
 
-def interval(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's 95% interval of a share of `n`: how far chance alone may have moved it."""
-    center = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, center - half), min(1.0, center + half)
+def wilson_interval(share: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion.
+
+    Parameters
+    ----------
+    share : float
+        The proportion, 0 to 1: a whole number of successes divided by `n`.
+    n : int
+        Number of trials.
+    confidence : float
+        Confidence level, 0 to 1.
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(round(share * n), n).proportion_ci(confidence_level=confidence, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
-def scores(predictions: Predictions, positive: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of two classes: probability of the positive one (n,) float64, and whether it is the right one (n,) bool."""
+def binary_scores(predictions: Predictions, positive: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of a binary problem.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        Of two classes.
+    positive : int
+        Index of the positive class.
+
+    Returns
+    -------
+    score : ndarray
+        (n,) float64, the probability of the positive class.
+    is_positive : ndarray
+        (n,) bool, whether the positive class is the label.
+    """
     is_positive = predictions.labels == positive
     # The probability of either class as it is, so that one close to 0 keeps its digits.
     column = (predictions.ranked == positive).argmax(axis=1)
@@ -105,19 +232,29 @@ def scores(predictions: Predictions, positive: int) -> tuple[np.ndarray, np.ndar
 
 
 def roc_auc(score: np.ndarray, is_positive: np.ndarray) -> float | None:
-    """Area under the ROC curve: probability that a positive image scores above a negative one; None without both."""
-    from sklearn.metrics import roc_auc_score
+    """Area under the ROC curve; None unless there are positive and negative images."""
+    import sklearn.metrics
 
     if is_positive.all() or not is_positive.any():
         return None
-    return float(roc_auc_score(is_positive, score))
+    return float(sklearn.metrics.roc_auc_score(is_positive, score))
 
 
 def threshold_curve(score: np.ndarray, is_positive: np.ndarray, points: int = CURVE_POINTS) -> list[dict[str, Any]]:
-    """Precision and recall over thresholds: what `probability >= threshold` as the rule gives.
+    """Precision, recall and false positive rate over the thresholds of the rule `score >= threshold`.
 
-    One row a distinct probability, rising; at most `points` of them, spread evenly over the images, both ends among
-    them. Empty without positive images.
+    Parameters
+    ----------
+    score, is_positive : ndarray
+        As `binary_scores` returns them.
+    points : int
+        Largest number of rows.
+
+    Returns
+    -------
+    list of dict
+        `threshold`, `precision`, `recall` and `false_positive_rate` (None without negative images) of distinct scores
+        in rising order, spread evenly, the lowest and the highest among them. Empty without positive images.
     """
     rows = _all_thresholds(score, is_positive)
     if len(rows) > points:
@@ -126,78 +263,99 @@ def threshold_curve(score: np.ndarray, is_positive: np.ndarray, points: int = CU
 
 
 def threshold_for_recall(score: np.ndarray, is_positive: np.ndarray, recall: float) -> dict[str, Any]:
-    """The highest threshold that finds at least the share `recall` of the positive images, and what it costs.
+    """The highest threshold whose recall is at least `recall`.
 
-    Raises `UsageError` for a recall outside 0 < recall ≤ 1, `AlexNetError` without positive images.
+    Returns
+    -------
+    dict
+        A row as in `threshold_curve`.
+
+    Raises
+    ------
+    UsageError
+        If `recall` is not above 0 and at most 1.
+    AlexNetError
+        If there are no positive images.
     """
     if not 0 < recall <= 1:
-        raise UsageError(f"recall is {recall:g}; it is a share above 0, up to 1")
+        raise UsageError(f"recall is {recall:g}; it must be above 0 and at most 1")
     rows = _all_thresholds(score, is_positive)
     if not rows:
-        raise AlexNetError("no image of the positive class: there is no recall to wish for")
+        raise AlexNetError("there are no images of the positive class: recall is undefined")
     # 0.95 of 20 images is 19 of them: a rounding error in 19/20 must not ask for the twentieth.
     return max((row for row in rows if row["recall"] >= recall - 1e-12), key=lambda row: row["threshold"])
 
 
 @dataclass(frozen=True)
-class Bin:
-    """Images whose most probable class has a probability above `low`, up to `high`.
+class CalibrationBin:
+    """The images whose confidence lies above `low` and at most at `high`.
 
-    `confidence`: the mean of those probabilities; `accuracy`: how often that class was right. Both None without
-    images.
+    Parameters
+    ----------
+    low, high : float
+        Bounds of the confidence.
+    count : int
+        Number of images.
+    confidence : float or None
+        Their mean confidence; None without images.
+    accuracy : float or None
+        Their accuracy; None without images.
     """
 
     low: float
     high: float
-    n: int
+    count: int
     confidence: float | None
     accuracy: float | None
 
 
-def calibration(predictions: Predictions, bins: int = 10) -> list[Bin]:
-    """How often the network is right when it says how sure it is, over `bins` equal parts of 0 to 1."""
-    sure = predictions.ranked_probabilities[:, 0]
-    right = predictions.ranked[:, 0] == predictions.labels
+def calibration_bins(predictions: Predictions, bins: int = 10) -> list[CalibrationBin]:
+    """Confidence and accuracy of the predictions over `bins` equal parts of 0 to 1, for a reliability diagram."""
     edges = np.linspace(0, 1, bins + 1)
-    which = np.clip(np.searchsorted(edges, sure, side="left") - 1, 0, bins - 1)
+    which = np.clip(np.searchsorted(edges, predictions.confidence, side="left") - 1, 0, bins - 1)
     counts = np.bincount(which, minlength=bins)
-    confidence = np.bincount(which, weights=sure, minlength=bins)
-    hits = np.bincount(which, weights=right, minlength=bins)
+    confidence = np.bincount(which, weights=predictions.confidence, minlength=bins)
+    hits = np.bincount(which, weights=predictions.correct, minlength=bins)
     return [
-        Bin(
-            float(edges[b]), float(edges[b + 1]), int(counts[b]), *(_ratio(x[b], counts[b]) for x in (confidence, hits))
+        CalibrationBin(
+            low=float(edges[b]),
+            high=float(edges[b + 1]),
+            count=int(counts[b]),
+            confidence=_ratio(confidence[b], counts[b]),
+            accuracy=_ratio(hits[b], counts[b]),
         )
         for b in range(bins)
     ]
 
 
-def calibration_error(bins: list[Bin]) -> float:
-    """The expected calibration error: mean of |accuracy - confidence| over the images, 0 to 1 (Guo et al. 2017)."""
-    gaps = [b.n * abs(b.accuracy - b.confidence) for b in bins if b.accuracy is not None and b.confidence is not None]
-    return float(sum(gaps) / sum(b.n for b in bins))
+def calibration_error(bins: list[CalibrationBin]) -> float:
+    """Expected calibration error, 0 to 1: the mean of |accuracy - confidence| over the images (Guo et al. 2017)."""
+    gaps = [
+        b.count * abs(b.accuracy - b.confidence) for b in bins if b.accuracy is not None and b.confidence is not None
+    ]
+    return float(sum(gaps) / sum(b.count for b in bins))
 
 
 def _all_thresholds(score: np.ndarray, is_positive: np.ndarray) -> list[dict[str, Any]]:
+    """A row as in `threshold_curve` for each distinct score, in rising order."""
+    import sklearn.metrics
+
     if not is_positive.any():
         return []
-    order = np.argsort(-score, kind="stable")
-    falling = score[order]
-    last_of_value = np.flatnonzero(np.append(np.diff(falling) != 0, True))
-    found = np.cumsum(is_positive[order])[last_of_value]
-    flagged = last_of_value + 1
-    positives = int(is_positive.sum())
-    negatives = len(score) - positives
-    rows = [
-        {
-            "threshold": float(falling[at]),
-            "precision": float(hits / count),
-            "recall": float(hits / positives),
-            "false_positive_rate": _ratio(count - hits, negatives),
-        }
-        for at, hits, count in zip(last_of_value, found, flagged, strict=True)
+    precision, recall, thresholds = sklearn.metrics.precision_recall_curve(is_positive, score)
+    false_positive_rates: list[float | None] = [None] * len(thresholds)
+    if not is_positive.all():
+        rates, _, _ = sklearn.metrics.roc_curve(is_positive, score, drop_intermediate=False)
+        false_positive_rates = rates[:0:-1].tolist()  # from the highest threshold down, after one above all scores
+    return [
+        {"threshold": float(t), "precision": float(p), "recall": float(r), "false_positive_rate": f}
+        for t, p, r, f in zip(thresholds, precision[:-1], recall[:-1], false_positive_rates, strict=True)
     ]
-    return rows[::-1]
 
 
-def _ratio(part: int, whole: int) -> float | None:
+def _ratio(part: float, whole: float) -> float | None:
     return float(part / whole) if whole else None
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,4 +1,4 @@
-"""An evaluation as people read it."""
+"""An evaluation as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -10,102 +10,117 @@ from rich.table import Table
 from rich.text import Text
 
 from alexnet.evaluation import metrics
-from alexnet.evaluation.evaluate import Evaluation
+from alexnet.evaluation.evaluate import CONFIDENCE, Evaluation
 from alexnet.evaluation.views import describe_views
 
-MOST_CLASSES = 20
-MOST_COLUMNS = 10
+MAX_CLASSES = 20
+"""Rows of the table of classes."""
+MAX_MATRIX = 10
+"""Classes up to which the confusion matrix is printed."""
 RECALLS = (0.5, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
 def print_evaluation(result: Evaluation) -> None:
-    """Print the evaluation on stdout."""
-    Console(highlight=False).print(table_of(result))
+    """Print an evaluation on stdout."""
+    Console(highlight=False).print(tables_of(result))
 
 
-def table_of(result: Evaluation) -> RenderableType:
-    """The evaluation as tables: the whole, the classes, who is taken for whom, and the thresholds of two classes."""
+def tables_of(result: Evaluation) -> RenderableType:
+    """The tables of an evaluation: all images, the classes, the confusion matrix, and the thresholds of two classes."""
     values = result.to_dict()
-    parts: list[RenderableType] = [_whole(result, values), _classes(result)]
-    if len(result.classes) <= MOST_COLUMNS:
-        parts.append(_confusion(result))
+    parts: list[RenderableType] = [_summary_table(result, values), _class_table(result)]
+    if len(result.classes) <= MAX_MATRIX:
+        parts.append(_confusion_matrix(result))
     if result.positive is not None:
-        parts.append(_two_classes(result, values, result.positive))
+        parts.append(_threshold_table(result, values, result.positive))
     return Group(*parts)
 
 
-def _whole(result: Evaluation, values: dict[str, Any]) -> Table:
-    low, high = values["top1_interval"]
-    counts = result.confusion.sum(axis=1)
-    learned_from = ", which the network has learned from" if result.split.name == "train" else ""
-    title = f"{values['n']:,} images: {result.split.name} of {result.data}{learned_from}"
-    table = Table(title=title, title_justify="left", show_header=False)
-    table.add_row("runs averaged" if len(result.runs) > 1 else "run", Text(", ".join(result.runs)))
+def _summary_table(result: Evaluation, values: dict[str, Any]) -> Table:
+    low, high = values["accuracy_interval"]
+    counts = result.confusion_matrix.sum(axis=1)
+    largest = result.classes[counts.argmax()]
+    trained_on = ", on which the network was trained" if result.split.name == "train" else ""
+    images = f"{values['n_samples']:,} image{'s' * (values['n_samples'] != 1)}"
+    table = Table(
+        title=f"{images}: {result.split.name} of {result.data}{trained_on}", title_justify="left", show_header=False
+    )
+    table.add_row("runs, averaged" if len(result.runs) > 1 else "run", Text(", ".join(result.runs)))
     if result.coefficients is not None:
         rows = ("  ".join(f"{value:.3f}" for value in row) for row in result.coefficients.values)
         table.add_row("coefficients", f"{' | '.join(rows)}, searched on {result.coefficients.searched_on}")
     table.add_row("views", describe_views(result.views))
-    table.add_row("top-1 accuracy", f"[bold]{values['top1']:.2%}[/] (95% interval: {low:.1%} to {high:.1%})")
-    if len(result.classes) > 5:
-        table.add_row("top-5 accuracy", f"{values['top5']:.2%}")
-    table.add_row("mean over the classes", f"{values['balanced_accuracy']:.2%}")
-    table.add_row("log-loss", f"{values['log_loss']:.4f}")
-    table.add_row(
-        "always the largest class", Text(f"{counts.max() / counts.sum():.2%} ({result.classes[counts.argmax()]})")
-    )
+    interval = f"{CONFIDENCE:.0%} confidence interval: {low:.1%} to {high:.1%}"
+    table.add_row("top-1 accuracy", f"[bold]{values['accuracy']:.2%}[/] ({interval})")
+    if len(result.classes) > metrics.TOP:
+        table.add_row("top-5 accuracy", f"{values['top5_accuracy']:.2%}")
+    table.add_row("balanced accuracy", f"{values['balanced_accuracy']:.2%}")
+    table.add_row("log loss", f"{values['log_loss']:.4f}")
+    table.add_row("calibration error", f"{values['calibration_error']:.2%}")
+    for name, value in result.registered.items():
+        table.add_row(Text(name), f"{value:.4f}")
+    table.add_row("accuracy of the majority class", Text(f"{counts.max() / counts.sum():.2%} ({largest})"))
     return table
 
 
-def _classes(result: Evaluation) -> Table:
-    rows = [(name, row) for name, row in result.per_class().items() if row["n"] or row["precision"] is not None]
+def _class_table(result: Evaluation) -> Table:
+    rows = [(name, row) for name, row in result.per_class().items() if row["support"] or row["precision"] is not None]
     title = "classes"
-    if len(rows) > MOST_CLASSES:
+    if len(rows) > MAX_CLASSES:
         rows.sort(key=lambda item: item[1]["recall"] if item[1]["recall"] is not None else 2.0)
-        title = f"the {MOST_CLASSES} of {len(rows):,} classes that are found least (all of them with --json)"
+        title = f"the {MAX_CLASSES} of {len(rows):,} classes with the lowest recall (all of them with --json)"
     table = Table("class", title=title, title_justify="left")
-    for heading in ("images", "found (recall)", "right when said (precision)"):
+    for heading in ("images", "precision", "recall", "F1"):
         table.add_column(heading, justify="right")
-    for name, row in rows[:MOST_CLASSES]:
-        table.add_row(Text(name), f"{row['n']:,}", _percent(row["recall"]), _percent(row["precision"]))
+    for name, row in rows[:MAX_CLASSES]:
+        shares = (_percent(row[key]) for key in ("precision", "recall", "f1"))
+        table.add_row(Text(name), f"{row['support']:,}", *shares)
     return table
 
 
-def _confusion(result: Evaluation) -> Table:
-    table = Table("is ↓  said →", title="who is taken for whom", title_justify="left")
+def _confusion_matrix(result: Evaluation) -> Table:
+    table = Table("true ↓  predicted →", title="confusion matrix", title_justify="left")
     for name in result.classes:
         table.add_column(Text(name), justify="right")
-    for i, (name, row) in enumerate(zip(result.classes, result.confusion, strict=True)):
+    for i, (name, row) in enumerate(zip(result.classes, result.confusion_matrix, strict=True)):
         cells = (f"[bold]{count:,}[/]" if i == j else f"{count:,}" for j, count in enumerate(row))
         table.add_row(Text(name), *cells)
     return table
 
 
-def _two_classes(result: Evaluation, values: dict[str, Any], positive: int) -> RenderableType:
-    name = values["positive"]
+def _threshold_table(result: Evaluation, values: dict[str, Any], positive: int) -> RenderableType:
+    name = values["positive_class"]
     auc = "undefined: one class only" if values["roc_auc"] is None else f"{values['roc_auc']:.4f}"
-    table = Table("probability ≥", title=f"finding {name}: area under the ROC curve {auc}", title_justify="left")
-    for heading in ("found (recall)", "right when said (precision)", "false alarms"):
+    table = Table(
+        "probability ≥",
+        title=f"thresholds for the positive class {name}; area under the ROC curve: {auc}",
+        title_justify="left",
+    )
+    for heading in ("precision", "recall", "false positive rate"):
         table.add_column(heading, justify="right")
-    score, is_positive = metrics.scores(result.predictions, positive)
+    score, is_positive = metrics.binary_scores(result.predictions, positive)
     if is_positive.any():
-        wanted = (metrics.threshold_for_recall(score, is_positive, recall) for recall in RECALLS)
-        for row in {row["threshold"]: row for row in wanted}.values():
-            table.add_row(*_threshold_row(row))
-    if "wished" not in values:
+        rows = (metrics.threshold_for_recall(score, is_positive, recall) for recall in RECALLS)
+        for row in {row["threshold"]: row for row in rows}.values():
+            table.add_row(*_threshold_cells(row))
+    if "threshold_for_recall" not in values:
         return table
+    chosen = values["threshold_for_recall"]
     table.add_section()
-    table.add_row(*(f"[bold]{cell}[/]" for cell in _threshold_row(values["wished"])))
+    table.add_row(*(f"[bold]{cell}[/]" for cell in _threshold_cells(chosen)))
     text = (
-        f"The last row is the highest threshold that finds {values['wished']['wished_recall']:.4g} of {name} here. "
-        "It was chosen on these very images: on others it will find somewhat less or more."
+        f"The last row is the highest threshold with a recall of at least {chosen['requested_recall']:.4g} on these "
+        "images. It was chosen on the same images: on others its recall will differ."
     )
     return Group(table, Text(text))
 
 
-def _threshold_row(row: dict[str, Any]) -> tuple[str, str, str, str]:
-    recall, precision, alarms = (_percent(row[name]) for name in ("recall", "precision", "false_positive_rate"))
-    # Rounded down: the threshold as printed still finds what it says.
-    return f"{math.floor(row['threshold'] * 1e6) / 1e6:.6f}", recall, precision, alarms
+def _threshold_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    precision, recall, false_positive_rate = (
+        _percent(row[key]) for key in ("precision", "recall", "false_positive_rate")
+    )
+    # Rounded down: the threshold as printed still has the recall beside it.
+    return f"{math.floor(row['threshold'] * 1e6) / 1e6:.6f}", precision, recall, false_positive_rate
 
 
 def _percent(share: float | None) -> str:

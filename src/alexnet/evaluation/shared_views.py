@@ -1,9 +1,10 @@
-"""Ten views of an image without ten times the work: what they share of the first layers is computed once.
+"""Ten views of an image that share the first layers.
 
-A view whose corner lies at a multiple of 8 pixels reads, of the whole image's first pooled maps, the part that begins
-at an eighth of that: conv1 has stride 4, the pooling stride 2. So conv1, the normalization and the first pooling run
-once on the whole image and once on its mirror image. Only where conv1's last window hangs over the edge of a view,
-which is no edge of the image, the view reads zeros where the image goes on; that last row and column are its own.
+A view whose corner lies at a multiple of 8 pixels equals, after the first pooling, a part of the whole image's feature
+maps that begins at an eighth of that offset: conv1 has stride 4, the pooling stride 2. So conv1, the normalization and
+the first pooling run once on the whole image and once on its horizontal flip. One thing is not shared: where conv1's
+last window hangs over the edge of a view that is not an edge of the image, the view reads zeros and the image has
+pixels. The last row and column of such a view are computed separately.
 """
 
 from __future__ import annotations
@@ -18,11 +19,21 @@ from alexnet.data.augmentation import Preprocessing
 from alexnet.network.layers import LocalResponseNorm, output_size
 from alexnet.network.optimized import OptimizedNetwork
 
-_PLACE_BY_PLACE = (nn.ReLU, nn.Tanh, nn.BatchNorm2d, LocalResponseNorm)
+_POINTWISE_IN_SPACE = (nn.ReLU, nn.Tanh, nn.BatchNorm2d, LocalResponseNorm)
 
 
 def can_share(network: OptimizedNetwork, preprocess: Preprocessing) -> bool:
-    """Whether the corners and the center of these images share the network's first maps exactly."""
+    """Whether the corners and the center of an image share the first feature maps exactly.
+
+    Parameters
+    ----------
+    network : OptimizedNetwork
+        Its first convolution must be 11×11 with stride 4 and no padding, its first pooling 3×3 with stride 2, and the
+        layers between them must act on each position alone.
+    preprocess : Preprocessing
+        The margin must be a multiple of 16 pixels, the crops must not be resized, and the mean must not be that of the
+        center for every crop.
+    """
     first, *others = network.layers
     between = []
     for layer in others:
@@ -33,61 +44,76 @@ def can_share(network: OptimizedNetwork, preprocess: Preprocessing) -> bool:
     return (
         isinstance(first, nn.Conv2d)
         and (first.stride, first.kernel_size, first.padding) == ((4, 4), (11, 11), (0, 0))
-        and all(isinstance(layer, _PLACE_BY_PLACE) for layer in between[:-1])
+        and all(isinstance(layer, _POINTWISE_IN_SPACE) for layer in between[:-1])
         and isinstance(between[-1], nn.MaxPool2d)
         and (between[-1].kernel_size, between[-1].stride, between[-1].ceil_mode) == (3, 2, False)
         and margin > 0
-        and margin % 16 == 0  # the center lies at half of it
+        and margin % 16 == 0  # the center lies at half the margin
         and preprocess.input_size in (None, preprocess.crop_size)
         and not preprocess.mean_of_center
     )
 
 
 def shared_logits(
-    network: OptimizedNetwork, preprocess: Preprocessing, images: Tensor, corners: Sequence[tuple[int, int]]
+    network: OptimizedNetwork, preprocess: Preprocessing, images: Tensor, offsets: Sequence[tuple[int, int]]
 ) -> Iterator[Tensor]:
-    """The logits (N, classes) of the views with these corners, each followed by those of its mirror image.
+    """The logits of views at `offsets`, each followed by those of its horizontal flip.
 
-    images: (N, size, size, 3) uint8. For what `can_share` says.
+    Parameters
+    ----------
+    network, preprocess
+        For which `can_share` is true.
+    images : Tensor
+        (N, size, size, 3) uint8
+    offsets : sequence of (int, int)
+        Top-left corners of the views in pixels, multiples of 8.
+
+    Yields
+    ------
+    Tensor
+        (N, classes)
     """
     whole = dataclasses.replace(preprocess, crop_size=preprocess.size, input_size=None)
-    forms = [_Whole(network, whole.crop(images, 0, 0, flipped), preprocess.crop_size) for flipped in (False, True)]
-    for top, left in corners:
-        for form, column in zip(forms, (left, preprocess.size - preprocess.crop_size - left), strict=True):
-            yield network.above(form.view(top, column))
+    upright, flipped = (
+        _SharedMaps(network, whole.crop(images, 0, 0, flip), preprocess.crop_size) for flip in (False, True)
+    )
+    margin = preprocess.size - preprocess.crop_size
+    for top, left in offsets:
+        yield network.after_first_pool(upright.pooled_view(top, left))
+        yield network.after_first_pool(flipped.pooled_view(top, margin - left))
 
 
-class _Whole:
-    """The first maps of whole images, (N, 3, size, size), to be cut into views of side `crop_size`."""
+class _SharedMaps:
+    """The first feature maps of whole images, (N, 3, size, size), from which views of side `crop_size` are cut."""
 
     def __init__(self, network: OptimizedNetwork, images: Tensor, crop_size: int) -> None:
         self.network, self.images, self.crop_size = network, images, crop_size
         first = network.layers[0]
-        assert isinstance(first, nn.Conv2d)  # for what `can_share` says
-        self.windows = output_size(first, crop_size)
-        self.pooled_side = (self.windows - 3) // 2 + 1
-        self.last = 4 * (self.windows - 1)  # where the last window begins
-        pooling_reads_it = 2 * (self.pooled_side - 1) + 2 == self.windows - 1
-        self.hangs = self.last + 11 > crop_size and pooling_reads_it
-        self.maps = network.first_maps(images)
-        self.pooled = network.pool(self.maps)
+        assert isinstance(first, nn.Conv2d)  # `can_share` has checked it
+        self.map_side = output_size(first, crop_size)
+        self.pooled_side = (self.map_side - 3) // 2 + 1
+        self.last_window = 4 * (self.map_side - 1)  # first pixel of a view's last window
+        pooled = 2 * (self.pooled_side - 1) + 2 == self.map_side - 1  # whether the pooling reads the last row at all
+        self.hangs_over = self.last_window + 11 > crop_size and pooled
+        self.maps = network.before_first_pool(images)
+        self.pooled = network.first_pool(self.maps)
 
-    def view(self, top: int, left: int) -> Tensor:
-        """The first pooled maps of the view at (top, left)."""
+    def pooled_view(self, top: int, left: int) -> Tensor:
+        """The first pooled maps of the view at (top, left) pixels."""
         side, pooled_top, pooled_left = self.pooled_side, top // 8, left // 8
         part = self.pooled[:, :, pooled_top : pooled_top + side, pooled_left : pooled_left + side]
         size = self.images.shape[-1]
-        below, beside = (self.hangs and corner + self.crop_size < size for corner in (top, left))
+        below, beside = (self.hangs_over and corner + self.crop_size < size for corner in (top, left))
         if not below and not beside:
             return part.contiguous(memory_format=torch.channels_last)
         part = part.clone(memory_format=torch.channels_last)
         crop = self.images[:, :, top : top + self.crop_size, left : left + self.crop_size]
-        maps = self.maps[:, :, top // 4 : top // 4 + self.windows, left // 4 : left // 4 + self.windows]
+        maps = self.maps[:, :, top // 4 : top // 4 + self.map_side, left // 4 : left // 4 + self.map_side]
         row, column = maps[:, :, -1:], maps[:, :, :, -1:]
         if below:
-            row = self._first_maps(crop[:, :, self.last :])
+            row = self._maps_of(crop[:, :, self.last_window :])
         if beside:
-            column = self._first_maps(crop[:, :, :, self.last :])
+            column = self._maps_of(crop[:, :, :, self.last_window :])
         # The last pooled row reads three rows of maps, the last column three columns.
         if below:
             two_rows = torch.cat([maps[:, :, -3:-1, :-1], column[:, :, -3:-1]], 3)
@@ -97,8 +123,8 @@ class _Whole:
             part[:, :, :, -1:] = self._pool(torch.cat([two_columns, column], 3))
         return part
 
-    def _first_maps(self, strip: Tensor) -> Tensor:
-        return self.network.first_maps(strip.contiguous(memory_format=torch.channels_last))
+    def _maps_of(self, strip: Tensor) -> Tensor:
+        return self.network.before_first_pool(strip.contiguous(memory_format=torch.channels_last))
 
     def _pool(self, maps: Tensor) -> Tensor:
-        return self.network.pool(maps.contiguous(memory_format=torch.channels_last))
+        return self.network.first_pool(maps.contiguous(memory_format=torch.channels_last))

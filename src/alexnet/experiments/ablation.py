@@ -1,4 +1,4 @@
-"""The paper's comparisons on photographs: the whole network against itself with one thing changed (3.1 to 5, 7)."""
+"""Ablation: the network of the paper with one change at a time (paper, sections 3.1 to 5 and 7)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.evaluate import evaluate
-from alexnet.experiments.catalog import set_name
-from alexnet.experiments.image_sets import SOLAR, photographs
-from alexnet.experiments.trials import compared, is_asked, measured, spread, trained, write_with_figure
+from alexnet.experiments.catalog import dataset_name
+from alexnet.experiments.image_sets import SOLAR, image_set
+from alexnet.experiments.trials import compare, is_selected, measure_once, summarize, train_once, write_with_figure
 from alexnet.report.style import BLUE, INK, ORANGE, Figure, drawn, new
 from alexnet.runs.checkpoint import FILE as CHECKPOINT
 from alexnet.runs.recipe import recipes
@@ -30,35 +30,35 @@ BASE: dict[str, Any] = {
     "warmup": 0.05,
     "keep": "last",
 }
-"""What is set beside the recipe `paper` so that two thousand images are enough to learn from, in minutes: N(0, 0.01²)
-needs thousands of steps to begin, and here there are 250."""
+"""Changes to the recipe `paper` for two thousand images and trainings of minutes. N(0, 0.01²) needs thousands of steps
+to leave the plateau, and these trainings have 250."""
 QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 24, "crop_size": 64}
-FULL = "full"
+FULL = "full"  # the unchanged network
 
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that is other than in the whole network, and how much more error the paper says there is then."""
+    """One change to the network, and the published increase of the error, as a fraction of 1."""
 
-    words: str
+    label: str
     values: dict[str, Any]
     published: float | None = None
 
 
 CHANGES = {
-    FULL: Change("the whole network", {}),
+    FULL: Change("the unchanged network", {}),
     "tanh": Change("tanh instead of ReLU", {"activation": "tanh"}),
     "no-lrn": Change("no response normalization", {"normalization": "none"}, 0.014),
-    "non-overlapping": Change("pooling without overlap", {"pooling": "non-overlapping"}, 0.004),
+    "non-overlapping": Change("non-overlapping pooling", {"pooling": "non-overlapping"}, 0.004),
     "half": Change("one tower, half the kernels", {"variant": "paper-half"}, 0.017),
     "no-dropout": Change("no dropout", {"dropout": 0.0}),
-    "no-crops": Change("no crops, no mirror images", {"crop_position": "center", "flip": "none"}),
-    "no-color": Change("no color shift", {"color_jitter": 0.0}, 0.01),
+    "no-crops": Change("no random crops, no horizontal flips", {"crop_position": "center", "flip": "none"}),
+    "no-color": Change("no PCA color augmentation", {"color_jitter": 0.0}, 0.01),
     "without-conv3": Change("without conv3", {"drop_layer": "conv3"}, 0.02),
     "without-conv4": Change("without conv4", {"drop_layer": "conv4"}, 0.02),
     "without-conv5": Change("without conv5", {"drop_layer": "conv5"}, 0.02),
     "batch": Change("batch normalization instead of LRN", {"normalization": "batch"}),
-    "paper-init": Change("N(0, 0.01²) instead of He's", {"init": "paper"}),
+    "paper-init": Change("N(0, 0.01²) instead of He initialization", {"init": "paper"}),
 }
 QUICK_CHANGES = (FULL, "tanh", "without-conv4")
 VIEWS = {"one_view": 1, "ten_views": 10}
@@ -66,7 +66,7 @@ VIEWS = {"one_view": 1, "ten_views": 10}
 
 @dataclass(frozen=True)
 class Trial:
-    """A training of the network with one change, or none, with a seed, on a set of photographs."""
+    """One training: a change, a seed and a dataset."""
 
     change: str
     seed: int
@@ -75,32 +75,32 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """tanh/0"""
+        """Name such as ``"tanh/0"``."""
         return f"{self.change}/{self.seed}"
 
     @property
     def run(self) -> Path:
-        """Its run folder, beside the prepared images; what was measured is a file of that name."""
+        """Run folder, next to the prepared dataset."""
         return self.dataset.path.with_name(f"{self.change}-{self.seed}{'-quick' * self.quick}")
 
     @property
     def file(self) -> Path:
-        """What was measured, once it was."""
+        """File of the measurement."""
         return self.run.with_suffix(".json")
 
     def measure(self) -> dict[str, Any]:
-        """Train it and measure it on the test images; once."""
-        return measured(self.file, self._measure)
+        """Train and evaluate on the test split, or return the stored measurement."""
+        return measure_once(self.file, self._measure)
 
     def _measure(self) -> dict[str, Any]:
         print(f"{self.name}:", file=sys.stderr)
         values = base(self.quick) | CHANGES[self.change].values
-        epochs = trained(self.dataset.path, self.run, recipe="paper", seed=self.seed, **values).metrics("epoch")
+        epochs = train_once(self.dataset.path, self.run, recipe="paper", seed=self.seed, **values).metrics("epoch")
         errors = {
-            name: 1 - evaluate(self.run, self.dataset, views=views, precision="auto").top1
+            name: 1 - evaluate(self.run, self.dataset, views=views, precision="auto").accuracy
             for name, views in VIEWS.items()
         }
-        (self.run / CHECKPOINT).unlink(missing_ok=True)  # half a gigabyte, for going on with what is done
+        (self.run / CHECKPOINT).unlink(missing_ok=True)  # half a gigabyte; the trial is finished
         return {
             **errors,
             "train_loss": [epoch["train_loss"] for epoch in epochs],
@@ -110,7 +110,7 @@ class Trial:
 
 
 def base(quick: bool) -> dict[str, Any]:
-    """What every trial sets beside the recipe `paper`."""
+    """Return the changes to the recipe `paper` that all trials share."""
     return BASE | QUICK if quick else BASE
 
 
@@ -123,46 +123,46 @@ def reproduce(
     only: Sequence[str] = (),
     quick: bool = False,
 ) -> str:
-    """Measure every trial, or those whose name begins with one of `only`, and write all that were ever measured there.
+    """Run every trial, or those whose name starts with a prefix in `only`, and write all measurements so far.
 
-    The images are the solar cells, or those of `data`. Results are written after each trial, so that a stop loses
-    nothing. Returns a line for each change.
+    The images are the solar cells, or those of `data`. Results are written after each trial, so an interruption loses
+    nothing. Returns a summary of one line per change.
     """
-    dataset = photographs(work, data, quick)
+    dataset = image_set(work, data, quick)
     trials = list(_trials(dataset, seeds, quick))
-    chosen = [trial for trial in trials if is_asked(trial.name, only)]
-    write = partial(_write, trials=trials, results=results, command=command, name=set_name(data) or SOLAR)
+    chosen = [trial for trial in trials if is_selected(trial.name, only)]
+    write = partial(_write, trials=trials, results=results, command=command, name=dataset_name(data) or SOLAR)
     for trial in chosen:
         if not trial.file.exists():
             trial.measure()
             write()
     if not any(trial.file.exists() for trial in trials):
-        raise AlexNetError(f"no trial's name begins with {' or '.join(only)}; they are: {', '.join(CHANGES)}")
+        raise AlexNetError(f"no trial starts with {' or '.join(only)}; choose from: {', '.join(CHANGES)}")
     return "\n".join(
-        f"{entry['words']}: {entry['ten_views']['mean']:.2%} error"
+        f"{entry['label']}: {entry['ten_views']['mean']:.2%} error"
         + (f"; {entry['difference']['verdict']}" if "difference" in entry else "")
         for entry in write().values()
     )
 
 
 def _trials(dataset: PreparedDataset, seeds: Sequence[int], quick: bool) -> Iterator[Trial]:
-    """All of a seed before the next, so that what is there when it is stopped can be compared."""
+    """Yield all trials of one seed before those of the next, so that an interrupted experiment can be compared."""
     for seed in seeds:
         yield from (Trial(change, seed, dataset, quick) for change in (QUICK_CHANGES if quick else CHANGES))
 
 
 def _write(trials: Sequence[Trial], results: Path, command: str, name: str) -> dict[str, dict[str, Any]]:
-    """Write what was measured of `trials` so far; returns the entries of the changes."""
+    """Write the measurements of `trials` so far; return the entries of the changes."""
     changes: dict[str, dict[int, dict[str, Any]]] = {}
     for trial in trials:
         if trial.file.exists():
-            changes.setdefault(trial.change, {})[trial.seed] = json.loads(trial.file.read_text())
+            changes.setdefault(trial.change, {})[trial.seed] = json.loads(trial.file.read_text(encoding="utf-8"))
     entries = {change: _entry(change, changes) for change in changes}
     dataset, quick = trials[0].dataset, trials[0].quick
     report = {
-        "what": "error on test images of the whole network and of it with one thing changed, same seeds; the "
-        "difference is of the errors with ten views, change minus whole network, of each seed, as shares of 1; weights "
-        "of the last epoch",
+        "description": "test error of the unchanged network and of the network with one change, with the same seeds; "
+        "the difference is the error with ten views, change minus unchanged network, per seed, as a fraction of 1; "
+        "weights of the last epoch",
         "set": name,
         "images": dataset.counts,
         "classes": len(dataset.classes),
@@ -178,13 +178,13 @@ def _write(trials: Sequence[Trial], results: Path, command: str, name: str) -> d
 
 
 def _entry(change: str, changes: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any]:
-    """What the results say of one of `changes`; compared with the whole network over the seeds that both have."""
+    """Return the entry of one change, compared with the unchanged network over their common seeds."""
     known, found, full = CHANGES[change], changes[change], changes.get(FULL, {})
     entry: dict[str, Any] = {
-        "words": known.words,
+        "label": known.label,
         "values": known.values,
         "seeds": sorted(found),
-        **{views: spread([trial[views] for trial in found.values()]) for views in VIEWS},
+        **{views: summarize([trial[views] for trial in found.values()]) for views in VIEWS},
     }
     if change != FULL and any(seed in full for seed in found):
         entry["published"] = known.published
@@ -194,14 +194,14 @@ def _entry(change: str, changes: dict[str, dict[int, dict[str, Any]]]) -> dict[s
                 for other, trials in changes.items()
                 if other != FULL
             }
-            entry[name] = compared(differences.pop(change), list(differences.values()))
+            entry[name] = compare(differences.pop(change), list(differences.values()))
     entry["trials"] = {str(seed): trial for seed, trial in found.items()}
     return entry
 
 
 @drawn
 def figure(report: dict[str, Any]) -> Figure:
-    """How much more error each change has: the mean with its standard error, each seed, and the paper's figure."""
+    """Increase of the error of each change: mean and standard error, each seed, and the published value."""
     entries = [entry for entry in report["changes"].values() if "difference" in entry]
     drawing = new(0.9 + 0.33 * len(entries), width=6.4)
     axes = drawing.subplots()
@@ -215,14 +215,14 @@ def figure(report: dict[str, Any]) -> Figure:
         if entry["published"] is not None:
             axes.plot([entry["published"] * 100], [row], "D", color=ORANGE, markersize=5)
     axes.axvline(0, color=INK, linewidth=0.8)
-    axes.set_yticks(range(len(entries)), [entry["words"] for entry in entries])
+    axes.set_yticks(range(len(entries)), [entry["label"] for entry in entries])
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.grid(True, axis="x")
-    axes.set_xlabel("Points of error more than the whole network")
-    axes.plot([], [], ".", color=INK, label="a seed")
-    axes.plot([], [], "D", color=ORANGE, markersize=5, label="the paper, on ImageNet")
+    axes.set_xlabel("Increase of the test error in percentage points")
+    axes.plot([], [], ".", color=INK, label="one seed")
+    axes.plot([], [], "D", color=ORANGE, markersize=5, label="paper, ImageNet")
     drawing.legend(loc="outside lower center", ncols=2)
     images = f"{report['images'].get('train', 0):,} training images"
-    axes.set_title(f"One thing changed: {report['set']}\n{images}")
+    axes.set_title(f"Ablation: {report['set']}\n{images}")
     return drawing

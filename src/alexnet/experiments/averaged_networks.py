@@ -1,4 +1,4 @@
-"""Section 6 of the paper: the probabilities of one, three and five networks averaged."""
+"""Averaged probabilities of one, three and five networks (paper, section 6, table 2)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from alexnet.data.loading import evaluation_batches
 from alexnet.evaluation.ensemble import load_members, member_probabilities
 from alexnet.evaluation.evaluate import BATCH_SIZE
 from alexnet.experiments.ablation import FULL, Trial, base
-from alexnet.experiments.catalog import set_name
-from alexnet.experiments.image_sets import SOLAR, photographs, test_images
-from alexnet.experiments.trials import measured, spread, write_with_figure
+from alexnet.experiments.catalog import dataset_name
+from alexnet.experiments.image_sets import SOLAR, image_set, test_split
+from alexnet.experiments.trials import measure_once, summarize, write_with_figure
 from alexnet.network.optimized import OptimizedNetwork
 from alexnet.report.style import BLUE, INK, Figure, drawn, new
 from alexnet.runs.recipe import recipes
@@ -31,50 +31,50 @@ SIZES = (1, 3, 5)
 def reproduce(
     work: Path, results: Path, seeds: Sequence[int], command: str, data: Sequence[str] = (), quick: bool = False
 ) -> str:
-    """Train the whole network of the experiment `ablation` with each seed, and measure averages with ten views.
+    """Train the unchanged network of the experiment `ablation` with each seed and evaluate ensembles with ten views.
 
-    Of one and of three networks every choice among the seeds is measured. Returns the errors in a line.
+    Every combination of one and of three networks is evaluated. Returns a summary of one line.
     """
-    dataset = photographs(work, data, quick)
+    dataset = image_set(work, data, quick)
     trials = [Trial(FULL, seed, dataset, quick) for seed in seeds]
     for trial in trials:
         trial.measure()
-    kept = trials[0].file.with_name(f"averages-{'-'.join(map(str, seeds))}{'-quick' * quick}.json")
-    found = measured(kept, lambda: {"errors": _errors([trial.run for trial in trials], test_images(dataset))})
+    file = trials[0].file.with_name(f"averages-{'-'.join(map(str, seeds))}{'-quick' * quick}.json")
+    found = measure_once(file, lambda: {"errors": _errors([trial.run for trial in trials], test_split(dataset))})
     errors: dict[str, list[float]] = found["errors"]
     largest = max(errors, key=int)
     one, together = errors["1"], statistics.mean(errors[largest])
     report = {
-        "what": "error on test images, ten views, of the mean over every choice of so many of the networks; they "
-        "differ in their seed alone; weights of the last epoch",
-        "set": set_name(data) or SOLAR,
+        "description": "test error with ten views of ensembles of networks that differ in the seed only, the mean over "
+        "all combinations of each size; weights of the last epoch",
+        "set": dataset_name(data) or SOLAR,
         "images": dataset.counts,
         "networks": {
-            size: {**spread(values), "difference": statistics.mean(values) - statistics.mean(one)}
+            size: {**summarize(values), "difference": statistics.mean(values) - statistics.mean(one)}
             for size, values in errors.items()
         },
-        "verdict": verdict(one, together, int(largest), len(test_images(dataset))),
+        "verdict": verdict(one, together, int(largest), len(test_split(dataset))),
         "recipe": recipes()["paper"].override(base(quick)).to_dict(),
         "seeds": list(seeds),
         **provenance(command),
     }
     write_with_figure(results, report, figure(report))
-    words = ", ".join(f"{statistics.mean(values):.2%} of {size}" for size, values in errors.items())
-    return f"error {words}; {report['verdict']}"
+    summary = ", ".join(f"{statistics.mean(values):.2%} ({size} networks)" for size, values in errors.items())
+    return f"test error {summary}; {report['verdict']}"
 
 
 def verdict(one: Sequence[float], together: float, size: int, images: int) -> str:
-    """What the average of `size` networks is worth, beside each alone and beside what a single image weighs."""
+    """Compare the ensemble of `size` networks with single networks, and state the weight of one test image."""
     beaten = sum(together < error for error in one)
     difference = (together - statistics.mean(one)) * 100
     return (
-        f"{size} networks: {difference:+.1f} points of error against one on average, better than {beaten} of the "
-        f"{len(one)} alone; one image of the test is {100 / images:.2f} points"
+        f"{size} networks: {difference:+.1f} points of error against the mean of single networks, lower than {beaten} "
+        f"of {len(one)}; one test image is {100 / images:.2f} points"
     )
 
 
 def _errors(runs: Sequence[Path], split: Split) -> dict[str, list[float]]:
-    """The errors of every choice of 1, 3 and 5 of the runs, by their number, with ten views; all in one pass."""
+    """Return the errors of all combinations of 1, 3 and 5 runs by size, with ten views, reading each image once."""
     device = choose_device(None)
     members, dtype = load_members(runs, device), choose_precision("auto", device)
     networks = [OptimizedNetwork(member.network, dtype) for member in members]
@@ -84,10 +84,10 @@ def _errors(runs: Sequence[Path], split: Split) -> dict[str, list[float]]:
             shares.append(member_probabilities(members, networks, batch.images, views=10))
             labels.append(batch.labels.numpy())
             bar.advance(len(batch.labels))
-    said, right = np.concatenate(shares, axis=1), np.concatenate(labels)
+    probabilities, truth = np.concatenate(shares, axis=1), np.concatenate(labels)
     return {
         str(size): [
-            float((said[list(chosen)].mean(axis=0).argmax(axis=1) != right).mean())
+            float((probabilities[list(chosen)].mean(axis=0).argmax(axis=1) != truth).mean())
             for chosen in combinations(range(len(runs)), size)
         ]
         for size in SIZES
@@ -97,7 +97,7 @@ def _errors(runs: Sequence[Path], split: Split) -> dict[str, list[float]]:
 
 @drawn
 def figure(report: dict[str, Any]) -> Figure:
-    """Error by the number of networks averaged: each choice of them as a dot, the mean as a line."""
+    """Error against the number of averaged networks: each combination as a dot, the mean as a line."""
     drawing = new(3.0)
     axes = drawing.subplots()
     networks = {int(size): found for size, found in report["networks"].items()}
@@ -105,7 +105,7 @@ def figure(report: dict[str, Any]) -> Figure:
         axes.plot([size] * len(found["values"]), [100 * error for error in found["values"]], ".", color=INK, alpha=0.6)
     axes.plot(list(networks), [100 * found["mean"] for found in networks.values()], "o-", color=BLUE, label="mean")
     axes.set_xticks(list(networks))
-    axes.set_xlabel("Networks averaged")
+    axes.set_xlabel("Averaged networks")
     axes.set_title(f"Test error in percent, ten views: {report['set']}")
     axes.legend()
     return drawing

@@ -1,4 +1,4 @@
-"""The experiments there are: what each repeats, what was published, and where its result says what came out."""
+"""Catalog of the experiments: what each repeats, the published values, and where its result holds the measured ones."""
 
 from __future__ import annotations
 
@@ -31,48 +31,65 @@ def shipped_results() -> Path:
 
 
 def points(share: float) -> str:
-    """A difference of shares in points, as the table has it; one that rounds to none has no minus sign."""
+    """Format a difference of fractions in percentage points; adding 0 turns -0.0 into 0.0."""
     return f"{round(share * 100, 1) + 0:+.1f} points"
 
 
 FORMS: dict[str, Callable[[float], str]] = {
-    "share": "{:.1%}".format,
-    "times": "{:.1f}×".format,
+    "percent": "{:.1%}".format,
+    "ratio": "{:.1f}×".format,
     "points": points,
     "number": "{:.2f}".format,
 }
-"""How a value is written."""
+"""Formats of a value."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A published number, and the place of ours in the experiment's JSON: names from the outside in, with dots."""
+    """A published value, and the key of the measured one in the result: nested names joined by dots."""
 
-    what: str
+    text: str
     published: float | None
     key: str
-    form: str = "share"
+    form: str = "percent"
 
-    def words(self, value: float | None) -> str:
-        """The value as the table has it; a dash where there is none."""
+    def format(self, value: float | None) -> str:
+        """Return the value as text; a dash for None."""
         return "–" if value is None else FORMS[self.form](value)
 
     def difference(self, measured: float | None) -> str:
-        """Measured against published: a ratio for what is a ratio, else the difference in points."""
+        """Return the measured value against the published one: a ratio, or a difference in percentage points."""
         if measured is None or self.published is None:
             return "–"
-        if self.form in ("times", "number"):
+        if self.form in ("ratio", "number"):
             return f"{measured / self.published:.2f}×"
         return points(measured - self.published)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One thing that `alexnet reproduce` repeats: the function `reproduce` of a module of this package.
+    """An experiment of `alexnet reproduce`.
 
-    `module`: its name, by default the experiment's own; `values`: what it is called with for this experiment; `folder`:
-    where the runs go, for experiments that share some; `quick_seeds`: how many of them `--quick` takes. `of_any_set`:
-    `--data` is another set of images, with results of its own.
+    Attributes
+    ----------
+    name : str
+        Name on the command line and of the result file.
+    summary : str
+        What the experiment measures.
+    claims : tuple of Claim
+        The published values.
+    seeds : tuple of int
+        Default seeds.
+    module : str, optional
+        Module with the function `reproduce`: a module of this package, or a dotted name. By default that of `name`.
+    values : mapping
+        Further arguments of `reproduce`.
+    folder : str, optional
+        Default run folder, for experiments that share trials.
+    quick_seeds : int
+        Number of seeds with `--quick`.
+    per_dataset : bool
+        Whether `--data` is another image set with its own result file.
     """
 
     name: str
@@ -83,38 +100,39 @@ class Experiment:
     values: Mapping[str, Any] = field(default_factory=dict)
     folder: str | None = None
     quick_seeds: int = 1
-    of_any_set: bool = False
+    per_dataset: bool = False
 
     def file(self, data: Sequence[str]) -> str:
-        """The name of the results: NAME.json, or NAME-SET.json."""
-        return f"{'-'.join([self.name, *filter(None, [set_name(data)])]) if self.of_any_set else self.name}.json"
+        """Return the name of the result file: NAME.json, or NAME-DATASET.json."""
+        return f"{'-'.join([self.name, *filter(None, [dataset_name(data)])]) if self.per_dataset else self.name}.json"
 
     def function(self) -> Callable[..., str]:
-        """What does it: (work folder, file for the results, seeds, command, and what of `options` it takes)."""
+        """Return the function `reproduce(work, results, seeds, command, **options)` of the experiment."""
         name = self.module or self.name.replace("-", "_")
-        return partial(import_module(f"alexnet.experiments.{name}").reproduce, **self.values)
+        module = import_module(name if "." in name else f"alexnet.experiments.{name}")
+        return partial(module.reproduce, **self.values)
 
 
-def set_name(data: Sequence[str]) -> str | None:
-    """What the images of `--data` are called in the name of a file; None without."""
-    return name_of(data[0]) if data else None
+def dataset_name(data: Sequence[str]) -> str | None:
+    """Return the name of the image set of `--data` for file names; None without `--data`."""
+    return slug(data[0]) if data else None
 
 
-def name_of(source: str) -> str:
-    """What a file, a folder or weights are called in names: lower case, digits and hyphens."""
+def slug(source: str) -> str:
+    """Return a path's stem in lower case, with digits and hyphens only."""
     return re.sub("[^a-z0-9]+", "-", Path(source).resolve().stem.lower()).strip("-")
 
 
-CIFAR = "cifar-out"  # one copy of the images, and trials in common
+CIFAR = "cifar-out"  # experiments on CIFAR-10 share the prepared dataset and trials
 ABLATION = "ablation-out"
 
 
-def _costs(what: str, published: float | None, change: str) -> Claim:
-    return Claim(what, published, f"changes.{change}.difference.mean", "points")
+def _increase(text: str, published: float | None, change: str) -> Claim:
+    return Claim(text, published, f"changes.{change}.difference.mean", "points")
 
 
 def _imagenet_claims() -> Iterator[Claim]:
-    """Tables 1 and 2: what one network reaches on ten views, as printed and as it was trained."""
+    """Tables 1 and 2: errors of one network with ten views, in the paper and in the released logs."""
     of = {(row.year, row.variant): row for row in reversed(PUBLISHED) if row.views == 10}  # the first of each
     for year in ("2012", "2010"):
         for variant in ("paper", "released-2012"):
@@ -124,137 +142,192 @@ def _imagenet_claims() -> Iterator[Claim]:
                 yield Claim(f"ILSVRC-{year} {row.split}, {top} error, {variant}", published, key)
 
 
-_ALL = (
+_EXPERIMENTS = [
     Experiment(
         "figure-1",
-        "ReLU against tanh: epochs until a four-layer network has 25% training error on CIFAR-10 (3.1)",
-        (Claim("tanh's epochs to 25% training error, as a multiple of ReLU's", 6.0, "ratio", "times"),),
+        "ReLU against tanh: epochs until a four-layer network reaches 25% training error on CIFAR-10 (3.1)",
+        (Claim("epochs to 25% training error, ratio of tanh to ReLU", 6.0, "ratio", "ratio"),),
         (0, 1, 2),
     ),
     Experiment(
         "cifar-18pct",
         "cuda-convnet's 18pct on CIFAR-10, without augmentation",
         (Claim("test error", 0.18, "test_error.mean"),),
-        *((0,), "cifar_networks", {"network": "cifar-18pct"}, CIFAR),
+        seeds=(0,),
+        module="cifar_networks",
+        values={"network": "cifar-18pct"},
+        folder=CIFAR,
     ),
     Experiment(
         "cifar-13pct",
-        "cuda-convnet's conv-local-13pct on CIFAR-10: crops, mirror images, nine views",
+        "cuda-convnet's conv-local-13pct on CIFAR-10: random crops, horizontal flips, nine views",
         (Claim("test error, nine views", 0.13, "test_error.mean"),),
-        *((0,), "cifar_networks", {"network": "cifar-13pct"}, CIFAR),
+        seeds=(0,),
+        module="cifar_networks",
+        values={"network": "cifar-13pct"},
+        folder=CIFAR,
     ),
     Experiment(
         "cifar-11pct",
         "cuda-convnet's conv-local-11pct on CIFAR-10: wider, with response normalization",
         (Claim("test error, nine views", 0.11, "test_error.mean"),),
-        *((0,), "cifar_networks", {"network": "cifar-11pct"}, CIFAR),
+        seeds=(0,),
+        module="cifar_networks",
+        values={"network": "cifar-11pct"},
+        folder=CIFAR,
     ),
     Experiment(
         "cifar-lrn",
-        "the same network on CIFAR-10 without response normalization and with it (3.3)",
+        "the same network on CIFAR-10 without and with response normalization (3.3)",
         (
-            Claim("test error without", 0.13, "without.test_error.mean"),
-            Claim("test error with", 0.11, "with.test_error.mean"),
-            Claim("what it takes away", -0.02, "difference", "points"),
+            Claim("test error without normalization", 0.13, "without.test_error.mean"),
+            Claim("test error with normalization", 0.11, "with.test_error.mean"),
+            Claim("change of the test error by normalization", -0.02, "difference", "points"),
         ),
         (0,),
         folder=CIFAR,
     ),
     Experiment(
         "cifar-copy",
-        "what a JPEG copy of CIFAR-10 costs 18pct: its images compressed once more; and what bfloat16 costs",
+        "cost of a JPEG copy of CIFAR-10 (images compressed once more) and of bfloat16, with 18pct",
         (
-            Claim("more error when compressed once more", None, "again.difference.mean", "points"),
+            Claim("increase of the error by compression once more", None, "again.difference.mean", "points"),
             Claim(
-                "more error when as much is lost once more as the copy lost", None, "as_much.difference.mean", "points"
+                "increase of the error by losing the same amount as the copy", None, "as_much.difference.mean", "points"
             ),
-            Claim("more error in float32 than in bfloat16", None, "float32.difference.mean", "points"),
+            Claim("increase of the error by float32 instead of bfloat16", None, "float32.difference.mean", "points"),
         ),
         (0, 1),
         folder=CIFAR,
     ),
     Experiment(
         "imagenet",
-        "tables 1 and 2: all of it on ILSVRC-2012 or 2010, with --data FOLDER of its tar files; --quick lists them, "
-        "trains on an image of each class, and says what the whole would take",
+        "tables 1 and 2: the complete training on ILSVRC-2012 or 2010, with --data FOLDER of its tar files; --quick "
+        "trains on one image per class and prints the requirements",
         tuple(_imagenet_claims()),
         (0,),
     ),
     Experiment(
         "ablation",
-        "the network on photographs against itself with one thing changed (3.1 to 5, 7)",
+        "ablation: the network of the paper with one change at a time (3.1 to 5, 7)",
         (
-            _costs("more error with tanh", None, "tanh"),
-            _costs("more error without response normalization", 0.014, "no-lrn"),
-            _costs("more error with pooling that does not overlap", 0.004, "non-overlapping"),
-            _costs("more error with one tower of half the kernels", 0.017, "half"),
-            _costs("more error without dropout", None, "no-dropout"),
-            _costs("more error without crops and mirror images", None, "no-crops"),
-            _costs("more error without color shift (published: over 1)", 0.01, "no-color"),
-            _costs("more error without conv3", 0.02, "without-conv3"),
-            _costs("more error without conv4", 0.02, "without-conv4"),
-            _costs("more error without conv5", 0.02, "without-conv5"),
-            _costs("more error with batch normalization instead", None, "batch"),
-            _costs("more error with N(0, 0.01²) instead of He's weights", None, "paper-init"),
+            _increase("increase of the error with tanh", None, "tanh"),
+            _increase("increase of the error without response normalization", 0.014, "no-lrn"),
+            _increase("increase of the error with non-overlapping pooling", 0.004, "non-overlapping"),
+            _increase("increase of the error with one tower of half the kernels", 0.017, "half"),
+            _increase("increase of the error without dropout", None, "no-dropout"),
+            _increase("increase of the error without random crops and horizontal flips", None, "no-crops"),
+            _increase("increase of the error without PCA color augmentation (published: over 1)", 0.01, "no-color"),
+            _increase("increase of the error without conv3", 0.02, "without-conv3"),
+            _increase("increase of the error without conv4", 0.02, "without-conv4"),
+            _increase("increase of the error without conv5", 0.02, "without-conv5"),
+            _increase("increase of the error with batch normalization", None, "batch"),
+            _increase("increase of the error with N(0, 0.01²) instead of He initialization", None, "paper-init"),
         ),
         (0, 1, 2),
         folder=ABLATION,
-        of_any_set=True,
+        per_dataset=True,
     ),
     Experiment(
         "ensemble",
-        "one, three and five of these networks averaged (6, table 2)",
-        (Claim("what averaging five takes away", -0.026, "networks.5.difference", "points"),),
+        "ensembles of one, three and five of these networks (6, table 2)",
+        (Claim("change of the error by averaging five networks", -0.026, "networks.5.difference", "points"),),
         module="averaged_networks",
         folder=ABLATION,
         quick_seeds=3,
-        of_any_set=True,
+        per_dataset=True,
     ),
     Experiment(
         "views",
-        "one view of each image against ten, by the same networks (4.1)",
-        (Claim("what ten views take away", -0.015, "difference.mean", "points"),),
+        "one test view against ten, with the same networks (4.1)",
+        (Claim("change of the error by ten views", -0.015, "difference.mean", "points"),),
         module="ten_views",
         folder=ABLATION,
         quick_seeds=3,
-        of_any_set=True,
+        per_dataset=True,
     ),
     Experiment(
         "towers",
-        "does one of two towers learn color, the other gray? (6.1, figure 3; needs --data of color photographs)",
+        "does one tower learn color and the other gray? (6.1, figure 3; needs --data of color photographs)",
         (
             Claim(
-                "saturation of the more colorful tower's first kernels", None, "kernels.more_colorful.mean", "number"
+                "saturation of the first kernels, more saturated tower", None, "kernels.more_saturated.mean", "number"
             ),
-            Claim("saturation of the paler tower's", None, "kernels.paler.mean", "number"),
-            Claim("the same of what training added: more colorful", None, "learned.more_colorful.mean", "number"),
-            Claim("the same of what training added: paler", None, "learned.paler.mean", "number"),
+            Claim(
+                "saturation of the first kernels, less saturated tower", None, "kernels.less_saturated.mean", "number"
+            ),
+            Claim(
+                "saturation of the learned difference, more saturated tower",
+                None,
+                "learned.more_saturated.mean",
+                "number",
+            ),
+            Claim(
+                "saturation of the learned difference, less saturated tower",
+                None,
+                "learned.less_saturated.mean",
+                "number",
+            ),
         ),
         (0, 1, 2),
     ),
-    Experiment("solar", "the demo's training from scratch, measured on the 656 solar cells never seen"),
+    Experiment("solar", "the training of the demo from scratch, evaluated on the 656 test cells"),
     Experiment(
         "solar-float32",
-        "the same in float32: does bfloat16 cost accuracy?",
-        *((), (0,), "solar", {"precision": "float32"}),
+        "the same in float32: the cost of bfloat16",
+        seeds=(0,),
+        module="solar",
+        values={"precision": "float32"},
     ),
     Experiment(
         "small",
-        "does the loss fall in the first tenth of a run, on 12, 200, 2,000 and 95 : 5 unbalanced images?",
+        "does the loss fall in the first tenth of a run with 12, 200, 2,000 and 200 imbalanced (95:5) images?",
         module="small_sets",
     ),
     Experiment(
-        "starter", "the features that the package comes with, from Tiny ImageNet (--data tiny-imagenet-200)", (), (0,)
+        "starter", "the pretrained weights of this package, from Tiny ImageNet (--data tiny-imagenet-200)", seeds=(0,)
     ),
     Experiment(
-        "transfer", "what they are worth, on the solar cells and on --data FOLDER, with 12 to all training images"
+        "transfer", "transfer from the starter to the solar cells and --data SOURCE, with 12 to all training images"
     ),
-)
+]
 
 
 def experiments() -> dict[str, Experiment]:
-    """Every experiment by name."""
-    return {experiment.name: experiment for experiment in _ALL}
+    """Return every experiment by name."""
+    return {experiment.name: experiment for experiment in _EXPERIMENTS}
+
+
+def register_experiment(experiment: Experiment) -> None:
+    """Add an experiment to `alexnet reproduce`.
+
+    Its module has a function `reproduce(work, results, seeds, command, **options)` that writes `results` and returns a
+    summary of one line::
+
+        from alexnet.experiments.catalog import Claim, Experiment, register_experiment
+
+        register_experiment(
+            Experiment(
+                "my-experiment",
+                "test error with my augmentation",
+                claims=(Claim("test error", 0.375, "test_error.mean"),),
+                module="my_package.my_experiment",
+            )
+        )
+
+    Parameters
+    ----------
+    experiment : Experiment
+        Its name must be new.
+
+    Raises
+    ------
+    UsageError
+        If an experiment of this name exists.
+    """
+    if experiment.name in experiments():
+        raise UsageError(f"the experiment {experiment.name!r} exists already; choose another name")
+    _EXPERIMENTS.append(experiment)
 
 
 def reproduce(
@@ -310,8 +383,8 @@ def reproduce(
         raise UsageError(f"--{unknown.pop()} is not an option of {experiment.name}")
     seeds = list(seeds or experiment.seeds[: experiment.quick_seeds if quick else None])
     command = ["alexnet", "reproduce", experiment.name, "--seeds", *map(str, seeds)]
-    command += [word for folder in data for word in ("--data", Path(folder).name)]
-    command += [word for trial in only for word in ("--only", trial)]
+    command += [part for folder in data for part in ("--data", Path(folder).name)]
+    command += [part for trial in only for part in ("--only", trial)]
     command += ["--variant", variant] if variant else []
     command += ["--init", Path(init).name] if init else []
     command += [f"--{option}" for option, given in (("quick", quick), ("full", full)) if given]
@@ -322,24 +395,24 @@ def reproduce(
 
 @dataclass(frozen=True)
 class Row:
-    """A line of `alexnet reproduce --list`."""
+    """A row of `alexnet reproduce --list`."""
 
     experiment: str
     claim: Claim
     measured: float | None
 
-    def words(self) -> tuple[str, str, str, str, str]:
-        """Experiment, what it is about, published, measured, and how they differ."""
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """Return experiment, claim, published value, measured value and difference as text."""
         claim = self.claim
-        published, measured = claim.words(claim.published), claim.words(self.measured)
-        return self.experiment, claim.what, published, measured, claim.difference(self.measured)
+        published, measured = claim.format(claim.published), claim.format(self.measured)
+        return self.experiment, claim.text, published, measured, claim.difference(self.measured)
 
 
 def rows(results: Path) -> Iterator[Row]:
-    """Each claim of each experiment, beside what its file in the folder `results` says."""
-    for experiment in _ALL:
+    """Yield each claim of each experiment with its measured value in the folder `results`."""
+    for experiment in _EXPERIMENTS:
         files = {experiment.name: results / f"{experiment.name}.json"}
-        if experiment.of_any_set:
+        if experiment.per_dataset:
             files |= {file.stem: file for file in sorted(results.glob(f"{experiment.name}-*.json"))}
         for name, file in files.items():
             found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
@@ -359,15 +432,15 @@ def print_list(results: str | os.PathLike[str] | None = None) -> None:
     from rich.table import Table
 
     table = Table("experiment", "", "published", "measured", "difference", box=None, pad_edge=False)
-    told = set()
+    named = set()
     for row in rows(Path(results) if results else RESULTS if RESULTS.is_dir() else shipped_results()):
-        name, *words = row.words()
-        table.add_row("" if name in told else name, *words)
-        told.add(name)
+        name, *cells = row.cells()
+        table.add_row("" if name in named else name, *cells)
+        named.add(name)
     console = Console(highlight=False)
     console.print(table)
-    console.print("\nWhat each does (alexnet reproduce NAME; --quick tries one in about a minute):\n")
-    for experiment in _ALL:
+    console.print("\nRun one with `alexnet reproduce NAME`; --quick is a trial of about a minute:\n")
+    for experiment in _EXPERIMENTS:
         console.print(f"{experiment.name:<14}{experiment.summary}", soft_wrap=True)
 
 

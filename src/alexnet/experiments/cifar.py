@@ -1,4 +1,4 @@
-"""CIFAR-10 for the experiments that need it: the user's own copy, or fetched from its author's page."""
+"""CIFAR-10 for the experiments: the copy of the user, or a download from its author's page."""
 
 from __future__ import annotations
 
@@ -12,37 +12,39 @@ from typing import Any
 import numpy as np
 
 from alexnet.data.dataset import PreparedDataset
-from alexnet.experiments.trials import prepared
+from alexnet.experiments.trials import prepare_once
 from alexnet.runtime.errors import AlexNetError, UsageError
 
 ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
-"""As the page of its author says."""
+"""From the page of its author."""
 
 SIDE = 32
-RECORD = 1 + 3 * SIDE**2  # a class, then the red, green and blue maps
+RECORD = 1 + 3 * SIDE**2  # a label, then the red, green and blue channels
 QUICK_IMAGES = 20
-"""How many images a class of each split `--quick` takes."""
+"""Images per class and split with `--quick`."""
 
 
 def cifar10(work: Path, data: Sequence[str], quick: bool = False) -> PreparedDataset:
-    """CIFAR-10, prepared in `work`/data: 50,000 training and 10,000 test images of 32×32.
+    """Return CIFAR-10, prepared in `work`/data: 50,000 training and 10,000 test images of 32×32 pixels.
 
-    `data`: at most one source of any kind that `prepare` takes; without one the original is fetched. `quick`: of its
-    images only the first few. Raises `AlexNetError` where it can't be fetched or is something else.
+    `data`: at most one source that `prepare` takes; without one the original is downloaded. `quick`: only the first
+    images of each class. Raises `AlexNetError` if the download fails or the source is not CIFAR-10.
     """
     if len(data) > 1:
-        raise UsageError("--data names one copy of CIFAR-10")
+        raise UsageError("this experiment takes one copy of CIFAR-10: give --data once")
     source: Any = data[0] if data else lambda: _original(work)
-    dataset = prepared(source, work / "data", size=SIDE)
+    dataset = prepare_once(source, work / "data", size=SIDE)
     if {"train", "test"} - set(dataset.splits) or len(dataset.classes) != 10:
         what = f"{len(dataset.classes)} classes in {' and '.join(dataset.splits)}"
-        raise AlexNetError(f"{dataset.source} is not CIFAR-10 but {what}; it has ten, in train and test")
-    return prepared(lambda: list(_first(dataset)), work / "few", size=SIDE, progress=False) if quick else dataset
+        raise AlexNetError(
+            f"{dataset.source} is not CIFAR-10: it has {what}, and CIFAR-10 has ten classes in train and test"
+        )
+    return prepare_once(lambda: list(_first(dataset)), work / "quick", size=SIDE, progress=False) if quick else dataset
 
 
-def source_words(data: Sequence[str]) -> str:
-    """Which copy of CIFAR-10 the images are from, as a result says it."""
+def source_description(data: Sequence[str]) -> str:
+    """Return which copy of CIFAR-10 was used, for a result."""
     return f"a copy: {Path(data[0]).name}" if data else f"the original: {ADDRESS}"
 
 
@@ -55,7 +57,7 @@ def _first(dataset: PreparedDataset) -> Iterator[tuple[np.ndarray, str, str]]:
 
 
 def _original(work: Path) -> Iterator[tuple[np.ndarray, str, str]]:
-    """The images of the binary version, fetched unless it is in `work` already."""
+    """Yield the images of the binary version; it is downloaded to `work` if it is not there."""
     archive = work / Path(ADDRESS).name
     if not archive.exists():
         _fetch(archive)
@@ -78,13 +80,16 @@ def _fetch(archive: Path) -> None:
     from torch.hub import download_url_to_file
 
     archive.parent.mkdir(parents=True, exist_ok=True)
-    part = archive.with_name(f"{archive.name}.part")
+    partial_file = archive.with_name(f"{archive.name}.part")
     try:
-        download_url_to_file(ADDRESS, str(part), progress=sys.stderr.isatty())
-        if hashlib.md5(part.read_bytes(), usedforsecurity=False).hexdigest() != MD5:
-            raise AlexNetError(f"{ADDRESS} is not the file that its author's page describes: its MD5 is another")
-        part.replace(archive)
+        download_url_to_file(ADDRESS, str(partial_file), progress=sys.stderr.isatty())
+        if hashlib.md5(partial_file.read_bytes(), usedforsecurity=False).hexdigest() != MD5:
+            raise AlexNetError(
+                f"the MD5 checksum of {ADDRESS} differs from the one its author published; give your own copy with "
+                "--data"
+            )
+        partial_file.replace(archive)
     except OSError as error:
-        raise AlexNetError(f"{ADDRESS} can't be fetched ({error}); give your own copy with --data") from None
+        raise AlexNetError(f"{ADDRESS} cannot be downloaded ({error}); give your own copy with --data") from None
     finally:
-        part.unlink(missing_ok=True)
+        partial_file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Section 3.3 of the paper on CIFAR-10: the same network without response normalization and with it."""
+"""Response normalization on CIFAR-10: the same network without and with it (paper, section 3.3)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def reproduce(
     quick: bool = False,
     full: bool = False,
 ) -> str:
-    """Train cuda-convnet's conv-local-11pct without its normalization layers and with them, with the same seeds.
+    """Train cuda-convnet's conv-local-11pct without and with its normalization layers, with the same seeds.
 
-    The trials with them are those of the experiment `cifar-11pct` in the same work folder. Returns both errors.
+    The trials with normalization are shared with the experiment `cifar-11pct` in the same work folder. Returns a
+    summary of one line.
     """
     dataset = cifar10(work, data, quick)
     values, suffix = changes(NETWORK, full, quick), "-quick" * quick
@@ -38,15 +39,15 @@ def reproduce(
     pairs = zip(*(both[name]["test_error"]["values"] for name in ("with", "without")), strict=True)
     differences = [one - other for one, other in pairs]
     report = {
-        "what": "error on the test images of CIFAR-10 without response normalization and with it, everything else "
-        "alike; weights of the last epoch",
+        "description": "test error on CIFAR-10 without and with response normalization, all else equal; weights of the "
+        "last epoch",
         **trials["with"].about(data),
         **both,
         "difference": statistics.mean(differences),
         "difference_of_each_seed": differences,
         **provenance(command),
     }
-    names = {"without": "without normalization", "with": "with"}
+    names = {"without": "without normalization", "with": "with normalization"}
     write_with_figure(results, report, curves({names[name]: found["trials"] for name, found in both.items()}))
     return (
         f"test error {both['without']['test_error']['mean']:.2%} without normalization, "

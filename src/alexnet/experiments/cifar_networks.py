@@ -1,4 +1,4 @@
-"""The networks of cuda-convnet on CIFAR-10: 18% test error without augmentation, 13% and 11% with crops and views."""
+"""The networks of cuda-convnet on CIFAR-10: 18% test error without augmentation, 13% and 11% with crops."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.evaluate import evaluate
-from alexnet.experiments.cifar import cifar10, source_words
-from alexnet.experiments.trials import measured, spread, trained, write_with_figure
+from alexnet.experiments.cifar import cifar10, source_description
+from alexnet.experiments.trials import measure_once, summarize, train_once, write_with_figure
 from alexnet.report.style import BLUE, INK, MUTED, ORANGE, Figure, drawn, new
 from alexnet.runs.recipe import Event, recipes
 from alexnet.runtime.provenance import provenance
 
 SHORTER = {"cifar-13pct": 40, "cifar-11pct": 40}
-"""Epochs instead of the recipe's 520, unless the experiment is run in full."""
+"""Epochs instead of the 520 of the recipe, without `--full`."""
 VIEWS = {"cifar-18pct": 1, "cifar-13pct": 9, "cifar-11pct": 9}
 
 
 @dataclass(frozen=True)
 class Trials:
-    """The trainings of a network on CIFAR-10 with `seeds`; `changes` are set beside its recipe, `name` says which."""
+    """The trials of a network on CIFAR-10: one per seed, with `changes` to its recipe; `name` is their folder."""
 
     dataset: PreparedDataset
     network: str
@@ -34,16 +34,16 @@ class Trials:
     name: str
 
     def measure(self, work: Path) -> dict[str, Any]:
-        """Train each in `work` and measure it on the test images, once: every trial, and their errors."""
+        """Train and evaluate each trial in `work`, or load its measurement; return the trials and their errors."""
         trials = []
         for seed in self.seeds:
             run = work / self.name / f"seed-{seed}"
-            trials.append(measured(run.with_suffix(".json"), partial(self._measure, run, seed)))
-        errors = {name: spread([trial[name] for trial in trials]) for name in ("test_error", "test_error_one_view")}
+            trials.append(measure_once(run.with_suffix(".json"), partial(self._measure, run, seed)))
+        errors = {name: summarize([trial[name] for trial in trials]) for name in ("test_error", "test_error_one_view")}
         return {**errors, "trials": trials}
 
     def _measure(self, run: Path, seed: int) -> dict[str, Any]:
-        epochs = trained(self.dataset.path, run, recipe=self.network, seed=seed, **self.changes).metrics("epoch")
+        epochs = train_once(self.dataset.path, run, recipe=self.network, seed=seed, **self.changes).metrics("epoch")
         one = evaluate(run, self.dataset, split="test", views=1, precision="auto")
         views = VIEWS[self.network]
         best = one if views == 1 else evaluate(run, self.dataset, split="test", views=views, precision="auto")
@@ -52,18 +52,18 @@ class Trials:
             "seconds": sum(epoch["seconds"] for epoch in epochs),
             "train_error": [epoch["train_error"] for epoch in epochs],
             "train_loss": [epoch["train_loss"] for epoch in epochs],
-            "test_error_one_view": 1 - one.top1,
-            "test_error": 1 - best.top1,
+            "test_error_one_view": 1 - one.accuracy,
+            "test_error": 1 - best.accuracy,
             "test_log_loss": best.log_loss,
         }
 
     def about(self, data: Sequence[str]) -> dict[str, Any]:
-        """What was trained on what, as a result says it."""
+        """Return the network, images, recipe and seeds, for a result."""
         recipe = recipes()[self.network]
         return {
             "network": self.network,
             "views": VIEWS[self.network],
-            "images": source_words(data),
+            "images": source_description(data),
             "test_images": self.dataset.counts["test"],
             "recipe": recipe.override(self.changes).to_dict(),
             "epochs_published": recipe.epochs,
@@ -72,15 +72,15 @@ class Trials:
 
 
 def changes(network: str, full: bool, quick: bool, shorter: int | None = None) -> dict[str, Any]:
-    """What is set beside the recipe of a network: a shorter training, whose drops of the rate come in proportion.
+    """Return the changes to the recipe of a network: a shorter training with proportional learning-rate drops.
 
-    `shorter`: its epochs, by default those of `SHORTER`, or the recipe's own; `full` keeps those, `quick` takes two.
+    `shorter`: number of epochs; by default that of `SHORTER`, or the recipe's. `full` keeps the recipe's, `quick` is 2.
     """
     recipe = recipes()[network]
     epochs = 2 if quick else recipe.epochs if full else shorter or SHORTER.get(network, recipe.epochs)
     if epochs == recipe.epochs:
         return {}
-    # The published 10 epochs after each drop would be most of a short training: an eighth of it each.
+    # The published 10 epochs after each drop would be most of a short training; an eighth of the epochs is used.
     last = max(1, epochs // 8)
     starts = (epochs - 2 * last + 1, epochs - last + 1)
     events = tuple(Event(epoch, lr=event.lr) for epoch, event in zip(starts, recipe.events, strict=True))
@@ -98,15 +98,15 @@ def reproduce(
     *,
     network: str,
 ) -> str:
-    """Train `network`, a recipe's name, on CIFAR-10 with every seed, and measure it on the test images.
+    """Train `network`, the name of a recipe, on CIFAR-10 with every seed and evaluate it on the test split.
 
-    Returns the error in a line.
+    Returns a summary of one line.
     """
     dataset = cifar10(work, data, quick)
     trials = Trials(dataset, network, seeds, changes(network, full, quick), f"{network}{'-quick' * quick}")
     found = trials.measure(work)
     report = {
-        "what": "error on the test images of CIFAR-10, weights of the last epoch",
+        "description": "error on the test images of CIFAR-10, weights of the last epoch",
         **trials.about(data),
         **found,
         **provenance(command),
@@ -117,7 +117,7 @@ def reproduce(
 
 @drawn
 def curves(groups: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Training error over the epochs, one color for each group of trials; final test errors as dots."""
+    """Training error against epochs, one color for each group of trials; final test errors as dots."""
     from matplotlib.ticker import MaxNLocator
 
     drawing = new(3.2)
@@ -134,6 +134,6 @@ def curves(groups: dict[str, list[dict[str, Any]]]) -> Figure:
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("Epochs")
-    axes.set_title("Training error, and test error at the end")
+    axes.set_title("Training error, and final test error (dots)")
     axes.legend()
     return drawing

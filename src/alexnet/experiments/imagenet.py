@@ -1,4 +1,4 @@
-"""Tables 1 and 2 of the paper: the whole training on ILSVRC-2012, or 2010, where its files are."""
+"""Tables 1 and 2 of the paper: the complete training on ILSVRC-2012 or ILSVRC-2010."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from alexnet.data.sources.ilsvrc import is_ilsvrc, open_ilsvrc
 from alexnet.data.sources.items import Source
 from alexnet.evaluation.evaluate import Evaluation, evaluate
 from alexnet.experiments.published import PUBLISHED
-from alexnet.experiments.trials import measured, prepared, spread, trained, write_with_figure
+from alexnet.experiments.trials import measure_once, prepare_once, summarize, train_once, write_with_figure
 from alexnet.report.style import BLUE, GREEN, INK, MUTED, ORANGE, Figure, drawn, new
 from alexnet.runs.recipe import Recipe, recipes
 from alexnet.runs.run import is_free
@@ -35,14 +35,14 @@ RECIPES = {
         ("released-2012", "released-2012-half", "released-2012-no-norm", "released-2012-six-conv"), "released-2012"
     ),
 }
-"""Which recipe a variant is trained with."""
+"""The recipe of each variant."""
 
 CLASSES, SIZE = 1000, 256
 VIEWS = (1, 10)
 RUN_BYTES = 1.5e9
-"""What a run takes on the disk: the best weights, the last, a checkpoint, and the next one while it is written."""
+"""Disk space of a run: the best and the last weights, a checkpoint, and the next one while it is written."""
 QUICK_IMAGES = 100
-"""How many images `--quick` measures on; it trains on one of each class."""
+"""Evaluation images with `--quick`, which trains on one image per class."""
 RATE_SECONDS = 2.0
 
 SCORES = ("top1_error", "top5_error", "log_loss")
@@ -50,7 +50,7 @@ SCORES = ("top1_error", "top5_error", "log_loss")
 
 @dataclass(frozen=True)
 class Trial:
-    """A network to train with a seed."""
+    """One training: a variant and a seed."""
 
     variant: str
     seed: int
@@ -59,22 +59,22 @@ class Trial:
 
     @property
     def run(self) -> Path:
-        """Where it is trained."""
+        """Run folder."""
         return self.folder / f"seed-{self.seed}"
 
     def measure(self, dataset: PreparedDataset, views: Sequence[int]) -> dict[str, Any]:
-        """Train it and measure it on every split but the training's; once."""
-        return measured(self.run.with_suffix(".json"), lambda: self._measure(dataset, views))
+        """Train and evaluate on every split except train, or return the stored measurement."""
+        return measure_once(self.run.with_suffix(".json"), lambda: self._measure(dataset, views))
 
     def _measure(self, dataset: PreparedDataset, views: Sequence[int]) -> dict[str, Any]:
         values = {"variant": self.variant, "seed": self.seed, **self.changes}
-        epochs = trained(dataset.path, self.run, recipe=RECIPES[self.variant], **values).metrics("epoch")
+        epochs = train_once(dataset.path, self.run, recipe=RECIPES[self.variant], **values).metrics("epoch")
         curves = ("train_loss", "train_error", "validation_loss", "validation_error", "lr")
         return {
             "seed": self.seed,
             "seconds": sum(epoch["seconds"] for epoch in epochs),
             "curves": {name: [epoch[name] for epoch in epochs] for name in curves},
-            **_measured_on(dataset, [self.run], views),
+            **_evaluate_on(dataset, [self.run], views),
         }
 
 
@@ -87,18 +87,18 @@ def reproduce(
     variant: str = "paper",
     quick: bool = False,
 ) -> str:
-    """Prepare ILSVRC, train `variant` with its recipe and every seed, and measure it on the images kept back.
+    """Prepare ILSVRC, train `variant` with its recipe and every seed, and evaluate on the validation and test images.
 
-    `data`: one folder of the challenge's own tar files, or a dataset prepared of them. `quick`: one image a class
-    and one epoch. What `results` says of other variants and of the other year is kept. Returns the errors in a line.
+    `data`: one folder of the ILSVRC tar files, or a dataset prepared from them. `quick`: one image per class and one
+    epoch. Entries of `results` for other variants and the other year are kept. Returns a summary of one line.
     """
     recipe = recipes()[check_choice(variant, RECIPES, "variant")].override({"variant": variant})
     if len(data) != 1:
-        raise UsageError("--data names the folder of ILSVRC's tar files, or one dataset that was prepared of them")
+        raise UsageError("give --data once: the folder of the ILSVRC tar files, or a dataset prepared from them")
     given, suffix = Path(data[0]), "-quick" if quick else ""
     trials = [Trial(variant, seed, {"epochs": 1} if quick else {}, work / f"{variant}{suffix}") for seed in seeds]
     if untrained := sum(is_free(trial.run) for trial in trials):
-        _say_what_comes(given, work, recipe, untrained, quick)
+        _print_requirements(given, work, recipe, untrained, quick)
     dataset = _images(given, work, quick)
     views = VIEWS[:1] if quick else VIEWS
     measures = [trial.measure(dataset, views) for trial in trials]
@@ -117,40 +117,40 @@ def reproduce(
     report = _with_others(results, year, variant, section)
     write_with_figure(results, report, curves(report))
     best = {split: section[split][f"views_{views[-1]}"] for split in splits}
-    words = [
+    errors = [
         f"{split}: top-1 error {scores['top1_error']['mean']:.2%}, top-5 {scores['top5_error']['mean']:.2%}"
         for split, scores in best.items()
     ]
-    return f"{variant}, ILSVRC-{year}, {'; '.join(words)}; {len(trials)} seed{'s' * (len(trials) > 1)}"
-
-
-# The images
+    return f"{variant}, ILSVRC-{year}, {'; '.join(errors)}; {len(trials)} seed{'s' * (len(trials) > 1)}"
 
 
 def _images(given: Path, work: Path, quick: bool) -> PreparedDataset:
-    """The prepared dataset: the one given, or made in `work` of the tar files given; with `quick` a few of it."""
+    """Return the given prepared dataset, or one prepared in `work` from the given tar files; with `quick` a subset."""
     if quick:
-        few = prepared(lambda: _few(given), work / "imagenet-few", size=SIZE, progress=False)
+        few = prepare_once(lambda: _few(given), work / "imagenet-few", size=SIZE, progress=False)
         return _checked(few, few.splits, few.classes)
     made = given if _is_prepared(given) else work / "imagenet"
-    dataset = prepared(lambda: _tars(given).resolve(), made, size=SIZE)
+    dataset = prepare_once(lambda: _tars(given).resolve(), made, size=SIZE)
     if made is not given and dataset.source != str(given.resolve()):
-        raise AlexNetError(f"{made} was prepared of {dataset.source}, not of {given}; name another --out")
+        raise AlexNetError(
+            f"{made} was prepared from {dataset.source}, not from {given}; choose another folder with --out"
+        )
     return _checked(dataset, dataset.splits, dataset.classes)
 
 
 def _listed(given: Path) -> Source:
-    """The images in the tar files of ILSVRC."""
+    """List the images in the ILSVRC tar files."""
     with TemporaryDirectory() as spool:
         source = open_ilsvrc(_tars(given), Path(spool))
     return _checked(source, {item.split for item in source.items}, {item.label for item in source.items})
 
 
 def _few(given: Path) -> Any:
-    """A training image of each class and the first of the others, as `prepare` takes them."""
+    """Return one training image per class and the first images of the other splits, as a source for `prepare`."""
     if not _is_prepared(given):
         source = _listed(given)
-        chosen = [source.items[index] for index in _first([(item.split, item.label) for item in source.items])]
+        items = list(source.items)
+        chosen = [items[index] for index in _first([(item.split, item.label) for item in source.items])]
         return Source(chosen, source.descriptions)
     dataset = PreparedDataset.open(given)
     splits = {name: dataset.split(name) for name in dataset.splits}
@@ -163,13 +163,13 @@ def _few(given: Path) -> Any:
 
 
 def _first(labels: Iterable[tuple[str | None, Any]]) -> list[int]:
-    """Positions in a list of (split, class): the first of each class to train on, the first few of other splits."""
-    taken: Counter[Any] = Counter()
+    """Return positions in a list of (split, class): one training image per class, the first of other splits."""
+    counts: Counter[Any] = Counter()
     chosen = []
     for position, (split, label) in enumerate(labels):
         kind, most = ((split, label), 1) if split == "train" else (split, QUICK_IMAGES)
-        if taken[kind] < most:
-            taken[kind] += 1
+        if counts[kind] < most:
+            counts[kind] += 1
             chosen.append(position)
     return chosen
 
@@ -180,38 +180,39 @@ def _is_prepared(given: Path) -> bool:
 
 def _tars(given: Path) -> Path:
     if not given.is_dir():
-        raise AlexNetError(f"{given} is no folder: give that of ILSVRC's tar files, or a dataset prepared of them")
+        raise AlexNetError(
+            f"{given} is not a folder; give the folder of the ILSVRC tar files, or a dataset prepared from them"
+        )
     if not is_ilsvrc(given):
         raise AlexNetError(
-            f"{given} has no ILSVRC2012_img_train.tar (or that of 2010), and no {INDEX_NAME}: where the images are "
-            "unpacked, `alexnet prepare` them first and give what it made"
+            f"{given} has no ILSVRC2012_img_train.tar (or that of 2010) and no {INDEX_NAME}; if the images are "
+            "unpacked, run `alexnet prepare` first and give its dataset"
         )
     return given
 
 
 def _checked(what: Any, splits: Iterable[str | None], classes: Any) -> Any:
-    """`what`, where it has ILSVRC's classes and images to measure on."""
+    """Return `what` if it has the classes of ILSVRC and a validation split."""
     missing = {"train", "val"} - set(splits)
     if missing:
-        raise AlexNetError(f"there are no {' or '.join(sorted(missing))} images with labels: is a tar file missing?")
+        raise AlexNetError(
+            f"there are no {' or '.join(sorted(missing))} images with labels; check for a missing tar file"
+        )
     if len(classes) != CLASSES:
-        raise AlexNetError(f"there are {len(classes):,} classes, and ILSVRC has {CLASSES:,}")
+        raise AlexNetError(f"there are {len(classes):,} classes, but ILSVRC has {CLASSES:,}")
     return what
 
 
 def _year(dataset: PreparedDataset) -> str:
-    """Which challenge the images are from, by what they were called; 2012 where that does not say."""
+    """Return the year of the challenge from the file names; 2012 if they do not tell."""
     match = re.search(r"ILSVRC(20\d\d)_", dataset.split("val").paths(0))
     return match[1] if match else "2012"
 
 
-# What it takes
-
-
-def _say_what_comes(given: Path, work: Path, recipe: Recipe, runs: int, quick: bool) -> None:
-    """Say what all of it takes on the disk and in time. Raises `AlexNetError` where the disk is too small for it."""
+def _print_requirements(given: Path, work: Path, recipe: Recipe, runs: int, quick: bool) -> None:
+    """Print the disk space and time of the experiment. Raises `AlexNetError` if the disk is too small."""
     if (work / "imagenet" / PLAN_NAME).exists():
-        return  # it was said, and a part of it is on the disk already
+        return  # preparation has started: the requirements were printed
     if _is_prepared(given) or _is_prepared(work / "imagenet"):
         dataset = PreparedDataset.open(given if _is_prepared(given) else work / "imagenet")
         counts, needed = dataset.counts, 0
@@ -222,21 +223,23 @@ def _say_what_comes(given: Path, work: Path, recipe: Recipe, runs: int, quick: b
     work.mkdir(parents=True, exist_ok=True)
     free, total = shutil.disk_usage(work).free, needed + runs * RUN_BYTES
     images = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    room = f"{needed / 1e9:,.1f} GB prepared and {runs * RUN_BYTES / 1e9:,.1f} GB of runs; {free / 1e9:,.1f} GB free"
+    space = f"{needed / 1e9:,.1f} GB prepared and {runs * RUN_BYTES / 1e9:,.1f} GB of runs; {free / 1e9:,.1f} GB free"
     if total > free and not quick:
-        raise AlexNetError(f"the disk of {work} is too full for {images}: {room}")
+        raise AlexNetError(f"not enough disk space at {work} for {images}: {space}; choose another folder with --out")
     rate = _rate(recipe.variant)
     hours = counts["train"] * recipe.epochs / rate / 3600
-    _say("in all, without --quick:" if quick else "what comes:", f"{images} images: {room}")
-    _say(f"about {hours:,.1f} hours a seed: {recipe.epochs} epochs at {rate:,.0f} images a second, as a few steps go")
+    _print("without --quick:" if quick else "this experiment:", f"{images} images; {space}")
+    _print(
+        f"about {hours:,.1f} hours per seed: {recipe.epochs} epochs at {rate:,.0f} images/s, measured over a few steps"
+    )
 
 
-def _say(*words: str) -> None:
-    print(*words, file=sys.stderr, flush=True)
+def _print(*parts: str) -> None:
+    print(*parts, file=sys.stderr, flush=True)
 
 
 def _rate(variant: str) -> float:
-    """Images a second of training steps on images that are there already, over some seconds."""
+    """Measure the training rate in images/s, without loading, over a few seconds."""
     keep_freed_memory()
     training = OurTraining(BATCH_SIZE, side=224, variant=variant)
     training.step()
@@ -247,11 +250,8 @@ def _rate(variant: str) -> float:
     return steps * BATCH_SIZE / (time.perf_counter() - start)
 
 
-# What came out
-
-
-def _measured_on(dataset: PreparedDataset, runs: Sequence[Path], views: Sequence[int]) -> dict[str, Any]:
-    """The scores of a run, or of several averaged, on every split but the training's."""
+def _evaluate_on(dataset: PreparedDataset, runs: Sequence[Path], views: Sequence[int]) -> dict[str, Any]:
+    """Return the errors of a run, or of an ensemble, on every split except train."""
     return {
         split: {
             f"views_{count}": _scores(evaluate(runs, dataset, split=split, views=count, precision="auto"))
@@ -263,37 +263,38 @@ def _measured_on(dataset: PreparedDataset, runs: Sequence[Path], views: Sequence
 
 
 def _scores(result: Evaluation) -> dict[str, float]:
-    return dict(zip(SCORES, (1 - result.top1, 1 - result.top5, result.log_loss), strict=True))
+    return dict(zip(SCORES, (1 - result.accuracy, 1 - result.top5_accuracy, result.log_loss), strict=True))
 
 
 def _spreads(of_seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
-        views: {name: spread([scores[views][name] for scores in of_seeds]) for name in SCORES} for views in of_seeds[0]
+        views: {name: summarize([scores[views][name] for scores in of_seeds]) for name in SCORES}
+        for views in of_seeds[0]
     }
 
 
 def _average(dataset: PreparedDataset, trials: Sequence[Trial], views: Sequence[int]) -> dict[str, Any]:
-    """The networks of all seeds as one."""
+    """Evaluate the ensemble of all seeds."""
     file = trials[0].folder / f"average-{'-'.join(str(trial.seed) for trial in trials)}.json"
-    return measured(file, lambda: _measured_on(dataset, [trial.run for trial in trials], views))
+    return measure_once(file, lambda: _evaluate_on(dataset, [trial.run for trial in trials], views))
 
 
 def _with_others(results: Path, year: str, variant: str, section: dict[str, Any]) -> dict[str, Any]:
-    """The report with what it says of other variants and of the other year."""
-    report: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
-    what = "error and log-loss on the images of ILSVRC that were not trained on: by year, network and split"
-    return {**report, "what": what, year: {**report.get(year, {}), variant: section}}
+    """Return the report with the stored entries of other variants and the other year."""
+    report: dict[str, Any] = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+    description = "error and log loss on the validation and test images of ILSVRC, by year, variant and split"
+    return {**report, "description": description, year: {**report.get(year, {}), variant: section}}
 
 
 @drawn
 def curves(report: dict[str, Any]) -> Figure:
-    """Training error (thin) and validation error of the central view over the epochs, a color a network."""
+    """Training error (thin) and validation error of the center view against epochs, one color per variant."""
     drawing = new(3.2)
     axes = drawing.subplots()
     sections = [
         (f"{variant}, {year}", section)
         for year, found in report.items()
-        if year != "what"
+        if year != "description"
         for variant, section in found.items()
     ]
     colors, highest = (BLUE, ORANGE, GREEN, INK, MUTED), 0.0

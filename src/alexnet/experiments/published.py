@@ -1,4 +1,4 @@
-"""What was published of trainings on ImageNet: tables 1 and 2 of the paper, and the logs released with its code."""
+"""Published results on ImageNet: tables 1 and 2 of the paper, and the logs released with its code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Published(NamedTuple):
-    """Published scores of a variant on a split of a year's challenge, ten views or one."""
+    """Published errors of a variant on a split of ILSVRC, with one or ten views."""
 
     year: str
     variant: str
@@ -29,7 +29,13 @@ PUBLISHED = (
     Published("2010", "released-2012-half", "test", 10, 0.391680, 0.182287, 1.702802, "configuration #145-half"),
     Published("2012", "released-2012-no-norm", "val", 10, 0.420340, 0.193620, 1.822358, "configuration #148"),
     Published(
-        *("2012", "released-2012-six-conv", "val", 10, 0.389900, 0.166220, 1.633191),
-        "configuration #146, which began from weights of Fall 2011: not this training",
+        year="2012",
+        variant="released-2012-six-conv",
+        split="val",
+        views=10,
+        top1_error=0.389900,
+        top5_error=0.166220,
+        log_loss=1.633191,
+        what="configuration #146, which started from weights of Fall 2011: not this training",
     ),
 )

@@ -1,4 +1,4 @@
-"""The demo's training, from scratch, over several seeds: mean and spread of the accuracy on cells never seen."""
+"""The training of the demo from scratch with several seeds: mean and standard deviation of the test accuracy."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.experiments.demo import CHANGES
 from alexnet.experiments.solar_cells import PUBLISHED, write_source
-from alexnet.experiments.trials import measured, prepared, trained
+from alexnet.experiments.trials import measure_once, prepare_once, train_once
 from alexnet.runs.run import Run
 from alexnet.runtime.provenance import provenance, write_result
 
 
 def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, *, precision: str | None = None) -> str:
-    """Train once a seed under `work` and write `results`; what was trained before, there, is not trained again.
+    """Train once per seed under `work` and write `results`. Finished trials are not repeated.
 
-    `precision`: by default the faster on this machine. Returns a line that says what came out.
+    `precision`: by default the faster one on this machine. Returns a summary of one line.
     """
-    dataset = prepared(partial(write_source, work / "cells.csv"), work / "data")
+    dataset = prepare_once(partial(write_source, work / "cells.csv"), work / "data")
     changes = {"init": "he", **CHANGES, **({"precision": precision} if precision else {})}
     runs = [
-        measured(work / f"seed-{seed}.json", partial(_measure, work / f"seed-{seed}", dataset, seed, changes))
+        measure_once(work / f"seed-{seed}.json", partial(_measure, work / f"seed-{seed}", dataset, seed, changes))
         for seed in seeds
     ]
     accuracies = [entry["views_10"]["top1"] for entry in runs]
     test = dataset.split("test")
     report = {
-        "what": "accuracy on 656 solar cells never seen, trained from scratch on 1,968; weights of the last epoch",
+        "description": "accuracy on 656 test cells, trained from scratch on 1,968 cells; weights of the last epoch",
         "mean": statistics.mean(accuracies),
         "standard_deviation": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
         "majority": max(test.class_counts) / len(test),
@@ -46,8 +46,8 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, *, 
 
 
 def _measure(run: Path, dataset: PreparedDataset, seed: int, changes: dict[str, Any]) -> dict[str, Any]:
-    """What comes out of one seed."""
-    epochs = trained(dataset.path, run, seed=seed, **changes).metrics("epoch")
+    """Train and evaluate one seed."""
+    epochs = train_once(dataset.path, run, seed=seed, **changes).metrics("epoch")
     entry: dict[str, Any] = {
         "seed": seed,
         "training_seconds": sum(record["seconds"] for record in epochs),
@@ -56,9 +56,9 @@ def _measure(run: Path, dataset: PreparedDataset, seed: int, changes: dict[str, 
     for views in (1, 10):
         result = evaluate(run, dataset, split="test", views=views, precision=changes.get("precision", "auto"))
         entry[f"views_{views}"] = {
-            "top1": result.top1,
+            "top1": result.accuracy,
             "log_loss": result.log_loss,
-            "roc_auc": result.two_classes()["roc_auc"],
-            "confusion": result.confusion.tolist(),
+            "roc_auc": result.binary_metrics()["roc_auc"],
+            "confusion": result.confusion_matrix.tolist(),
         }
     return entry

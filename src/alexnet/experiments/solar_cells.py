@@ -1,7 +1,7 @@
-"""The solar cells of the demo: 2,624 electroluminescence images, each with a probability of being defective.
+"""The solar cells of the demo: 2,624 electroluminescence images, each with a defect probability.
 
-They come with the `elpv-dataset` package (Deitsch et al., CC BY-NC-SA 4.0), which the extra `alexnet[demo]` installs;
-nothing of it is part of this package.
+The images are those of the package `elpv-dataset` (Deitsch et al., CC BY-NC-SA 4.0), which the extra `alexnet[demo]`
+installs. They are not part of this package.
 """
 
 from __future__ import annotations
@@ -20,35 +20,48 @@ CLASSES = ("defective", "functional")
 
 # Accuracies in percent, published for a split of 75% / 25%: Deitsch et al., Solar Energy 185 (2019), 455-468.
 PUBLISHED = {
-    "VGG-19, pre-trained on ImageNet and fine-tuned (Deitsch et al. 2019)": 88.42,
+    "VGG-19, pretrained on ImageNet and fine-tuned (Deitsch et al. 2019)": 88.42,
     "SVM on hand-crafted features (Deitsch et al. 2019)": 82.44,
 }
 
 FROM_SCRATCH = 85.30
-"""Accuracy in percent without the starter: mean of five seeds, ten views (docs/results/solar.json)."""
+"""Accuracy in percent without pretrained weights: mean of five seeds, ten views (docs/results/solar.json)."""
 
 
 def write_source(path: Path) -> Path:
-    """Write the CSV that `prepare` reads: path, label and split of every cell.
+    """Write a CSV of path, label and split of every cell, a source for `prepare`.
 
-    A cell is defective when its probability exceeds 0.5.
+    A cell is defective if its defect probability exceeds 0.5. The test split of 656 cells is stratified by class and
+    type (mono- or polycrystalline) with a fixed seed.
 
-    656 cells are kept for the test, drawn with a fixed seed so that every class and type (mono- and polycrystalline)
-    has its share. Raises `AlexNetError` when the package with the images is not installed.
+    Parameters
+    ----------
+    path : Path
+        The CSV file to write.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    AlexNetError
+        If the package with the images is not installed.
     """
     from sklearn.model_selection import train_test_split
 
     folder = _folder()
-    rows = [line.split() for line in (folder / "labels.csv").read_text().splitlines() if line.strip()]
+    rows = [line.split() for line in (folder / "labels.csv").read_text(encoding="utf-8").splitlines() if line.strip()]
     labels = [CLASSES[0] if float(probability) > 0.5 else CLASSES[1] for _, probability, _ in rows]
     kinds = [f"{label} {kind}" for label, (_, _, kind) in zip(labels, rows, strict=True)]
     _, test = train_test_split(range(len(rows)), test_size=TEST_CELLS, random_state=SPLIT_SEED, stratify=kinds)
-    kept = set(test)
+    test_indices = set(test)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "split"])
     for number, ((name, _, _), label) in enumerate(zip(rows, labels, strict=True)):
-        writer.writerow([folder / name, label, "test" if number in kept else "train"])
+        writer.writerow([folder / name, label, "test" if number in test_indices else "train"])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, text.getvalue().encode())
     return path
@@ -57,5 +70,5 @@ def write_source(path: Path) -> Path:
 def _folder() -> Path:
     found = find_spec("elpv_dataset")
     if found is None or found.origin is None:
-        raise AlexNetError("the solar cells are not installed: pip install 'alexnet[demo]' (elpv-dataset, 90 MB)")
+        raise AlexNetError("the solar cell images are not installed: pip install 'alexnet[demo]' (elpv-dataset, 90 MB)")
     return Path(found.origin).parent / "data"

@@ -1,4 +1,4 @@
-"""The starter features: the five convolutions, trained on Tiny ImageNet, that the package comes with."""
+"""The starter: pretrained weights of the five convolutions, trained on Tiny ImageNet and shipped with the package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.evaluate import evaluate
-from alexnet.experiments.trials import measured, prepared, trained
+from alexnet.experiments.trials import measure_once, prepare_once, train_once
 from alexnet.report.filters import first_layer_kernels
 from alexnet.report.style import png
 from alexnet.runs.run import MEAN, Run
@@ -22,8 +22,8 @@ from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.files import write_atomic
 from alexnet.runtime.provenance import provenance, write_result
 
-# What `transfer` measures on was not seen before: nine classes, and the twenty of another selection.
-KEPT = (
+# Classes of the experiment `transfer`, which the starter must not see: nine, and the twenty of another selection.
+HELD_OUT = (
     *("n01882714", "n02099601", "n02123045", "n02504458", "n03100240", "n04146614", "n04285008", "n07747607"),
     *("n09246464", "n01784675", "n02085620", "n02094433", "n02226429", "n02410509", "n02415577", "n02909870"),
     *("n03733131", "n03763968", "n03814639", "n03838899", "n03980874", "n03983396", "n04074963", "n04251144"),
@@ -40,31 +40,31 @@ CHANGES: dict[str, Any] = {
     "batch_size": 256,
     "epochs": 12,
 }
-"""What is set beside the recipe `small`."""
+"""Changes to the recipe `small`."""
 
 FILE, CARD = "starter.safetensors", "starter.md"
 
 
 def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, data: Sequence[str] = ()) -> str:
-    """Train on Tiny ImageNet (`data`: its folder tiny-imagenet-200) and write the features and their card in `work`,
-    the first-layer kernels beside `results`.
+    """Train on Tiny ImageNet and write the starter and its model card to `work`, its first-layer kernels to `results`.
 
-    What was trained before, there, is not trained again, and what was stopped goes on. Of several seeds the features
-    of the first are written. Returns a line that says what came out.
+    `data`: the folder tiny-imagenet-200. Finished trials are not repeated and interrupted ones resume. The starter is
+    the network of the first seed. Returns a summary of one line.
     """
     if len(data) != 1:
         raise UsageError(
-            "name the folder tiny-imagenet-200 with --data (http://cs231n.stanford.edu/tiny-imagenet-200.zip)"
+            "give the folder tiny-imagenet-200 with --data (http://cs231n.stanford.edu/tiny-imagenet-200.zip)"
         )
-    dataset = prepared(partial(write_source, Path(data[0]), work / "images.csv"), work / "data", size=64)
+    dataset = prepare_once(partial(write_source, Path(data[0]), work / "images.csv"), work / "data", size=64)
     runs = [
-        measured(work / f"seed-{seed}.json", partial(_measure, work / f"seed-{seed}", dataset, seed)) for seed in seeds
+        measure_once(work / f"seed-{seed}.json", partial(_measure, work / f"seed-{seed}", dataset, seed))
+        for seed in seeds
     ]
     first = Run.open(work / f"seed-{seeds[0]}")
     report = {
-        "what": "the five convolutions of the paper's network, trained on Tiny ImageNet without the classes of `kept`; "
-        "accuracies on its validation images of the other classes",
-        "kept": list(KEPT),
+        "description": "the five convolutions of the paper's network, trained on Tiny ImageNet without the classes in "
+        "`held_out`; accuracy on its validation images of the other classes",
+        "held_out": list(HELD_OUT),
         "classes": len(dataset.classes),
         "images": dataset.counts,
         "changes": CHANGES,
@@ -72,21 +72,26 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, dat
         "runs": runs,
         **provenance(command),
     }
-    write_atomic(work / FILE, features_of(first))
-    write_atomic(work / CARD, card(report).encode())
+    write_atomic(work / FILE, export_convolutions(first))
+    write_atomic(work / CARD, model_card(report).encode())
     write_result(results, report)
     write_atomic(results.with_name("starter-kernels.png"), png(first_layer_kernels(first.load()[0])))
-    return f"{runs[0]['views_10']['top1']:.1%} of {len(dataset.split('val')):,} images right; {work / FILE}"
+    return (
+        f"{runs[0]['views_10']['top1']:.1%} accuracy on {len(dataset.split('val')):,} validation images; {work / FILE}"
+    )
 
 
 def write_source(folder: Path, path: Path) -> Path:
-    """Write the CSV that `prepare` reads: training and validation images of the classes that are not kept back."""
+    """Write a CSV of path, label and split of the images of all classes that are not held out."""
     try:
-        names = (folder / "wnids.txt").read_text().split()
-        truth = [line.split("\t") for line in (folder / "val" / "val_annotations.txt").read_text().splitlines()]
+        names = (folder / "wnids.txt").read_text(encoding="utf-8").split()
+        truth = [
+            line.split("\t")
+            for line in (folder / "val" / "val_annotations.txt").read_text(encoding="utf-8").splitlines()
+        ]
     except OSError as error:
-        raise AlexNetError(f"{folder} is no folder of Tiny ImageNet: {error.filename} is missing") from None
-    known = sorted(set(names).difference(KEPT))
+        raise AlexNetError(f"{folder} is not the folder of Tiny ImageNet: {error.filename} is missing") from None
+    known = sorted(set(names).difference(HELD_OUT))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "split"])
@@ -100,65 +105,66 @@ def write_source(folder: Path, path: Path) -> Path:
     return path
 
 
-def features_of(run: Run) -> bytes:
-    """The convolutions of a run and their batch normalization as safetensors, half precision, with its config."""
+def export_convolutions(run: Run) -> bytes:
+    """Return the convolutions and batch normalization of a run as safetensors in half precision, with its config."""
     network, preprocess = run.load()
     tensors = {name: array for name, array in network.state_dict().items() if not name.startswith("logits")}
     halves = {name: array.half() if array.is_floating_point() else array for name, array in tensors.items()}
     if not all(bool(array.isfinite().all()) for array in halves.values()):
-        raise AlexNetError(f"{run.path}: some weights are too large for half precision")
+        raise AlexNetError(f"{run.path}: some weights exceed the range of half precision")
     contiguous = {name: array.contiguous() for name, array in {**halves, MEAN: preprocess.mean}.items()}
-    # Where the images lay is nobody's business.
+    # The path of the images is private.
     known = {"name": "Tiny ImageNet", "counts": run.config.dataset["counts"]}
     described = json.dumps({**run.config.to_dict(), "dataset": known}, ensure_ascii=False)
     return save(contiguous, {"alexnet.config": described, "format": "pt"})
 
 
-def card(report: dict[str, Any]) -> str:
-    """The model card of the starter, from what `reproduce` wrote."""
+def model_card(report: dict[str, Any]) -> str:
+    """Return the model card of the starter from its result."""
     first, images = report["runs"][0], report["images"]
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
-    return f"""# The starter features
+    return f"""# The starter: pretrained convolutions
 
-The five convolutions of AlexNet as the paper has them (two towers, 2.33 million weights), with batch normalization, in
-half precision: what `alexnet train` starts from when the images are few. The classifier above them is not part of it.
+The five convolutions of the paper's AlexNet (two towers, 2.33 million weights) with batch normalization, in half
+precision. `alexnet train` starts from them when there are few images. The fully connected layers are not included.
 
 ## Data
 
-Tiny ImageNet: images of 64×64 pixels from ImageNet, 500 a class for training and 50 for validation. Left out, for
-measuring what the features are good for: {", ".join(report["kept"])}. The other {report["classes"]} classes:
+Tiny ImageNet: images of ImageNet at 64×64 pixels, 500 per class for training and 50 for validation. These classes are
+held out for the experiment `transfer`: {", ".join(report["held_out"])}. The other {report["classes"]} classes have
 {images["train"]:,} training and {images["val"]:,} validation images.
 
 ## Training
 
 `{report["command"]}` on {report["date"]}; {report["machine"]}; {versions}.
 Seed {first["seed"]}, {report["recipe"]["epochs"]} epochs, {first["training_seconds"] / 3600:.1f} hours: the recipe
-`small` with {", ".join(f"{name} {value}" for name, value in report["changes"].items())}. Crops of 56×56 are scaled
-to {report["changes"]["early_input_size"]} pixels for the first {report["changes"]["early_share"]:.0%} of the run and to
-{report["changes"]["input_size"]} for the rest, which a processor can pay for; the kernels are those of any size.
+`small` with {", ".join(f"{name} {value}" for name, value in report["changes"].items())}. Crops of 56×56
+pixels are resized to {report["changes"]["early_input_size"]} pixels for the first
+{report["changes"]["early_share"]:.0%} of the run and to
+{report["changes"]["input_size"]} pixels for the rest, which a CPU can afford; the kernels do not depend on the size.
 
 ## Accuracy
 
-Of the validation images {first["views_1"]["top1"]:.2%} right in the center view and {first["views_10"]["top1"]:.2%}
-in ten views; {first["views_10"]["top5"]:.2%} among the first five. What the features are worth on other images:
-`alexnet reproduce transfer`.
+Top-1 accuracy on the validation images: {first["views_1"]["top1"]:.2%} with one view and
+{first["views_10"]["top1"]:.2%} with ten views; top-5 accuracy {first["views_10"]["top5"]:.2%}. `alexnet reproduce
+transfer` measures the value of the weights on other images.
 
 ## License
 
-The weights are under the license of this package (MIT). The images are ImageNet's, which its authors give for
-research and teaching that is not commercial, and their rights are the photographers'; whether weights inherit anything
-from them is not settled. Where that matters, train without them: `alexnet train --init he`.
+The weights are under the license of this package (MIT). The images are those of ImageNet, which its authors provide for
+non-commercial research and teaching; the photographers own their rights. It is not settled whether weights inherit
+restrictions from the images. If that matters, train without them: `alexnet train --init he`.
 
 ## Limits
 
-Learned from small images of things and animals, centered by people: fine texture at the full resolution of a camera
-was never seen. One seed. What ImageNet's images over- and under-represent, these features do too.
+The training images are small, centered images of objects and animals; fine texture at the full resolution of a camera
+is not represented. One seed. The weights share the selection bias of ImageNet.
 """
 
 
 def _measure(run: Path, dataset: PreparedDataset, seed: int) -> dict[str, Any]:
-    """What comes out of one seed."""
-    epochs = trained(dataset.path, run, recipe="small", seed=seed, **CHANGES).metrics("epoch")
+    """Train and evaluate one seed."""
+    epochs = train_once(dataset.path, run, recipe="small", seed=seed, **CHANGES).metrics("epoch")
     entry: dict[str, Any] = {
         "seed": seed,
         "training_seconds": sum(record["seconds"] for record in epochs),
@@ -167,5 +173,5 @@ def _measure(run: Path, dataset: PreparedDataset, seed: int) -> dict[str, Any]:
     }
     for views in (1, 10):
         result = evaluate(run, dataset, split="val", views=views, precision="auto")
-        entry[f"views_{views}"] = {"top1": result.top1, "top5": result.top5, "log_loss": result.log_loss}
+        entry[f"views_{views}"] = {"top1": result.accuracy, "top5": result.top5_accuracy, "log_loss": result.log_loss}
     return entry

@@ -1,4 +1,4 @@
-"""Section 4.1 of the paper: the center of an image against the mean of ten crops."""
+"""One view against ten views at test time (paper, section 4.1)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.experiments.ablation import FULL, VIEWS, Trial, base
-from alexnet.experiments.catalog import set_name
-from alexnet.experiments.image_sets import SOLAR, photographs
-from alexnet.experiments.trials import compared, spread, write_with_figure
+from alexnet.experiments.catalog import dataset_name
+from alexnet.experiments.image_sets import SOLAR, image_set
+from alexnet.experiments.trials import compare, summarize, write_with_figure
 from alexnet.report.style import BLUE, INK, Figure, drawn, new
 from alexnet.runs.recipe import recipes
 from alexnet.runtime.provenance import provenance
@@ -18,32 +18,32 @@ from alexnet.runtime.provenance import provenance
 def reproduce(
     work: Path, results: Path, seeds: Sequence[int], command: str, data: Sequence[str] = (), quick: bool = False
 ) -> str:
-    """Train the whole network of the experiment `ablation` with each seed, and compare one view of it with ten.
+    """Train the unchanged network of the experiment `ablation` with each seed and compare one view with ten views.
 
-    Returns both errors in a line.
+    Returns a summary of one line.
     """
-    dataset = photographs(work, data, quick)
+    dataset = image_set(work, data, quick)
     trials = [Trial(FULL, seed, dataset, quick).measure() for seed in seeds]
     errors = {views: [trial[views] for trial in trials] for views in VIEWS}
     report = {
-        "what": "error on test images of the same networks with one view, the center, and with ten; the difference "
-        "is ten minus one, of each seed, as a share of 1; weights of the last epoch",
-        "set": set_name(data) or SOLAR,
+        "description": "test error of the same networks with one view (the center crop) and with ten views; the "
+        "difference is ten minus one view, per seed, as a fraction of 1; weights of the last epoch",
+        "set": dataset_name(data) or SOLAR,
         "images": dataset.counts,
-        **{views: spread(found) for views, found in errors.items()},
-        "difference": compared([trial["ten_views"] - trial["one_view"] for trial in trials]),
+        **{views: summarize(found) for views, found in errors.items()},
+        "difference": compare([trial["ten_views"] - trial["one_view"] for trial in trials]),
         "recipe": recipes()["paper"].override(base(quick)).to_dict(),
         "seeds": list(seeds),
         **provenance(command),
     }
     write_with_figure(results, report, figure(report))
-    words = ", ".join(f"{report[views]['mean']:.2%} with {number}" for views, number in VIEWS.items())
-    return f"error {words}: {report['difference']['verdict']}"
+    summary = ", ".join(f"{report[views]['mean']:.2%} with {number}" for views, number in VIEWS.items())
+    return f"test error {summary}: {report['difference']['verdict']}"
 
 
 @drawn
 def figure(report: dict[str, Any]) -> Figure:
-    """A line a network from its error with one view to that with ten, and the means."""
+    """Test error with one and with ten views: a line for each network, and the means."""
     drawing = new(3.0)
     axes = drawing.subplots()
     pairs = list(zip(*(report[views]["values"] for views in VIEWS), strict=True))

@@ -1,4 +1,4 @@
-"""Section 6.1 of the paper, figure 3: of two towers one learns color and the other gray, in every run?"""
+"""Specialization of the two towers: one learns color, the other gray? (paper, section 6.1, figure 3)"""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from alexnet.data.dataset import PreparedDataset
-from alexnet.experiments.image_sets import few
-from alexnet.experiments.trials import measured, prepared, spread, trained, write_with_figure
+from alexnet.experiments.image_sets import subset
+from alexnet.experiments.trials import measure_once, prepare_once, summarize, train_once, write_with_figure
 from alexnet.report.filters import COLUMNS, tiles_of
 from alexnet.report.mosaic import mosaic
 from alexnet.report.style import Figure, bare, drawn, new
@@ -37,37 +37,37 @@ CHANGES: dict[str, Any] = {
     "warmup": 0.05,
     "keep": "last",
 }
-"""Beside the recipe `paper`: small images make it cheap, and the kernels of 11×11 are the same."""
+"""Changes to the recipe `paper`: small images make the training cheap; the kernels are 11×11 all the same."""
 QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 8}
-DEALS = 100_000
-CHANCE = 0.05
-"""A difference that dealing kernels at random reaches more seldom is none of chance."""
+PERMUTATIONS = 100_000
+SIGNIFICANCE_LEVEL = 0.05
+"""Level of the permutation test."""
 UNTRAINED = (2 / 3) ** 0.5
-"""The saturation of kernels of independent numbers: two of three directions of color are off the gray axis."""
-KINDS = {"kernels": "kernels", "learned": "what training added", "untrained": "the first weights"}
+"""Saturation of kernels of independent values: two of three color directions are orthogonal to the gray axis."""
+KINDS = {"kernels": "kernels", "learned": "difference from the initial kernels", "untrained": "initial kernels"}
 
 
 def reproduce(
     work: Path, results: Path, seeds: Sequence[int], command: str, data: Sequence[str] = (), quick: bool = False
 ) -> str:
-    """Train two towers on the color photographs `data` with each seed, and measure how colorful their kernels are.
+    """Train two towers on the color photographs `data` with each seed and measure the saturation of their kernels.
 
-    Returns the verdicts.
+    Returns a summary of one line for each kind of kernel.
     """
     if len(data) != 1:
-        raise UsageError("name one set of color photographs with --data: any source that `alexnet prepare` takes")
+        raise UsageError("give one set of color photographs with --data: any source that `alexnet prepare` takes")
     dataset = _images(work, data[0], quick)
     values = CHANGES | QUICK if quick else CHANGES
     runs = {seed: work / f"seed-{seed}{'-quick' * quick}" for seed in seeds}
     entries = [_entry(dataset, run, seed, values) for seed, run in runs.items()]
     report = {
-        "what": "saturation of a first-layer kernel: the root of the share of its sum of squares that is off the gray "
-        "axis, where red, green and blue are the same; 0 is gray, 1 is nothing but color. Its mean over each tower, "
-        "their difference, and how often (p) so large a one comes of dealing the kernels to two towers at random; of "
-        "the kernels, of what training has added to their first weights, and of those",
-        "saturation_of_independent_numbers": UNTRAINED,
+        "description": "saturation of a first-layer kernel: the square root of the share of its energy that is "
+        "orthogonal to the gray axis (0: gray, 1: color only). Mean over each tower, their difference, and p of a "
+        "permutation test of the assignment of kernels to towers; for the kernels, their difference from the initial "
+        "kernels, and the initial kernels",
+        "saturation_of_independent_values": UNTRAINED,
         **{kind: _over_seeds([entry[kind] for entry in entries]) for kind in KINDS},
-        "deals": DEALS,
+        "permutations": PERMUTATIONS,
         "images": {"from": Path(data[0]).name} | dataset.counts,
         "recipe": recipes()["paper"].override(values).to_dict(),
         "seeds": list(seeds),
@@ -75,19 +75,19 @@ def reproduce(
         **provenance(command),
     }
     write_with_figure(results, report, figure([_weights(Run.open(run)) for run in runs.values()], entries))
-    return "\n".join(f"{words}: {report[kind]['verdict']}" for kind, words in KINDS.items())
+    return "\n".join(f"{label}: {report[kind]['verdict']}" for kind, label in KINDS.items())
 
 
 def _images(work: Path, source: str, quick: bool) -> PreparedDataset:
-    return few(lambda: Path(source), work / "few", SIZE) if quick else prepared(source, work / "data", size=SIZE)
+    return subset(lambda: Path(source), work / "few", SIZE) if quick else prepare_once(source, work / "data", size=SIZE)
 
 
 def _entry(dataset: PreparedDataset, run: Path, seed: int, values: dict[str, Any]) -> dict[str, Any]:
-    """What the training of a seed has come to; measured once."""
+    """Train one seed and measure its kernels, or return the stored measurement."""
 
     def measure() -> dict[str, Any]:
         print(f"seed {seed}:", file=sys.stderr)
-        done = trained(dataset.path, run, recipe="paper", seed=seed, **values)
+        done = train_once(dataset.path, run, recipe="paper", seed=seed, **values)
         epochs = done.metrics("epoch")
         return {
             "seed": seed,
@@ -98,71 +98,73 @@ def _entry(dataset: PreparedDataset, run: Path, seed: int, values: dict[str, Any
             "seconds": sum(epoch["seconds"] for epoch in epochs),
         }
 
-    return measured(run.with_suffix(".json"), measure)
+    return measure_once(run.with_suffix(".json"), measure)
 
 
 def _weights(run: Run) -> dict[str, Tensor]:
-    """The first layer of a trained network, less its first weights, and those."""
+    """Return the first-layer kernels, their difference from the initial kernels, and the initial kernels."""
     kernels = run.load()[0].state_dict()["conv1.weight"]
-    torch.manual_seed(run.config.recipe.seed)  # as the training drew them
+    torch.manual_seed(run.config.recipe.seed)  # the seed of the training gives the same initial weights
     first = run.config.network().state_dict()["conv1.weight"]
     return {"kernels": kernels, "learned": kernels - first, "untrained": first}
 
 
 def _of_towers(weight: Tensor) -> dict[str, Any]:
-    """Saturation of every kernel and the mean of each half of them; their difference, and its chance."""
+    """Return the saturation of each kernel, the mean of each tower, their difference, and its p value."""
     kernels = saturation(weight)
     towers = [float(tower.mean()) for tower in np.split(kernels, 2)]
     return {
         "towers": towers,
         "difference": max(towers) - min(towers),
-        "p": chance(kernels),
+        "p": permutation_p(kernels),
         "each": kernels.round(4).tolist(),
     }
 
 
 def _over_seeds(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    differences, chances = ([one[name] for one in found] for name in ("difference", "p"))
+    differences, p_values = ([one[name] for one in found] for name in ("difference", "p"))
     return {
-        "paler": spread([min(one["towers"]) for one in found]),
-        "more_colorful": spread([max(one["towers"]) for one in found]),
-        "difference": spread(differences),
-        "p": chances,
-        "verdict": verdict(differences, chances),
+        "less_saturated": summarize([min(one["towers"]) for one in found]),
+        "more_saturated": summarize([max(one["towers"]) for one in found]),
+        "difference": summarize(differences),
+        "p": p_values,
+        "verdict": verdict(differences, p_values),
     }
 
 
 def saturation(weight: Tensor) -> np.ndarray:
-    """Kernels (n, 3, h, w) → (n,) float64: the root of the share of their energy that is off the gray axis."""
+    """Return the square root of the share of energy orthogonal to the gray axis: (n, 3, h, w) → (n,) float64."""
     kernels = weight.double()
     gray = kernels.mean(dim=1, keepdim=True)
     off = (kernels - gray).square().sum(dim=(1, 2, 3))
     return (off / kernels.square().sum(dim=(1, 2, 3))).sqrt().numpy()
 
 
-def chance(kernels: np.ndarray, deals: int = DEALS) -> float:
-    """How often the means of the halves differ as much when the values (n,) are dealt to two towers at random."""
+def permutation_p(kernels: np.ndarray, permutations: int = PERMUTATIONS) -> float:
+    """Return p of a permutation test: how often two random halves of the values (n,) differ as much as the towers."""
     rng, half = np.random.default_rng(0), len(kernels) // 2
     total = kernels.sum()
     sums = np.concatenate(
-        [rng.permuted(np.tile(kernels, (1000, 1)), axis=1)[:, :half].sum(axis=1) for _ in range(deals // 1000)]
+        [rng.permuted(np.tile(kernels, (1000, 1)), axis=1)[:, :half].sum(axis=1) for _ in range(permutations // 1000)]
     )
-    reached = np.abs(2 * sums - total) >= abs(2 * kernels[:half].sum() - total) - 1e-9  # sums in another order
+    reached = (
+        np.abs(2 * sums - total) >= abs(2 * kernels[:half].sum() - total) - 1e-9
+    )  # tolerance for another order of summation
     return float((reached.sum() + 1) / (len(reached) + 1))
 
 
-def verdict(differences: Sequence[float], chances: Sequence[float]) -> str:
-    """Whether one tower is more colorful than chance makes it, in words."""
-    apart = sum(p < CHANCE for p in chances)
+def verdict(differences: Sequence[float], p_values: Sequence[float]) -> str:
+    """Return the mean difference and the number of seeds in which it is statistically significant."""
+    apart = sum(p < SIGNIFICANCE_LEVEL for p in p_values)
     return (
-        f"saturation of the towers differs by {statistics.mean(differences):.2f}, by more than chance in {apart} of "
-        f"{len(chances)} seeds (p below {CHANCE:g})"
+        f"the saturation of the towers differs by {statistics.mean(differences):.2f}; statistically significant in "
+        f"{apart} of {len(p_values)} seeds (p < {SIGNIFICANCE_LEVEL:g})"
     )
 
 
 @drawn
 def figure(weights: Sequence[dict[str, Tensor]], entries: Sequence[dict[str, Any]]) -> Figure:
-    """The kernels of each seed and what training added to them, a tower beside the other, with the mean saturation."""
+    """Kernels of each seed and their difference from the initial kernels, by tower, with the mean saturation."""
     drawing = new(2.0 * len(entries), width=7)
     rows = [
         (kind, entry, np.split(tiles_of(found[kind]), 2))

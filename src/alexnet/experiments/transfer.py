@@ -1,4 +1,4 @@
-"""What the starter features are worth: from scratch, a linear probe, fine-tuning; with few images and many."""
+"""Transfer learning: from scratch, a linear probe and fine-tuning, with 12 to all training images."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ import numpy as np
 from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.experiments import demo, solar_cells
-from alexnet.experiments.catalog import name_of
-from alexnet.experiments.trials import is_asked, measured, prepared, trained
+from alexnet.experiments.catalog import slug
+from alexnet.experiments.trials import is_selected, measure_once, prepare_once, train_once
 from alexnet.runs.recipe import STARTER
 from alexnet.runs.run import Run, checksum_of, is_free
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.provenance import provenance, write_result
 from alexnet.training.linear_probe import probe
-from alexnet.training.train import begin
+from alexnet.training.train import set_up_training
 from alexnet.weights.importing import find_weights
 
 SIZES: tuple[int | None, ...] = (12, 100, 1000, None)
-"""Training images; None for all."""
-WAYS = {"scratch": "he", "probe": STARTER, "starter": STARTER}
-"""What a trial does, and the `init` it begins with: a network, or, where the name ends so, a linear probe."""
+"""Numbers of training images; None for all."""
+METHODS = {"scratch": "he", "probe": STARTER, "starter": STARTER}
+"""Each method and its `init`. A method whose name ends in `PROBE` fits a linear probe; the others train a network."""
 PROBE = "probe"
 SOLAR = "solar"
 SIZE_OF_OTHERS = 64
-"""Side to which other images than the solar cells are prepared: those of the published sets are no larger."""
+"""Side in pixels of the prepared images of other sets, which are no larger."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training, or one probe: on `images` of a set (None: all of them), drawn with `seed`."""
+    """One training or probe on `images` training images of a set (None: all), sampled with `seed`."""
 
     set: str
     images: int | None
-    way: str
+    method: str
     seed: int
 
     @property
     def name(self) -> str:
-        """solar/100/starter/0"""
-        return "/".join(map(str, (self.set, self.images or "all", self.way, self.seed)))
+        """Name such as ``"solar/100/starter/0"``."""
+        return "/".join(map(str, (self.set, self.images or "all", self.method, self.seed)))
 
 
 def reproduce(
@@ -62,34 +62,38 @@ def reproduce(
     only: Sequence[str] = (),
     init: str | None = None,
 ) -> str:
-    """Measure every trial, or those whose name begins with one of `only`, and write all that were ever measured there.
+    """Run every trial, or those whose name starts with a prefix in `only`, and write all measurements so far.
 
-    The solar cells are always one set; `data` are others, sources with train and test or val that `prepare` takes.
-    `init`: other weights to start from beside the starter, as `train` takes them. Returns a line that says what came
-    out. Raises `UsageError` when those have a name that is taken.
+    The solar cells are always one set; `data` are further sets, sources with train and test or val that `prepare`
+    takes. `init`: pretrained weights to compare with the starter, as in `train`. Returns a summary of one line per row.
+    Raises `UsageError` if the name of `init` is already a method.
     """
     weights = None
-    ways = dict(WAYS)
+    methods = dict(METHODS)
     if init is not None:
         weights = _weights(init)
-        ways |= {f"{weights['name']}-{PROBE}": init, weights["name"]: init}
+        methods |= {f"{weights['name']}-{PROBE}": init, weights["name"]: init}
     names = {Path(source).resolve().stem: source for source in data}
-    others = {name: prepared(source, work / name / "data", size=SIZE_OF_OTHERS) for name, source in names.items()}
-    sets = {SOLAR: prepared(partial(solar_cells.write_source, work / "cells.csv"), work / "data"), **others}
-    trials = list(_trials(sets, seeds, ways))
+    others = {name: prepare_once(source, work / name / "data", size=SIZE_OF_OTHERS) for name, source in names.items()}
+    sets = {SOLAR: prepare_once(partial(solar_cells.write_source, work / "cells.csv"), work / "data"), **others}
+    trials = list(_trials(sets, seeds, methods))
     for trial in trials:
-        if is_asked(trial.name, only) and not _kept(work, trial).exists():
+        if is_selected(trial.name, only) and not _file(work, trial).exists():
             print(f"{trial.name}:", file=sys.stderr)
-            measured(_kept(work, trial), partial(_measure, trial, sets[trial.set], work, ways[trial.way]))
-            shutil.rmtree(_run(work, trial))  # half a gigabyte, and there are a hundred trials
-    found = {trial: json.loads(_kept(work, trial).read_text()) for trial in trials if _kept(work, trial).exists()}
+            measure_once(_file(work, trial), partial(_measure, trial, sets[trial.set], work, methods[trial.method]))
+            shutil.rmtree(_run(work, trial))  # half a gigabyte each, for a hundred trials
+    found = {
+        trial: json.loads(_file(work, trial).read_text(encoding="utf-8"))
+        for trial in trials
+        if _file(work, trial).exists()
+    }
     if not found:
-        raise AlexNetError(f"no trial's name begins with {' or '.join(only)}; they look like solar/100/starter/0")
+        raise AlexNetError(f"no trial starts with {' or '.join(only)}; a name is like solar/100/starter/0")
     table = _summary(found)
     report = {
-        "what": "accuracy on test images: a network from scratch, a linear classifier on the starter's conv5, and "
-        "the network trained from the starter; the same two from the weights of `init`, under its name; "
-        "so many training images, drawn evenly from all with the seed",
+        "description": "test accuracy of a network from scratch, of a linear probe on conv5 of the starter, and of a "
+        "network fine-tuned from the starter; the same two for the weights of `init`, under its name; `images` "
+        "training images, sampled per class with the seed",
         "sets": {name: one.counts for name, one in sets.items()},
         "init": weights,
         "published_percent": {SOLAR: solar_cells.PUBLISHED},
@@ -99,15 +103,16 @@ def reproduce(
     }
     write_result(results, report)
     return "\n".join(
-        f"{row['set']} {row['images']} {row['way']}: {row['mean']:.2%} over {len(row['seeds'])} seeds" for row in table
+        f"{row['set']} {row['images']} {row['method']}: {row['mean']:.2%} over {len(row['seeds'])} seeds"
+        for row in table
     )
 
 
 def _weights(init: str) -> dict[str, str]:
-    """What the weights that others trained are, and what a way from them is called: after the file or folder."""
-    name = name_of(init)
-    if name in WAYS or name.endswith(PROBE):
-        raise UsageError(f"--init {init}: a way called {name} is there already: give the file another name")
+    """Describe pretrained weights; their method is named after the file or folder."""
+    name = slug(init)
+    if name in METHODS or name.endswith(PROBE):
+        raise UsageError(f"--init {init}: {name} is already the name of a method; rename the file")
     found = find_weights(init)
     layers = dict.fromkeys(array.partition(".")[0] for array in found.weights)
     return {
@@ -119,16 +124,18 @@ def _weights(init: str) -> dict[str, str]:
     }
 
 
-def _trials(sets: dict[str, PreparedDataset], seeds: Sequence[int], ways: Iterable[str] = WAYS) -> Iterator[Trial]:
-    """The cheap ones first; none whose images would be fewer than two of each class, or all of them."""
+def _trials(
+    sets: dict[str, PreparedDataset], seeds: Sequence[int], methods: Iterable[str] = METHODS
+) -> Iterator[Trial]:
+    """Yield the trials, cheap ones first. A size needs two images per class and must be less than all images."""
     for images in SIZES:
         for name, dataset in sets.items():
             if images is None or 2 * len(dataset.classes) <= images < len(dataset.split("train")):
                 for seed in seeds:
-                    yield from (Trial(name, images, way, seed) for way in ways)
+                    yield from (Trial(name, images, method, seed) for method in methods)
 
 
-def _kept(work: Path, trial: Trial) -> Path:
+def _file(work: Path, trial: Trial) -> Path:
     return work / f"{trial.name.replace('/', '-')}.json"
 
 
@@ -138,53 +145,53 @@ def _run(work: Path, trial: Trial) -> Path:
 
 def _measure(trial: Trial, dataset: PreparedDataset, work: Path, init: str) -> dict[str, Any]:
     changes = demo.CHANGES if trial.set == SOLAR else {}
-    data = dataset.path if trial.images is None else _drawn(dataset, trial, work)
+    data = dataset.path if trial.images is None else _sample(dataset, trial, work)
     run = _run(work, trial)
     start = time.monotonic()
     seen = dataset.measured_on or "val"
-    if trial.way.endswith(PROBE):
-        shutil.rmtree(run, ignore_errors=True)  # of one that was stopped: nothing is ever trained in it
-        training = begin(data, run, seed=trial.seed, init=init, **changes)
-        network, preprocess = training.network.eval(), training.preprocess
+    if trial.method.endswith(PROBE):
+        shutil.rmtree(run, ignore_errors=True)  # of an interrupted probe; nothing is trained in it
+        training = set_up_training(data, run, seed=trial.seed, init=init, **changes)
+        network, preprocess = training.state.network.eval(), training.preprocess
         found = probe(network, preprocess, training.training, dataset.split(seen), "conv5", training.dtype, images=None)
         if found is None:
-            raise AlexNetError(f"{trial.name}: a class has one image of those drawn, and a linear classifier needs two")
+            raise AlexNetError(f"{trial.name}: a class has one sampled image, and a linear probe needs two")
         return {"accuracy": found.accuracy, "seconds": time.monotonic() - start}
     before = 0.0 if is_free(run) else sum(epoch["seconds"] for epoch in Run.open(run).metrics("epoch"))
-    trained(data, run, seed=trial.seed, init=init, **changes)
+    train_once(data, run, seed=trial.seed, init=init, **changes)
     seconds = before + time.monotonic() - start
     result = evaluate(run, dataset, split=seen, views=10 if trial.set == SOLAR else 1, precision="auto")
-    return {"accuracy": result.top1, "seconds": seconds}
+    return {"accuracy": result.accuracy, "seconds": seconds}
 
 
-def _drawn(dataset: PreparedDataset, trial: Trial, work: Path) -> Path:
-    """A dataset of so many training images, every class in its share, and at least one of each."""
+def _sample(dataset: PreparedDataset, trial: Trial, work: Path) -> Path:
+    """Return a dataset of `trial.images` training images, sampled in proportion to the classes, at least one each."""
     assert trial.images is not None
     split = dataset.split("train")
     order = np.random.default_rng(trial.seed).permutation(len(split))
     first_of_each = [order[np.flatnonzero(split.labels[order] == label)[0]] for label in range(len(dataset.classes))]
     rest = order[~np.isin(order, first_of_each)]
     rest = rest[np.argsort(split.labels[rest], kind="stable")]
-    spread = np.linspace(0, len(rest) - 1, trial.images - len(first_of_each)).round().astype(np.int64)
-    chosen = [split[int(index)] for index in (*first_of_each, *rest[spread])]
+    positions = np.linspace(0, len(rest) - 1, trial.images - len(first_of_each)).round().astype(np.int64)
+    chosen = [split[int(index)] for index in (*first_of_each, *rest[positions])]
     images = [(image, dataset.classes[label], "train") for image, label in chosen]
-    data = work / "drawn" / f"{trial.set}-{trial.images}-{trial.seed}"
-    return prepared(images, data, size=dataset.size, progress=False).path
+    data = work / "samples" / f"{trial.set}-{trial.images}-{trial.seed}"
+    return prepare_once(images, data, size=dataset.size, progress=False).path
 
 
 def _summary(measured: dict[Trial, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and spread over the seeds, a row for each set, number of images and way."""
+    """Return the mean and standard deviation over the seeds for each set, number of images and method."""
     rows: dict[tuple[str, int | None, str], list[Trial]] = {}
     for trial in measured:
-        rows.setdefault((trial.set, trial.images, trial.way), []).append(trial)
+        rows.setdefault((trial.set, trial.images, trial.method), []).append(trial)
     table = []
-    for (name, images, way), trials in rows.items():
+    for (name, images, method), trials in rows.items():
         accuracies = [measured[trial]["accuracy"] for trial in trials]
         table.append(
             {
                 "set": name,
                 "images": images or "all",
-                "way": way,
+                "method": method,
                 "mean": statistics.mean(accuracies),
                 "standard_deviation": statistics.stdev(accuracies) if len(trials) > 1 else None,
                 "seeds": [trial.seed for trial in trials],

@@ -1,4 +1,4 @@
-"""What every experiment is made of: trials that are trained once and go on after a stop, and numbers that are kept."""
+"""Trials: trainings that run once, resume after an interruption, and whose measurements are stored."""
 
 from __future__ import annotations
 
@@ -20,56 +20,77 @@ from alexnet.runtime.provenance import date_and_machine, write_result
 from alexnet.training.train import train
 
 
-def prepared(source: Any, data: Path, **options: Any) -> PreparedDataset:
-    """What `alexnet prepare` makes of `source`, unless it is in `data` already."""
+def prepare_once(source: Any, data: Path, **options: Any) -> PreparedDataset:
+    """Return the dataset in the folder `data`; prepare it from `source` first if the folder does not exist.
+
+    `source` can be a function that returns a source, which is called only if it is needed.
+    """
     if (data / INDEX_NAME).exists():
         dataset = PreparedDataset.open(data)
-        print(f"{data} is prepared already: {sum(dataset.counts.values()):,} images", file=sys.stderr)
+        print(f"{data} is already prepared: {sum(dataset.counts.values()):,} images", file=sys.stderr)
         return dataset
     return prepare(source() if callable(source) else source, data, **options)
 
 
-def trained(data: Path, run: Path, **how: Any) -> Run:
-    """What `alexnet train` leaves in `run`: one that is done stays as it is, one that was stopped goes on.
+def train_once(data: Path, run: Path, **options: Any) -> Run:
+    """Train a run, resume it if it was interrupted, or return it if it is finished.
 
-    `how`: as for `train`. Raises `UsageError` for a run that was begun with other values.
+    Parameters
+    ----------
+    data : Path
+        A prepared dataset.
+    run : Path
+        The run folder.
+    **options
+        Options of `alexnet.train`.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    UsageError
+        If the run folder has a run with other recipe values.
     """
     if is_free(run):
         run.parent.mkdir(parents=True, exist_ok=True)
-        return train(data, run, **how)
-    found, recipe = Run.open(run), how.pop("recipe", None)
-    if isinstance(recipe, str) and recipe != found.config.recipe.name:
-        raise UsageError(f"{run} is of the recipe {found.config.recipe.name}, not {recipe}; name another --out")
-    if other := found.config.recipe.differing(how):
-        raise UsageError(f"{run} was begun with another {', '.join(other)}; name another --out")
-    epochs = found.metrics("epoch")
-    if epochs and epochs[-1]["epoch"] == found.config.recipe.epochs:
-        print(f"{run} is trained already: {len(epochs)} epochs", file=sys.stderr)
-        return found
+        return train(data, run, **options)
+    existing, recipe = Run.open(run), options.pop("recipe", None)
+    if isinstance(recipe, str) and recipe != existing.config.recipe.name:
+        raise UsageError(
+            f"{run} has the recipe {existing.config.recipe.name}, not {recipe}; choose another folder with --out"
+        )
+    if other := existing.config.recipe.differing(options):
+        raise UsageError(f"{run} has another {', '.join(other)}; choose another folder with --out")
+    epochs = existing.metrics("epoch")
+    if epochs and epochs[-1]["epoch"] == existing.config.recipe.epochs:
+        print(f"{run} is already trained: {len(epochs)} epochs", file=sys.stderr)
+        return existing
     return train(data, run, resume=True)
 
 
-def is_asked(name: str, only: Sequence[str]) -> bool:
-    """Whether the name of a trial begins with one of `only`, or all are asked for."""
+def is_selected(name: str, only: Sequence[str]) -> bool:
+    """Return whether the name of a trial starts with one of the prefixes `only`. An empty list selects every trial."""
     return not only or name.startswith(tuple(only))
 
 
-def measured(file: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `measure` returns, and on which machine and day: measured once, and kept as JSON."""
+def measure_once(file: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the measurement stored in `file`, or call `measure` and store its result, date and machine."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, json.dumps({**measure(), **date_and_machine()}).encode())
-    return dict(json.loads(file.read_text()))
+    return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 def write_with_figure(results: Path, report: dict[str, Any], figure: Figure) -> None:
-    """Write the results as JSON and, beside them, the figure drawn from them as PNG."""
+    """Write a result as JSON, and its figure as PNG next to it."""
     write_result(results, report)
     write_atomic(results.with_suffix(".png"), png(figure))
 
 
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation (None of a single one) and the values themselves, as JSON has it."""
+def summarize(values: Sequence[float]) -> dict[str, Any]:
+    """Return the mean, the sample standard deviation (None for one value) and the values."""
     return {
         "mean": statistics.mean(values),
         "standard_deviation": statistics.stdev(values) if len(values) > 1 else None,
@@ -77,33 +98,44 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-ONE_SEED = "one seed: says nothing about luck"
-LUCK = 0.05
+ONE_SEED = "one seed: the seed-to-seed standard deviation is unknown"
+SIGNIFICANCE_LEVEL = 0.05
 
 
-def compared(differences: Sequence[float], others: Sequence[Sequence[float]] = ()) -> dict[str, Any]:
-    """A difference of two trials, one value a seed as a share of 1: its `spread`, its standard error and a verdict.
+def compare(differences: Sequence[float], others: Sequence[Sequence[float]] = ()) -> dict[str, Any]:
+    """Test whether the mean of paired differences differs from zero (Student's t-test).
 
-    `others`: differences of other trials, whose spread over the seeds is taken to be the same: of few seeds alone it is
-    hardly known. `p` says in how many cases luck alone would make a mean as large (Student's t); where that is more
-    than one in twenty, the difference is inside the noise.
+    Parameters
+    ----------
+    differences : sequence of float
+        One difference per seed, as a fraction of 1.
+    others : sequence of sequences of float
+        Differences of other comparisons. Their variance over the seeds is assumed to be the same and is pooled,
+        because a few seeds alone estimate it poorly.
+
+    Returns
+    -------
+    dict
+        `summarize(differences)` with ``standard_error``, ``degrees_of_freedom``, two-sided ``p`` and ``verdict``. The
+        verdict is "within noise" if ``p`` is above 0.05.
     """
     from scipy.special import stdtr
 
-    found, mean = spread(differences), statistics.mean(differences)
-    points = f"{round(mean * 100, 1) + 0:+.1f}"  # none has no minus sign
+    summary, mean = summarize(differences), statistics.mean(differences)
+    points = f"{round(mean * 100, 1) + 0:+.1f}"  # adding 0 turns -0.0 into 0.0
     groups = [group for group in (differences, *others) if len(group) > 1]
-    freedom = sum(len(group) - 1 for group in groups)
-    if not freedom:
-        return {**found, "standard_error": None, "p": None, "verdict": f"{points} points; {ONE_SEED}"}
-    pooled = sum((len(group) - 1) * statistics.variance(group) for group in groups) / freedom
+    degrees = sum(len(group) - 1 for group in groups)
+    if not degrees:
+        return {**summary, "standard_error": None, "p": None, "verdict": f"{points} points; {ONE_SEED}"}
+    pooled = sum((len(group) - 1) * statistics.variance(group) for group in groups) / degrees
     error = math.sqrt(pooled / len(differences))
-    p = 2 * float(stdtr(freedom, -abs(mean) / error)) if error else float(mean == 0)
-    words = f"{points} ± {error * 100:.1f} points"
+    p = 2 * float(stdtr(degrees, -abs(mean) / error)) if error else float(mean == 0)
+    direction = "increase" if mean > 0 else "decrease"
+    verdict = "within noise" if p > SIGNIFICANCE_LEVEL else f"statistically significant {direction}"
     return {
-        **found,
+        **summary,
         "standard_error": error,
-        "degrees_of_freedom": freedom,
+        "degrees_of_freedom": degrees,
         "p": p,
-        "verdict": f"{words}: {'inside the noise' if p > LUCK else 'worse' if mean > 0 else 'better'}",
+        "verdict": f"{points} ± {error * 100:.1f} points: {verdict}",
     }

@@ -1,4 +1,4 @@
-"""What a layer says of many images."""
+"""The activations of a layer for many images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from alexnet.network.model import AlexNet
 from alexnet.runtime.devices import autocast
 
 BATCH_SIZE = 64
+"""Images of a batch, where the caller has no reason for another size."""
 
 
 @torch.inference_mode()
@@ -19,15 +20,32 @@ def layer_features(
     network: AlexNet,
     preprocess: Preprocessing,
     batches: Iterable[np.ndarray],
-    layer: str = "fc7",
+    layer: str | None = None,
     precision: torch.dtype = torch.float32,
 ) -> Iterator[np.ndarray]:
-    """The activations of a layer for the central view of each batch (N, size, size, 3) uint8.
+    """The activations of a layer for the center crop of images.
 
-    Yields what `AlexNet.features` gives, (N, units) or (N, C, H, W) float32; of fc7 these are the 4096 numbers of the
-    paper's section 6.1. `network` is in evaluation mode, on the device of `preprocess.mean`.
+    Parameters
+    ----------
+    network : AlexNet
+        In evaluation mode, on the device of `preprocess.mean`.
+    preprocess : Preprocessing
+        Cuts and scales the center crop.
+    batches : iterable of ndarray
+        (N, size, size, 3) uint8
+    layer : str or None
+        A name of `network.layer_names()`, by default `network.feature_layer`: fc7 of the paper's network, whose 4096
+        activations section 6.1 compares.
+    precision : torch.dtype
+        float32 or bfloat16.
+
+    Yields
+    ------
+    ndarray
+        (N, units) or (N, C, H, W) float32 of each batch, as `AlexNet.features` returns it.
     """
     device = preprocess.mean.device
+    layer = layer or network.feature_layer
     # One context around all batches: the weights are rounded to bfloat16 once.
     with autocast(device, precision):
         for images in batches:

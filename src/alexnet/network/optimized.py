@@ -1,4 +1,4 @@
-"""The network as it runs: the same sums as `AlexNet`, in the precision chosen, with fewer passes over memory."""
+"""The optimized form of the network: the same computation as `AlexNet` with fewer passes over memory."""
 
 from __future__ import annotations
 
@@ -16,98 +16,116 @@ from alexnet.network.layers import LocalResponseNorm, Weighted, output_size
 from alexnet.network.model import AlexNet
 from alexnet.network.normalization import local_response_norm
 
+BLOCK = 4
+"""Height and width in pixels of the blocks that the first convolution reads as channels: its stride."""
+
 
 class OptimizedNetwork(nn.Module):
-    """An `AlexNet` arranged for speed; called like it, with the same result up to rounding.
+    """An `AlexNet` arranged for speed, with the same result up to rounding.
 
-    `network` keeps the float32 weights. In bfloat16 the convolutions and fully connected layers here have copies of
-    them, rounded: made once an update, where autocast would make them once a pass, with gradients of their own.
-    `copies` maps each of those parameters to its copy; who changes the weights changes both, as `update_all` does. In
-    float32 there are none, and everything is shared with `network`, as batch normalization always is.
+    ReLU runs within the response normalization or pooling that follows it. On a CPU the first convolution reads blocks
+    of 4×4 pixels as 48 channels, since three channels leave most of a vector register empty.
 
-    ReLU runs within the response normalization or pooling that follows it, and on a CPU the first convolution reads
-    blocks of 4×4 pixels as 48 maps, since three maps leave a vector register mostly empty.
+    In bfloat16 the convolutions and fully connected layers have rounded copies of the weights, which are made once an
+    update; autocast would make them in every forward pass. In float32 and float64 all parameters are shared with
+    `network`. Batch normalization always is.
+
+    Parameters
+    ----------
+    network : AlexNet
+        The network that keeps the weights.
+    dtype : torch.dtype
+        Precision of the forward and backward pass.
+
+    Attributes
+    ----------
+    dtype : torch.dtype
+        As given.
+    layers : ModuleList
+        The modules, from the input to the output.
+    copies : dict
+        Maps each parameter of `network` to its rounded copy; empty in float32 and float64. Code that changes the
+        weights changes both, as `alexnet.training.optimizers.update_all` does.
     """
 
     def __init__(self, network: AlexNet, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.dtype = dtype
         self.copies: dict[nn.Parameter, nn.Parameter] = {}
-        self.layers = nn.ModuleList(self._copied(module) for module in network.children())
-        self._steps = list(_fused(list(self.layers)))
-        pools = (number for number, step in enumerate(self._steps) if isinstance(step, _Pool))
+        self.layers = nn.ModuleList(self._in_dtype(module) for module in network.children())
+        self._steps = list(_fused_steps(list(self.layers)))
+        pools = (number for number, step in enumerate(self._steps) if isinstance(step, _ReluPool))
         self._first_pool = next(pools, 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, S, S) pixels minus the mean, any floating point → logits (N, num_classes) in the precision chosen."""
-        return self.above(self.pool(self.first_maps(x)))
+        """Logits (N, num_classes) in `dtype` of an input (N, 3, S, S) as `AlexNet.forward` takes it."""
+        return self.after_first_pool(self.first_pool(self.before_first_pool(x)))
 
-    def first_maps(self, x: Tensor) -> Tensor:
-        """What the first pooling reads: input as `forward` takes it, of any height and width → (N, C, H, W)."""
+    def before_first_pool(self, x: Tensor) -> Tensor:
+        """The input of the first pooling, (N, C, H, W); `x` may have any height and width."""
         if not isinstance(self._steps[0], _BlockConvolution):
             x = x.to(self.dtype)
-        for step in self._steps[: self._first_pool]:
-            x = step(x)
-        return x
+        return self._run(x, 0, self._first_pool)
 
-    def pool(self, maps: Tensor) -> Tensor:
-        """The first pooling of what `first_maps` returns."""
+    def first_pool(self, maps: Tensor) -> Tensor:
+        """The first pooling of what `before_first_pool` returns."""
         return self._steps[self._first_pool](maps)
 
-    def above(self, pooled: Tensor) -> Tensor:
-        """From what `pool` returns to the logits (N, num_classes)."""
-        for step in self._steps[self._first_pool + 1 :]:
-            pooled = step(pooled)
-        return pooled
+    def after_first_pool(self, pooled: Tensor) -> Tensor:
+        """The logits (N, num_classes) of what `first_pool` returns."""
+        return self._run(pooled, self._first_pool + 1, None)
 
-    def below(self, x: Tensor, module: nn.Module) -> Tensor:
-        """What a module without weights reads: input as `forward` takes it."""
-        return self._through(self.pool(self.first_maps(x)), self._first_pool + 1, self._steps.index(module))
+    def run_until(self, x: Tensor, module: nn.Module) -> Tensor:
+        """The input of one of the modules without weights; `x` as `forward` takes it."""
+        pooled = self.first_pool(self.before_first_pool(x))
+        return self._run(pooled, self._first_pool + 1, self._steps.index(module))
 
-    def beyond(self, activations: Tensor, module: nn.Module) -> Tensor:
-        """From what that module returns to the logits (N, num_classes)."""
-        return self._through(activations, self._steps.index(module) + 1, None)
+    def run_after(self, activations: Tensor, module: nn.Module) -> Tensor:
+        """The logits (N, num_classes) of what that module returns."""
+        return self._run(activations, self._steps.index(module) + 1, None)
 
-    def _through(self, x: Tensor, first: int, last: int | None) -> Tensor:
+    def _run(self, x: Tensor, first: int, last: int | None) -> Tensor:
         for step in self._steps[first:last]:
             x = step(x)
         return x
 
-    def _copied(self, module: nn.Module) -> nn.Module:
-        whole = self.dtype in (torch.float32, torch.float64)
-        if whole or not isinstance(module, Weighted):
+    def _in_dtype(self, module: nn.Module) -> nn.Module:
+        """The module itself, or a copy whose weights are rounded to `dtype`."""
+        if self.dtype in (torch.float32, torch.float64) or not isinstance(module, Weighted):
             return module
-        twin = copy.deepcopy(module).to(self.dtype)
-        self.copies.update(zip(module.parameters(), twin.parameters(), strict=True))
-        return twin
+        rounded = copy.deepcopy(module).to(self.dtype)
+        self.copies.update(zip(module.parameters(), rounded.parameters(), strict=True))
+        return rounded
 
 
-def _fused(modules: list[nn.Module]) -> Iterator[Callable[[Tensor], Tensor]]:
-    """What is done one after the other; some steps are two modules in one."""
-    rest = iter(zip(modules, [*modules[1:], None], strict=True))
-    for module, following in rest:
+def _fused_steps(modules: list[nn.Module]) -> Iterator[Callable[[Tensor], Tensor]]:
+    """The modules as functions; some of them fuse two modules."""
+    pairs = iter(zip(modules, [*modules[1:], None], strict=True))
+    for module, following in pairs:
         match module, following:
             case nn.ReLU(), LocalResponseNorm():
-                next(rest)
+                next(pairs)
                 yield _ReluNorm(following)
             case nn.ReLU(), nn.MaxPool2d() if following.kernel_size == 3:
-                next(rest)
-                yield _Pool(following, relu=True)
+                next(pairs)
+                yield _ReluPool(following, relu=True)
             case nn.MaxPool2d(), _ if module.kernel_size == 3:
-                yield _Pool(module, relu=False)
+                yield _ReluPool(module, relu=False)
             case nn.Conv2d(), _ if _reads_blocks(module):
                 yield _BlockConvolution(module)
             case nn.Dropout(), _:
                 yield FastDropout(module)
             case nn.AdaptiveAvgPool2d(), _:
-                yield _Fit(module)
+                yield _FitSize(module)
             case nn.Linear(), _:
-                yield _Full(module)
+                yield _FullyConnected(module)
             case _:
                 yield module
 
 
 class _ReluNorm:
+    """ReLU and local response normalization in one pass over memory."""
+
     def __init__(self, norm: LocalResponseNorm) -> None:
         self.row = norm.row
 
@@ -118,7 +136,9 @@ class _ReluNorm:
         )
 
 
-class _Pool:
+class _ReluPool:
+    """Max pooling 3×3, with ReLU before it in the same pass over memory where there is one."""
+
     def __init__(self, pool: nn.MaxPool2d, relu: bool) -> None:
         self.pool, self.relu = pool, relu
 
@@ -133,7 +153,7 @@ def _reads_blocks(conv: nn.Conv2d) -> bool:
 
 
 class _BlockConvolution:
-    """A convolution of 11×11 with stride 4 over RGB as one of 3×3 with stride 1 over blocks of 4×4 pixels, 48 maps."""
+    """A convolution of 11×11 with stride 4 over RGB, computed as one of 3×3 with stride 1 over blocks of 4×4 pixels."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         self.conv = conv
@@ -142,8 +162,9 @@ class _BlockConvolution:
         conv = self.conv
         if x.requires_grad or not can_block(x):
             return conv(x.to(conv.weight.dtype))
-        weight = functional.pad(conv.weight, (0, 1, 0, 1)).unflatten(3, (3, 4)).unflatten(2, (3, 4))
-        weight = weight.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)  # the maps are the block's rows, columns and colors
+        # 11×11 kernels padded to 12×12 are 3×3 blocks; the channels are a block's rows, columns and colors.
+        weight = functional.pad(conv.weight, (0, 1, 0, 1)).unflatten(3, (3, BLOCK)).unflatten(2, (3, BLOCK))
+        weight = weight.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
         weight = weight.contiguous(memory_format=torch.channels_last)
         padding = int(conv.padding[0])
         if padding:
@@ -153,16 +174,17 @@ class _BlockConvolution:
 
 
 class FastDropout:
-    """Dropout with coins of single precision on a CPU, where torch draws each in double."""
+    """Dropout whose mask is drawn in single precision on a CPU, where torch draws it in double."""
 
     def __init__(self, dropout: nn.Dropout) -> None:
         self.dropout = dropout
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.thrown(x) if self.dropout.training else x
+        """`x` with dropout in training, unchanged in evaluation."""
+        return self.drop(x) if self.dropout.training else x
 
-    def thrown(self, x: Tensor) -> Tensor:
-        """What dropout leaves of `x` in training."""
+    def drop(self, x: Tensor) -> Tensor:
+        """`x` with units set to zero and the others scaled by ``1 / (1 - p)``, whatever the mode."""
         p = self.dropout.p
         if x.device.type != "cpu":
             return functional.dropout(x, p)
@@ -170,31 +192,32 @@ class FastDropout:
         return x * kept.to(x.dtype).mul_(1 / (1 - p))
 
 
-class _Full:
-    """A fully connected layer; of a few images in float32 by oneDNN, which reads the weights once, where they lie.
+class _FullyConnected:
+    """A fully connected layer; for few images in float32 by oneDNN, which reads the weights once and in place.
 
-    torch takes MKL, which first packs them anew for every batch: for ten views of an image that takes longer than the
-    sums themselves. One or two images it does not pack; but on AMD's processors it then reads at two thirds of the
-    rate.
+    torch uses MKL, which first packs the weights anew for every batch: for ten views of an image that takes longer
+    than the product itself. It does not pack them for one or two images; but on AMD's CPUs it then reads at two thirds
+    of the memory bandwidth.
     """
 
-    def __init__(self, full: nn.Linear) -> None:
-        self.full = full
-        self.few = range(1 if host().name.startswith("znver") else 3, 65)
+    def __init__(self, linear: nn.Linear) -> None:
+        self.linear = linear
+        self.small_batches = range(1 if host().name.startswith("znver") else 3, 65)
 
     def __call__(self, x: Tensor) -> Tensor:
-        full = self.full
-        if x.requires_grad or torch.is_grad_enabled() or not self._suits(x):
-            return full(x)
-        return torch._C._nn.mkldnn_linear(x.to_mkldnn(), full.weight, full.bias).to_dense()
+        linear = self.linear
+        if x.requires_grad or torch.is_grad_enabled() or not self._suits_onednn(x):
+            return linear(x)
+        return torch._C._nn.mkldnn_linear(x.to_mkldnn(), linear.weight, linear.bias).to_dense()
 
-    def _suits(self, x: Tensor) -> bool:
-        float32 = x.dtype == self.full.weight.dtype == torch.float32
-        return float32 and x.device.type == "cpu" and len(x) in self.few and torch.backends.mkldnn.is_available()
+    def _suits_onednn(self, x: Tensor) -> bool:
+        float32 = x.dtype == self.linear.weight.dtype == torch.float32
+        small = len(x) in self.small_batches
+        return float32 and x.device.type == "cpu" and small and torch.backends.mkldnn.is_available()
 
 
-class _Fit:
-    """The averaging to the maps of the nominal input, where they are not such already."""
+class _FitSize:
+    """The averaging of feature maps to their nominal size; skipped where they have it."""
 
     def __init__(self, fit: nn.AdaptiveAvgPool2d) -> None:
         self.fit = fit

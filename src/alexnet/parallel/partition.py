@@ -1,50 +1,26 @@
-"""What stands in for a layer where a process has only a part of it, and what passes activations between processes."""
+"""The layers of a process that has a part of a network, and the exchanges between them."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from alexnet.network.layers import LocalResponseNorm
 from alexnet.network.model import AlexNet
 from alexnet.network.optimized import FastDropout
-from alexnet.parallel.collectives import Group
+from alexnet.parallel.collectives import Group, total
+from alexnet.parallel.communicator import Communicator
 
 M = TypeVar("M", bound=nn.Module)
 
 
-@dataclass
-class Where:
-    """Which part of which batch is on its way through the network.
-
-    `count`: images of the batch of all processes. `rows`: those of this process, None for all. `block`: those that
-    the fully connected layers see now; `sizes`: how many of the block come from each process. `batch` counts batches.
-    """
-
-    count: int = 0
-    rows: Tensor | None = None
-    block: slice = field(default_factory=lambda: slice(0, 0))
-    sizes: list[int] = field(default_factory=list)
-    batch: int = 0
-
-    def begin(self, count: int, rows: Tensor | None, sizes: list[int]) -> None:
-        """Another batch, whole."""
-        self.count, self.rows, self.block, self.sizes = count, rows, slice(0, count), sizes
-        self.batch += 1
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Where:
-        return self
-
-
 class LocalNetwork(AlexNet):
-    """What one process has of a network: layers of the same names, some narrower, with exchanges between them."""
+    """One process's part of a network: layers of the same names, some narrower, with exchanges between them."""
 
     def __init__(self, whole: AlexNet, modules: list[tuple[str, nn.Module]]) -> None:
         nn.Module.__init__(self)
@@ -56,18 +32,22 @@ class LocalNetwork(AlexNet):
             self.add_module(name, module)
 
 
-def narrowed(module: M, group: Group) -> M:
-    """This process's part of a layer's outputs: rows of its weights, of its biases and statistics."""
+def narrowed(module: M, communicator: Communicator) -> M:
+    """This process's part of the outputs of a layer: rows of its weights, biases and statistics."""
     twin = copy.copy(module)
+
+    def part(tensor: Tensor) -> Tensor:
+        return (tensor[slice(*communicator.part(tensor.shape[0]))] if tensor.dim() else tensor).clone()
+
     twin._parameters = {
-        name: None if tensor is None else nn.Parameter(_part(tensor.detach(), group))
+        name: None if tensor is None else nn.Parameter(part(tensor.detach()))
         for name, tensor in module._parameters.items()
     }
-    twin._buffers = {name: None if tensor is None else _part(tensor, group) for name, tensor in module._buffers.items()}
+    twin._buffers = {name: None if tensor is None else part(tensor) for name, tensor in module._buffers.items()}
     match twin:
         case nn.Conv2d():
             twin.out_channels = twin.weight.shape[0]
-            twin.in_channels //= twin.groups  # the tower's own maps, or all of them
+            twin.in_channels //= twin.groups  # those of the tower, or all
             twin.groups = 1
         case nn.Linear():
             twin.out_features = twin.weight.shape[0]
@@ -78,22 +58,33 @@ def narrowed(module: M, group: Group) -> M:
     return twin
 
 
-def _part(tensor: Tensor, group: Group) -> Tensor:
-    """Its rows that this process has; all of a single number."""
-    first, last = group.part(tensor.shape[0]) if tensor.dim() else (0, 0)
-    return (tensor[first:last] if tensor.dim() else tensor).clone()
+def _group(communicator: Communicator) -> Group:
+    """The processes of a layer that exists only where there are several."""
+    assert isinstance(communicator.group, Group)
+    return communicator.group
 
 
 class Exchange(nn.Module):
-    """Every process's maps or units put together, in all: (N, part, ...) → (N, all, ...).
+    """Assembles the feature maps or units of all processes: (N, part, ...) → (N, all, ...).
 
-    `counts`: how many each process has. Backward, each gets the sum of what all found for its part; for the `last` one,
-    after which all compute the same loss, that is its part of its own.
+    In the backward pass each process gets the sum of the gradients of its part in all processes. After the `last` one
+    all compute the same loss, and each takes the gradient of its part from its own.
+
+    Parameters
+    ----------
+    communicator : Communicator
+        The exchange with the other processes.
+    into : str
+        The layer that reads the result.
+    counts : list of int
+        The outputs of each process.
+    last : bool
+        Whether the loss reads the result.
     """
 
-    def __init__(self, group: Group, into: str, counts: list[int], last: bool = False) -> None:
+    def __init__(self, communicator: Communicator, into: str, counts: list[int], last: bool = False) -> None:
         super().__init__()
-        self.group, self.into, self.counts, self.last = group, into, counts, last
+        self.group, self.into, self.counts, self.last = _group(communicator), into, counts, last
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = _Exchange.apply(x, self)
@@ -128,73 +119,83 @@ class _Exchange(torch.autograd.Function):
 
 
 class GatherRows(nn.Module):
-    """The activations of a batch's images put together from those of each process, in evaluation: (part, F) → (N, F).
+    """Assembles the activations of the images of all processes in evaluation: (part, F) → (N, F).
 
-    In front of the fully connected layers, whose parts see the images of all. In training `passing.PassingOn` does
+    Before the fully connected layers, whose parts see the images of all processes. In training `passing.PassingOn` does
     it, block by block.
     """
 
-    def __init__(self, group: Group, where: Where, into: str) -> None:
+    def __init__(self, communicator: Communicator) -> None:
         super().__init__()
-        self.group, self.where, self.into = group, where, into
+        self.communicator = communicator
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.contiguous()
-        shapes = [(rows, *x.shape[1:]) for rows in self.where.sizes]
-        return torch.cat(self.group.swap(f"into {self.into}", [x] * self.group.size, shapes))
+        x, group = x.contiguous(), _group(self.communicator)
+        shapes = [(rows, *x.shape[1:]) for rows in self.communicator.context.sizes]
+        return torch.cat(group.swap(f"into {self.communicator.fc_input}", [x] * group.size, shapes))
 
 
 class PartDropout(nn.Module):
-    """Dropout of a part of a batch, or of a layer, with the coins that one process would throw for the whole.
+    """Dropout of a part of a batch or of a layer, with the mask that a single process would draw for the whole.
 
-    `units`: which columns this process has, and of how many; None for all. `images`: "own" rows of the batch, or the
-    rows of the "block" that the fully connected layers see.
+    Parameters
+    ----------
+    dropout : nn.Dropout
+        The layer of the whole network.
+    communicator : Communicator
+        Knows the batch.
+    units : tuple of int, optional
+        The first and the last (exclusive) column of this process, and the number of all; None for all.
+    images : {"own", "block"}
+        Whether the input has this process's images of the batch, or the block that the fully connected layers see.
     """
 
-    def __init__(self, dropout: nn.Dropout, where: Where, units: tuple[int, int, int] | None, images: str) -> None:
+    def __init__(
+        self, dropout: nn.Dropout, communicator: Communicator, units: tuple[int, int, int] | None, images: str
+    ) -> None:
         super().__init__()
         self.whole = FastDropout(dropout)
-        self.where, self.units, self.images = where, units, images
+        self.communicator, self.units, self.images = communicator, units, images
         self.factors: Tensor | None = None
         self.batch = -1
 
     def forward(self, x: Tensor) -> Tensor:
-        where = self.where
+        context = self.communicator.context
         if not self.training:
             return x
-        if self.factors is None or self.batch != where.batch:
+        if self.factors is None or self.batch != context.number:
             first, last, width = self.units or (0, x.shape[1], x.shape[1])
             channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
-            ones = x.new_ones(where.count, width, *x.shape[2:])
-            whole = self.whole.thrown(ones.contiguous(memory_format=torch.channels_last) if channels_last else ones)
-            rows = where.rows if self.images == "own" else None
+            ones = x.new_ones(context.count, width, *x.shape[2:])
+            whole = self.whole.drop(ones.contiguous(memory_format=torch.channels_last) if channels_last else ones)
+            rows = context.rows if self.images == "own" else None
             self.factors = (whole if rows is None else whole[rows.to(x.device)])[:, first:last]
-            self.batch = where.batch
-        return x * (self.factors[where.block] if self.images == "block" else self.factors)
+            self.batch = context.number
+        return x * (self.factors[context.block] if self.images == "block" else self.factors)
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
     """Batch normalization by the statistics of the whole batch, of which each process has a part."""
 
+    communicator: Communicator
+
     @classmethod
-    def like(cls, norm: nn.BatchNorm2d, group: Group, where: Where) -> SyncBatchNorm:
+    def like(cls, norm: nn.BatchNorm2d, communicator: Communicator) -> SyncBatchNorm:
         """The same layer, with the same weights."""
         twin = cls(norm.num_features, norm.eps, norm.momentum)
         twin._parameters, twin._buffers = norm._parameters, norm._buffers
-        twin.group, twin.where = group, where
+        twin.communicator = communicator
         return twin
-
-    group: Group
-    where: Where
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
         wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        count = self.where.count * x[0, 0].numel()
-        mean = _Sum.apply(wide.sum((0, 2, 3)), self.group) / count
+        group = _group(self.communicator)
+        count = self.communicator.context.count * x[0, 0].numel()
+        mean = _Sum.apply(wide.sum((0, 2, 3)), group) / count
         centered = wide - mean[:, None, None]
-        variance = _Sum.apply(centered.square().sum((0, 2, 3)), self.group) / count
+        variance = _Sum.apply(centered.square().sum((0, 2, 3)), group) / count
         with torch.no_grad():
             share = self.momentum or 0.1
             assert self.running_mean is not None
@@ -208,7 +209,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the processes, each of which goes on with all of it."""
+    """The sum over the processes, which each of them has afterwards."""
 
     @staticmethod
     def forward(ctx, x: Tensor, group: Group) -> Tensor:  # type: ignore[no-untyped-def]
@@ -222,25 +223,16 @@ class _Sum(torch.autograd.Function):
 
 
 def _summed(x: Tensor, group: Group) -> Tensor:
-    total = x.clone()
-    dist.all_reduce(total)
-    group.traffic.add("statistics", 2 * (group.size - 1) / group.size * total.nbytes, 0.0)
-    return total
-
-
-def total(parts: list[Tensor]) -> Tensor:
-    """The sum, always in the same order."""
-    total = parts[0].clone()
-    for part in parts[1:]:
-        total += part
-    return total
+    result = group.all_reduce(x.clone())
+    group.traffic.add("statistics", 2 * (group.size - 1) / group.size * result.nbytes, 0.0)
+    return result
 
 
 def _units_last(x: Tensor) -> Tensor:
-    """Maps (N, C, H, W) as (N, H, W, C); units (N, F) as they are."""
+    """Feature maps (N, C, H, W) as (N, H, W, C); units (N, F) unchanged."""
     return x.permute(0, 2, 3, 1) if x.dim() == 4 else x
 
 
 def _units_second(x: Tensor) -> Tensor:
-    """The reverse: maps in channels-last memory."""
+    """The reverse; feature maps in channels-last memory."""
     return x.permute(0, 3, 1, 2) if x.dim() == 4 else x

@@ -1,74 +1,60 @@
-"""How a batch's activations reach the fully connected layers block by block, and how their gradients come back."""
+"""Passing: a batch's activations go to the fully connected layers block by block, and their gradients come back."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from alexnet.parallel.collectives import Group, Swap
-from alexnet.parallel.partition import total
+from alexnet.parallel.collectives import Group, Swap, total
+from alexnet.parallel.sharding import Block
 
-INTO, BACK = 1, 2  # tags: what is on its way here must not be taken for what the layers exchange meanwhile (0)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Images that go through the fully connected layers together.
-
-    `images`: which of the batch; `mine`: which of this process's they are; `sizes`: how many each process has.
-    """
-
-    images: slice
-    mine: slice
-    sizes: tuple[int, ...] = ()
+INTO, BACK = 1, 2  # tags: activations and gradients in transfer are apart from what the layers exchange meanwhile (0)
 
 
 class Passing:
-    """One process: the blocks of a batch's activations (N, F) as they are, one after the other."""
+    """In a single process: the blocks of a batch's activations (N, F), one after the other."""
 
     def __init__(self, activations: Tensor, blocks: list[Block]) -> None:
         self.activations, self.blocks = activations.detach().contiguous(), blocks
         self.gradient = torch.empty_like(self.activations)
 
-    def arrived(self, number: int) -> Tensor:
-        """The activations of block `number`, of all its images. Asked in turn, each once."""
+    def receive(self, number: int) -> Tensor:
+        """The activations of all images of block `number`. Called once for each block, in order."""
         return self.activations[self.blocks[number].mine]
 
-    def give_back(self, number: int, gradient: Tensor) -> None:
-        """The gradient of what `arrived` returned."""
+    def send_back(self, number: int, gradient: Tensor) -> None:
+        """Return the gradient of what `receive` returned."""
         self.gradient[self.blocks[number].mine] = gradient
 
     def finish(self) -> Tensor:
-        """The gradient of this process's activations, when all blocks have been given back."""
+        """The gradient of this process's activations, once all blocks have been sent back."""
         return self.gradient
 
 
 class PassingOn(Passing):
-    """Several processes, which put a block together from what each has of it (arXiv 1404.5997, section 4.1).
+    """In several processes: a block is assembled from what each has of it (arXiv 1404.5997, section 4.1).
 
-    While a block is computed the next one is on its way here, and the gradient of the one before on its way back.
+    While a block is computed the next one is received, and the gradient of the one before is returned.
     """
 
     def __init__(self, activations: Tensor, blocks: list[Block], group: Group, into: str) -> None:
         super().__init__(activations, blocks)
         self.group, self.into = group, into
-        self.coming = self._send(0)
-        self.going: tuple[Block, Swap] | None = None
+        self.incoming = self._send(0)
+        self.returning: tuple[Block, Swap] | None = None
 
-    def arrived(self, number: int) -> Tensor:
-        parts = self.coming.wait()
+    def receive(self, number: int) -> Tensor:
+        parts = self.incoming.wait()
         if number + 1 < len(self.blocks):
-            self.coming = self._send(number + 1)
+            self.incoming = self._send(number + 1)
         return torch.cat(parts)
 
-    def give_back(self, number: int, gradient: Tensor) -> None:
+    def send_back(self, number: int, gradient: Tensor) -> None:
         block, mine = self.blocks[number], self.activations[self.blocks[number].mine]
         pieces = list(gradient.contiguous().split(block.sizes))
-        going = self.group.begin_swap(f"back from {self.into}", pieces, [mine.shape] * self.group.size, BACK)
+        swap = self.group.begin_swap(f"back from {self.into}", pieces, [mine.shape] * self.group.size, BACK)
         self._take_back()
-        self.going = block, going
+        self.returning = block, swap
 
     def finish(self) -> Tensor:
         self._take_back()
@@ -81,8 +67,8 @@ class PassingOn(Passing):
         return self.group.begin_swap(f"into {self.into}", [mine] * self.group.size, shapes, INTO)
 
     def _take_back(self) -> None:
-        """What all found for this process's images of the block that was given back last."""
-        if self.going is not None:
-            block, going = self.going
-            self.gradient[block.mine] = total(going.wait())
-            self.going = None
+        """Sum the gradients of all processes for this process's images of the block that was sent back last."""
+        if self.returning is not None:
+            block, swap = self.returning
+            self.gradient[block.mine] = total(swap.wait())
+            self.returning = None

@@ -13,11 +13,26 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from alexnet.network.model import AlexNet
-from alexnet.parallel.layouts import PASSINGS, why_no_towers
+from alexnet.network.layers import LocalResponseNorm
+from alexnet.network.model import AlexNet, towers_of
 from alexnet.runtime.errors import UsageError, check_choice
 
 IMAGENET = 1_281_167
+"""Training images of ILSVRC-2012."""
+
+LAYOUTS = {
+    "data": "each process has the whole network and a share of each batch",
+    "towers": "each process has one of the two towers of the paper",
+    "one-weird-trick": "data parallel convolutions and model parallel fully connected layers",
+}
+"""The layouts of a training by several processes."""
+
+PASSINGS = {
+    "at-once": "the activations of the whole batch, then one pass of the fully connected layers",
+    "in-turn": "the activations of one process after the other",
+    "in-shares": "an equal share of the activations of each process at a time",
+}
+"""How "one-weird-trick" passes activations to the fully connected layers (arXiv 1404.5997, schemes a, b and c)."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +212,15 @@ def step(
     return Step(layout, devices, total, seconds, exposed, sent, memory, memory < device.memory)
 
 
+def towers_mismatch(network: AlexNet) -> str | None:
+    """The reason why a network can't be split into its towers; None where it can."""
+    towers = towers_of(network)
+    for name, module in network.named_children():
+        if isinstance(module, LocalResponseNorm) and module.row.groups != towers:
+            return f"{name} of {network.variant.name} crosses them"
+    return "it has none" if towers == 1 else None
+
+
 def layouts_for(devices: int) -> list[str]:
     """What can run on so many devices."""
     if devices == 1:
@@ -226,7 +250,7 @@ def plan(
         chosen = dataclasses.replace(chosen, rate=rate, source="as given")
     speed, work = LINKS[check_choice(link, LINKS, "link")], Work.of(variant)
     with torch.device("meta"):
-        has_towers = why_no_towers(AlexNet(variant)) is None
+        has_towers = towers_mismatch(AlexNet(variant)) is None
     counts = sorted({*(2**n for n in range(devices.bit_length()) if 2**n <= devices), devices})
     return [
         step(layout, count, chosen, speed, work, batch, fc_batch_size)

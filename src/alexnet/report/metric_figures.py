@@ -36,7 +36,7 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     evaluation
         With more than `MAX_NUMBERED` classes the cells have no numbers, with more than `MAX_NAMED` no names.
     """
-    counts, names = evaluation.confusion, evaluation.classes
+    counts, names = evaluation.confusion_matrix, evaluation.classes
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = new(0.9 + min(4.4, 0.75 * len(names) + 0.8))
     axes = figure.subplots()
@@ -95,7 +95,7 @@ def per_class(evaluation: Evaluation) -> Figure:
 
     With more than `MAX_CLASSES` classes, those with the lowest recall.
     """
-    rows = [(name, row) for name, row in evaluation.per_class().items() if row["n"]]
+    rows = [(name, row) for name, row in evaluation.per_class().items() if row["support"]]
     rows.sort(key=lambda item: item[1]["recall"])
     cut = len(rows) > MAX_CLASSES
     rows = rows[:MAX_CLASSES]
@@ -104,12 +104,12 @@ def per_class(evaluation: Evaluation) -> Figure:
     axes.grid(axis="x")
     axes.grid(False, axis="y")
     for y, (_, row) in enumerate(rows):
-        axes.plot(metrics.interval(row["recall"], row["n"]), (y, y), color=BLUE, alpha=0.3, linewidth=6)
+        axes.plot(metrics.wilson_interval(row["recall"], row["support"]), (y, y), color=BLUE, alpha=0.3, linewidth=6)
         label = None if y else "recall (95% interval)"
         axes.plot(row["recall"], y, "o", color=BLUE, markersize=8, label=label)
         if row["precision"] is not None:
             axes.plot(row["precision"], y, "D", color=ORANGE, markersize=6.5, label=None if y else "precision")
-    names = [f"{fit(name, NAME_WIDTH, 9)} ({row['n']:,})" for name, row in rows]
+    names = [f"{fit(name, NAME_WIDTH, 9)} ({row['support']:,})" for name, row in rows]
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1.02)
@@ -201,7 +201,7 @@ def chosen_thresholds(evaluation: Evaluation) -> list[dict[str, Any]]:
 def _scores(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
     if evaluation.positive is None:
         raise UsageError(f"thresholds need two classes; these are {len(evaluation.classes)}")
-    return metrics.scores(evaluation.predictions, evaluation.positive)
+    return metrics.binary_scores(evaluation.predictions, evaluation.positive)
 
 
 def _mark(axes: Axes, x: float, y: float, point: dict[str, Any], left: bool) -> None:
@@ -234,7 +234,7 @@ def _share_axes(axes: Axes, xlabel: str, ylabel: str) -> None:
 @drawn
 def reliability_diagram(evaluation: Evaluation) -> Figure:
     """Plot accuracy against confidence (calibration); below, the number of images per bin of confidence."""
-    bins = metrics.calibration(evaluation.predictions)
+    bins = metrics.calibration_bins(evaluation.predictions)
     error = metrics.calibration_error(bins)
     figure = new(4.1)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.6, 1))
@@ -244,12 +244,12 @@ def reliability_diagram(evaluation: Evaluation) -> Figure:
             continue
         x = b.confidence
         upper.plot((x, x), (x, b.accuracy), color=ORANGE, linewidth=2.2, solid_capstyle="butt")
-        upper.plot((x, x), metrics.interval(b.accuracy, b.n), color=BLUE, alpha=0.25, linewidth=5)
+        upper.plot((x, x), metrics.wilson_interval(b.accuracy, b.count), color=BLUE, alpha=0.25, linewidth=5)
         upper.plot(x, b.accuracy, "o", color=BLUE, markersize=7)
     upper.set_ylim(0, 1.04)
     upper.set_title(f"Calibration: expected calibration error {error:.1%}")
     upper.set_ylabel("accuracy")
-    lower.bar([(b.low + b.high) / 2 for b in bins], [b.n for b in bins], width=0.086, color=BLUE, alpha=0.55)
+    lower.bar([(b.low + b.high) / 2 for b in bins], [b.count for b in bins], width=0.086, color=BLUE, alpha=0.55)
     lower.set_ylabel("images")
     lower.set_xlabel("confidence")
     # The confidence, the largest probability, is at least 1 / classes.

@@ -152,7 +152,7 @@ def _without_impossible_recall(evaluation: Evaluation, omitted: list[str]) -> Ev
 def _glyph_note(characters: set[str]) -> str:
     shown = "".join(sorted(characters)[:12]) + "…" * (len(characters) > 12)
     return (
-        f"Glyphs in the PNG figures: no installed font can draw {shown}; install one that does, such as Noto Sans CJK. "
+        f"Glyphs in the PNG figures: no installed font has {shown}; install one that does, such as Noto Sans CJK. "
         "This page and the SVG figures are complete."
     )
 

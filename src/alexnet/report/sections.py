@@ -114,7 +114,7 @@ def _epoch_figures(run: Run, files: FigureFiles) -> list[EmbeddedFigure]:
 def results_section(evaluation: Evaluation, files: FigureFiles) -> Section:
     """Return the confusion matrix, per-class metrics, calibration and, for two classes, the curves over thresholds."""
     n = len(evaluation.predictions)
-    correct = int(np.trace(evaluation.confusion))
+    correct = int(np.trace(evaluation.confusion_matrix))
     worst = sentences.worst_confusion(evaluation)
     figures = [
         files.embed(
@@ -140,12 +140,12 @@ def results_section(evaluation: Evaluation, files: FigureFiles) -> Section:
         "classes": _class_table(evaluation),
     }
     views = describe_views(evaluation.views)
-    lead = f"{n:,} images of the split “{evaluation.split.name}”; {views}; {evaluation.arithmetic}."
+    lead = f"{n:,} images of the split “{evaluation.split.name}”; {views}; {evaluation.dtype}."
     return Section("results", "Results", lead, "results.html", values)
 
 
 def _calibration_figure(evaluation: Evaluation, files: FigureFiles) -> EmbeddedFigure:
-    bins = [b for b in metrics.calibration(evaluation.predictions) if b.accuracy is not None]
+    bins = [b for b in metrics.calibration_bins(evaluation.predictions) if b.accuracy is not None]
     alt = "; ".join(f"confidence {b.confidence:.0%}, accuracy {b.accuracy:.0%}" for b in bins)
     caption = f"Dashed: accuracy equal to confidence. {sentences.calibration(evaluation)}"
     figure = metric_figures.reliability_diagram(evaluation)
@@ -153,7 +153,7 @@ def _calibration_figure(evaluation: Evaluation, files: FigureFiles) -> EmbeddedF
 
 
 def _threshold_figures(evaluation: Evaluation, positive: int, files: FigureFiles) -> list[EmbeddedFigure]:
-    score, is_positive = metrics.scores(evaluation.predictions, positive)
+    score, is_positive = metrics.binary_scores(evaluation.predictions, positive)
     area = metrics.roc_auc(score, is_positive)
     if area is None:  # only one class is present
         return []
@@ -179,7 +179,7 @@ def threshold_slider(evaluation: Evaluation) -> ThresholdSlider | None:
     """Return the slider of two classes; None with more classes, or with fewer than two distinct thresholds."""
     if evaluation.positive is None:
         return None
-    score, is_positive = metrics.scores(evaluation.predictions, evaluation.positive)
+    score, is_positive = metrics.binary_scores(evaluation.predictions, evaluation.positive)
     rows = metrics.threshold_curve(score, is_positive, points=SLIDER_POINTS)
     if len(rows) < 2:
         return None
@@ -205,7 +205,7 @@ def _class_table(evaluation: Evaluation) -> Table:
         return "–" if share is None else f"{share:.1%}"
 
     rows = [
-        [name, f"{row['n']:,}", percent(row["recall"]), percent(row["precision"])]
+        [name, f"{row['support']:,}", percent(row["recall"]), percent(row["precision"])]
         for name, row in evaluation.per_class().items()
     ]
     return Table(["class", "images", "recall", "precision"], rows, numeric=(1, 2, 3))

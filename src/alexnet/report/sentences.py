@@ -36,16 +36,19 @@ def headline_numbers(run: Run, evaluation: Evaluation | None) -> dict[str, str]:
     """Return the most important numbers by label: of the evaluation, or else of the training so far."""
     if evaluation is None:
         return _training_numbers(run)
-    counts = evaluation.confusion.sum(axis=1)
-    values = {f"accuracy on {len(evaluation.predictions):,} {evaluation.split.name} images": f"{evaluation.top1:.1%}"}
+    counts = evaluation.confusion_matrix.sum(axis=1)
+    values = {
+        f"accuracy on {len(evaluation.predictions):,} {evaluation.split.name} images": f"{evaluation.accuracy:.1%}"
+    }
     if len(evaluation.classes) > 5:
-        values["top-5 accuracy"] = f"{evaluation.top5:.1%}"
+        values["top-5 accuracy"] = f"{evaluation.top5_accuracy:.1%}"
     values[f"always predicting {_largest_class(evaluation)}"] = f"{counts.max() / counts.sum():.1%}"
-    area = evaluation.two_classes().get("roc_auc")
+    area = evaluation.binary_metrics().get("roc_auc")
     if area is not None:
         values["area under the ROC curve"] = f"{area:.3f}"
     values["log loss (nats)"] = f"{evaluation.log_loss:.3f}"
-    values["calibration error"] = f"{metrics.calibration_error(metrics.calibration(evaluation.predictions)):.1%}"
+    values["calibration error"] = f"{evaluation.calibration_error:.1%}"
+    values |= {name: f"{value:.4g}" for name, value in evaluation.registered.items()}
     return values
 
 
@@ -64,9 +67,9 @@ def _training_numbers(run: Run) -> dict[str, str]:
 def summary(run: Run, evaluation: Evaluation | None) -> Iterator[str]:
     """Yield the main results as sentences."""
     if evaluation is not None:
-        counts = evaluation.confusion
+        counts = evaluation.confusion_matrix
         n, correct = int(counts.sum()), int(np.trace(counts))
-        low, high = metrics.interval(correct / n, n)
+        low, high = metrics.wilson_interval(correct / n, n)
         yield (
             f"Accuracy: {correct:,} of {n:,} images, {correct / n:.1%} (95% interval: {low:.1%} to {high:.1%}). "
             f"Always predicting {_largest_class(evaluation)} gives {counts.sum(axis=1).max() / n:.1%}."
@@ -84,7 +87,7 @@ def summary(run: Run, evaluation: Evaluation | None) -> Iterator[str]:
 
 
 def _positive_class(evaluation: Evaluation, positive: int) -> Iterator[str]:
-    counts, name = evaluation.confusion, short_name(evaluation.classes[positive])
+    counts, name = evaluation.confusion_matrix, short_name(evaluation.classes[positive])
     predicted, positives = int(counts[:, positive].sum()), int(counts[positive].sum())
     if not positives:
         return
@@ -98,15 +101,15 @@ def _positive_class(evaluation: Evaluation, positive: int) -> Iterator[str]:
 
 def _largest_class(evaluation: Evaluation) -> str:
     """The name of the class with the most images, where there is only one."""
-    counts = evaluation.confusion.sum(axis=1)
+    counts = evaluation.confusion_matrix.sum(axis=1)
     is_unique = (counts == counts.max()).sum() == 1
     return f"“{short_name(evaluation.classes[counts.argmax()])}”" if is_unique else "one class"
 
 
 def calibration(evaluation: Evaluation) -> str:
     """Compare the mean confidence with the accuracy."""
-    error = metrics.calibration_error(metrics.calibration(evaluation.predictions))
-    confidence, accuracy = float(evaluation.predictions.ranked_probabilities[:, 0].mean()), evaluation.top1
+    error = metrics.calibration_error(metrics.calibration_bins(evaluation.predictions))
+    confidence, accuracy = float(evaluation.predictions.ranked_probabilities[:, 0].mean()), evaluation.accuracy
     verdict = "well calibrated on average"
     if abs(confidence - accuracy) > 0.02:
         verdict = "overconfident" if confidence > accuracy else "underconfident"
@@ -132,9 +135,9 @@ def confused_pairs(evaluation: Evaluation, count: int) -> list[tuple[str, str, i
     list of (str, str, int, int)
         True class, predicted class, images confused, images of the true class.
     """
-    confused = evaluation.confusion.copy()
+    confused = evaluation.confusion_matrix.copy()
     np.fill_diagonal(confused, 0)
-    totals, names = evaluation.confusion.sum(axis=1), evaluation.classes
+    totals, names = evaluation.confusion_matrix.sum(axis=1), evaluation.classes
     order = np.argsort(-confused, axis=None, kind="stable")[:count]
     rows, columns = np.unravel_index(order, confused.shape)
     return [
@@ -146,7 +149,7 @@ def confused_pairs(evaluation: Evaluation, count: int) -> list[tuple[str, str, i
 
 def lowest_recall(evaluation: Evaluation) -> str:
     """Name the five classes with the lowest recall."""
-    rows = [(name, row) for name, row in evaluation.per_class().items() if row["n"]]
+    rows = [(name, row) for name, row in evaluation.per_class().items() if row["support"]]
     worst = sorted(rows, key=lambda item: item[1]["recall"])[:5]
     return "; ".join(f"{short_name(name)}: recall {row['recall']:.0%}" for name, row in worst)
 

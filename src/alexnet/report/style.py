@@ -39,6 +39,8 @@ WIDTH = 5.0
 DPI = 144
 
 FONT = "DejaVu Sans"
+WIDE_EM = 1.15
+"""Upper bound of the width of a wide (East Asian) character, in em."""
 # Fonts to try first for characters that DejaVu Sans lacks; after them, any installed font that has the glyph.
 _PREFERRED_FONTS = (
     *("Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo"),
@@ -201,14 +203,14 @@ def fit(text: str, width: float, size: float, *, bold: bool = False) -> str:
 
 
 def _width_of(text: str, size: float, bold: bool) -> float:
-    """Width in inches. A wide character counts as one em in any font: its SVG may be shown in another."""
+    """Width in inches; a wide character counts as the box that is drawn where no font has its glyph."""
     wide = cell_len(text) - len(text)
     narrow = "".join(c for c in text if cell_len(c) == 1)
     font = FontProperties(family=FONT, size=size, weight="bold" if bold else "normal")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         points = text_to_path.get_text_width_height_descent(narrow, font, ismath=False)[0] if narrow else 0.0
-    return (points + max(0, wide) * size) / 72
+    return (points + max(0, wide) * WIDE_EM * size) / 72
 
 
 def png(figure: MatplotlibFigure) -> bytes:

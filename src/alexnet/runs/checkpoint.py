@@ -109,6 +109,11 @@ def write(folder: Path, content: Content) -> None:
         raise AlexNetError(f"{folder / FILE} can't be written: {error}; the last whole checkpoint is kept") from error
 
 
+def remove(folder: Path) -> None:
+    """Remove the checkpoint of a run that is finished."""
+    (folder / FILE).unlink(missing_ok=True)
+
+
 def read(folder: Path, device: torch.device, optimizers: Sequence[torch.optim.Optimizer]) -> Content | None:
     """What `write` has left, None without a file. Raises `AlexNetError` for one that is damaged."""
     file = folder / FILE

@@ -31,6 +31,8 @@ FORMAT_VERSION = 1
 MEAN = "preprocess.mean"
 METRICS = "metrics.jsonl"
 LAUNCH = ".launch"  # which launch of torchrun began the run
+LOCK = ".lock"  # held by the process that writes to the run folder
+FINISHED = "finished"  # the last event of metrics.jsonl, once the epochs are done
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,11 @@ class Run:
             raise AlexNetError(f"{self.path / METRICS} can't be read: {error}") from error
         return records if event is None else [record for record in records if record["event"] == event]
 
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs of the training are done."""
+        return bool(self.metrics(FINISHED))
+
     def find_data(self, data: str | os.PathLike[str] | None = None) -> PreparedDataset:
         """The prepared dataset `data`, by default the one that the run was trained on, where it still is.
 
@@ -276,7 +283,7 @@ def is_free(path: str | os.PathLike[str]) -> bool:
     folder = Path(path)
     if not folder.is_dir():
         return not os.path.lexists(folder)
-    return all(file.name in ("classes.json", LAUNCH) or file.match(".*.tmp") for file in folder.iterdir())
+    return all(file.name in ("classes.json", LAUNCH, LOCK) or file.match(".*.tmp") for file in folder.iterdir())
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,1 +1,1 @@
-"""What every step needs: errors, atomic files, progress, devices and precision, provenance."""
+"""Base of every step: errors, atomic files, progress, devices and precision, provenance."""

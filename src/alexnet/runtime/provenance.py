@@ -60,7 +60,7 @@ def machine() -> str:
 
 
 def machine_slug() -> str:
-    """Return `machine` as part of a file name: lower case, words joined by hyphens."""
+    """Return `machine` as part of a file name: lower case, parts joined by hyphens."""
     return re.sub("[^a-z0-9]+", "-", machine().lower()).strip("-")
 
 

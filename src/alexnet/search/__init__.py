@@ -1,4 +1,4 @@
-"""Nearest images in fc7: exact, with an index that scales, and in short binary codes (paper, section 6.1)."""
+"""Nearest images by the features of fc7 (paper, section 6.1): exact, with an index that scales, and as binary codes."""
 
 from alexnet.search.index import Index, open_index
 

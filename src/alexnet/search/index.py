@@ -1,7 +1,7 @@
-"""The images of a split as points in fc7, on disk beside the run, and what is near an image among them.
+"""The features of a split's images, stored beside the run, and search among them.
 
-`RUN/search/SPLIT-FINGERPRINT/` holds `features.npy`, and for the methods "index" and "codes", once they were asked for,
-their file and a JSON file, written last, with what they find. The fingerprint is that of the weights and the images.
+`RUN/search/SPLIT-FINGERPRINT/` holds `features.npy` and, for the methods "index" and "codes" after their first use,
+their file and a JSON file, written last, with their recall. The fingerprint is that of the weights and the images.
 """
 
 from __future__ import annotations
@@ -23,27 +23,30 @@ from filelock import FileLock, Timeout
 from alexnet.data.dataset import PreparedDataset
 from alexnet.data.loading import evaluation_batches
 from alexnet.evaluation.ensemble import Member
-from alexnet.evaluation.evaluate import check_fit
+from alexnet.evaluation.evaluate import check_compatible
 from alexnet.network.features import BATCH_SIZE, layer_features
 from alexnet.runs.run import Run, add_tensors
 from alexnet.runtime.devices import choose_device
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import progress
-from alexnet.search import codes, exact, lists
+from alexnet.search import binary_codes, exact, inverted_file
 
 METHODS = ("auto", "exact", "index", "codes")
-EXACT_UP_TO = 20_000
-"""So many images are searched exactly unless told otherwise: some tens of milliseconds."""
-SAME = 1e-4
-"""Distances below this share of the query's length are rounding, which differs with the size of a batch: they are 0."""
-FIRST = (10, 100)
+MAX_EXACT_IMAGES = 20_000
+"""Largest number of images for which "auto" searches exactly: some tens of milliseconds."""
+DISTANCE_TOLERANCE = 1e-4
+"""Distances below this share of the query's norm are rounding, which depends on the batch size: they count as 0."""
+RECALL_AT = (10, 100)
+"""Numbers of results for which recall is measured."""
 
 _FOLDER = "search"
 _FEATURES = "features.npy"
 _FILES = {"index": "index.faiss", "codes": "codes.safetensors"}
-_FORMAT_VERSION = 1
-_QUERIES = 100  # that a method is measured on
+_FORMAT_VERSION = 2
+_QUERIES = 100  # that the recall of a method is measured with
+
+Method = inverted_file.InvertedFile | binary_codes.BinaryCodes
 
 
 def open_index(
@@ -53,17 +56,36 @@ def open_index(
     split: str = "train",
     device: str | None = None,
 ) -> Index:
-    """The images of a split of `data`, ready to be searched by what the network of `run` finds alike.
+    """Open the index of a split for search by similarity in fc7.
 
-    `run`: a run folder, or one that is loaded already. The activations of fc7 are computed when a split is first
-    opened, with a progress bar, and kept in `RUN/search/`; for other weights or another dataset they are computed anew.
+    The activations of fc7 are computed when a split is first opened, with a progress bar, and stored in `RUN/search/`.
+    For other weights or another dataset they are computed again.
 
-    Raises `AlexNetError` when the run has no weights or does not fit the dataset, the split does not exist or is empty,
-    or nothing can be written there.
+    Parameters
+    ----------
+    run : str, path or Member
+        A run folder, or a run that is loaded already.
+    data : str, path or PreparedDataset
+        The prepared dataset.
+    split : str
+        Its split.
+    device : str, optional
+        Where the features are computed; by default the best device.
+
+    Returns
+    -------
+    Index
+        The index.
+
+    Raises
+    ------
+    AlexNetError
+        If the run has no weights or does not fit the dataset, the split does not exist or is empty, or the features
+        can't be written.
     """
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     opened = run.run if isinstance(run, Member) else Run.open(run)
-    check_fit(opened, dataset, "its images can't be compared")
+    check_compatible(opened, dataset, "its images can't be compared")
     if not len(dataset.split(split)):
         raise AlexNetError(f"split {split!r} of {dataset.path} has no images")
     member = run if isinstance(run, Member) else Member(opened, *opened.load(choose_device(device)))
@@ -73,34 +95,53 @@ def open_index(
 
 
 class Index:
-    """The images of a split as points in fc7; opened with `open_index`.
+    """The features of a split's images; opened with `open_index`.
 
-    dataset, split: where they are from; what `nearest` returns are positions in `split`.
+    Attributes
+    ----------
+    dataset : PreparedDataset
+        The dataset.
+    split : Split
+        Its split; `nearest` returns positions in it.
     """
 
     def __init__(self, folder: Path, member: Member, dataset: PreparedDataset, split: str) -> None:
         self.folder, self.member, self.dataset = folder, member, dataset
         self.split = dataset.split(split)
-        self._opened: dict[str, lists.Lists | codes.Codes] = {}
+        self._methods: dict[str, Method] = {}
 
     def __len__(self) -> int:
         return len(self.split)
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """Prepared images (N, size, size, 3) uint8 RGB as `nearest` takes them: (N, 4096) float32."""
+        """Compute the features of prepared images, (N, size, size, 3) uint8 RGB → (N, 4096) float32."""
         return next(layer_features(self.member.network, self.member.preprocess, [images]))
 
     def nearest(self, features: np.ndarray, k: int, method: str = "auto") -> tuple[np.ndarray, np.ndarray]:
-        """What is nearest to each row of `features` (Q, D) float32, the nearest first.
+        """Find the images nearest to each row of `features`, in ascending order of distance.
 
-        `method`: "exact"; "index", which is fast for any number of images and may miss one; "codes", by the number of
-        bits that differ between binary codes; "auto", exact for up to 20,000 images and the index for more. What the
-        last two need is built when it is first asked for, and kept.
+        Parameters
+        ----------
+        features : ndarray
+            (Q, D) float32, as from `features`.
+        k : int
+            Number of images.
+        method : str
+            "exact"; "index", which is fast for any number of images and approximate; "codes", by the Hamming distance
+            of binary codes; "auto", exact for up to 20,000 images and the index for more. The index and the codes are
+            built at their first use, and stored.
 
-        Returns distances (Q, k) float32 and positions in the split (Q, k) int64; fewer than `k` where the split has
-        fewer, and -1 at distance inf where the index does not find as many. An image that is in the split itself is
-        nearest to itself, at distance 0. Raises `AlexNetError` where faiss is missing, which the exact search does not
-        need.
+        Returns
+        -------
+        distances : ndarray
+            (Q, k) float32; k is at most the number of images. An image of the split is at distance 0 from itself.
+        positions : ndarray
+            Positions in the split, (Q, k) int64; -1, at distance Inf, where the index finds fewer.
+
+        Raises
+        ------
+        AlexNetError
+            If faiss is missing, which "exact" does not require.
         """
         if k < 1:
             raise UsageError(f"k is {k}; it must be at least 1")
@@ -113,32 +154,41 @@ class Index:
         if method == "codes":
             return distances, images
         lengths = np.linalg.norm(features, axis=1, keepdims=True)
-        return np.where(distances < SAME * lengths, np.float32(0), distances), images
+        return np.where(distances < DISTANCE_TOLERANCE * lengths, np.float32(0), distances), images
 
-    def found(self, method: str = "auto") -> dict[str, float]:
-        """Of an image's ten nearest, the share that `method` has among its first 10 and its first 100.
+    def recall(self, method: str = "auto") -> dict[str, float]:
+        """Return the share of an image's ten nearest that a method finds.
 
-        Measured when the method was built, on 100 images of the split, each without itself; empty for one image.
+        Parameters
+        ----------
+        method : str
+            As for `nearest`.
+
+        Returns
+        -------
+        dict of str to float
+            Recall, 0 to 1, among the first "10" and the first "100" results. It was measured when the method was
+            built, on 100 images of the split, each without itself; empty for a split of one image.
         """
         method = choose_method(method, len(self))
         if method == "exact":
-            return {str(first): 1.0 for first in FIRST}
+            return {str(count): 1.0 for count in RECALL_AT}
         self._open(method)
-        found: dict[str, float] = json.loads(self._about(method).read_bytes())["found"]
-        return found
+        recall: dict[str, float] = json.loads(self._about(method).read_bytes())["recall"]
+        return recall
 
     @cached_property
     def stored(self) -> np.ndarray:
-        """The activations of fc7 of every image, (len, 4096) float32, memory-mapped."""
+        """The activations of fc7 of every image, (len(self), 4096) float32, memory-mapped."""
         stored: np.ndarray = np.load(self.folder / _FEATURES, mmap_mode="r", allow_pickle=False)
         return stored
 
     def prepare(self) -> None:
-        """Compute the features, unless they are there."""
+        """Compute the features, unless they are stored already."""
         file = self.folder / _FEATURES
         if file.is_file():
             return
-        with _held(self.folder):
+        with _locked(self.folder):
             for other in self.folder.parent.glob(f"{self.split.name}-*"):
                 if other != self.folder:
                     shutil.rmtree(other, ignore_errors=True)
@@ -150,68 +200,79 @@ class Index:
         with progress(len(self), f"fc7 of {self.split.name} images") as bar:
             for features in layer_features(self.member.network, self.member.preprocess, batches):
                 if not np.isfinite(features).all():
-                    raise AlexNetError(f"{self.member.run.path}: fc7 is not finite: its weights are not sound")
+                    raise AlexNetError(
+                        f"{self.member.run.path}: the activations of fc7 have NaN or Inf values: the training diverged"
+                    )
                 if not bar.done:
                     header = {"descr": "<f4", "fortran_order": False, "shape": (len(self), features.shape[1])}
                     np.lib.format.write_array_header_1_0(file, header)
                 file.write(features.astype("<f4").tobytes())
                 bar.advance(len(features))
 
-    def _open(self, method: str) -> lists.Lists | codes.Codes:
-        """The index or the codes, built where they are not yet."""
-        if method not in self._opened:
+    def _open(self, method: str) -> Method:
+        """The index or the codes; built, if they do not exist."""
+        if method not in self._methods:
             if not self._about(method).is_file():
-                with _held(self.folder):
+                with _locked(self.folder):
                     if not self._about(method).is_file():
                         self._build(method)
-            self._opened[method] = self._read(method)
-        return self._opened[method]
+            self._methods[method] = self._read(method)
+        return self._methods[method]
 
     def _build(self, method: str) -> None:
         file = self.folder / _FILES[method]
         if method == "index":
-            lists.build(file, self.stored, _faiss())
+            inverted_file.build(file, self.stored, _faiss())
         else:
-            codes.build(file, self.stored)
-        about = {"found": self._measure(self._read(method)), "faiss": _faiss().__version__}
+            binary_codes.build(file, self.stored)
+        about = {"recall": self._measure(self._read(method)), "faiss": _faiss().__version__}
         write_atomic(self._about(method), json.dumps(about, indent=1).encode() + b"\n")
 
-    def _read(self, method: str) -> lists.Lists | codes.Codes:
+    def _read(self, method: str) -> Method:
         file = self.folder / _FILES[method]
         try:
-            return lists.Lists(file, self.stored, _faiss()) if method == "index" else codes.Codes(file, _faiss())
+            if method == "index":
+                return inverted_file.InvertedFile(file, self.stored, _faiss())
+            return binary_codes.BinaryCodes(file, _faiss())
         except Exception as error:
-            raise AlexNetError(f"{file} can't be read ({error}): remove the folder, it is built again") from error
+            raise AlexNetError(
+                f"{file} can't be read ({error}): remove its folder, which is then built again"
+            ) from error
 
     def _about(self, method: str) -> Path:
         return self.folder / f"{method}.json"
 
-    def _measure(self, method: lists.Lists | codes.Codes) -> dict[str, float]:
+    def _measure(self, method: Method) -> dict[str, float]:
         ten = min(10, len(self) - 1)
         if not ten:
             return {}
-        asked = np.unique(np.linspace(0, len(self) - 1, _QUERIES).round().astype(np.int64))
-        queries = self.stored[asked]
-        with progress(len(self), "how many of the nearest are found") as bar:
-            _, near = exact.nearest(queries, self.stored, ten + 1, done=bar.advance)
-        _, found = method.nearest(queries, FIRST[-1] + 1)
-        shares = {}
-        for first in FIRST:
-            both = [
-                np.intersect1d(_others(near[row], image)[:ten], _others(found[row], image)[:first])
-                for row, image in enumerate(asked)
+        images = np.unique(np.linspace(0, len(self) - 1, _QUERIES).round().astype(np.int64))
+        queries = self.stored[images]
+        with progress(len(self), "measure recall") as bar:
+            _, nearest = exact.nearest(queries, self.stored, ten + 1, done=bar.advance)
+        _, results = method.nearest(queries, RECALL_AT[-1] + 1)
+        recall = {}
+        for count in RECALL_AT:
+            found = [
+                np.intersect1d(_others(nearest[row], image)[:ten], _others(results[row], image)[:count])
+                for row, image in enumerate(images)
             ]
-            shares[str(first)] = float(np.mean([len(common) / ten for common in both]))
-        return shares
+            recall[str(count)] = float(np.mean([len(rows) / ten for rows in found]))
+        return recall
 
 
 def choose_method(name: str, images: int) -> str:
-    """The method of that name; for "auto" the one that suits so many images.
+    """Resolve "auto" for a number of images, and check that a method can be used.
 
-    Raises `UsageError` for one that does not exist, `AlexNetError` where it needs faiss and that is missing.
+    Raises
+    ------
+    UsageError
+        If there is no such method.
+    AlexNetError
+        If it requires faiss, which is missing.
     """
     if check_choice(name, METHODS, "method") == "auto":
-        name = "exact" if images <= EXACT_UP_TO else "index"
+        name = "exact" if images <= MAX_EXACT_IMAGES else "index"
     if name != "exact":
         _faiss()
     return name
@@ -226,23 +287,30 @@ def _faiss() -> Any:
         import faiss
     except ImportError:
         raise AlexNetError(
-            "this search needs faiss: pip install 'alexnet[search]' (the exact one does not: --method exact)"
+            "this method requires faiss: pip install 'alexnet[search]', or search with --method exact"
         ) from None
     return faiss
 
 
 def _fingerprint(member: Member, dataset: PreparedDataset) -> str:
-    """What the features depend on, in 16 hex digits: weights, preprocessing, images, and how it is all stored."""
+    """A checksum, in 16 hex digits, of all that the features depend on: weights, preprocessing, images, format."""
     config = member.run.config
-    said = [_FORMAT_VERSION, config.crop_size, config.input_size, config.scale, config.recipe.mean, dataset.checksums()]
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    parts = [
+        _FORMAT_VERSION,
+        config.crop_size,
+        config.input_size,
+        config.scale,
+        config.recipe.mean,
+        dataset.checksums(),
+    ]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     add_tensors(digest, {**member.network.state_dict(), "mean": member.preprocess.mean})
     return digest.hexdigest()[:16]
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold what all searches of a run are kept in: of two processes that need the same, one builds it."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock the search folder of a run, so that of two processes that need the same file one builds it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as held:

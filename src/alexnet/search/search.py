@@ -116,7 +116,7 @@ def _about(index: Index, method: str) -> str:
     among = f"nearest of {len(index):,} {index.split.name} images"
     if method == "exact":
         return f"{among} by Euclidean distance in fc7, exactly"
-    shares = index.found(method)
+    shares = index.recall(method)
     how = "by Euclidean distance in fc7" if method == "index" else "by the bits that differ in codes of 128"
     if not shares:
         return f"{among}, {how}"

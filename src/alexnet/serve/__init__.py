@@ -1,4 +1,4 @@
-"""A run as an HTTP API and a page to look into it."""
+"""A web page and an HTTP API for a run: `alexnet serve RUN`."""
 
 from alexnet.serve.limits import Limits
 from alexnet.serve.server import serve

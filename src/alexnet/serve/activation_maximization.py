@@ -1,7 +1,7 @@
-"""An image made to excite one unit: gradient ascent on its Fourier coefficients, while it is shifted about.
+"""Activation maximization: an image optimized by gradient ascent on its Fourier coefficients, under random shifts.
 
-After Olah, Mordvintsev and Schubert, "Feature Visualization" (2017): frequencies share the work evenly, so that
-the result is no noise, and what does not survive a small shift is not followed.
+After Olah, Mordvintsev and Schubert, "Feature Visualization" (2017). The Fourier parametrization balances the
+frequencies, and the random shifts suppress patterns that depend on exact pixel positions; both prevent noise.
 """
 
 from __future__ import annotations
@@ -16,35 +16,58 @@ from torch.nn import functional
 from alexnet.prediction.classifier import Classifier
 
 STEPS = 80
-RATE = 0.05
+LEARNING_RATE = 0.05
 SIDES = {"conv1": 64, "conv2": 96}
-MAP_SIDE = 128
-"""Pixels that are enough for a convolution's map; a fully connected unit reads the network's whole input."""
+CONV_SIDE = 128
+"""Side in pixels for other convolutions; a fully connected unit reads the whole network input."""
 SHIFT = 8
 COLORS = ((0.26, 0.09, 0.02), (0.26, 0.00, -0.05), (0.26, -0.09, 0.03))
-"""How natural images' red, green and blue go together, about the root of their covariance: light, then hues."""
+"""About the square root of the color covariance of natural images: columns are brightness, then two hues."""
 
 
-def optimized(classifier: Classifier, layer: str, unit: int, steps: int = STEPS) -> Generator[None, None, np.ndarray]:
-    """An image (S, S, 3) uint8 that excites a unit of a layer, or the map of that number as a whole.
+def optimized_image(
+    classifier: Classifier, layer: str, unit: int, steps: int = STEPS
+) -> Generator[None, None, np.ndarray]:
+    """Optimize an image to maximize the mean activation of a unit or feature map; yields after every step.
 
-    Yields after every step of the ascent. The same for the same network. Raises `UsageError` for an unknown layer.
+    Deterministic for a given network.
+
+    Parameters
+    ----------
+    classifier
+        The network and its preprocessing.
+    layer
+        Name of a layer.
+    unit
+        Index of a unit of a fully connected layer, or of a feature map.
+    steps
+        Steps of gradient ascent.
+
+    Returns
+    -------
+    np.ndarray
+        (S, S, 3) uint8.
+
+    Raises
+    ------
+    UsageError
+        The network has no such layer.
     """
     network, preprocess = classifier.network, classifier.preprocess
     device = preprocess.mean.device
-    # What the network reads is linear in the pixels; what it reads of black is what is subtracted.
+    # The network input is an affine function of the pixels; black gives its constant part.
     black = preprocess.center(torch.zeros(1, preprocess.size, preprocess.size, 3, dtype=torch.uint8, device=device))
     side = black.shape[-1]
     if layer.startswith("conv"):
-        side = min(SIDES.get(layer, MAP_SIDE), side)
-    edge = (black.shape[-1] - side) // 2
-    black = black[:, :, edge : edge + side, edge : edge + side].contiguous(memory_format=torch.channels_last)
+        side = min(SIDES.get(layer, CONV_SIDE), side)
+    margin = (black.shape[-1] - side) // 2
+    black = black[:, :, margin : margin + side, margin : margin + side].contiguous(memory_format=torch.channels_last)
 
     generator = torch.Generator().manual_seed(unit)
     shape = (3, side, side // 2 + 1, 2)
     spectrum = (0.01 * torch.randn(shape, generator=generator)).to(device).requires_grad_()
     gain = _gain(side).to(device)
-    # A network that has only seen gray is asked for gray.
+    # For a network trained on gray images the result is gray.
     colors = torch.tensor(COLORS, device=device)[:, : 1 if _is_gray(preprocess.mean) else 3]
     colors = colors / colors.norm(dim=0).max()
     first, second = torch.zeros_like(spectrum), torch.zeros_like(spectrum)
@@ -53,22 +76,22 @@ def optimized(classifier: Classifier, layer: str, unit: int, steps: int = STEPS)
         image = _image(spectrum, gain, colors)
         shifted = functional.pad(image[None], (SHIFT,) * 4, mode="reflect")
         shifted = shifted[:, :, SHIFT + down : SHIFT + down + side, SHIFT + right : SHIFT + right + side]
-        excitement = _raw(network, 255 * preprocess.scale * shifted + black, layer)[:, unit].mean()
-        (gradient,) = torch.autograd.grad(excitement, spectrum)
-        # Adam, by hand: torch's would import torch's compiler first, which takes seconds.
+        activation = _preactivation(network, 255 * preprocess.scale * shifted + black, layer)[:, unit].mean()
+        (gradient,) = torch.autograd.grad(activation, spectrum)
+        # Adam, written out: torch.optim imports the compiler of PyTorch, which takes seconds.
         first.lerp_(gradient, 0.1)
         second.lerp_(gradient.square(), 0.001)
         with torch.no_grad():
             mean, spread = first / (1 - 0.9**step), second / (1 - 0.999**step)
-            spectrum += RATE * mean / (spread.sqrt() + 1e-8)
+            spectrum += LEARNING_RATE * mean / (spread.sqrt() + 1e-8)
         yield
     with torch.no_grad():
         pixels = _image(spectrum, gain, colors).permute(1, 2, 0) * 255
     return pixels.round().to(torch.uint8).cpu().numpy()
 
 
-def _raw(network: torch.nn.Module, x: Tensor, layer: str) -> Tensor:
-    """The layer's activations; where its non-linearity has let nothing through, its input, which has a gradient."""
+def _preactivation(network: torch.nn.Module, x: Tensor, layer: str) -> Tensor:
+    """The output of the layer's own module, before its ReLU: its gradient is not zero where the ReLU's is."""
     before: list[Tensor] = []
     module = network.get_submodule(layer)
     hook = module.register_forward_hook(lambda _module, _inputs, output: before.append(output.clone()))
@@ -80,7 +103,7 @@ def _raw(network: torch.nn.Module, x: Tensor, layer: str) -> Tensor:
 
 
 def _gain(side: int) -> Tensor:
-    """What each frequency is multiplied with, (side, side // 2 + 1, 1): as in natural images, 1 / frequency."""
+    """The amplitude of each frequency, 1 / frequency as in natural images: (side, side // 2 + 1, 1)."""
     down, across = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
     return (side / (down.square() + across.square()).sqrt().clamp_min(1 / side))[..., None]
 

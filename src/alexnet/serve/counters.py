@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -7,51 +7,53 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
-class Measures:
-    """The numbers of one server."""
+class ServerMetrics:
+    """The Prometheus metrics of one server."""
 
-    def __init__(self, waiting: Callable[[], int]) -> None:
-        """`waiting`: how many images wait for the network now."""
+    def __init__(self, queue_length: Callable[[], int]) -> None:
+        """Create the metrics; `queue_length` returns the number of images that wait for the network."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._requests = Counter("alexnet_requests", "Requests answered", ("path", "status"), registry=self.registry)
         self._seconds = Histogram(
             "alexnet_request_seconds",
-            "From a request's head to its answer",
+            "Time from the head of a request to its answer",
             ("path",),
             buckets=SECONDS,
             registry=self.registry,
         )
-        self._images = Counter("alexnet_images", "Images by what became of them", ("status",), registry=self.registry)
+        self._images = Counter("alexnet_images", "Images processed, by status", ("status",), registry=self.registry)
         self._batches = Histogram(
             "alexnet_batch_images",
-            "Images that the network took together",
-            ("work",),
-            buckets=BATCHES,
+            "Images per batch of the network",
+            ("task",),
+            buckets=BATCH_SIZES,
             registry=self.registry,
         )
-        self._network = Counter("alexnet_network_seconds", "What the network worked", ("work",), registry=self.registry)
-        gauge = Gauge("alexnet_waiting_images", "Images that wait for the network", registry=self.registry)
-        gauge.set_function(waiting)
+        self._network = Counter(
+            "alexnet_network_seconds", "Time that the network computed", ("task",), registry=self.registry
+        )
+        gauge = Gauge("alexnet_queued_images", "Images that wait for the network", registry=self.registry)
+        gauge.set_function(queue_length)
 
-    def request(self, path: str, status: int, seconds: float) -> None:
-        """A request was answered; `path` is that of the route, so that there are few."""
+    def record_request(self, path: str, status: int, seconds: float) -> None:
+        """Record an answered request; `path` is the path of the route, which bounds the number of labels."""
         self._requests.labels(path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
 
-    def image(self, status: int) -> None:
-        """An image was answered, or refused."""
+    def record_image(self, status: int) -> None:
+        """Record an image, processed (200) or rejected."""
         self._images.labels(str(status)).inc()
 
-    def batch(self, work: object, images: int, seconds: float) -> None:
-        """The network did a batch."""
-        name = type(work).__name__.lower()
+    def record_batch(self, task: object, images: int, seconds: float) -> None:
+        """Record a batch of the network."""
+        name = type(task).__name__.lower()
         self._batches.labels(name).observe(images)
         self._network.labels(name).inc(seconds)
 
     def text(self) -> bytes:
-        """In Prometheus's text format."""
+        """Return the metrics in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""What the network makes of its own data: which images excite each unit most, and which it gets wrong."""
+"""A scan of the dataset: the images with the largest activations of each unit, and the predictions."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.evaluation.metrics import Predictions
 from alexnet.network.model import AlexNet
 from alexnet.prediction.classifier import Classifier
-from alexnet.serve.tasks import central
+from alexnet.serve.tasks import center_inputs
 
-KEPT = 9
-"""Images kept for each unit."""
-MOST = 2000
-"""Images looked at, spread over the split."""
+TOP_IMAGES = 9
+"""Images kept per unit."""
+MAX_SCANNED = 2000
+"""Images scanned, evenly spaced over the split."""
 BATCH_SIZE = 8
 """A request waits for one such batch at most."""
 
 
-class Field(NamedTuple):
-    """What a place of a layer's map reads of the network's input, in pixels: place p reads `size` from
-    `start` + p · `step` on."""
+class ReceptiveField(NamedTuple):
+    """The pixels of the network input that a position of a feature map depends on.
+
+    Position p depends on `size` pixels from `start` + p · `step` on.
+    """
 
     size: int
     step: int
@@ -34,21 +36,25 @@ class Field(NamedTuple):
 
 
 @dataclass
-class Excited:
-    """The images that excite each unit of a layer most: (units, KEPT) each, falling. `places`: where in the map."""
+class TopActivations:
+    """The largest activations of each unit of a layer, descending: (units, TOP_IMAGES) each.
+
+    `positions` are those of the images in the split, -1 where there is none; `places` index the flattened feature map.
+    """
 
     values: Tensor
     positions: Tensor
     places: Tensor
 
     @classmethod
-    def none(cls, units: int) -> Excited:
-        empty = torch.full((units, KEPT), -1)
-        return cls(torch.full((units, KEPT), -torch.inf), empty, empty)
+    def empty(cls, units: int) -> TopActivations:
+        """Return the state before any image."""
+        none = torch.full((units, TOP_IMAGES), -1)
+        return cls(torch.full((units, TOP_IMAGES), -torch.inf), none, none)
 
-    def after(self, activations: Tensor, positions: Tensor) -> Excited:
-        """With those of more images, (N, C, H, W) or (N, units), at these positions (N,) in the split."""
-        values, places = activations.float().cpu().flatten(2 if activations.ndim > 2 else 1), None
+    def merged(self, activations: Tensor, positions: Tensor) -> TopActivations:
+        """Return the state after more images: activations (N, C, H, W) or (N, units), positions (N,) in the split."""
+        values = activations.float().cpu().flatten(2 if activations.ndim > 2 else 1)
         if values.ndim == 3:
             values, places = values.max(2)
         else:
@@ -56,61 +62,61 @@ class Excited:
         all_values = torch.cat([self.values, values.T], 1)
         all_positions = torch.cat([self.positions, positions.expand(values.shape[1], -1)], 1)
         all_places = torch.cat([self.places, places.T], 1)
-        best, order = all_values.topk(KEPT, dim=1)
-        return Excited(best, all_positions.gather(1, order), all_places.gather(1, order))
+        best, order = all_values.topk(TOP_IMAGES, dim=1)
+        return TopActivations(best, all_positions.gather(1, order), all_places.gather(1, order))
 
 
-class Survey:
-    """Both, as far as it has come; `steps` are done by the worker, the rest may be read from any thread."""
+class DatasetScan:
+    """The state of the scan. The worker advances `steps`; any thread may read the rest."""
 
     def __init__(self, classifier: Classifier, dataset: PreparedDataset, layers: list[str]) -> None:
         self.classifier, self.layers = classifier, layers
         self.train = dataset.split("train") if "train" in dataset.splits else None
-        self.measured = dataset.split(dataset.measured_on) if dataset.measured_on else None
-        self.excited: dict[str, Excited] = {}
+        self.evaluated_split = dataset.split(dataset.measured_on) if dataset.measured_on else None
+        self.top_activations: dict[str, TopActivations] = {}
         self.predictions: Predictions | None = None
-        self.looked_at = self.answered = 0
+        self.scanned = self.evaluated = 0
 
-    def wanted(self, split: Split | None) -> np.ndarray:
-        """The positions looked at in a split."""
+    def positions(self, split: Split | None) -> np.ndarray:
+        """Return the positions of the images of a split that are scanned."""
         count = len(split) if split is not None else 0
-        return np.linspace(0, count - 1, min(MOST, count)).round().astype(np.int64)
+        return np.linspace(0, count - 1, min(MAX_SCANNED, count)).round().astype(np.int64)
 
     def steps(self) -> Generator[None, None, None]:
-        """One batch after the other: a few of each in turn, so that there is soon something of both."""
-        both = [self._answers(), self._excitements()]
-        while both:
-            for steps in list(both):
+        """Scan one batch per step, alternating between both splits so that each soon has first results."""
+        remaining = [self._evaluate(), self._scan_activations()]
+        while remaining:
+            for steps in list(remaining):
                 if next(steps, self) is self:
-                    both.remove(steps)
+                    remaining.remove(steps)
                 else:
                     yield
 
-    def _answers(self) -> Iterator[None]:
-        split = self.measured
+    def _evaluate(self) -> Iterator[None]:
+        split = self.evaluated_split
         if split is None:
             return
-        for positions, images in split.batches(self.wanted(split), BATCH_SIZE):
-            said = Predictions.of(self.classifier.probabilities(images), split.labels[positions])
-            self.predictions = said if self.predictions is None else Predictions.joined([self.predictions, said])
-            self.answered += len(positions)
+        for positions, images in split.batches(self.positions(split), BATCH_SIZE):
+            batch = Predictions.from_probabilities(self.classifier.probabilities(images), split.labels[positions])
+            self.predictions = batch if self.predictions is None else Predictions.concatenate([self.predictions, batch])
+            self.evaluated += len(positions)
             yield None
 
-    def _excitements(self) -> Iterator[None]:
+    def _scan_activations(self) -> Iterator[None]:
         network, split = self.classifier.network, self.train
         if split is None:
             return
-        for positions, images in split.batches(self.wanted(split), BATCH_SIZE):
+        for positions, images in split.batches(self.positions(split), BATCH_SIZE):
             with torch.inference_mode():
-                for layer, activations in network.iter_features(central(self.classifier, images), self.layers):
-                    known = self.excited.get(layer) or Excited.none(activations.shape[1])
-                    self.excited[layer] = known.after(activations, torch.from_numpy(positions))
-            self.looked_at += len(positions)
+                for layer, activations in network.iter_features(center_inputs(self.classifier, images), self.layers):
+                    top = self.top_activations.get(layer) or TopActivations.empty(activations.shape[1])
+                    self.top_activations[layer] = top.merged(activations, torch.from_numpy(positions))
+            self.scanned += len(positions)
             yield None
 
 
-def field_of(network: AlexNet, layer: str) -> Field | None:
-    """The receptive field of a layer's maps; None for a fully connected one, which reads the whole input."""
+def receptive_field(network: AlexNet, layer: str) -> ReceptiveField | None:
+    """Return the receptive field of a layer; None for a fully connected layer, which reads the whole input."""
     size, step, start = 1, 1, 0
     for name, module in network.named_children():
         if isinstance(module, nn.Linear):
@@ -124,5 +130,5 @@ def field_of(network: AlexNet, layer: str) -> Field | None:
             size += (int(kernel) - 1) * step
             step *= int(stride)
         if name == layer:
-            return Field(size, step, start)
+            return ReceptiveField(size, step, start)
     return None

@@ -1,4 +1,4 @@
-"""What the server lets in: how many bytes, pixels and images, for how long; and how it says no."""
+"""Limits of the server, and the error with which a request that exceeds one is rejected."""
 
 from __future__ import annotations
 
@@ -7,36 +7,54 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """`bytes` of a request's body, `pixels` of an image, `seconds` until an answer, `files` of a request; and what may
-    be under way at once: `waiting` images, `waiting_bytes` of bodies."""
+    """What the server accepts.
+
+    Parameters
+    ----------
+    bytes
+        Largest body of a request, in bytes.
+    pixels
+        Largest image, in pixels.
+    seconds
+        Time until a request is answered, in seconds.
+    files
+        Most images in a request.
+    queue
+        Most images in progress at once, of all requests.
+    queued_bytes
+        Most bytes of all bodies in progress at once.
+    """
 
     bytes: int = 20_000_000
     pixels: int = 50_000_000
     seconds: float = 30.0
     files: int = 64
-    waiting: int = 256
-    waiting_bytes: int = 200_000_000
+    queue: int = 256
+    queued_bytes: int = 200_000_000
 
 
-class Refusal(Exception):
-    """No, with an HTTP status and the reason."""
+class RequestError(Exception):
+    """A request, or one image of it, is rejected with an HTTP status and a reason."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.status, self.reason = status, reason
 
 
-class Room:
-    """What is under way, in some unit; used on one thread."""
+class Budget:
+    """An amount of some unit that is shared by all requests; used from one thread only."""
 
-    def __init__(self, most: int, of: str) -> None:
-        self.most, self.of, self.taken = most, of, 0
+    def __init__(self, limit: int, unit: str) -> None:
+        self.limit, self.unit, self.used = limit, unit, 0
 
-    def take(self, amount: int) -> None:
-        """Raises `Refusal` 429 when there is no room for so much more."""
-        if self.taken + amount > self.most:
-            raise Refusal(429, f"busy: {self.of} are under way already, as many as this server takes; try again")
-        self.taken += amount
+    def reserve(self, amount: int) -> None:
+        """Reserve an amount; raises `RequestError` 429 if the limit would be exceeded."""
+        if self.used + amount > self.limit:
+            raise RequestError(
+                429, f"the server is busy: the limit of {self.limit:,} {self.unit} is reached; try again"
+            )
+        self.used += amount
 
-    def give_back(self, amount: int) -> None:
-        self.taken -= amount
+    def release(self, amount: int) -> None:
+        """Return a reserved amount."""
+        self.used -= amount

@@ -1,4 +1,4 @@
-"""The network as the paper's figure 2 draws it: its layers as blocks, its towers one above the other. An SVG."""
+"""An SVG drawing of the network in the style of the paper's figure 2: layers as blocks, one tower above the other."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from torch import nn
 from alexnet.network.layers import Weighted
 from alexnet.network.model import AlexNet, LayerCost, towers_of
 
-FAR = 0.42
-"""How far a block's depth goes to the right and up: pixels of the drawing for each of its own."""
-GAP, ROOM, EDGE = 62, 64, 34
-"""Between two blocks; for the words of a tower; at both ends."""
+OBLIQUE = 0.42
+"""Pixels to the right and up per pixel of a block's depth (oblique projection)."""
+GAP, LABEL_HEIGHT, MARGIN = 62, 64, 34
+"""Between two blocks; for the labels of a tower; at both ends."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A layer in the drawing: its name, the maps (C, H, W) or units (n,) that come out, its kernels' side and stride,
-    how many parts its towers have, and whether each part reads both towers below."""
+    """A layer with weights in the drawing.
+
+    `shape`: its output, (C, H, W) or (units,). `kernel`, `stride`: of a convolution, else 0. `towers`: the number of
+    parts. `crosses`: whether each part reads all parts of the layer below. `pooled`: whether max pooling follows.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -31,7 +34,7 @@ class Block:
 
 
 def blocks_of(network: AlexNet, side: int) -> list[Block]:
-    """The layers with weights, for images of that side; the towers are those of the network (section 3.5)."""
+    """Return the layers with weights for inputs of `side` pixels, with the towers of the network (section 3.5)."""
     towers = towers_of(network)
     blocks: list[Block] = []
     costs = network.costs(side)
@@ -50,35 +53,35 @@ def blocks_of(network: AlexNet, side: int) -> list[Block]:
 
 
 def drawing(network: AlexNet, side: int) -> str:
-    """Figure 2 of this network, for images of that side. Each layer is a group with `data-layer`."""
+    """Draw the network for inputs of `side` pixels, as an SVG. Each layer is a group with a `data-layer` attribute."""
     blocks, towers = blocks_of(network, side), towers_of(network)
     parts: list[str] = []
-    lane = ROOM + max(high + deep * FAR for _, high, deep in map(_measures, blocks))
+    lane = LABEL_HEIGHT + max(high + deep * OBLIQUE for _, high, deep in map(_block_size, blocks))
     height = towers * lane + 34
     middles = [10 + lane * (tower + 0.5) for tower in range(towers)]
-    x = float(EDGE)
+    x = float(MARGIN)
     parts.append(_input(x, height / 2, side))
-    # Where lines to the next layer begin, for each tower.
+    # The starts of the lines to the next layer, one per tower.
     ends = [(x + 34, height / 2)] * towers
     x += 34 + GAP
     for block in blocks:
-        width, high, deep = _measures(block)
+        width, high, deep = _block_size(block)
         places = [height / 2] if block.towers == 1 and towers > 1 else middles
-        all_of_them = block.crosses or len(places) == 1 or block is blocks[0]
+        reads_all = block.crosses or len(places) == 1 or block is blocks[0]
         lines = [
             f'<path class="{"cross" * (block.crosses and other != number and len(places) > 1)}" '
             f'd="M{from_x:.1f} {from_y:.1f}L{x:.1f} {middle:.1f}"/>'
             for number, middle in enumerate(places)
             for other, (from_x, from_y) in enumerate(ends)
-            if all_of_them or other == number
+            if reads_all or other == number
         ]
         parts.append(f'<g class="lines">{"".join(dict.fromkeys(lines))}</g>')
         shapes = "".join(_box(x, middle, width, high, deep) for middle in places)
-        words = _words(block, x, width, deep, high, places)
-        parts.append(f'<g class="layer" data-layer="{block.name}">{shapes}{words}</g>')
-        ends = [(x + width + deep * FAR, middle) for middle in places] * (towers if len(places) == 1 else 1)
-        x += width + deep * FAR + GAP
-    whole = x - GAP + EDGE
+        labels = _labels(block, x, width, deep, high, places)
+        parts.append(f'<g class="layer" data-layer="{block.name}">{shapes}{labels}</g>')
+        ends = [(x + width + deep * OBLIQUE, middle) for middle in places] * (towers if len(places) == 1 else 1)
+        x += width + deep * OBLIQUE + GAP
+    whole = x - GAP + MARGIN
     label = escape(f"The network: {len(blocks)} layers with weights in {towers} tower{'s' * (towers > 1)}", quote=True)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{label}" '
@@ -90,8 +93,8 @@ def _side(block: Block) -> int:
     return block.shape[1] if len(block.shape) == 3 else 0
 
 
-def _measures(block: Block) -> tuple[float, float, float]:
-    """Width, height and depth of a block: its maps to the right, its sides up and to the back."""
+def _block_size(block: Block) -> tuple[float, float, float]:
+    """Width (number of maps), height and depth (side of a map) of a block, in pixels."""
     each = block.shape[0] // block.towers
     if len(block.shape) == 1:
         return 15, max(26.0, min(132.0, 26 + 0.052 * each)), 10
@@ -100,18 +103,19 @@ def _measures(block: Block) -> tuple[float, float, float]:
 
 
 def _box(x: float, middle: float, width: float, high: float, deep: float) -> str:
-    """Front, top and right side."""
-    far, y = deep * FAR, middle - (high - deep * FAR) / 2
+    """Front, top and right face."""
+    shift, y = deep * OBLIQUE, middle - (high - deep * OBLIQUE) / 2
+    back, forth = f"l{shift:.1f} {-shift:.1f}", f"l{-shift:.1f} {shift:.1f}"
     front = f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{high:.1f}"/>'
-    top = f'<path class="top" d="M{x:.1f} {y:.1f}l{far:.1f} {-far:.1f}h{width:.1f}l{-far:.1f} {far:.1f}z"/>'
-    right = f'<path class="right" d="M{x + width:.1f} {y:.1f}l{far:.1f} {-far:.1f}v{high:.1f}l{-far:.1f} {far:.1f}z"/>'
+    top = f'<path class="top" d="M{x:.1f} {y:.1f}{back}h{width:.1f}{forth}z"/>'
+    right = f'<path class="right" d="M{x + width:.1f} {y:.1f}{back}v{high:.1f}{forth}z"/>'
     return front + top + right
 
 
-def _words(block: Block, x: float, width: float, deep: float, high: float, places: list[float]) -> str:
-    """The name above, the size of the maps and their number below each block."""
-    center = x + (width + deep * FAR) / 2
-    half = (high + deep * FAR) / 2
+def _labels(block: Block, x: float, width: float, deep: float, high: float, places: list[float]) -> str:
+    """The name above, the output's shape below each block, and kernel and pooling below the last."""
+    center = x + (width + deep * OBLIQUE) / 2
+    half = (high + deep * OBLIQUE) / 2
     each = block.shape[0] // block.towers
     small = f"{each:,}" if len(block.shape) == 1 else f"{block.shape[1]}×{block.shape[2]}×{each}"
     lines = [f'<text class="name" x="{center:.1f}" y="{places[0] - half - 10:.1f}">{block.name}</text>']
@@ -125,18 +129,18 @@ def _words(block: Block, x: float, width: float, deep: float, high: float, place
 
 
 def _input(x: float, middle: float, side: int) -> str:
-    high, far = 104.0, 26.0
-    y = middle - (high - far) / 2
+    high, shift = 104.0, 26.0
+    y = middle - (high - shift) / 2
     return (
-        f'<g class="input"><rect x="{x:.1f}" y="{y:.1f}" width="8" height="{high:.1f}"/>'
-        f'<path class="top" d="M{x:.1f} {y:.1f}l{far} {-far}h8l{-far} {far}z"/>'
-        f'<path class="right" d="M{x + 8:.1f} {y:.1f}l{far} {-far}v{high:.1f}l{-far} {far}z"/>'
+        f'<g class="input-block"><rect x="{x:.1f}" y="{y:.1f}" width="8" height="{high:.1f}"/>'
+        f'<path class="top" d="M{x:.1f} {y:.1f}l{shift} {-shift}h8l{-shift} {shift}z"/>'
+        f'<path class="right" d="M{x + 8:.1f} {y:.1f}l{shift} {-shift}v{high:.1f}l{-shift} {shift}z"/>'
         f'<text x="{x + 17:.1f}" y="{y + high + 17:.1f}">{side}×{side}×3</text></g>'
     )
 
 
 def _is_pooled(costs: list[LayerCost], cost: LayerCost) -> bool:
-    """Whether pooling comes before the next layer with weights."""
+    """Whether pooling follows before the next layer with weights."""
     for other in costs[costs.index(cost) + 1 :]:
         if isinstance(other.module, Weighted):
             return False

@@ -1,32 +1,32 @@
-"""The page and what it is made of, and the API's documentation. All is read once, and known by name."""
+"""The web page, its files, and the documentation of the API. All files are read once, and served by name."""
 
 from __future__ import annotations
 
 import json
-from html import escape
 from importlib.resources import files
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Response
+from markupsafe import Markup
 
-from alexnet.report.rendering import asset, code_spans
-from alexnet.serve.explorer import Exhibits
-from alexnet.serve.limits import Refusal
+from alexnet.report.rendering import asset, code_spans, environment
+from alexnet.serve.explorer import Explorer
+from alexnet.serve.limits import RequestError
 
-KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
-def pages(app: FastAPI, exhibits: Exhibits) -> APIRouter:
-    """The addresses that are no part of the API."""
+def pages(app: FastAPI, explorer: Explorer) -> APIRouter:
+    """Return the routes of the page and of the documentation."""
     router = APIRouter(include_in_schema=False)
     known = {file.name: file.read_bytes() for file in files(__package__).joinpath("page").iterdir() if file.is_file()}
-    known["network.svg"] = exhibits.drawing.encode()
+    known["network.svg"] = explorer.drawing.encode()
     known["report.css"] = asset("alexnet.report", "report.css").encode()  # the page shares the style of the report
 
     def file(name: str) -> Response:
         if name not in known:
-            raise Refusal(404, "there is nothing here")
-        kind = KINDS.get(name.rpartition(".")[2], "application/octet-stream")
+            raise RequestError(404, "not found")
+        kind = MEDIA_TYPES.get(name.rpartition(".")[2], "application/octet-stream")
         return Response(known[name], media_type=f"{kind}; charset=utf-8", headers={"Cache-Control": "no-cache"})
 
     @router.get("/")
@@ -39,70 +39,67 @@ def pages(app: FastAPI, exhibits: Exhibits) -> APIRouter:
 
     @router.get("/docs")
     async def docs() -> Response:
-        document = documentation(app.openapi(), known["docs.html"].decode())
-        return Response(document, media_type="text/html; charset=utf-8")
+        return Response(documentation(app.openapi()), media_type="text/html; charset=utf-8")
 
     return router
 
 
-def documentation(document: dict[str, Any], frame: str) -> str:
-    """An OpenAPI document for people, as HTML within `frame`: what goes in and comes out of each operation."""
-    groups: dict[str, list[str]] = {}
+def documentation(document: dict[str, Any]) -> str:
+    """Render an OpenAPI document as HTML: the parameters, bodies and answers of each operation.
+
+    Parameters
+    ----------
+    document
+        An OpenAPI document, as `FastAPI.openapi` returns it.
+
+    Returns
+    -------
+    str
+        The whole page.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             groups.setdefault(operation["tags"][0], []).append(_operation(document, path, method, operation))
+    template = environment("alexnet.serve").get_template("docs.html")
     info = document["info"]
-    values = {
-        "title": escape(info["title"]),
-        "summary": escape(info["summary"]),
-        "version": escape(info["version"]),
-        "description": _paragraphs(info["description"]),
-        "operations": "".join(
-            f"<section><h2>{escape(name)}</h2>{''.join(parts)}</section>" for name, parts in groups.items()
-        ),
+    return template.render(info=info, description=_paragraphs(info["description"]), groups=groups)
+
+
+def _operation(document: dict[str, Any], path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "path": path,
+        "method": method,
+        "summary": operation.get("description", operation["summary"]),
+        "bodies": list(operation.get("requestBody", {}).get("content", {})),
+        "parameters": [_parameter(parameter) for parameter in operation.get("parameters", [])],
+        "responses": [_response(document, status, response) for status, response in operation["responses"].items()],
     }
-    for name, value in values.items():
-        frame = frame.replace(f"${name}", value)
-    return frame
 
 
-def _operation(document: dict[str, Any], path: str, method: str, operation: dict[str, Any]) -> str:
-    parameters = "".join(_parameter(parameter) for parameter in operation.get("parameters", []))
-    body = operation.get("requestBody", {}).get("content", {})
-    takes = f"<p>Takes {', '.join(f'<code>{escape(kind)}</code>' for kind in body)}.</p>" if body else ""
-    responses = "".join(_response(document, status, response) for status, response in operation["responses"].items())
-    return (
-        f'<details class="card"><summary><b class="{method}">{method.upper()}</b> <code>{escape(path)}</code> '
-        f"<span>{escape(operation.get('description', operation['summary']))}</span></summary>{takes}"
-        + (f"<table><tbody>{parameters}</tbody></table>" if parameters else "")
-        + f"<table><tbody>{responses}</tbody></table></details>"
-    )
-
-
-def _parameter(parameter: dict[str, Any]) -> str:
+def _parameter(parameter: dict[str, Any]) -> dict[str, str]:
     schema = parameter["schema"]
-    default = f", default {schema['default']}" if "default" in schema else ""
     kind = schema.get("type") or " or ".join(one["type"] for one in schema.get("anyOf", [{"type": "value"}]))
-    words = parameter.get("description", "")
-    return (
-        f"<tr><th><code>{escape(parameter['name'])}</code></th>"
-        f"<td>{escape(words)} <small>{parameter['in']}, {escape(kind + str(default))}</small></td></tr>"
-    )
+    default = f", default {schema['default']}" if "default" in schema else ""
+    return {
+        "name": parameter["name"],
+        "description": parameter.get("description", ""),
+        "kind": f"{parameter['in']}, {kind}{default}",
+    }
 
 
-def _response(document: dict[str, Any], status: str, response: dict[str, Any]) -> str:
+def _response(document: dict[str, Any], status: str, response: dict[str, Any]) -> dict[str, str]:
     content = response.get("content", {})
     schema = content.get("application/json", {}).get("schema")
     example = ""
     if schema is not None and status == "200":
-        text = json.dumps(_example(document, schema), indent=1, ensure_ascii=False)
-        example = f"<pre>{escape(text)}</pre>"
-    words = ", ".join(kind for kind in content) if status == "200" else response["description"]
-    return f"<tr><th>{escape(status)}</th><td>{escape(words)}{example}</td></tr>"
+        example = json.dumps(_example(document, schema), indent=1, ensure_ascii=False)
+    description = ", ".join(content) if status == "200" else response["description"]
+    return {"status": status, "description": description, "example": example}
 
 
 def _example(document: dict[str, Any], schema: dict[str, Any]) -> Any:
-    """What a value of this schema looks like, with the kinds of its parts in place of values."""
+    """A value of this schema, with types in place of its values."""
     if "$ref" in schema:
         return _example(document, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
     if "anyOf" in schema:
@@ -114,10 +111,13 @@ def _example(document: dict[str, Any], schema: dict[str, Any]) -> Any:
     return schema.get("type", "…")
 
 
-def _paragraphs(text: str) -> str:
+def _paragraphs(text: str) -> Markup:
+    """Paragraphs, indented ones as code blocks, and text between backticks as code."""
     parts = []
     for part in text.strip().split("\n\n"):
-        code = all(line.startswith("    ") for line in part.splitlines())
+        is_code = all(line.startswith("    ") for line in part.splitlines())
         lines = "\n".join(line.strip() for line in part.splitlines())
-        parts.append(f"<pre>{escape(lines)}</pre>" if code else f"<p>{code_spans(lines)}</p>")
-    return "".join(parts)
+        parts.append(
+            Markup("<pre>{}</pre>").format(lines) if is_code else Markup("<p>{}</p>").format(code_spans(lines))
+        )
+    return Markup("").join(parts)

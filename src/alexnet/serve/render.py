@@ -1,4 +1,4 @@
-"""Results as the page shows them: maps as one image of tiles, images as JPEG, both as addresses of data."""
+"""Results as images for the page: feature maps as one PNG of tiles, images as JPEG, both also as `data:` URLs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,18 @@ QUALITY = 85
 
 
 def tiles(maps: np.ndarray) -> dict[str, object]:
-    """A layer's activations (C, H, W) as tiles in rows of `columns`, each scaled to its own largest value; those of a
-    fully connected layer (units,) as one square of its units, scaled to the largest of all.
+    """Render the activations of a layer as one image.
 
-    Says the shape, the image's address, the columns, and the peak of each map or unit.
+    Parameters
+    ----------
+    maps
+        (C, H, W): one tile per feature map, scaled to its own largest value. (units,): one square of all units, scaled
+        to the largest.
+
+    Returns
+    -------
+    dict
+        `shape`, `columns` (tiles per row), `image` (a `data:` URL) and `peaks` (the largest value of each map or unit).
     """
     if maps.ndim == 1:
         columns = math.ceil(math.sqrt(len(maps)))
@@ -40,24 +48,24 @@ def tiles(maps: np.ndarray) -> dict[str, object]:
     return {
         "shape": list(maps.shape),
         "columns": columns,
-        "image": _address(image, "PNG"),
+        "image": _url(image, "PNG"),
         "peaks": [float(f"{peak:.4g}") for peak in peaks],
     }
 
 
 def kernels(network: AlexNet) -> bytes:
-    """The first-layer kernels as a PNG of tiles, in rows of `COLUMNS`."""
+    """Render the first-layer kernels as a PNG of tiles, `COLUMNS` per row."""
     return _file(Image.fromarray(mosaic(kernel_tiles(network), COLUMNS, gap=0)), "PNG")
 
 
 def jpeg(pixels: np.ndarray) -> bytes:
-    """An image (H, W, 3) uint8 as a JPEG file."""
+    """Encode an image (H, W, 3) uint8 as a JPEG file."""
     return _file(Image.fromarray(pixels), "JPEG")
 
 
-def jpeg_address(pixels: np.ndarray) -> str:
-    """The same as an address that contains it."""
-    return _address(Image.fromarray(pixels), "JPEG")
+def jpeg_url(pixels: np.ndarray) -> str:
+    """Encode an image (H, W, 3) uint8 as the `data:` URL of a JPEG."""
+    return _url(Image.fromarray(pixels), "JPEG")
 
 
 def _file(image: Image.Image, form: str) -> bytes:
@@ -66,5 +74,5 @@ def _file(image: Image.Image, form: str) -> bytes:
     return file.getvalue()
 
 
-def _address(image: Image.Image, form: str) -> str:
+def _url(image: Image.Image, form: str) -> str:
     return f"data:image/{form.lower()};base64,{base64.b64encode(_file(image, form)).decode()}"

@@ -1,4 +1,4 @@
-"""What answers consist of, for the OpenAPI document."""
+"""The models of requests and answers in the OpenAPI document."""
 
 from typing import Any
 
@@ -6,26 +6,26 @@ from pydantic import BaseModel, Field
 
 
 class Problem(BaseModel):
-    """Why there is no answer."""
+    """Why a request was rejected."""
 
     detail: str
 
 
 class ImageError(BaseModel):
-    """Why one of several images has no result."""
+    """Why an image has no result."""
 
-    status: int = Field(description="the status that it would have had alone: 413, 415 or 422")
+    status: int = Field(description="HTTP status of the same image sent alone: 413, 415 or 422")
     reason: str
 
 
 class Entry(BaseModel):
-    """What every entry has: the name that the image was sent under, and an error where it has no result."""
+    """The name that the image was sent under, and an error if it has no result."""
 
     source: str
     error: ImageError | None = None
 
 
-class Answer(BaseModel):
+class ClassProbability(BaseModel):
     """A class and its probability, 0 to 1."""
 
     label: str
@@ -33,11 +33,11 @@ class Answer(BaseModel):
 
 
 class Prediction(Entry):
-    """The most probable classes, falling."""
+    """The most probable classes, in descending order."""
 
     label: str | None = None
     probability: float | None = None
-    top: list[Answer] | None = None
+    top: list[ClassProbability] | None = None
 
 
 class Predictions(BaseModel):
@@ -45,7 +45,7 @@ class Predictions(BaseModel):
 
 
 class ImageFeatures(Entry):
-    """The activations of the layer, row by row."""
+    """The activations of the layer, in row-major order."""
 
     shape: list[int] | None = None
     values: list[float] | None = None
@@ -57,17 +57,17 @@ class LayerFeatures(BaseModel):
 
 
 class StoredImage(BaseModel):
-    """An image of the data: its split and position there, its class, its name in the source, its address."""
+    """An image of the dataset: its split, its position there, its class, its file name in the source, and its URL."""
 
     split: str
     position: int
     label: str
     name: str
-    address: str
+    url: str
 
 
 class Neighbor(StoredImage):
-    """With the Euclidean distance in fc7."""
+    """An image of the dataset, and its Euclidean distance in fc7."""
 
     distance: float
 
@@ -81,10 +81,10 @@ class Neighbors(BaseModel):
 
 
 class Explanation(Entry):
-    """Three images as addresses of data: what the network reads, and over it the gradient and Grad-CAM."""
+    """Three images as `data:` URLs: the network input, and over it the gradient and Grad-CAM."""
 
     label: str | None = None
-    seen: str | None = None
+    input: str | None = None
     gradient: str | None = None
     grad_cam: str | None = None
 
@@ -94,7 +94,7 @@ class Explanations(BaseModel):
 
 
 class ImageMaps(Entry):
-    """The maps as one PNG of tiles, `columns` a row, and the peak of each; of units (no convolution) one square."""
+    """The feature maps as one PNG of tiles, `columns` per row, and the peak of each; units are one square."""
 
     shape: list[int] | None = None
     columns: int | None = None
@@ -104,7 +104,7 @@ class ImageMaps(Entry):
 
 class LayerMaps(BaseModel):
     layer: str
-    maps: list[ImageMaps]
+    feature_maps: list[ImageMaps]
 
 
 BODY = {
@@ -127,19 +127,19 @@ BODY = {
 }
 Responses = dict[int | str, dict[str, Any]]
 
-REFUSALS: Responses = {
-    400: {"model": Problem, "description": "The request is no HTTP that can be read"},
+ERRORS: Responses = {
+    400: {"model": Problem, "description": "The request is incomplete"},
     408: {"model": Problem, "description": "The body did not arrive in time"},
     413: {"model": Problem, "description": "Too many bytes, or an image of too many pixels"},
     415: {"model": Problem, "description": "Not an image"},
-    422: {"model": Problem, "description": "A damaged image, or a parameter that makes no sense"},
-    429: {"model": Problem, "description": "Too much is under way: try again"},
-    503: {"model": Problem, "description": "No answer in time, or not ready: try again"},
+    422: {"model": Problem, "description": "A damaged image, or an invalid parameter"},
+    429: {"model": Problem, "description": "The queue is full: try again"},
+    503: {"model": Problem, "description": "The result is not ready in time: try again"},
 }
-LATER: Responses = {202: {"model": Problem, "description": "It is being made: ask again"}}
-MISSING: Responses = {404: {"model": Problem, "description": "There is nothing here"}}
+ACCEPTED: Responses = {202: {"model": Problem, "description": "The image is being computed: try again"}}
+NOT_FOUND: Responses = {404: {"model": Problem, "description": "Not found"}}
 
 
 def file_of(kind: str) -> Responses:
-    """The answer is a file."""
+    """Describe an answer that is a file of a media type."""
     return {200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}}}}}

@@ -1,4 +1,4 @@
-"""The server: a port, a network, and until Ctrl-C answers."""
+"""The server process: socket, classifier, application, and shutdown."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ import numpy as np
 import uvicorn
 
 from alexnet.data.dataset import PreparedDataset
-from alexnet.evaluation.evaluate import check_fit
+from alexnet.evaluation.evaluate import check_compatible
 from alexnet.prediction.classifier import Classifier
 from alexnet.runs.run import Run
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.serve.api import api
-from alexnet.serve.explorer import Exhibits
+from alexnet.serve.explorer import Explorer
 from alexnet.serve.limits import Limits
 from alexnet.serve.service import Service
 
-LAST_SECONDS = 5
-"""How long requests under way may take to end when the server is stopped."""
-TURN = 0.0005
-"""Seconds for which a thread may run Python while another waits to; Python's own 5 ms are more than an image takes."""
+SHUTDOWN_SECONDS = 5
+"""Time for requests in progress to finish when the server is stopped."""
+SWITCH_INTERVAL = 0.0005
+"""Seconds after which a thread yields to a waiting one; Python's default of 5 ms exceeds the time of an image."""
 
 
 def serve(
@@ -41,48 +41,80 @@ def serve(
     device: str | None = None,
     limits: Limits = Limits(),  # noqa: B008 (frozen)
 ) -> None:
-    """Answer requests with the network of a run, and serve the page to look into it, until Ctrl-C or SIGTERM.
+    """Serve the page and the HTTP API of a run until Ctrl-C or SIGTERM; prints the URL on stdout when ready.
 
-    `data`: the prepared dataset that the page shows; by default the one that the run was trained on, where it still
-    is. `port` 0 takes a free one. Prints the address on stdout when it is ready.
+    Parameters
+    ----------
+    run
+        A run folder.
+    data
+        The prepared dataset that the page shows; by default the one that the run was trained on, if it is still there.
+    host
+        Address to bind; "0.0.0.0" accepts connections from other machines.
+    port
+        Port to bind; 0 selects a free port.
+    precision
+        "float32", "bfloat16" or "auto".
+    device
+        Device name, such as "cpu" or "cuda:1"; by default the best available.
+    limits
+        The limits on requests.
 
-    Raises `AlexNetError` when the port can't be had, the run has no weights, or `data` does not fit it.
+    Raises
+    ------
+    UsageError
+        The port is not a number from 0 to 65535.
+    AlexNetError
+        The server cannot bind to the port, the run has no weights, or `data` does not fit it.
     """
     opened = Run.open(run)
-    with _listening(host, port) as listening:
+    with _bound_socket(host, port) as listener:
         keep_freed_memory()
         classifier = Classifier.load(run, device=device, precision=precision)
-        dataset, why_not = _dataset(opened, data)
+        dataset, data_unavailable = _open_data(opened, data)
         if dataset is None:
-            print(f"alexnet: without data: {why_not}", file=sys.stderr)
-        # The first pass compiles what is written for this processor.
+            print(f"alexnet: the page shows no dataset: {data_unavailable}", file=sys.stderr)
+        # The first forward pass compiles the CPU kernels.
         classifier.probabilities(np.zeros((1, opened.config.size, opened.config.size, 3), dtype=np.uint8))
         service = Service(classifier, limits)
-        app = api(service, Exhibits(opened, service, dataset, why_not))
+        app = api(service, Explorer(opened, service, dataset, data_unavailable))
         config = uvicorn.Config(
             app,
             log_level="warning",
             access_log=False,
             server_header=False,
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=LAST_SECONDS,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
         server = uvicorn.Server(config)
-        gc.collect()
-        gc.freeze()  # what is here by now stays: looking through it again would keep all waiting for a quarter second
-        with _ctrl_c_ends(server), _short_turns():
-            print(address(listening), flush=True)
-            print("Ctrl-C stops it", file=sys.stderr)
-            server.run(sockets=[listening])
+        with _frozen_objects(), _signals_to(server), _short_switch_interval():
+            print(url_of(listener), flush=True)
+            print("press Ctrl-C to stop", file=sys.stderr)
+            server.run(sockets=[listener])
         print("stopped", file=sys.stderr)
 
 
 @contextmanager
-def _ctrl_c_ends(server: uvicorn.Server) -> Iterator[None]:
-    """From here on Ctrl-C is the server's, also before it has begun and while it ends.
+def _frozen_objects() -> Iterator[None]:
+    """Exclude the objects that exist now from garbage collection: a full collection pauses all for a quarter second.
 
-    The server takes the signal only while it runs. Left to Python outside of that, it would be a `KeyboardInterrupt`
-    wherever the program happens to be, and is lost where that is a callback of the garbage collector.
+    They are included again at the end, so that the interpreter releases them: extension modules built with nanobind,
+    such as Triton's, print a warning for each of their objects that is never released.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@contextmanager
+def _signals_to(server: uvicorn.Server) -> Iterator[None]:
+    """Send Ctrl-C to the server, also before it runs and while it shuts down.
+
+    uvicorn handles the signal only while it runs. At other times Python would raise `KeyboardInterrupt` anywhere,
+    which is lost in a callback of the garbage collector.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -95,47 +127,47 @@ def _ctrl_c_ends(server: uvicorn.Server) -> Iterator[None]:
 
 
 @contextmanager
-def _short_turns() -> Iterator[None]:
-    """Let a thread that can go on have its turn soon: decoders stood idle while the answers of a batch were sent."""
+def _short_switch_interval() -> Iterator[None]:
+    """Shorten the interpreter's switch interval, so that decoders do not wait while answers are sent."""
     before = sys.getswitchinterval()
-    sys.setswitchinterval(TURN)
+    sys.setswitchinterval(SWITCH_INTERVAL)
     try:
         yield
     finally:
         sys.setswitchinterval(before)
 
 
-def address(listening: socket.socket) -> str:
-    """What to type into a browser."""
-    host, port = listening.getsockname()[:2]
+def url_of(listener: socket.socket) -> str:
+    """Return the URL of a bound socket."""
+    host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _bound_socket(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65535:
-        raise UsageError(f"port is {port}; it is a number from 0 to 65535")
+        raise UsageError(f"port {port} is not valid: choose a number from 0 to 65535 (0 selects a free port)")
     try:
-        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind, protocol)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise AlexNetError(f"no address {host!r} here: {error.strerror or error}") from None
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        raise AlexNetError(f"cannot resolve host {host!r}: {error.strerror or error}") from None
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind(where)
-        listening.listen(2048)
+        listener.bind(address)
+        listener.listen(2048)
     except OSError as error:
-        listening.close()
+        listener.close()
         raise AlexNetError(
-            f"port {port} of {host} can't be had ({error.strerror or error}): choose another with --port"
+            f"cannot bind to {host}:{port} ({error.strerror or error}); a free port is chosen with --port 0"
         ) from None
-    return listening
+    return listener
 
 
-def _dataset(run: Run, data: str | os.PathLike[str] | None) -> tuple[PreparedDataset | None, str]:
-    """The data to show, or why there are none; those that were named must be there, and fit."""
+def _open_data(run: Run, data: str | os.PathLike[str] | None) -> tuple[PreparedDataset | None, str]:
+    """The dataset to show, or why there is none. A dataset that was named must exist and fit the run."""
     try:
         dataset = run.find_data(data)
-        check_fit(run, dataset, "the page can't show it")
+        check_compatible(run, dataset, "the page can't show it")
     except AlexNetError as error:
         if data is not None:
             raise

@@ -1,4 +1,4 @@
-"""From uploads to results: admitted, decoded by threads, put to the network, each with its own answer or error."""
+"""Uploads to results: images are admitted, decoded by threads, and computed by the network, with an error each."""
 
 from __future__ import annotations
 
@@ -7,93 +7,114 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 from starlette.requests import Request
 
-from alexnet.data.decoding import NotAnImageError, TooManyPixelsError, UnreadableImageError, square_image
+from alexnet.data.decoding import NotAnImageError, TooManyPixelsError, square_image
 from alexnet.prediction.classifier import DECODERS, Classifier
-from alexnet.serve.counters import Measures
-from alexnet.serve.limits import Limits, Refusal, Room
+from alexnet.runtime.errors import AlexNetError
+from alexnet.serve.counters import ServerMetrics
+from alexnet.serve.limits import Budget, Limits, RequestError
 from alexnet.serve.uploads import Upload, uploads
-from alexnet.serve.worker import Work, Worker
+from alexnet.serve.worker import Task, Worker
 
 Result = tuple[str, Any]
-"""The name of an upload, and what the network said of it: the result of the work, or a `Refusal`."""
+"""The name of an upload, and the result of the task or a `RequestError`."""
 
 
 class Service:
-    """A classifier that answers requests; its coroutines run on one event loop."""
+    """Answers requests with a classifier; its coroutines run on one event loop."""
 
     def __init__(self, classifier: Classifier, limits: Limits) -> None:
         self.classifier, self.limits = classifier, limits
-        self.measures = Measures(lambda: self.worker.length)
-        self.worker = Worker(classifier, self.measures.batch)
+        self.metrics = ServerMetrics(lambda: self.worker.queue_length)
+        self.worker = Worker(classifier, self.metrics.record_batch)
         self.threads = ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder")
-        self._images = Room(limits.waiting, "images")
-        self._bytes = Room(limits.waiting_bytes, "bytes")
+        self._images = Budget(limits.queue, "images")
+        self._bytes = Budget(limits.queued_bytes, "bytes")
 
     def close(self) -> None:
-        """Let go of all threads."""
+        """End all threads."""
         self.threads.shutdown(cancel_futures=True)
         self.worker.close()
 
-    async def results(self, request: Request, work: Work) -> list[Result]:
-        """What `work` gives for each image of the request, in order.
+    async def results(self, request: Request, task: Task) -> list[Result]:
+        """Compute the task for each image of a request.
 
-        One image that can't be read is its own entry's `Refusal`; when none can, it is raised. Raises `Refusal` too
-        for what concerns the request: its body, no room, no answer in time.
+        Parameters
+        ----------
+        request
+            A request whose body has one or more images.
+        task
+            The computation.
+
+        Returns
+        -------
+        list of (str, Any)
+            One per image, in order. An image that cannot be read has its own `RequestError` as its result.
+
+        Raises
+        ------
+        RequestError
+            No image can be read, or the request as a whole is rejected: its body, a limit, a time-out.
         """
         async with uploads(request, self.limits, self._bytes) as files:
-            self._images.take(len(files))
+            self._images.reserve(len(files))
             try:
-                results = await self._answers(files, work)
+                results = await self._compute(files, task)
             finally:
-                self._images.give_back(len(files))
+                self._images.release(len(files))
         for _, result in results:
-            self.measures.image(result.status if isinstance(result, Refusal) else 200)
-        refusals = [(name, result) for name, result in results if isinstance(result, Refusal)]
-        if len(refusals) == len(results):
-            name, first = refusals[0]
-            raise (
-                first if len(results) == 1 else Refusal(first.status, f"no image can be read; {name}: {first.reason}")
-            )
-        return results
+            self.metrics.record_image(result.status if isinstance(result, RequestError) else 200)
+        errors = [(name, result) for name, result in results if isinstance(result, RequestError)]
+        if len(errors) < len(results):
+            return results
+        name, first = errors[0]
+        if len(results) == 1:
+            raise first
+        raise RequestError(first.status, f"no image can be read; {name}: {first.reason}")
 
-    async def _answers(self, files: Sequence[Upload], work: Work) -> list[Result]:
-        self.worker.coming(len(files))
-        answers: list[Future[Any]] = [Future() for _ in files]
-        for file, answer in zip(files, answers, strict=True):
-            self.threads.submit(self._decode, file.data, work, answer)
-        waiting = asyncio.gather(*map(asyncio.wrap_future, answers), return_exceptions=True)
+    async def _compute(self, files: Sequence[Upload], task: Task) -> list[Result]:
+        self.worker.expect(len(files))
+        results: list[Future[Any]] = [Future() for _ in files]
+        for file, result in zip(files, results, strict=True):
+            self.threads.submit(self._decode, file.data, task, result)
+        waiting = asyncio.gather(*map(asyncio.wrap_future, results), return_exceptions=True)
         try:
-            found = await asyncio.wait_for(waiting, self.limits.seconds)
+            values = await asyncio.wait_for(waiting, self.limits.seconds)
         except (TimeoutError, asyncio.TimeoutError):
-            raise Refusal(503, f"no answer within {self.limits.seconds:g} seconds; try again") from None
-        return [(file.name, _refused(result)) for file, result in zip(files, found, strict=True)]
+            raise RequestError(503, f"no answer within {self.limits.seconds:g} seconds; try again") from None
+        return [(file.name, _checked(value)) for file, value in zip(files, values, strict=True)]
 
-    def _decode(self, data: bytes, work: Work, answer: Future[Any]) -> None:
+    def _decode(self, data: bytes, task: Task, result: Future[Any]) -> None:
         try:
-            if not answer.cancelled():
-                pixels = square_image(
-                    data, self.classifier.config.size, self.limits.pixels, self.classifier.pixel_range
-                )
-                self.worker.put(work, pixels, answer)
-        except Exception as error:
-            answer.set_exception(error)
+            if not result.cancelled():
+                self.worker.submit(task, self._pixels(data), result)
+        except RequestError as error:
+            result.set_exception(error)
         finally:
-            self.worker.coming(-1)
+            self.worker.expect(-1)
+
+    def _pixels(self, data: bytes) -> np.ndarray:
+        try:
+            return square_image(data, self.classifier.config.size, self.limits.pixels, self.classifier.pixel_range)
+        except NotAnImageError as error:
+            raise RequestError(415, str(error)) from None
+        except TooManyPixelsError as error:
+            raise RequestError(413, str(error)) from None
+        except AlexNetError as error:
+            raise RequestError(422, str(error)) from None
+        except Exception as error:  # decoders of damaged files raise nearly anything
+            raise RequestError(422, f"damaged: {str(error).strip() or type(error).__name__}") from None
 
 
-def _refused(result: Any) -> Any:
-    """The result, or the refusal that an error comes down to; what is a bug is raised."""
-    match result:
-        case NotAnImageError():
-            return Refusal(415, str(result))
-        case TooManyPixelsError():
-            return Refusal(413, str(result))
-        case UnreadableImageError():
-            return Refusal(422, str(result))
+def _checked(value: Any) -> Any:
+    """A result or a `RequestError`; any other exception is a bug, and raised."""
+    match value:
+        case RequestError():
+            return value
         case CancelledError() | asyncio.CancelledError():
-            return Refusal(503, "the server is stopping")
+            return RequestError(503, "the server is stopping")
         case BaseException():
-            raise result
-    return result
+            raise value
+    return value

@@ -1,4 +1,4 @@
-"""What the network does to the images of requests. Each is a value: equal ones are done in one batch."""
+"""Computations of the network on images of requests. Tasks are values: equal ones are computed in one batch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from alexnet.report.attribution import attribution_overlays
 
 @dataclass(frozen=True)
 class Probabilities:
-    """The probability of every class: (classes,) float64 for each image."""
+    """The probability of every class: (classes,) float64 per image."""
 
     views: int = 1
-    most = BATCH_SIZE
+    max_batch = BATCH_SIZE
 
     def __call__(self, classifier: Classifier, images: np.ndarray) -> np.ndarray:
         return classifier.probabilities(images, self.views)
@@ -25,32 +25,32 @@ class Probabilities:
 
 @dataclass(frozen=True)
 class Features:
-    """The activations of a layer for the central view: (C, H, W) or (units,) float32 for each image."""
+    """The activations of a layer for the center crop: (C, H, W) or (units,) float32 per image."""
 
     layer: str
-    most = 16
+    max_batch = 16
 
     def __call__(self, classifier: Classifier, images: np.ndarray) -> np.ndarray:
         return next(layer_features(classifier.network, classifier.preprocess, [images], self.layer))
 
 
 @dataclass(frozen=True)
-class Looks:
-    """Where the network looks for a class, None for the most probable: that class, and `attribution.looks`."""
+class Attribution:
+    """A class, None for the most probable one, and the `attribution_overlays` of it, per image."""
 
     label: int | None
-    most = 8
+    max_batch = 8
 
     def __call__(self, classifier: Classifier, images: np.ndarray) -> list[tuple[int, tuple[np.ndarray, ...]]]:
         if self.label is None:
             classes = classifier.probabilities(images).argmax(1).tolist()
         else:
             classes = [self.label] * len(images)
-        shown = attribution_overlays(classifier.network, classifier.preprocess, images, classes)
-        return list(zip(classes, zip(*shown, strict=True), strict=True))
+        overlays = attribution_overlays(classifier.network, classifier.preprocess, images, classes)
+        return list(zip(classes, zip(*overlays, strict=True), strict=True))
 
 
-def central(classifier: Classifier, images: np.ndarray) -> torch.Tensor:
-    """The central view of prepared images (N, size, size, 3) uint8, as the network reads it."""
+def center_inputs(classifier: Classifier, images: np.ndarray) -> torch.Tensor:
+    """Return the network inputs for the center crops of prepared images (N, size, size, 3) uint8."""
     device = classifier.preprocess.mean.device
     return classifier.preprocess.center(torch.from_numpy(np.ascontiguousarray(images)).to(device))

@@ -1,4 +1,4 @@
-"""From a request to the bytes of its images. They stay in memory; a name that came with them is only said back."""
+"""The images in the body of a request. They stay in memory; their names are only echoed in the answer."""
 
 from __future__ import annotations
 
@@ -11,79 +11,94 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from alexnet.serve.limits import Limits, Refusal, Room
+from alexnet.serve.limits import Budget, Limits, RequestError
 
 FIELD = "file"
-RAW = ("image/", "application/octet-stream")
-DRAINED = 4
-"""How many times the limit of a body that is too large is still read, so that its sender gets to see the answer."""
+RAW_TYPES = ("image/", "application/octet-stream")
+DRAIN_FACTOR = 4
+"""A body above the limit is read up to this multiple of it, so that its sender receives the answer."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """The bytes of what is said to be an image, and the name it was sent under."""
+    """The bytes of an uploaded file, and the name it was sent under."""
 
     name: str
     data: bytes
 
 
 @asynccontextmanager
-async def uploads(request: Request, limits: Limits, room: Room) -> AsyncIterator[list[Upload]]:
-    """The files of a multipart body (field `file`, one or several), or the body as one.
+async def uploads(request: Request, limits: Limits, budget: Budget) -> AsyncIterator[list[Upload]]:
+    """Read the files of a multipart body (field `file`, one or several), or the body as one file.
 
-    `room`: for the bytes of all bodies under way. Raises `Refusal`: 408, 413, 415, 422 or 429.
+    Parameters
+    ----------
+    request
+        The request.
+    limits
+        The server's limits.
+    budget
+        Bytes of all bodies in progress; released when the context ends.
+
+    Raises
+    ------
+    RequestError
+        400, 408, 413, 415, 422 or 429.
     """
     kind = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
-    if kind != "multipart/form-data" and not kind.startswith(RAW):
-        raise Refusal(415, f"a body of {kind}: send an image's bytes, or multipart/form-data with field '{FIELD}'")
-    body = _Body(request, limits, room)
+    if kind != "multipart/form-data" and not kind.startswith(RAW_TYPES):
+        raise RequestError(
+            415, f"content type {kind} is not supported: send an image, or multipart/form-data with field '{FIELD}'"
+        )
+    body = _Body(request, limits, budget)
     try:
-        yield await asyncio.wait_for(_files(body) if kind == "multipart/form-data" else _whole(body), limits.seconds)
+        read = _multipart_files(body) if kind == "multipart/form-data" else _single_file(body)
+        yield await asyncio.wait_for(read, limits.seconds)
     except (TimeoutError, asyncio.TimeoutError):
-        raise Refusal(408, f"the body did not arrive within {limits.seconds:g} seconds") from None
+        raise RequestError(408, f"the body did not arrive within {limits.seconds:g} seconds") from None
     except ClientDisconnect:
-        raise Refusal(400, "the connection was closed before the body was there") from None
+        raise RequestError(400, "the connection was closed before the body was complete") from None
     finally:
-        room.give_back(body.taken)
+        budget.release(body.reserved)
 
 
 class _Body:
-    """A request's body as it arrives, as far as the limits allow."""
+    """The body of a request as it arrives, within the limits."""
 
-    def __init__(self, request: Request, limits: Limits, room: Room) -> None:
-        self.request, self.limits, self.room, self.taken = request, limits, room, 0
+    def __init__(self, request: Request, limits: Limits, budget: Budget) -> None:
+        self.request, self.limits, self.budget, self.reserved = request, limits, budget, 0
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        most, arrived = self.limits.bytes, 0
+        limit, arrived = self.limits.bytes, 0
         async for chunk in self.request.stream():
             arrived += len(chunk)
-            if arrived > most:
-                if arrived > DRAINED * most:
+            if arrived > limit:
+                if arrived > DRAIN_FACTOR * limit:
                     break
                 continue
-            self.room.take(len(chunk))
-            self.taken += len(chunk)
+            self.budget.reserve(len(chunk))
+            self.reserved += len(chunk)
             yield chunk
-        if arrived > most:
-            raise Refusal(413, f"more than {most:,} bytes, the most that this server takes in a request")
+        if arrived > limit:
+            raise RequestError(413, f"the body is larger than the limit of {limit:,} bytes")
 
 
-async def _whole(body: _Body) -> list[Upload]:
+async def _single_file(body: _Body) -> list[Upload]:
     return [Upload("image", b"".join([chunk async for chunk in body.chunks()]))]
 
 
-class _InMemory(MultiPartParser):
-    spool_max_size = 0  # a file never leaves the memory
+class _InMemoryParser(MultiPartParser):
+    spool_max_size = 0  # never write a file to disk
 
 
-async def _files(body: _Body) -> list[Upload]:
-    most = body.limits.files
-    parser = _InMemory(body.request.headers, body.chunks(), max_files=most, max_fields=most)
+async def _multipart_files(body: _Body) -> list[Upload]:
+    limit = body.limits.files
+    parser = _InMemoryParser(body.request.headers, body.chunks(), max_files=limit, max_fields=limit)
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        raise Refusal(422, f"the multipart body can't be read: {error.message}") from None
+        raise RequestError(422, f"invalid multipart body: {error.message}") from None
     files = [file for file in form.getlist(FIELD) if isinstance(file, UploadFile)]
     if not files:
-        raise Refusal(422, f"no file in the multipart body: its field is '{FIELD}'")
+        raise RequestError(422, f"the multipart body has no file in field '{FIELD}'")
     return [Upload(file.filename or "image", await file.read()) for file in files]

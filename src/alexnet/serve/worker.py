@@ -1,4 +1,4 @@
-"""One thread that owns the network. It takes together what has arrived and is alike, and a lone image at once."""
+"""The thread that owns the network. It batches equal tasks that wait, and starts a lone image without delay."""
 
 from __future__ import annotations
 
@@ -18,157 +18,180 @@ T = TypeVar("T")
 
 Results = Sequence[Any] | np.ndarray
 
-PATIENCE = 0.25
-"""The share of a batch's time for which the next one waits for images that are being decoded."""
-RETURN = 0.1
-"""The share for which it waits, before that, until as many are under way again as were when the last one was taken:
-those who were just answered ask anew."""
-MOST_PATIENCE = 0.1
-"""Seconds of either."""
+DECODING_WAIT = 0.25
+"""Share of the last batch's time that the next one waits for images that are being decoded."""
+RETURN_WAIT = 0.1
+"""Share of the last batch's time that the next one first waits until as many images are in progress as when the last
+one was taken: clients that were just answered send the next image."""
+MAX_WAIT = 0.1
+"""Upper bound of either wait, in seconds."""
 
 
-class Work(Protocol):
-    """What is done to images. Equal works are done together, to at most `most` images at a time."""
+class Task(Protocol):
+    """A computation on images. Equal tasks are computed together, at most `max_batch` images at a time."""
 
-    most: int
+    max_batch: int
 
     def __call__(self, classifier: Classifier, images: np.ndarray) -> Results:
-        """Prepared images (N, size, size, 3) uint8 → a result for each."""
+        """Compute one result per prepared image (N, size, size, 3) uint8."""
 
     def __hash__(self) -> int: ...
 
 
 @dataclass
-class _Waiting:
-    work: Work
+class _Item:
+    task: Task
     pixels: np.ndarray
-    answer: Future[Any]
+    result: Future[Any]
+
+
+_Background = tuple[Generator[None, None, Any], "Future[Any]"]
 
 
 class Worker:
-    """The thread. `put` from any thread; answers come as futures."""
+    """The thread. Any thread may submit to it; results arrive as futures.
 
-    def __init__(self, classifier: Classifier, done: Callable[[Work, int, float], None] = lambda *_: None) -> None:
-        """`done` is told of every batch: the work, how many images, and its seconds."""
+    Parameters
+    ----------
+    classifier
+        The classifier; only this thread uses its network.
+    on_batch
+        Called after every batch with the task, the number of images, and the seconds it took.
+    """
+
+    def __init__(self, classifier: Classifier, on_batch: Callable[[Task, int, float], None] = lambda *_: None) -> None:
         self.classifier = classifier
-        self._done = done
-        self._arrived = threading.Condition()
-        self._waiting: deque[_Waiting] = deque()
-        self._coming = 0
-        self._seconds = 0.0  # that the last batch took
-        self._crowd = 0  # how many were under way when it was taken
-        self._slow: deque[tuple[Generator[None, None, Any], Future[Any]]] = deque()
-        self._slow_first: deque[tuple[Generator[None, None, Any], Future[Any]]] = deque()
+        self._on_batch = on_batch
+        self._changed = threading.Condition()
+        self._queue: deque[_Item] = deque()
+        self._expected = 0
+        self._last_seconds = 0.0  # duration of the last batch
+        self._last_in_progress = 0  # images in progress when the last batch was taken
+        self._background: deque[_Background] = deque()
+        self._urgent_background: deque[_Background] = deque()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
         self._thread.start()
 
-    def coming(self, count: int) -> None:
-        """So many images are about to be put (negative: they are there, or do not come)."""
-        with self._arrived:
-            self._coming += count
-            if self._waiting:
-                self._arrived.notify()
+    def expect(self, count: int) -> None:
+        """Announce images that will soon be submitted; negative when they are submitted or given up."""
+        with self._changed:
+            self._expected += count
+            if self._queue:
+                self._changed.notify()
 
-    def put(self, work: Work, pixels: np.ndarray, answer: Future[Any]) -> None:
-        """Let the network do this work to a prepared image (size, size, 3) uint8."""
-        with self._arrived:
+    def submit(self, task: Task, pixels: np.ndarray, result: Future[Any]) -> None:
+        """Queue a task for a prepared image (size, size, 3) uint8; its result goes to the future `result`."""
+        with self._changed:
             if self._stopping:
-                answer.cancel()
+                result.cancel()
                 return
-            self._waiting.append(_Waiting(work, pixels, answer))
-            self._arrived.notify()
+            self._queue.append(_Item(task, pixels, result))
+            self._changed.notify()
 
-    def slowly(self, steps: Generator[None, None, T], first: bool = False) -> Future[T]:
-        """Go through the steps, one at a time while no image waits; the future has what the generator returns.
+    def submit_background(self, steps: Generator[None, None, T], urgent: bool = False) -> Future[T]:
+        """Run a generator step by step while no image waits.
 
-        `first`: before those without; the others take turns.
+        Parameters
+        ----------
+        steps
+            Yields after every step.
+        urgent
+            Whether it runs before all that is not urgent; otherwise generators take turns.
+
+        Returns
+        -------
+        Future
+            The return value of the generator.
         """
         future: Future[T] = Future()
-        with self._arrived:
+        with self._changed:
             if self._stopping:
                 future.cancel()
                 return future
-            (self._slow_first if first else self._slow).append((steps, future))
-            self._arrived.notify()
+            (self._urgent_background if urgent else self._background).append((steps, future))
+            self._changed.notify()
         return future
 
     @property
     def alive(self) -> bool:
+        """Whether the thread runs."""
         return self._thread.is_alive() and not self._stopping
 
     @property
-    def length(self) -> int:
-        """How many images wait for the network."""
-        return len(self._waiting)
+    def queue_length(self) -> int:
+        """Number of images that wait for the network."""
+        return len(self._queue)
 
     def close(self) -> None:
-        """Finish the batch, give up the rest."""
-        with self._arrived:
+        """Finish the current batch, cancel the rest, and end the thread."""
+        with self._changed:
             self._stopping = True
-            self._arrived.notify()
+            self._changed.notify()
         self._thread.join()
-        for waiting in self._waiting:
-            waiting.answer.cancel()
-        for _, future in (*self._slow_first, *self._slow):
+        for item in self._queue:
+            item.result.cancel()
+        for _, future in (*self._urgent_background, *self._background):
             future.cancel()
 
     def _run(self) -> None:
         while True:
-            with self._arrived:
-                self._arrived.wait_for(lambda: self._waiting or self._slow_first or self._slow or self._stopping)
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._queue or self._urgent_background or self._background or self._stopping
+                )
                 if self._stopping:
                     return
-                batch = self._take() if self._waiting else []
+                batch = self._take_batch() if self._queue else []
             if batch:
-                self._work(batch)
-            elif self._slow_first or self._slow:
-                self._step(self._slow_first or self._slow)
+                self._compute(batch)
+            elif self._urgent_background or self._background:
+                self._step(self._urgent_background or self._background)
 
-    def _take(self) -> list[_Waiting]:
-        """All that is like the first, after a short while for those who ask again and those still being decoded.
+    def _take_batch(self) -> list[_Item]:
+        """All items whose task equals the first one's, after a short wait for those about to arrive.
 
-        A large batch costs less an image, and while it is computed nothing else takes the processor from it.
+        A large batch costs less per image, and while it is computed no decoder competes with it for the CPU.
         """
-        work = self._waiting[0].work
-        self._wait(work, RETURN, lambda: len(self._waiting) + self._coming >= self._crowd)
-        self._wait(work, PATIENCE, lambda: not self._coming)
-        self._crowd = len(self._waiting) + self._coming
-        batch: list[_Waiting] = []
-        others: deque[_Waiting] = deque()
-        for waiting in self._waiting:
-            alike = len(batch) < work.most and waiting.work == work
-            (batch if alike else others).append(waiting)
-        self._waiting = others
-        return [waiting for waiting in batch if waiting.answer.set_running_or_notify_cancel()]
+        task = self._queue[0].task
+        self._wait(task, RETURN_WAIT, lambda: len(self._queue) + self._expected >= self._last_in_progress)
+        self._wait(task, DECODING_WAIT, lambda: not self._expected)
+        self._last_in_progress = len(self._queue) + self._expected
+        batch: list[_Item] = []
+        others: deque[_Item] = deque()
+        for item in self._queue:
+            joins = len(batch) < task.max_batch and item.task == task
+            (batch if joins else others).append(item)
+        self._queue = others
+        return [item for item in batch if item.result.set_running_or_notify_cancel()]
 
-    def _wait(self, work: Work, share: float, enough: Callable[[], bool]) -> None:
-        """Until there is `enough`, or as much as a batch takes, or this share of the last one's time is over."""
-        self._arrived.wait_for(
-            lambda: enough() or len(self._waiting) >= work.most or self._stopping,
-            min(MOST_PATIENCE, share * self._seconds),
+    def _wait(self, task: Task, share: float, enough: Callable[[], bool]) -> None:
+        """Wait until `enough`, until a batch is full, or for this share of the last batch's time."""
+        self._changed.wait_for(
+            lambda: enough() or len(self._queue) >= task.max_batch or self._stopping,
+            min(MAX_WAIT, share * self._last_seconds),
         )
 
-    def _work(self, batch: list[_Waiting]) -> None:
+    def _compute(self, batch: list[_Item]) -> None:
         start = time.perf_counter()
         try:
-            results = batch[0].work(self.classifier, np.stack([waiting.pixels for waiting in batch]))
+            results = batch[0].task(self.classifier, np.stack([item.pixels for item in batch]))
         except Exception as error:
-            # What went wrong may be the fault of one image; the others shall have their answers.
+            # One image may be the cause; the others are computed alone.
             if len(batch) == 1:
-                batch[0].answer.set_exception(error)
+                batch[0].result.set_exception(error)
             else:
-                for waiting in batch:
-                    self._work([waiting])
+                for item in batch:
+                    self._compute([item])
             return
-        self._seconds = time.perf_counter() - start
-        self._done(batch[0].work, len(batch), self._seconds)
-        for waiting, result in zip(batch, results, strict=True):
-            waiting.answer.set_result(result)
+        self._last_seconds = time.perf_counter() - start
+        self._on_batch(batch[0].task, len(batch), self._last_seconds)
+        for item, result in zip(batch, results, strict=True):
+            item.result.set_result(result)
 
-    def _step(self, slow: deque[tuple[Generator[None, None, Any], Future[Any]]]) -> None:
-        with self._arrived:
-            steps, future = slow.popleft()
+    def _step(self, background: deque[_Background]) -> None:
+        with self._changed:
+            steps, future = background.popleft()
         try:
             next(steps)
         except StopIteration as end:
@@ -176,5 +199,6 @@ class Worker:
         except Exception as error:
             future.set_exception(error)
         else:
-            with self._arrived:
-                (slow.appendleft if slow is self._slow_first else slow.append)((steps, future))
+            with self._changed:
+                is_urgent = background is self._urgent_background
+                (background.appendleft if is_urgent else background.append)((steps, future))

@@ -1,7 +1,7 @@
-"""Why a training does not learn: each disease named in one line, with its numbers and the way out, while it trains.
+"""Diagnostics of a training: problems detected while it trains, each in one line with its numbers and a remedy.
 
-Nothing here prints or changes a weight. The loop hands over what it has measured and says the findings it gets back.
-Every finding comes once, and again only when it had been gone for a while.
+Nothing here prints or changes a weight. The loop passes its measurements, and reports the findings that it gets back.
+A finding is reported once, and again only when it had disappeared for a while.
 """
 
 from __future__ import annotations
@@ -24,37 +24,49 @@ from alexnet.network.model import AlexNet
 from alexnet.network.variants import get_variant
 from alexnet.runs.recipe import SMALL_UP_TO, Recipe, recipes
 
-BATCH_SIZE = 64  # images looked at at a time
-# A mean loss within 2% of guessing is guessing; 10% below it something was learned.
+BATCH_SIZE = 64  # images read at a time
+# A mean loss within 2% of the loss of guessing is guessing; 10% below it something is learned.
 GUESSING = 0.98
 LEARNED = 0.9
 
-# A unit of a convolution is a whole map: of those a healthy network has a few dead. In fc6 and fc7, whose units answer
-# to few images each, up to three quarters are silent for a batch of two classes.
+# A unit of a convolution is a whole feature map: a healthy network has few dead ones. In fc6 and fc7, whose units are
+# active for few images each, up to three quarters are zero for a batch of two classes.
 DEAD_MAPS = 0.5
 DEAD_UNITS = 0.95
 
-# Mean |Δw| / mean |w| of one step, where nothing is learned. SGD and AdamW have 1e-4 to 5e-3, Muon 2e-2.
+# Mean |Δw| / mean |w| of one step of a network that does not learn. SGD and AdamW have 1e-4 to 5e-3, Muon 2e-2.
 EXPLODING = 0.05
-# The same times the steps of the whole run: no network learns from weights that move by 1%.
+# The same times the steps of the whole run: no network learns when its weights change by 1%.
 VANISHING = 0.01
 
-# Labels agree with the network's answers, or with the neighbors' labels, by chance when by no more than so many
-# standard deviations, and certainly when by so many. Neighbors among the solar cells: 13, 20 classes of ImageNet: 18.
+# Standard deviations above chance by which labels agree with predictions or with the labels of neighbors: up to CHANCE
+# it is chance, from CERTAIN it is not. Neighbors among the solar cells: 13, 20 classes of ImageNet: 18.
 CHANCE = 2.0
 CERTAIN = 4.0
-# Cohen's kappa that must be ruled out before labels are suspected: of too few images nothing is said.
+# Cohen's kappa that must be ruled out before labels are suspected; too few images rule out nothing.
 SHOWS_IN_VALIDATION = 0.2
 SHOWS_IN_NEIGHBORS = 0.15
 
-CHECKS_IN_A_ROW = 3  # validations that must agree before something is said of a class or of the labels
-SEEN_OFTEN_ENOUGH = 5  # validation images of a class; with fewer, never predicting it can be chance
-FORGET_AFTER = 5  # checks that a finding must have been gone for to be said anew
+CHECKS_IN_A_ROW = 3  # validations that must agree before a class or the labels are reported
+MIN_CLASS_IMAGES = 5  # validation images of a class; with fewer, never predicting it can be chance
+FORGET_AFTER = 5  # checks without a finding after which it is reported again
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong: its kind, the place (a layer, a class, a split), what it is, and what to do about it."""
+    """A problem of a training.
+
+    Attributes
+    ----------
+    kind : str
+        Such as "plateau" or "dead-units".
+    where : str
+        The layer, class or split.
+    message : str
+        The problem, with its numbers.
+    remedy : str
+        What to do about it.
+    """
 
     kind: str
     where: str
@@ -64,7 +76,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class LayerUpdate:
-    """A layer's mean absolute weight and mean absolute update in the last step, as the 2012 code printed them."""
+    """Mean absolute weight and mean absolute update of a layer in the last step, as the 2012 code printed them."""
 
     name: str
     weight: float
@@ -73,7 +85,7 @@ class LayerUpdate:
 
 @dataclass(frozen=True)
 class EpochValidation:
-    """Loss and error (0 to 1) on the validation split; how often each class was answered, and how often it is right."""
+    """Loss (nats) and error rate (0 to 1) on the validation split; predictions and images of each class."""
 
     loss: float
     error: float
@@ -81,17 +93,25 @@ class EpochValidation:
     class_counts: list[int]
 
 
-# What the weights and the activations show.
-
-
 @torch.no_grad()
 def dead_units(
     network: AlexNet, batch: Tensor, alive_share: Callable[[str, Tensor], float] | None = None
 ) -> dict[str, float]:
-    """For each layer with ReLU the share (0 to 1) of its units that are zero for every image of the batch.
+    """The share of the units of each layer with ReLU that are zero for every image of a batch.
 
-    `batch`: what `forward` takes, (N, 3, S, S). A unit of a convolution is a whole map. Empty for tanh. `alive_share`
-    tells of a layer, and of its units that are not zero here, how many are not where several processes look.
+    Parameters
+    ----------
+    network : AlexNet
+        The network.
+    batch : Tensor
+        What `forward` takes, (N, 3, S, S).
+    alive_share : callable, optional
+        From a layer and its units that are not zero in this process (bool) to their share in all processes.
+
+    Returns
+    -------
+    dict of str to float
+        From 0 to 1, by layer; empty for tanh. A unit of a convolution is a whole feature map.
     """
     training = network.training
     network.eval()
@@ -108,15 +128,18 @@ def dead_units(
     return shares
 
 
-# What the images and their labels show.
-
-
 @dataclass(frozen=True)
 class Agreement:
-    """How often answers equal labels, beside what the same answers and labels give when paired at random.
+    """The agreement of predictions and labels, compared with that of the same two in random pairing.
 
-    `expected` and `deviation`: mean and standard deviation of `matches` over all pairings of the two. `resolution`:
-    the standard deviation of `kappa` by chance, for answers as frequent as the labels.
+    Attributes
+    ----------
+    count, matches : int
+        Pairs, and those in which prediction and label are equal.
+    expected, deviation : float
+        Mean and standard deviation of `matches` over all pairings.
+    resolution : float
+        The standard deviation of `kappa` by chance, for predictions as frequent as the labels.
     """
 
     count: int
@@ -127,17 +150,17 @@ class Agreement:
 
     @property
     def score(self) -> float:
-        """Standard deviations above chance; 0 where only one answer is ever given."""
+        """Standard deviations above chance; 0 where there is only one prediction."""
         return (self.matches - self.expected) / self.deviation if self.deviation else 0.0
 
     @property
     def share(self) -> float:
-        """How often answer and label are the same, 0 to 1."""
+        """The share of matches, 0 to 1."""
         return self.matches / max(self.count, 1)
 
     @property
     def share_by_chance(self) -> float:
-        """The same by chance."""
+        """The share of matches by chance."""
         return self.expected / max(self.count, 1)
 
     @property
@@ -146,25 +169,25 @@ class Agreement:
         return (self.matches - self.expected) / max(self.count - self.expected, 1e-12)
 
     def is_chance(self, kappa: float) -> bool:
-        """No better than chance, and on enough images that an agreement of `kappa` would have shown."""
+        """Whether it is no better than chance, on enough images to rule out an agreement of `kappa`."""
         return self.score < CHANCE and self.kappa + 2 * self.resolution < kappa
 
 
-def agreement(answered: list[int], labeled: list[int], matches: int) -> Agreement:
-    """Compare answers with labels: how often each class is answered, how often it is the label, how often both.
+def agreement(predicted: list[int], labeled: list[int], matches: int) -> Agreement:
+    """The agreement of predictions and labels from their counts for each class, and the number of matches.
 
-    The cells of a table with given margins are hypergeometric; `matches` is the sum of its diagonal.
+    The cells of a confusion matrix with given margins are hypergeometric; `matches` is the sum of its diagonal.
     """
-    expected, deviation = _by_chance(answered, labeled)
+    expected, deviation = _by_chance(predicted, labeled)
     most, spread = _by_chance(labeled, labeled)
     count = sum(labeled)
     resolution = spread / (count - most) if count > most else math.inf
     return Agreement(count, matches, expected, deviation, resolution)
 
 
-def _by_chance(answered: list[int], labeled: list[int]) -> tuple[float, float]:
-    """Mean and standard deviation of the number of matches over all pairings of answers and labels."""
-    a, b = np.asarray(answered, dtype=np.float64), np.asarray(labeled, dtype=np.float64)
+def _by_chance(predicted: list[int], labeled: list[int]) -> tuple[float, float]:
+    """Mean and standard deviation of the number of matches over all pairings of predictions and labels."""
+    a, b = np.asarray(predicted, dtype=np.float64), np.asarray(labeled, dtype=np.float64)
     n = b.sum()
     if n < 2:
         return 0.0, 0.0
@@ -173,39 +196,39 @@ def _by_chance(answered: list[int], labeled: list[int]) -> tuple[float, float]:
     return float(both.sum() / n), math.sqrt(variance / (n * n * (n - 1)))
 
 
-def neighbors_agree(split: Split, known: Split | None = None, images: int = 2000) -> Agreement:
-    """How often an image has the label of the one most like it, in the split itself or in `known`.
+def neighbors_agree(split: Split, reference: Split | None = None, images: int = 2000) -> Agreement:
+    """How often an image has the label of its nearest neighbor in the split, or in `reference`.
 
-    "Like" is near in the mean color, the contrast and the edges of the sixteen parts of an image. Of more than 20
-    classes the 20 most frequent are looked at, of more than `images` images as many, evenly spaced.
+    Near in the mean color, the contrast and the edges of the sixteen parts of an image. Of more than 20 classes the 20
+    most frequent are used, of more than `images` images as many, evenly spaced.
     """
-    reference = split if known is None else known
-    kept = np.argsort(reference.class_counts, kind="stable")[::-1][:20]
-    looks, labels = [], []
-    for source in (reference,) if known is None else (reference, split):
+    known = split if reference is None else reference
+    kept = np.argsort(known.class_counts, kind="stable")[::-1][:20]
+    descriptors, labels = [], []
+    for source in (known,) if reference is None else (known, split):
         chosen = np.flatnonzero(np.isin(source.labels, kept))
         chosen = chosen[_evenly(len(chosen), images)]
-        looks.append(_look(source, chosen))
+        descriptors.append(_descriptors(source, chosen))
         labels.append(source.labels[chosen])
     if len(labels[0]) < 2:
         return agreement([0], [0], 0)
-    middle, spread = looks[0].mean(0), looks[0].std(0) + 1e-6
-    stored, asked = ((look - middle) / spread for look in (looks[0], looks[-1]))
-    distances = (stored**2).sum(1)[None, :] - 2 * asked @ stored.T
-    if known is None:
+    middle, spread = descriptors[0].mean(0), descriptors[0].std(0) + 1e-6
+    stored, queries = ((values - middle) / spread for values in (descriptors[0], descriptors[-1]))
+    distances = (stored**2).sum(1)[None, :] - 2 * queries @ stored.T
+    if reference is None:
         np.fill_diagonal(distances, np.inf)
-    answers = labels[0][distances.argmin(1)]
-    classes = len(reference.class_counts)
-    answered, labeled = (np.bincount(values, minlength=classes).tolist() for values in (answers, labels[-1]))
-    found = agreement(answered, labeled, int((answers == labels[-1]).sum()))
+    nearest = labels[0][distances.argmin(1)]
+    classes = len(known.class_counts)
+    predicted, labeled = (np.bincount(values, minlength=classes).tolist() for values in (nearest, labels[-1]))
+    found = agreement(predicted, labeled, int((nearest == labels[-1]).sum()))
     # Two images that are each other's nearest are one observation, counted twice.
     return replace(found, deviation=math.sqrt(2) * found.deviation)
 
 
 def overlap(train: Split, validation: Split, budget: int = 30_000) -> list[Finding]:
-    """Images that are in both splits: the same to the last pixel, or nearly (saved anew, or resized and back).
+    """Images that are in both splits: identical, or nearly so (saved again, or resized and back).
 
-    No more than `budget` images are read, evenly spaced; the finding says so when that is not all of them.
+    At most `budget` images are read, evenly spaced; the finding names their number when there are more.
     """
     if not len(train) or not len(validation):
         return []
@@ -218,7 +241,7 @@ def overlap(train: Split, validation: Split, budget: int = 30_000) -> list[Findi
     copies = {row: where[fingerprint] for row, fingerprint in enumerate(asked_prints) if fingerprint in where}
     nearly = _nearly_equal(asked_thumbnails, known_thumbnails)
     nearly = {row: other for row, other in nearly.items() if row not in copies}
-    # A few pairs in a thousand are alike by nature, as blank images are; copies come in numbers.
+    # A few pairs in a thousand are similar without being copies, such as blank images.
     if len(nearly) < 0.01 * len(asked):
         nearly = {}
     pairs = {**copies, **nearly}
@@ -226,33 +249,46 @@ def overlap(train: Split, validation: Split, budget: int = 30_000) -> list[Findi
         return []
     first = min(pairs)
     name = validation.name
-    words = f"{len(pairs):,} of {len(asked):,} {name} images are in {train.name} too"
-    words += f", {len(nearly):,} of them with small differences" if nearly else ""
-    words += f" ({validation.paths(int(asked[first]))} is {train.paths(int(known[pairs[first]]))})"
+    message = f"{len(pairs):,} of {len(asked):,} {name} images are in {train.name} too"
+    message += f", {len(nearly):,} of them with small differences" if nearly else ""
+    message += f" ({validation.paths(int(asked[first]))} is {train.paths(int(known[pairs[first]]))})"
     if len(known) < len(train):
         share = min(1.0, len(pairs) / len(asked) * len(train) / len(known))
-        words += f", found among {len(known):,} of {len(train):,}, so about {share:.1%} in all"
-    words += f": the {name} error will look better than it is"
-    return [Finding("overlap", name, words, "take the copies out of one of them and run `alexnet prepare` again")]
+        message += f", in a sample of {len(known):,} of {len(train):,}, so about {share:.1%} in all"
+    message += f": the {name} error is underestimated"
+    return [
+        Finding("overlap", name, message, "remove the copies from one of the splits and run `alexnet prepare` again")
+    ]
 
 
-def worse_than_known(known: Mapping[str, Any], error: float, recipe: Recipe) -> list[Finding]:
-    """A training that ended with more validation error than what it began from, beyond luck.
+def worse_than_pretrained(record: Mapping[str, Any], error: float, recipe: Recipe) -> list[Finding]:
+    """A training that ended with a significantly higher validation error than a linear probe on its pretrained weights.
 
-    `known`: the record of the linear classifier on the layers taken over, as metrics.jsonl has it (event "probe").
+    `record` is the probe's, as metrics.jsonl has it (event "probe").
     """
-    before, after, images = known["accuracy"], 1 - error, known["measured"]
+    before, after, images = record["accuracy"], 1 - error, record["measured"]
     mean = (before + after) / 2
-    if known["split"] != "val" or before - after <= CHANCE * math.sqrt(2 * mean * (1 - mean) / images):
+    if record["split"] != "val" or before - after <= CHANCE * math.sqrt(2 * mean * (1 - mean) / images):
         return []
-    words = f"{after:.1%} of the validation images are right at the end, and {before:.1%} were before the training"
-    words += f", by a linear classifier on {known['layer']}"
+    message = f"the validation accuracy is {after:.1%} at the end, and was {before:.1%} before the training"
+    message += f", by a linear probe on {record['layer']}"
     remedy = f"train longer, such as `--epochs {3 * recipe.epochs}`"
     if recipe.pretrained_lr_scale:
-        remedy += (
-            f", or let what was learned before move less: `--pretrained-lr-scale {recipe.pretrained_lr_scale / 10:g}`"
-        )
-    return [Finding("worse-than-known", known["layer"], words, remedy)]
+        scale = recipe.pretrained_lr_scale / 10
+        remedy += f", or train the loaded layers more slowly: `--pretrained-lr-scale {scale:g}`"
+    return [Finding("worse-than-pretrained", record["layer"], message, remedy)]
+
+
+def single_step(recipe: Recipe, images: int) -> Finding:
+    """A training of one step in all: the batch holds all images, and there is one epoch."""
+    return Finding(
+        "single-step",
+        "schedule",
+        f"one batch holds all {images:,} training images: the whole training is one step",
+        f"train longer, such as `--epochs 100`, or with smaller batches, `--batch-size {max(1, min(images // 4, 64))}`"
+        if recipe.epochs == 1
+        else "train longer",
+    )
 
 
 def _evenly(count: int, limit: int) -> np.ndarray:
@@ -260,8 +296,8 @@ def _evenly(count: int, limit: int) -> np.ndarray:
     return np.arange(count) if count <= limit else np.arange(limit) * count // limit
 
 
-def _look(split: Split, indices: np.ndarray) -> np.ndarray:
-    """Color, contrast and edges of the images in a grid of 4 × 4: (n, 128) float32."""
+def _descriptors(split: Split, indices: np.ndarray) -> np.ndarray:
+    """Color, contrast and edges of images in a grid of 4 × 4: (n, 128) float32."""
     rows = []
     for _, images in split.batches(indices, BATCH_SIZE):
         x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
@@ -285,7 +321,7 @@ def _fingerprints(split: Split, indices: np.ndarray) -> tuple[list[bytes], np.nd
 
 
 def _nearly_equal(queries: np.ndarray, known: np.ndarray) -> dict[int, int]:
-    """For each thumbnail of `queries` the nearest of `known` where they differ by less than 2% of what is usual."""
+    """From each thumbnail of `queries` to the nearest of `known` where they differ by less than 2% of the usual."""
     middle = known.mean(0)
     usual = float(np.sqrt(((known - middle) ** 2).mean()))
     queries, known = queries - middle, known - middle
@@ -300,13 +336,10 @@ def _nearly_equal(queries: np.ndarray, known: np.ndarray) -> dict[int, int]:
     return pairs
 
 
-# What the course of the training shows.
-
-
 def guessing_loss(class_counts: list[int], label_smoothing: float = 0.0) -> float:
-    """The lowest loss (nats) of a network that never looks at the image: it answers with the class frequencies.
+    """The lowest loss (nats) of a network that ignores the image, and predicts the class frequencies.
 
-    ln(number of classes) when all are equally frequent, less when they are not.
+    ln(number of classes) when all are equally frequent, less otherwise.
     """
     p = np.asarray(class_counts, dtype=np.float64) / max(sum(class_counts), 1)
     p = (1 - label_smoothing) * p + label_smoothing / len(p)
@@ -315,23 +348,33 @@ def guessing_loss(class_counts: list[int], label_smoothing: float = 0.0) -> floa
 
 
 @dataclass
-class _Memory:
-    """All that a resumed training needs to say the same things; JSON has it as it is."""
+class _History:
+    """The state that a checkpoint keeps, as JSON values."""
 
     loss_sum: float = 0.0
     steps: int = 0
     block: float | None = None  # mean loss of the last whole block of steps
     best_block: float = math.inf
-    said: dict[str, dict[str, int]] = field(default_factory=dict)  # kind → where → checks since it last held
-    silent: dict[str, int] = field(default_factory=dict)  # class → validations in a row without it
+    reported: dict[str, dict[str, int]] = field(default_factory=dict)  # kind → where → checks since it last held
+    never_predicted: dict[str, int] = field(default_factory=dict)  # class → validations in a row without it
     at_chance: int = 0  # validations in a row no better than chance
 
 
-class Health:
-    """Watches one training: give it every step's loss and every epoch's measurements, it gives the new findings.
+class Diagnostics:
+    """The diagnostics of one training: from the loss of every step and the measurements of every epoch to new findings.
 
-    `class_counts`: training images of each class. With the split `train` (and `validation`) it can look whether the
-    images have anything to do with their labels, once, when the training raises the question.
+    Parameters
+    ----------
+    classes : list of str
+        The class names.
+    class_counts : list of int
+        Training images of each class.
+    recipe : Recipe
+        The recipe of the training.
+    steps_per_epoch : int
+        Batches of an epoch.
+    train, validation : Split, optional
+        The splits; they are read once where the loss raises the question whether the labels are shuffled.
     """
 
     def __init__(
@@ -355,27 +398,27 @@ class Health:
         self.block_steps = _block_steps(steps_per_epoch, self.total_steps)
         # A twentieth of the run; up to 3,000 steps, for N(0, 0.01²) may take thousands to leave its plateau.
         self.fair_steps = min(max(150, self.total_steps // 20), 3000, self.total_steps // 2)
-        self.memory = _Memory()
+        self.history = _History()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs to say the same things, as JSON has it."""
-        return asdict(self.memory)
+        """The state that a checkpoint keeps, as JSON values."""
+        return asdict(self.history)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The reverse of `state_dict`."""
-        self.memory = _Memory(**state)
+        self.history = _History(**state)
 
     def after_step(self, step: int, loss: float) -> list[Finding]:
-        """Take the loss of a step (counted from 1): does it stay, or fall back, where guessing is?"""
-        memory = self.memory
-        memory.loss_sum += loss
-        memory.steps += 1
-        if memory.steps < self.block_steps:
+        """Take the loss of a step (from 1): a plateau at the loss of guessing, or a collapse back to it."""
+        history = self.history
+        history.loss_sum += loss
+        history.steps += 1
+        if history.steps < self.block_steps:
             return []
-        before, mean = memory.block, memory.loss_sum / memory.steps
-        memory.block, memory.loss_sum, memory.steps = mean, 0.0, 0
-        lowest, memory.best_block = memory.best_block, min(memory.best_block, mean)
-        # Two blocks, the second no lower: a loss that comes down from far above is on its way.
+        before, mean = history.block, history.loss_sum / history.steps
+        history.block, history.loss_sum, history.steps = mean, 0.0, 0
+        lowest, history.best_block = history.best_block, min(history.best_block, mean)
+        # Two blocks, the second no lower: a loss that still falls from far above is no plateau.
         guessing = before is not None and before >= GUESSING * self.guess and mean >= GUESSING * max(before, self.guess)
         if not guessing or not self.guess or step < self.fair_steps:
             return self._new([], "plateau", "collapse")
@@ -392,35 +435,33 @@ class Health:
         layers: list[LayerUpdate],
         dead: dict[str, float],
     ) -> list[Finding]:
-        """Take what was measured after an epoch (from 1): units and updates of the layers, classes, labels."""
+        """Take the measurements after an epoch (from 1): units and updates of the layers, classes, labels."""
         learning = train_loss < GUESSING * self.guess
         findings = self._dead(dead)
-        # A network that learns may well have layers that move fast, or stand still.
+        # A network that learns may have layers whose weights change fast, or hardly at all.
         if not learning:
-            # The weights of the last layer begin near zero: their pace says nothing.
-            paces = {layer.name: layer.update / layer.weight for layer in layers[:-1] if layer.weight}
-            findings += self._exploding(paces)
-            # Later the rate is lowered on purpose.
+            # The weights of the last layer start near zero: their relative update says nothing.
+            updates = {layer.name: layer.update / layer.weight for layer in layers[:-1] if layer.weight}
+            findings += self._exploding(updates)
+            # Later the learning rate is lowered on purpose.
             if epoch <= min(3, self.recipe.epochs / 2):
-                findings += self._vanishing(paces)
+                findings += self._vanishing(updates)
         if validation is not None:
             fair = learning and epoch * self.steps_per_epoch >= self.fair_steps
             findings += self._never_predicted(validation, fair)
             findings += self._shuffled(validation, train_error, fair)
         return self._new(findings, "dead-units", "exploding-updates", "vanishing-updates", "class-never-predicted")
 
-    def _new(self, findings: list[Finding], *looked_for: str) -> list[Finding]:
-        """The findings that were not said, or were gone for a while; `looked_for`: kinds that could have been found."""
+    def _new(self, findings: list[Finding], *checked: str) -> list[Finding]:
+        """The findings that are not reported yet, or had disappeared for a while; `checked`: the kinds tested."""
         new = []
-        for kind in dict.fromkeys((*looked_for, *(finding.kind for finding in findings))):
+        for kind in dict.fromkeys((*checked, *(finding.kind for finding in findings))):
             held = {finding.where: finding for finding in findings if finding.kind == kind}
-            said = self.memory.said.get(kind, {})
-            new += [finding for where, finding in held.items() if where not in said]
-            gone = {where: n + 1 for where, n in said.items() if where not in held and n < FORGET_AFTER}
-            self.memory.said[kind] = {**gone, **dict.fromkeys(held, 0)}
+            reported = self.history.reported.get(kind, {})
+            new += [finding for where, finding in held.items() if where not in reported]
+            gone = {where: n + 1 for where, n in reported.items() if where not in held and n < FORGET_AFTER}
+            self.history.reported[kind] = {**gone, **dict.fromkeys(held, 0)}
         return new
-
-    # One method a disease.
 
     def _plateau(self, step: int, mean: float) -> list[Finding]:
         if not _starts_slowly(self.recipe):
@@ -431,100 +472,110 @@ class Health:
                 return shuffled
         even = len(set(self.class_counts)) == 1 and not self.recipe.label_smoothing
         guess = f"ln({len(self.classes)}) = {self.guess:.3f}" if even else f"{self.guess:.3f}"
-        words = f"the loss is {mean:.3f} after {step:,} steps, no better than guessing by class frequency ({guess})"
-        return [Finding("plateau", "loss", words, self._way_off_the_plateau())]
+        message = f"the loss is {mean:.3f} after {step:,} steps, no better than guessing by class frequencies ({guess})"
+        return [Finding("plateau", "loss", message, self._leave_plateau())]
 
     def _collapse(self, step: int, mean: float, lowest: float) -> list[Finding]:
-        words = f"the loss had come down to {lowest:.3f} and after {step:,} steps is {mean:.3f}, "
-        words += f"no better than guessing ({self.guess:.3f})"
-        return [Finding("collapse", "loss", words, f"start again with a smaller learning rate, `--lr {self._lower()}`")]
+        message = f"the loss had fallen to {lowest:.3f} and is {mean:.3f} after {step:,} steps, "
+        message += f"no better than guessing ({self.guess:.3f})"
+        return [
+            Finding("collapse", "loss", message, f"start again with a smaller learning rate, `--lr {self._lower_lr()}`")
+        ]
 
     def _dead(self, dead: dict[str, float]) -> list[Finding]:
-        ill = [name for name in dead if dead[name] >= (DEAD_UNITS if name.startswith("fc") else DEAD_MAPS)]
-        if not ill:
+        affected = [name for name in dead if dead[name] >= (DEAD_UNITS if name.startswith("fc") else DEAD_MAPS)]
+        if not affected:
             return []
-        first, units = ill[0], "units" if ill[0].startswith("fc") else "maps"
-        words = f"{dead[first]:.0%} of the {units} of {first} are dead: zero for every image of a batch, they pass "
-        words += "nothing on and no longer learn"
-        words += f" (also in {', '.join(ill[1:])})" if ill[1:] else ""
-        return [Finding("dead-units", first, words, self._calmer())]
+        first, units = affected[0], "units" if affected[0].startswith("fc") else "feature maps"
+        message = f"{dead[first]:.0%} of the {units} of {first} are dead: they are zero for every image of a "
+        message += "batch, and no longer learn"
+        message += f" (also in {', '.join(affected[1:])})" if affected[1:] else ""
+        return [Finding("dead-units", first, message, self._smaller_steps())]
 
-    def _exploding(self, paces: dict[str, float]) -> list[Finding]:
-        fastest = max(paces, key=paces.__getitem__, default="")
-        if paces.get(fastest, 0.0) < EXPLODING:
+    def _exploding(self, updates: dict[str, float]) -> list[Finding]:
+        fastest = max(updates, key=updates.__getitem__, default="")
+        if updates.get(fastest, 0.0) < EXPLODING:
             return []
-        words = f"one step changes the weights of {fastest} by {paces[fastest]:.0%} of their size, and the loss is no "
-        words += "better than guessing"
-        return [Finding("exploding-updates", fastest, words, self._calmer())]
+        message = (
+            f"one step changes the weights of {fastest} by {updates[fastest]:.0%} of their size, and the loss is no "
+        )
+        message += "better than guessing"
+        return [Finding("exploding-updates", fastest, message, self._smaller_steps())]
 
-    def _vanishing(self, paces: dict[str, float]) -> list[Finding]:
-        pace = max(paces.values(), default=math.inf)
-        if pace * self.total_steps >= VANISHING:
+    def _vanishing(self, updates: dict[str, float]) -> list[Finding]:
+        update = max(updates.values(), default=math.inf)
+        if update * self.total_steps >= VANISHING:
             return []
-        words = f"one step changes the weights of every layer by at most {pace:.1g} of their size, "
-        words += f"which makes {pace * self.total_steps:.2%} in all {self.total_steps:,} steps"
-        remedy = f"start again with a greater learning rate, `--lr {self._higher()}`"
-        return [Finding("vanishing-updates", "all layers", words, remedy)]
+        message = f"one step changes the weights of every layer by at most {update:.1g} of their size, "
+        message += f"which adds up to {update * self.total_steps:.2%} in all {self.total_steps:,} steps"
+        remedy = f"start again with a larger learning rate, `--lr {self._higher_lr()}`"
+        return [Finding("vanishing-updates", "all layers", message, remedy)]
 
     def _never_predicted(self, validation: EpochValidation, fair: bool) -> list[Finding]:
-        answered, present, known = validation.predicted_counts, validation.class_counts, self.class_counts
-        self.memory.silent = {
-            name: self.memory.silent.get(name, 0) + 1
-            for name, times, images in zip(self.classes, answered, present, strict=True)
-            if fair and not times and images >= SEEN_OFTEN_ENOUGH
+        predicted, present, known = validation.predicted_counts, validation.class_counts, self.class_counts
+        self.history.never_predicted = {
+            name: self.history.never_predicted.get(name, 0) + 1
+            for name, times, images in zip(self.classes, predicted, present, strict=True)
+            if fair and not times and images >= MIN_CLASS_IMAGES
         }
         in_a_row = max(CHECKS_IN_A_ROW, math.ceil(self.recipe.epochs / 5))
-        never = [i for i, name in enumerate(self.classes) if self.memory.silent.get(name, 0) >= in_a_row]
+        never = [i for i, name in enumerate(self.classes) if self.history.never_predicted.get(name, 0) >= in_a_row]
         longer = f"`--epochs {2 * self.recipe.epochs}`"
         if len(never) > 3:
             names = ", ".join(self.classes[i] for i in never[:3])
-            words = f"{len(never)} of {len(self.classes)} classes are never predicted ({names}, ...)"
-            remedy = f"see whether they have enough images and the right labels, or train longer: {longer}"
-            return [Finding("class-never-predicted", "several classes", words, remedy)]
+            message = f"{len(never)} of {len(self.classes)} classes are never predicted ({names}, ...)"
+            remedy = f"check that they have enough images and correct labels, or train longer: {longer}"
+            return [Finding("class-never-predicted", "several classes", message, remedy)]
         findings = []
         for i in never:
-            words = f"{self.classes[i]!r} was not predicted once in {in_a_row} validations, though "
-            words += f"{present[i]:,} of {sum(present):,} images are of that class"
-            most = max(range(len(answered)), key=lambda j: answered[j] - present[j])
-            remedy = f"compare its images with those of {self.classes[most]!r}, predicted for {answered[most]:,} "
-            remedy += f"instead of {present[most]:,}; if they are labeled right, train longer: {longer}"
+            message = f"{self.classes[i]!r} was never predicted in {in_a_row} validations, though "
+            message += f"{present[i]:,} of {sum(present):,} images are of that class"
+            most = max(range(len(predicted)), key=lambda j: predicted[j] - present[j])
+            remedy = f"compare its images with those of {self.classes[most]!r}, predicted for {predicted[most]:,} "
+            remedy += f"instead of {present[most]:,}; if the labels are correct, train longer: {longer}"
             if known[i] < 0.5 * sum(known) / len(known):
-                remedy = f"only {known[i]:,} of {sum(known):,} training images are: add more"
+                remedy = f"only {known[i]:,} of {sum(known):,} training images are of that class: add more"
                 remedy += ", or move the threshold with `alexnet evaluate`" if len(known) == 2 else ""
-            findings.append(Finding("class-never-predicted", self.classes[i], words, remedy))
+            findings.append(Finding("class-never-predicted", self.classes[i], message, remedy))
         return findings
 
     def _shuffled(self, validation: EpochValidation, train_error: float, fair: bool) -> list[Finding]:
         count = sum(validation.class_counts)
-        right = round((1 - validation.error) * count)
-        answers = agreement(validation.predicted_counts, validation.class_counts, right)
-        self.memory.at_chance = self.memory.at_chance + 1 if answers.is_chance(SHOWS_IN_VALIDATION) else 0
-        if self.memory.at_chance < CHECKS_IN_A_ROW or not fair:
+        correct = round((1 - validation.error) * count)
+        match = agreement(validation.predicted_counts, validation.class_counts, correct)
+        self.history.at_chance = self.history.at_chance + 1 if match.is_chance(SHOWS_IN_VALIDATION) else 0
+        if self.history.at_chance < CHECKS_IN_A_ROW or not fair:
             return []
-        words = f"the network learns the training images (error {train_error:.1%}), but is right on "
-        words += f"{answers.share:.1%} of the others, {answers.share_by_chance:.1%} by chance"
-        return self._labels_of_training(words) or self._labels_of_validation(words)
+        message = f"the network learns the training images (error {train_error:.1%}), but its validation accuracy is "
+        message += f"{match.share:.1%}, {match.share_by_chance:.1%} by chance"
+        return self._labels_of_training(message) or self._labels_of_validation(message)
 
     def _labels_of_training(self, symptom: str) -> list[Finding]:
-        """Whether training images that look alike have the same label no more often than any two."""
+        """Whether training similar images have the same label no more often than any two."""
         alike = self._alike_in_training
         if self.train is None or alike is None or not alike.is_chance(SHOWS_IN_NEIGHBORS):
             return []
-        words = f"labels look shuffled: {symptom}, and images that look alike have the same label in "
-        words += f"{alike.share:.1%}, {alike.share_by_chance:.1%} by chance"
-        return [Finding("labels-shuffled", self.train.name, words, f"{_LOOK}; if they are right, add images")]
+        message = f"labels look shuffled: {symptom}, and similar images have the same label in "
+        message += f"{alike.share:.1%}, {alike.share_by_chance:.1%} by chance"
+        return [
+            Finding(
+                "labels-shuffled", self.train.name, message, f"{_CHECK_LABELS}; if the labels are correct, add images"
+            )
+        ]
 
     def _labels_of_validation(self, symptom: str) -> list[Finding]:
-        """Whether it is only the labels of the validation split that have nothing to do with its images."""
+        """Whether only the labels of the validation split are unrelated to its images."""
         alike, across = self._alike_in_training, self._alike_across
         if self.validation is None or alike is None or across is None:
             return []
         if alike.score < CERTAIN or not across.is_chance(0.5 * alike.kappa):
             return []
         name = self.validation.name
-        words = f"labels of {name} look shuffled: {symptom}, and the training images most like them have their label "
-        words += f"in {across.share:.1%}, {across.share_by_chance:.1%} by chance"
-        return [Finding("labels-shuffled", name, words, _LOOK)]
+        message = (
+            f"labels of {name} look shuffled: {symptom}, and the most similar training images have the same label "
+        )
+        message += f"in {across.share:.1%}, {across.share_by_chance:.1%} by chance"
+        return [Finding("labels-shuffled", name, message, _CHECK_LABELS)]
 
     @cached_property
     def _alike_in_training(self) -> Agreement | None:
@@ -536,51 +587,56 @@ class Health:
             return None
         return neighbors_agree(self.validation, self.train)
 
-    # What to do.
-
-    def _way_off_the_plateau(self) -> str:
-        why = ": weights of N(0, 0.01²) take thousands of steps to begin" if _starts_slowly(self.recipe) else ""
-        if self._is_small_elsewhere():
+    def _leave_plateau(self) -> str:
+        why = (
+            ": weights drawn from N(0, 0.01²) take thousands of steps to leave the plateau"
+            if _starts_slowly(self.recipe)
+            else ""
+        )
+        if self._has_wrong_recipe():
             return f"start again with `--recipe small`{why}"
         if self.recipe.normalization != "batch":
-            # On raw pixels "he" alone ends in dead maps or a loss that is not finite.
+            # On raw pixels "he" alone ends in dead feature maps or a divergence.
             return f"start again with `--init he --normalization batch`{why}"
-        if self.recipe.lr < 0.3 * self._usual_rate():
-            return f"start again with a greater learning rate, `--lr {self._higher()}`"
-        return f"start again with a smaller learning rate, `--lr {self._lower()}`"
+        if self.recipe.lr < 0.3 * self._usual_lr():
+            return f"start again with a larger learning rate, `--lr {self._higher_lr()}`"
+        return f"start again with a smaller learning rate, `--lr {self._lower_lr()}`"
 
-    def _calmer(self) -> str:
-        if self._is_small_elsewhere():
+    def _smaller_steps(self) -> str:
+        if self._has_wrong_recipe():
             return "start again with `--recipe small`: the first steps of this one are too large for so few images"
-        return f"start again with a smaller learning rate, `--lr {self._lower()}`"
+        return f"start again with a smaller learning rate, `--lr {self._lower_lr()}`"
 
-    def _is_small_elsewhere(self) -> bool:
-        """Whether these are few images, and trained by the recipe for many."""
+    def _has_wrong_recipe(self) -> bool:
+        """Whether few images are trained on by a recipe for many."""
         return sum(self.class_counts) <= SMALL_UP_TO and self.recipe.name != "small"
 
-    def _usual_rate(self) -> float:
+    def _usual_lr(self) -> float:
         usual = recipes().get(self.recipe.name, self.recipe)
         return usual.lr if usual.optimizer == self.recipe.optimizer else self.recipe.lr
 
-    def _lower(self) -> str:
-        usual = self._usual_rate()
+    def _lower_lr(self) -> str:
+        usual = self._usual_lr()
         return f"{usual if usual < 0.9 * self.recipe.lr else self.recipe.lr / 10:.2g}"
 
-    def _higher(self) -> str:
-        return f"{max(self._usual_rate(), self.recipe.lr * 10):.2g}"
+    def _higher_lr(self) -> str:
+        return f"{max(self._usual_lr(), self.recipe.lr * 10):.2g}"
 
 
-_LOOK = "look at twenty images beside their labels: the list of one may be out of step with the other"
+_CHECK_LABELS = "compare twenty images with their labels: the two lists may be shifted against each other"
 
 
 def _starts_slowly(recipe: Recipe) -> bool:
-    """Whether the weights are drawn from N(0, 0.01²), as in the paper, and nothing scales their outputs."""
+    """Whether the weights are drawn from N(0, 0.01²), as in the paper, and no normalization scales their outputs."""
     return recipe.normalization != "batch" and (recipe.scheme or get_variant(recipe.variant).init) != "he"
 
 
 def _block_steps(steps_per_epoch: int, total_steps: int) -> int:
-    """Steps over which losses are averaged: whole epochs, so that the classes come in their own proportion, of at
-    least 50 steps (a quarter of the run where that is less), or 200 steps where an epoch is longer."""
+    """Steps over which losses are averaged.
+
+    Whole epochs, so that the classes have their own proportions, of at least 50 steps (a quarter of the run where that
+    is less), or 200 steps where an epoch is longer.
+    """
     if steps_per_epoch > 200:
         return 200
     return steps_per_epoch * max(1, math.ceil(min(50, total_steps // 4) / steps_per_epoch))

@@ -1,4 +1,4 @@
-"""How far features go without training them: a linear classifier on what a layer says of the images."""
+"""Linear probe: the accuracy of a linear classifier on the features of a layer."""
 
 from __future__ import annotations
 
@@ -15,20 +15,28 @@ from alexnet.network.model import AlexNet
 from alexnet.runtime.progress import progress
 
 CELLS = 3
-"""Maps are averaged to so many cells a side: what is where, roughly."""
-STRENGTH = 0.03
-"""Of the classifier, on features of unit variance (scikit-learn's C)."""
+"""Cells a side to which feature maps are averaged; they keep the rough position of a feature."""
+INVERSE_REGULARIZATION = 0.03
+"""scikit-learn's C of the classifier, on features of unit variance."""
 FOLDS = 5
 IMAGES = 2_000
-"""Images that are enough for a first answer in seconds."""
+"""Images of each split: enough for an estimate in seconds."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a linear classifier on `layer` gets right, of images that it was not fitted on.
+    """The accuracy of a linear classifier on a layer, on images that it was not fitted on.
 
-    `fitted` on so many; measured on the `measured` images of `split`, or where that is "train" on each fifth of them
-    in turn. `accuracy` and `majority` (that of always answering with the most frequent class) are from 0 to 1.
+    Attributes
+    ----------
+    layer : str
+        The layer.
+    accuracy, majority : float
+        Of the classifier, and of always predicting the most frequent class, from 0 to 1.
+    split : str
+        The split measured; "train" for cross-validation on the training images.
+    fitted, measured : int
+        Images that the classifier was fitted and measured on.
     """
 
     layer: str
@@ -38,12 +46,12 @@ class Probe:
     fitted: int
     measured: int
 
-    def words(self) -> str:
-        """84.1% of 394 val images right (always the same answer: 50.0%), with a linear classifier on conv5."""
-        images = "left-out training" if self.split == "train" else self.split
+    def summary(self) -> str:
+        """Such as "84.1% accuracy on 394 val images (majority class: 50.0%; linear probe on conv5)"."""
+        images = "cross-validated training" if self.split == "train" else self.split
         return (
-            f"{self.accuracy:.1%} of {self.measured:,} {images} images right (one answer for all: "
-            f"{self.majority:.1%}), by a linear classifier on {self.layer}"
+            f"{self.accuracy:.1%} accuracy on {self.measured:,} {images} images "
+            f"(majority class: {self.majority:.1%}; linear probe on {self.layer})"
         )
 
 
@@ -57,31 +65,49 @@ def probe(
     *,
     images: int | None = IMAGES,
 ) -> Probe | None:
-    """Fit a linear classifier on a layer's activations and say how good it is; None where the images are too few.
+    """Fit a linear classifier on the activations of a layer, and measure it.
 
-    `network`: in evaluation mode, on the device of `preprocess`. Up to so many `images` of each split are read, drawn
-    evenly; None for all. Maps are averaged to 3×3 cells. Without `validation` the training images are left out a
-    fifth at a time.
+    Parameters
+    ----------
+    network : AlexNet
+        In evaluation mode, on the device of `preprocess`.
+    preprocess : Preprocessing
+        The preprocessing of its images.
+    training, validation : Split
+        What the classifier is fitted and measured on. Without `validation` it is measured on the training images, by
+        cross-validation.
+    layer : str
+        The layer. Feature maps are averaged to 3×3 cells.
+    precision : torch.dtype
+        Of the forward pass.
+    images : int, optional
+        Largest number of images of each split, drawn evenly over the classes; None for all.
+
+    Returns
+    -------
+    Probe or None
+        None where there are too few images.
     """
-    rows = _drawn(training, images)
+    rows = _stratified(training, images)
     labels = training.labels[rows]
     counts = np.bincount(labels)
     if np.count_nonzero(counts) < 2 or counts[counts > 0].min() < 2:
         return None
     measured = validation if validation is not None and len(validation) else training
-    others = _drawn(measured, images)
-    answers = measured.labels[others]
-    known = _read(network, preprocess, training, rows, layer, precision)
+    measured_rows = _stratified(measured, images)
+    targets = measured.labels[measured_rows]
+    features = _read(network, preprocess, training, rows, layer, precision)
     if measured is training:
-        right = _right_left_out(known, labels)
+        correct = _correct_in_cross_validation(features, labels)
     else:
-        right = _right(known, labels, _read(network, preprocess, measured, others, layer, precision), answers)
-    majority = float(np.bincount(answers).max()) / len(answers)
-    return Probe(layer, right / len(answers), majority, measured.name, len(rows), len(answers))
+        others = _read(network, preprocess, measured, measured_rows, layer, precision)
+        correct = _correct(features, labels, others, targets)
+    majority = float(np.bincount(targets).max()) / len(targets)
+    return Probe(layer, correct / len(targets), majority, measured.name, len(rows), len(targets))
 
 
 def pooled(activations: np.ndarray) -> np.ndarray:
-    """Maps (N, C, H, W) averaged to 3×3 cells, (N, 9·C); the units of a fully connected layer (N, D) as they are."""
+    """Feature maps (N, C, H, W) averaged to 3×3 cells, (N, 9·C); fully connected units (N, D) unchanged."""
     if activations.ndim == 2:
         return activations
     return functional.adaptive_avg_pool2d(torch.from_numpy(activations), CELLS).flatten(1).numpy()
@@ -90,7 +116,7 @@ def pooled(activations: np.ndarray) -> np.ndarray:
 def _read(
     network: AlexNet, preprocess: Preprocessing, split: Split, rows: np.ndarray, layer: str, precision: torch.dtype
 ) -> np.ndarray:
-    """What the layer says of the images in `rows`, (N, D) float32."""
+    """The features of the images in `rows`, (N, D) float32."""
     batches = (images for _, images in split.batches(rows, BATCH_SIZE))
     parts = []
     with progress(len(rows), f"{layer} of {split.name} images") as bar:
@@ -100,28 +126,30 @@ def _read(
     return np.concatenate(parts)
 
 
-def _right_left_out(known: np.ndarray, labels: np.ndarray) -> int:
-    """How many are answered rightly when each fifth of them is left out in turn."""
+def _correct_in_cross_validation(features: np.ndarray, labels: np.ndarray) -> int:
+    """Correct predictions when each fold is left out in turn."""
     from sklearn.model_selection import StratifiedKFold
 
     counts = np.bincount(labels)
     folds = StratifiedKFold(min(FOLDS, int(counts[counts > 0].min())), shuffle=True, random_state=0)
-    return sum(_right(known[fit], labels[fit], known[out], labels[out]) for fit, out in folds.split(known, labels))
+    return sum(
+        _correct(features[fit], labels[fit], features[out], labels[out]) for fit, out in folds.split(features, labels)
+    )
 
 
-def _right(known: np.ndarray, labels: np.ndarray, asked: np.ndarray, answers: np.ndarray) -> int:
-    """How many of `asked` a classifier fitted on `known` answers rightly."""
+def _correct(features: np.ndarray, labels: np.ndarray, measured: np.ndarray, targets: np.ndarray) -> int:
+    """Correct predictions on `measured` by a classifier fitted on `features`."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, tol=1e-3, max_iter=1000))
-    return int((classifier.fit(known, labels).predict(asked) == answers).sum())
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=INVERSE_REGULARIZATION, tol=1e-3, max_iter=1000))
+    return int((classifier.fit(features, labels).predict(measured) == targets).sum())
 
 
-def _drawn(split: Split, most: int | None) -> np.ndarray:
-    """Up to so many positions in a split, the classes in their shares."""
-    if most is None or len(split) <= most:
+def _stratified(split: Split, limit: int | None) -> np.ndarray:
+    """Up to `limit` positions in a split, with the proportions of the classes."""
+    if limit is None or len(split) <= limit:
         return np.arange(len(split))
     by_class = np.argsort(split.labels, kind="stable")
-    return np.sort(by_class[np.linspace(0, len(split) - 1, most).astype(np.int64)])
+    return np.sort(by_class[np.linspace(0, len(split) - 1, limit).astype(np.int64)])

@@ -1,86 +1,86 @@
-"""The training loop: one for a processor and a graphics card, for the paper's recipe and everybody's."""
+"""The training loop: one for the CPU and for GPUs, for the paper's recipe and for all others."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
+import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
 from functools import lru_cache, partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from alexnet.data.augmentation import AugmentationPipeline
 from alexnet.data.dataset import PreparedDataset, Split
-from alexnet.data.loading import Batch, evaluation_batches, step_seeds, steps_per_epoch, training_batches
-from alexnet.network.layers import Weighted
+from alexnet.data.loading import Batch, step_seeds, steps_per_epoch, training_batches
 from alexnet.network.model import AlexNet
 from alexnet.network.optimized import OptimizedNetwork
-from alexnet.parallel.layouts import ENTRY, Alone, Block
+from alexnet.parallel.communicator import Communicator
+from alexnet.parallel.layouts import parallelize
 from alexnet.runs import checkpoint
-from alexnet.runs.run import Run
+from alexnet.runs.lock import RunLock
+from alexnet.runs.run import FINISHED, Run
 from alexnet.runtime.devices import choose_precision
 from alexnet.runtime.errors import AlexNetError, ReportedElsewhereError
 from alexnet.runtime.interrupts import interrupt_flag
-from alexnet.runtime.progress import Progress, notify, progress
-from alexnet.training.diagnostics import (
-    EpochValidation,
-    Finding,
-    Health,
-    LayerUpdate,
-    dead_units,
-    overlap,
-    worse_than_known,
-)
+from alexnet.runtime.progress import notify
+from alexnet.training.diagnostics import Diagnostics, dead_units, overlap, single_step, worse_than_pretrained
+from alexnet.training.divergence import Diverged, diverged, is_divergent, nonfinite_weights
 from alexnet.training.input_pipeline import augmentation_pipeline
 from alexnet.training.linear_probe import probe
-from alexnet.training.nonfinite import first_not_finite, not_finite_weights
-from alexnet.training.optimizers import clear_gradients, make_optimizers, update_all
-from alexnet.training.pretrained import LAST, layers_above, start_from
-from alexnet.training.recorded_step import Outcome, Replay, changed_by_a_step, recorder
-from alexnet.training.records import Records, open_records
+from alexnet.training.optimizers import make_optimizers
+from alexnet.training.pretrained import LAST, load_pretrained, pretrained_depths
+from alexnet.training.reporting import EpochSummary, Reporter, open_reporter
 from alexnet.training.schedules import Schedule
+from alexnet.training.state import TrainingState
+from alexnet.training.steps import StepExecutor, StepResult, TrainingInputs, step_executor
+from alexnet.training.validation import central_crops, layer_updates, validate
 from alexnet.training.whitening import whiten_first_convolution
 
-WHITENING = 2**40  # a step that no training reaches: what is drawn for the first weights is drawn for them alone
-SMALLER_RATE = 0.1  # what the learning rate is multiplied by after a loss that was not finite
-
-
-@dataclass
-class Position:
-    """Where a training stands. All of it is in the checkpoint, so that a resumed run counts on from here."""
-
-    epoch: int = 1
-    batch: int = 0  # of this epoch, done
-    step: int = 0  # of all epochs, done
-    loss_sum: float = 0.0  # over the images of this epoch so far
-    wrong: int = 0
-    seen: int = 0
-    best_error: float = math.inf
-    averaged: int = 0  # how many states of the network are in the average
-    rollbacks: int = 0
-    metrics_bytes: int = 0  # what of metrics.jsonl belongs to the steps done
+WHITENING_STEP = 2**40  # no training has as many steps: the seed of the whitening is used for nothing else
+ROLLBACK_SCALE = 0.1  # factor of the learning rate after a divergence
 
 
 class Training:
-    """One training, from wherever its run folder stands to its end."""
+    """One training, from its run folder's checkpoint, or from the beginning, to its end.
+
+    Parameters
+    ----------
+    run : Run
+        The run folder.
+    dataset : PreparedDataset
+        What is trained on.
+    device : torch.device
+        Where.
+    communicator : Communicator
+        The layout of the training, and the exchange with the other processes.
+    checkpoint_interval : float
+        Seconds between two checkpoints.
+    keep_checkpoint : bool
+        Whether a finished run keeps its checkpoint.
+    lock : RunLock, optional
+        Held by `train`; in the process that writes to the run folder.
+    """
 
     def __init__(
-        self, run: Run, dataset: PreparedDataset, device: torch.device, checkpoint_interval: float, layout: Alone
+        self,
+        run: Run,
+        dataset: PreparedDataset,
+        device: torch.device,
+        communicator: Communicator,
+        *,
+        checkpoint_interval: float = 120.0,
+        keep_checkpoint: bool = False,
+        lock: RunLock | None = None,
     ) -> None:
-        self.run, self.device, self.layout = run, device, layout
+        self.run, self.device, self.communicator = run, device, communicator
         self.recipe = run.config.recipe
         self.dtype = choose_precision(self.recipe.precision, device)
-        self.checkpoint_interval = checkpoint_interval
+        self.checkpoint_interval, self.keep_checkpoint, self.lock = checkpoint_interval, keep_checkpoint, lock
         self.training: Split = dataset.split("train")
         self.validation: Split | None = dataset.split("val") if "val" in dataset.splits else None
-        self.classes = dataset.classes
         self.steps_per_epoch = steps_per_epoch(self.training, self.recipe.batch_size)
         self.total_steps = self.steps_per_epoch * self.recipe.epochs
         mean = torch.from_numpy(dataset.mean_image.copy())
@@ -88,522 +88,332 @@ class Training:
             mean = torch.from_numpy(dataset.mean_rgb.astype(np.float32)).expand(dataset.size, dataset.size, 3)
         self.preprocess = run.config.preprocess(mean.contiguous().to(device))
         statistics = (dataset.pca_eigenvectors, dataset.pca_eigenvalues)
-        self.pipeline_of = lru_cache(partial(augmentation_pipeline, self.recipe, self.preprocess, *statistics))
-        self.network: AlexNet
-        self.at: Position
-        self.bar: Progress
-        self.records: Records
-        self.interrupted: Callable[[], bool]
-        self.last_step: int | None = None
-        self.stop_asked = self.save_due = False
-        self.writer = checkpoint.Writer()
-        self.stand()
-
-    def stand(self) -> None:
-        """Where the run folder says, or at the beginning."""
-        self.start_anew()
-        self.network = self.layout.place(self.network)
-        self.optimizers = make_optimizers(self.network, self.recipe, self.taken, self.layout.rows_of_all_kernels)
-        self.load()
-        self.working = OptimizedNetwork(self.network, self.dtype)
-        self.layout.watch(self.working)
-        record = recorder(self.device) if self.layout.size == 1 else None
-        self.replay: Replay | None = None
-        if record is not None and self.recipe.optimizer == "paper" and self.recipe.fc_batch_size is None:
-            changed = partial(changed_by_a_step, self.network, self.working.copies.values(), self.optimizers)
-            self.replay = Replay(self.device, record, changed, lambda words: self.bar.note(words))
-        self.underway: Outcome | None = None  # the step that was launched last, where it is not known yet
-
-    def start_anew(self) -> None:
-        """Fresh weights from the seed, nothing learned yet."""
-        self.network = self.first_network()
-        self.taken = layers_above(self.run.config)
-        self.schedule = Schedule(self.recipe, self.steps_per_epoch)
-        self.health = Health(
-            self.classes,
-            self.training.class_counts,
+        self.inputs = TrainingInputs(
+            lru_cache(partial(augmentation_pipeline, self.recipe, self.preprocess, *statistics)),
             self.recipe,
-            self.steps_per_epoch,
-            train=self.training,
-            validation=self.validation,
+            run.config.input_size,
+            device,
+            self.dtype,
         )
-        self.average: dict[str, Tensor] = {}
-        self.at = Position()
-        if self.recipe.whiten and "conv1" not in self.taken:
-            self.whiten()
-        if self.dtype == torch.float64:
-            self.network.double()
+        self.writer = checkpoint.Writer()
+        self.saved_at = time.monotonic()
+        self.interrupted = threading.Event()
+        self.state = self.load_state()
 
-    def first_network(self) -> AlexNet:
-        """The whole network with the weights that the training begins with."""
+    # Set-up.
+
+    def load_state(self) -> TrainingState:
+        """The state in the checkpoint; without one, the state before the first step."""
+        pretrained = pretrained_depths(self.run.config)
+        network = self.initial_network()
+        if self.recipe.whiten and "conv1" not in pretrained:
+            self.whiten(network)
+        if self.dtype == torch.float64:
+            network.double()
+        network = parallelize(network, self.communicator)
+        optimizers = make_optimizers(network, self.recipe, pretrained, self.communicator.gather_kernels)
+        working = OptimizedNetwork(network, self.dtype)
+        self.communicator.register(working)
+        state = TrainingState(
+            network,
+            working,
+            optimizers,
+            Schedule(self.recipe, self.steps_per_epoch),
+            Diagnostics(
+                self.run.config.classes,
+                self.training.class_counts,
+                self.recipe,
+                self.steps_per_epoch,
+                train=self.training,
+                validation=self.validation,
+            ),
+        )
+        content = None
+        if self.communicator.leads:
+            device = (
+                self.device if self.communicator.size == 1 else torch.device("cpu")
+            )  # from there to the other processes
+            content = checkpoint.read(self.run.path, device, optimizers)
+        content = self.communicator.scatter(content)
+        if content is not None:
+            state.restore(content)
+        return state
+
+    def initial_network(self) -> AlexNet:
+        """The whole network with its initial weights."""
         torch.manual_seed(self.recipe.seed)
         network = self.run.config.network()
         if self.run.config.start and not checkpoint.exists(self.run.path):
-            start_from(network, self.run.config)
+            load_pretrained(network, self.run.config)
         network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
 
-    def whiten(self) -> None:
-        """Let conv1 start as the principal components of the first training images, as the network will read them."""
-        images_seed, network_seed = step_seeds(self.recipe.seed, WHITENING)
+    def whiten(self, network: AlexNet) -> None:
+        """Initialize conv1 with the principal components of the first training images, as the network reads them."""
+        images_seed, network_seed = step_seeds(self.recipe.seed, WHITENING_STEP)
         batch = next(training_batches(self.training, 256, self.recipe.seed, epoch=1))
-        generator = torch.Generator().manual_seed(images_seed)
-        inputs = self.pipeline_of(self.recipe.color_jitter)(batch.images, generator, self.input_size())
-        whiten_first_convolution(self.network, inputs, torch.Generator().manual_seed(network_seed))
+        pipeline = self.inputs.pipeline_of(self.recipe.color_jitter)
+        size = Schedule(self.recipe, self.steps_per_epoch).input_size(0) or self.run.config.input_size
+        inputs = pipeline(batch.images, torch.Generator().manual_seed(images_seed), size)
+        whiten_first_convolution(network, inputs, torch.Generator().manual_seed(network_seed))
 
-    def run_to_end(self, last_step: int | None = None) -> None:
-        """Train until the last epoch, or step `last_step`, is done; on Ctrl-C save and raise `KeyboardInterrupt`."""
+    # The loop.
+
+    def train(self, last_step: int | None = None) -> None:
+        """Train until the last epoch, or until step `last_step`, is done.
+
+        Raises `KeyboardInterrupt` after Ctrl-C, with everything saved, and `AlexNetError` where the training diverges
+        with a tenth of the learning rate too.
+        """
+        counters, images = self.state.counters, len(self.training)
         self.saved_at = time.monotonic()
-        total = self.recipe.epochs * len(self.training)
-        done = (self.at.epoch - 1) * len(self.training) + self.at.seen
         with (
-            interrupt_flag() as interrupted,
-            open_records(self.run.path, self.at.metrics_bytes, self.at.step, leads=self.layout.leads) as self.records,
-            progress(total, "training", done, silent=not self.layout.leads) as self.bar,
+            self.lock or nullcontext(),
+            interrupt_flag() as self.interrupted,
+            open_reporter(
+                self.run.path,
+                size=counters.metrics_bytes,
+                step=counters.step,
+                total=self.recipe.epochs * images,
+                done=(counters.epoch - 1) * images + counters.images,
+                leads=self.communicator.leads,
+            ) as report,
         ):
-            self.interrupted, self.last_step = interrupted.is_set, last_step
             with self.writer:
-                self.run_epochs()
-            self.layout.leave()
-        if self.at.epoch > self.recipe.epochs:
-            self.say_end()
-        elif self.stop_asked or interrupted.is_set():
-            self.say_how_to_go_on()
+                self.report_start(report)
+                metrics_bytes = report.sync()
+                while True:
+                    try:
+                        stopped = self.train_epochs(report, last_step)
+                        break
+                    except Diverged as divergence:
+                        self.roll_back(divergence, report, metrics_bytes)
+            self.communicator.leave()
+        if self.state.counters.epoch > self.recipe.epochs:
+            self.report_end()
+        elif stopped or self.interrupted.is_set():
+            notify(
+                f"stopped after step {self.state.counters.step} of {self.total_steps}; continue with: "
+                f"alexnet train {self.run.config.dataset['path']} --out {self.run.path} --resume"
+            )
             raise KeyboardInterrupt
 
-    def run_epochs(self) -> None:
-        """All epochs that are left, or as far as the training is to go, and the last checkpoint."""
-        if self.at.step == 0 and self.validation is not None:
-            self.report(overlap(self.training, self.validation))
-        if self.taken and self.layout.leads and not checkpoint.exists(self.run.path):
-            self.say_what_is_known()
-        while self.at.epoch <= self.recipe.epochs and not self.stopping():
-            self.run_epoch()
-        self.save_if_finite()
+    def train_epochs(self, report: Reporter, last_step: int | None) -> bool:
+        """Train the epochs that are left, and save; returns whether a process asked to stop."""
+        counters, stop = self.state.counters, False
+        steps = step_executor(self.state, self.inputs, self.communicator, self.requests, report.note)
+        while counters.epoch <= self.recipe.epochs and not stop and counters.step != last_step:
+            stop = self.train_epoch(steps, report, last_step)
+        if counters.epoch > self.recipe.epochs:
+            self.finish(report)
+        else:
+            self.save(report)
+        return stop
 
-    def say_what_is_known(self) -> None:
-        """How far what was taken over goes without training it: a linear classifier on the topmost layer of it."""
-        assert self.run.config.start is not None
-        layer = [name for name in self.run.config.start["layers"] if name != LAST][-1]
-        network = self.first_network().eval()  # whole, and in float32, where this process's may be neither
-        known = probe(network, self.preprocess, self.training, self.validation, layer, self.dtype)
-        if known is not None:
-            self.bar.note(f"with what is already known: {known.words()}; training on")
-            self.records.write("probe", step=self.at.step, **dataclasses.asdict(known))
-
-    def run_epoch(self) -> None:
-        """The rest of the epoch that the training stands in, as far as it gets."""
-        recipe, start, seen_before = self.recipe, time.monotonic(), self.at.seen
-        batches = training_batches(
-            *(self.training, recipe.batch_size, recipe.seed, self.at.epoch, self.at.batch),
-            *(self.layout.rows, self.device),
-        )
-        before: dict[str, Tensor] = {}
-        for batch in batches:
-            last = self.at.batch + 1 == self.steps_per_epoch
+    def train_epoch(self, steps: StepExecutor, report: Reporter, last_step: int | None) -> bool:
+        """Train the rest of the epoch; returns whether a process asked to stop."""
+        state, counters, recipe = self.state, self.state.counters, self.recipe
+        start, images_before = time.monotonic(), counters.images
+        stop = save = False
+        weights_before: dict[str, Tensor] = {}
+        for batch in training_batches(
+            self.training,
+            recipe.batch_size,
+            recipe.seed,
+            counters.epoch,
+            counters.batch,
+            self.communicator.rows,
+            self.device,
+        ):
+            last = counters.batch + 1 == self.steps_per_epoch
             if last:
-                before = {name: weight.detach().clone() for name, weight in self.layer_weights()}
-            if not self.step(batch):
-                return  # back at the last good state, which may lie in another epoch
-            if (last or self.stopping() or self.save_due) and not self.catch_up():
-                return
+                weights_before = {name: weight.clone() for name, weight in state.layer_weights()}
+            state.start_step()
+            result = steps.step(batch)
+            state.end_step()
+            stop, save = self.count(result, report)
+            if last or stop or save or counters.step == last_step:
+                stop_late, save_late = self.count(steps.finish(), report)
+                stop, save = stop or stop_late, save or save_late
             if last:
                 break
-            if self.stopping():
-                return
-            if self.save_due and not self.save_if_finite():
-                return
-        wild = not_finite_weights(self.network, self.layout.any)
-        if wild:
-            self.go_back(f"first in {wild}")
-            return
-        rate = (self.at.seen - seen_before) / max(time.monotonic() - start, 1e-9)
-        self.end_epoch(before, batch, rate, time.monotonic() - start)
-        if self.save_due:
-            self.save()
+            if save:
+                self.save(report)
+            if stop or counters.step == last_step:
+                return stop
+        self.end_epoch(report, batch, weights_before, counters.images - images_before, time.monotonic() - start)
+        if save:
+            self.save(report)
+        return stop
 
-    def step(self, batch: Batch) -> bool:
-        """One batch through the network and one update; False when the training had to go back instead."""
-        at = self.at
-        for optimizer in self.optimizers:
-            self.schedule.apply(optimizer, at.epoch, at.step)
-        self.network.train()
-        seed = step_seeds(self.recipe.seed, at.step)[1]
-        if self.replay is not None:
-            before, self.underway = self.underway, self.launch(batch, seed, self.replay)
-            self.advance()
-            return before is None or self.learned_late(before)
-        torch.manual_seed(seed)
-        blocks = self.layout.blocks(len(batch.labels))
-        value, wrong = self.learn_in_blocks(batch, blocks) if blocks else self.learn(batch)
-        if not math.isfinite(value):
-            inputs = self.inputs(batch)
-            where = first_not_finite(self.network, inputs, self.device, self.dtype, self.layout.any)
-            self.go_back(f"first in {where}")
-            return False
-        self.layout.finish()
-        update_all(self.optimizers, self.working.copies)
-        self.advance()
-        self.count(at.step, len(batch.labels), value, wrong)
-        return True
-
-    def advance(self) -> None:
-        """One step further, whatever came of it."""
-        self.at.step += 1
-        self.at.batch += 1
-        self.update_average()
-
-    def count(self, step: int, images: int, value: float, wrong: int) -> None:
-        """Take in loss and mistakes of the training's step number `step`, from 1."""
-        at = self.at
-        at.seen += images
-        at.loss_sum += value * images
-        at.wrong += wrong
-        if step % max(1, self.steps_per_epoch // 20) == 0:
-            self.records.write("step", epoch=at.epoch, step=step, loss=value, lr=self.rate(step))
-            self.records.draw(step, {"loss/step": value})
-        self.report(self.health.after_step(step, value))
-        self.bar.advance(
-            images,
-            epoch=f"{at.epoch}/{self.recipe.epochs}",
-            loss=f"{at.loss_sum / at.seen:.3f}",
-            error=f"{at.wrong / at.seen:.1%}",
+    def count(self, result: StepResult | None, report: Reporter) -> tuple[bool, bool]:
+        """Count and report a step; returns whether a process asks to stop, and whether a checkpoint is due."""
+        if result is None:
+            return False, False
+        counters = self.state.counters
+        counters.count(result.images, result.loss, result.errors)
+        if result.step % max(1, self.steps_per_epoch // 20) == 0:
+            report.step(counters.epoch, result.step, result.loss, self.lr_of_step(result.step))
+        report.findings(self.state.diagnostics.after_step(result.step, result.loss), counters.step)
+        report.bar.advance(
+            result.images,
+            epoch=f"{counters.epoch}/{self.recipe.epochs}",
+            loss=f"{counters.loss_sum / counters.images:.3f}",
+            error=f"{counters.errors / counters.images:.1%}",
         )
+        return result.stop, result.save
 
-    def launch(self, batch: Batch, seed: int, replay: Replay) -> Outcome:
-        """The same, without waiting for what comes of it: a graphics card goes on to the next step meanwhile."""
-        input_size, count = self.input_size(), len(batch.labels)
-        rates = tuple(group["lr"] for optimizer in self.optimizers for group in optimizer.param_groups)
-        inputs = (batch.images, self.layout.begin(batch), *self.augmentation_parameters(batch))
-        totals = replay((count, input_size, rates), partial(self.learn_and_update, input_size), inputs, seed)
-        return Outcome.of(totals, self.at.step + 1, count)
+    def end_epoch(
+        self, report: Reporter, batch: Batch, weights_before: dict[str, Tensor], images: int, seconds: float
+    ) -> None:
+        """Validate, diagnose, report, drop the learning rate where the schedule says so, keep the best weights.
 
-    @torch.enable_grad()
-    def learn_and_update(self, input_size: int, images: Tensor, labels: Tensor, *parameters: Tensor) -> Tensor:
-        """A whole step on the device: its loss and mistakes (2,), whatever they are."""
-        clear_gradients(self.optimizers, self.working.copies)  # a recording that failed may have left some
-        logits = self.working(self.pipeline.apply(images, parameters, input_size, self.dtype))
-        loss = self.loss(logits, labels)
-        loss.backward()
-        update_all(self.optimizers, self.working.copies)
-        return torch.stack([loss.detach().double(), (logits.argmax(1) != labels).sum().double()])
-
-    def catch_up(self) -> bool:
-        """Wait for the step that was launched last; False when the training had to go back instead."""
-        last, self.underway = self.underway, None
-        return last is None or self.learned_late(last)
-
-    def learned_late(self, outcome: Outcome) -> bool:
-        """Take in what came of a step, after the next was launched; False when the training had to go back instead."""
-        value, wrong = self.agree(*outcome.read())
-        if not math.isfinite(value):
-            self.go_back("seen in the loss")
-            return False
-        self.count(outcome.step, outcome.images, value, wrong)
-        return True
-
-    def input_size(self) -> int:
-        """That of the images which the network reads in this step."""
-        return self.schedule.input_size(self.at.step) or self.run.config.input_size
-
-    @property
-    def pipeline(self) -> AugmentationPipeline:
-        """The augmentations of this epoch."""
-        return self.pipeline_of(self.schedule.color(self.at.epoch))
-
-    def augmentation_parameters(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Augmentation parameters of a batch in this step, drawn from the step's seed."""
-        generator = torch.Generator().manual_seed(step_seeds(self.recipe.seed, self.at.step)[0])
-        return self.pipeline.draw(len(batch.labels), generator, batch.rows)
-
-    def inputs(self, batch: Batch) -> Tensor:
-        """What the network reads of a batch in this step.
-
-        Nobody keeps them, so that during the backward pass their memory is free; asked again they are the same.
+        `batch` is the last of the epoch, `images` how many were trained on in `seconds`.
         """
-        images = batch.images.to(self.device)
-        return self.pipeline.apply(images, self.augmentation_parameters(batch), self.input_size(), self.dtype)
-
-    def learn(self, batch: Batch) -> tuple[float, int]:
-        """Loss and mistakes of a batch; where the loss is finite, with gradients in the weights."""
-        labels = self.layout.begin(batch).to(self.device)
-        logits = self.working(self.inputs(batch))
-        loss = self.layout.share(self.loss(logits, labels), labels)
-        value, wrong = self.agree(loss.item(), _mistakes(logits, labels))
-        if math.isfinite(value):
-            loss.backward()
-        return value, wrong
-
-    def learn_in_blocks(self, batch: Batch, blocks: list[Block]) -> tuple[float, int]:
-        """The same where the fully connected layers see a block of the batch at a time.
-
-        With `fc_batch_size` they are updated after each block, by its mean gradient; the convolutions after the batch.
-        """
-        self.layout.begin(batch)
-        labels, often = batch.labels.to(self.device), self.recipe.fc_batch_size is not None
-        entry = self.network.get_submodule(ENTRY)
-        activations = self.working.below(self.inputs(batch), entry)
-        passing = self.layout.passing_of(activations, blocks)
-        value, wrong = 0.0, 0
-        for number, block in enumerate(blocks):
-            self.layout.enter(block)
-            arrived, of_block = passing.arrived(number).requires_grad_(), labels[block.images]
-            logits = self.working.beyond(arrived, entry)
-            share = len(of_block) / len(labels)
-            loss = self.loss(logits, of_block)
-            (loss if often else loss * share).backward()
-            assert arrived.grad is not None
-            passing.give_back(number, arrived.grad * share if often else arrived.grad)
-            value, wrong = value + loss.item() * share, wrong + _mistakes(logits, of_block)
-            if often:
-                update_all(self.optimizers, self.working.copies)
-        gradient = passing.finish()
-        value, wrong = self.agree(value, wrong)
-        if math.isfinite(value):
-            activations.backward(gradient)
-        return value, wrong
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of some images."""
-        logits = logits.float() if logits.dtype == torch.bfloat16 else logits
-        return functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
-
-    def agree(self, value: float, wrong: int) -> tuple[float, int]:
-        """Loss and mistakes of the whole batch; and let all processes know whether to stop, and to save."""
-        due = time.monotonic() - self.saved_at > self.checkpoint_interval and not self.writer.busy
-        value, wrong, self.stop_asked, self.save_due = self.layout.totals(value, wrong, self.interrupted(), due)
-        return value, wrong
-
-    def stopping(self) -> bool:
-        """Whether the training is to end after this step."""
-        return self.stop_asked or self.at.step == self.last_step
-
-    def end_epoch(self, before: dict[str, Tensor], batch: Batch, rate: float, seconds: float) -> None:
-        """Validate, look at every layer, let the schedule act, write it all down."""
-        at = self.at
-        loss, error = at.loss_sum / at.seen, at.wrong / at.seen
-        mean = self.layout.mean
-        layers = [
-            LayerUpdate(name, mean(name, weight.detach().abs()), mean(name, (weight.detach() - before[name]).abs()))
-            for name, weight in self.layer_weights()
-        ]
-        validation = self.validate()
-        self.layout.begin(batch)
-        dead = dead_units(self.network.eval(), self.center(batch), self.layout.alive)
+        self.check_weights()
+        state, counters, recipe, communicator = self.state, self.state.counters, self.recipe, self.communicator
+        loss, error = counters.loss_sum / counters.images, counters.errors / counters.images
+        layers = layer_updates(state, weights_before, communicator.layer_mean)
+        validation = None
+        if self.validation is not None:
+            validation = validate(state, self.validation, self.preprocess, communicator, recipe.batch_size, self.dtype)
+            if communicator.any(is_divergent(validation.loss)):
+                raise diverged(counters.step, validation.loss, "the validation loss")
+        communicator.start_batch(batch)
+        dead = dead_units(
+            state.network.eval(), central_crops(batch, self.preprocess, self.dtype), communicator.alive_share
+        )
         judged = error if validation is None else validation.error
-        learning_rate = self.rate(at.step)
-        dropped = self.schedule.after_epoch(judged)
-        findings = self.health.after_epoch(
-            at.epoch, train_loss=loss, train_error=error, validation=validation, layers=layers, dead=dead
+        lr, dropped = self.lr_of_step(counters.step), state.schedule.after_epoch(judged)
+        findings = state.diagnostics.after_epoch(
+            counters.epoch, train_loss=loss, train_error=error, validation=validation, layers=layers, dead=dead
         )
-        record: dict[str, Any] = {
-            "epoch": at.epoch,
-            "step": at.step,
-            "train_loss": loss,
-            "train_error": error,
-            "lr": learning_rate,
-            "images_per_second": rate,
-            "seconds": seconds,
-            "layers": {layer.name: {"weight": layer.weight, "update": layer.update} for layer in layers},
-            "dead": dead,
-        }
-        words = f"epoch {at.epoch}/{self.recipe.epochs}  loss {loss:.4f}  error {error:.2%}"
-        curves = {
-            "loss/train": loss,
-            "error/train": error,
-            "rate/images_per_second": rate,
-            "rate/learning": learning_rate,
-            **{f"weight/{layer.name}": layer.weight for layer in layers},
-            **{f"update/{layer.name}": layer.update for layer in layers},
-        }
-        if validation is not None:
-            record |= {"validation_loss": validation.loss, "validation_error": validation.error}
-            words += f"  |  validation loss {validation.loss:.4f}  error {validation.error:.2%}"
-            curves |= {"loss/validation": validation.loss, "error/validation": validation.error}
-        words += f"  |  lr {learning_rate:.2g}  {rate:.0f} images/s"
-        self.bar.note(words)
+        report.epoch(
+            EpochSummary(
+                epoch=counters.epoch,
+                epochs=recipe.epochs,
+                step=counters.step,
+                loss=loss,
+                error=error,
+                lr=lr,
+                validation=validation,
+                layers=layers,
+                dead=dead,
+                images_per_second=images / max(seconds, 1e-9),
+                seconds=seconds,
+                steps=self.steps_per_epoch,
+                traffic=communicator.traffic(),
+            )
+        )
         if dropped:
-            self.bar.note("the error has stopped improving: learning rate divided by ten")
-        traffic = self.layout.traffic()
-        if traffic:
-            record["traffic"] = {name: {"bytes": size, "seconds": time} for name, (size, time) in traffic.items()}
-            self.bar.note(_traffic_words(traffic, self.steps_per_epoch, seconds))
-        self.records.write("epoch", **record)
-        self.records.draw(at.step, curves)
-        if at.epoch == self.recipe.epochs and validation is not None and self.layout.leads:
-            self.records.flush()
-            for known in self.run.metrics("probe"):
-                findings += worse_than_known(known, validation.error, self.recipe)
-        self.report(findings)
-        if judged < at.best_error:
-            at.best_error = judged
-            if validation is not None or self.recipe.keep == "best":
-                self.save_best()
-        at.epoch, at.batch = at.epoch + 1, 0
-        at.loss_sum, at.wrong, at.seen = 0.0, 0, 0
+            report.note(f"no lower error for {recipe.patience} epochs: learning rate divided by ten")
+        if counters.epoch == recipe.epochs and validation is not None and communicator.leads:
+            report.flush()
+            for record in self.run.metrics("probe"):
+                findings += worse_than_pretrained(record, validation.error, recipe)
+        report.findings(findings, counters.step)
+        if judged < counters.best_error:
+            counters.best_error = judged
+            if validation is not None or recipe.keep == "best":
+                self.write("best", checkpoint_too=False)
+        counters.next_epoch()
 
-    @torch.no_grad()
-    def validate(self) -> EpochValidation | None:
-        """Loss and error of the central view over the validation split, with the weights that would be kept now."""
-        if self.validation is None:
-            return None
-        self.network.eval()
-        working = self.working
-        if self.average:
-            network = copy.deepcopy(self.network)
-            network.load_state_dict(self.result())
-            working = OptimizedNetwork(network, self.dtype)
-        loss, wrong = 0.0, 0
-        predicted = torch.zeros(len(self.classes), dtype=torch.int64)
-        for batch in evaluation_batches(self.validation, self.recipe.batch_size, self.layout.rows):
-            labels = self.layout.begin(batch).to(self.device)
-            logits = working(self.center(batch)).float()
-            loss += functional.cross_entropy(logits, labels, reduction="sum").item()
-            answers = logits.argmax(1)
-            wrong += int((answers != labels).sum())
-            predicted += torch.bincount(answers.cpu(), minlength=len(self.classes))
-        count, summed = len(self.validation), self.layout.summed
-        loss, wrong = summed(torch.tensor(loss, dtype=torch.float64)).item(), int(summed(torch.tensor(wrong)))
-        predicted = summed(predicted)
-        return EpochValidation(loss / count, wrong / count, predicted.tolist(), self.validation.class_counts)
+    def roll_back(self, divergence: Diverged, report: Reporter, metrics_bytes: int) -> None:
+        """Return to the last checkpoint, with a tenth of the learning rate; an error the second time.
 
-    def center(self, batch: Batch) -> Tensor:
-        """The central crops of a batch, as the plain network reads them."""
-        crops = self.preprocess.center(batch.images.to(self.device))
-        return crops.double() if self.dtype == torch.float64 else crops
-
-    @torch.no_grad()
-    def update_average(self) -> None:
-        """Take the network into the running mean of the last part of the run, a hundred times or every step."""
-        first = self.total_steps - round(self.recipe.weight_averaging * self.total_steps)
-        if not self.recipe.weight_averaging or self.at.step <= first:
-            return
-        if (self.total_steps - self.at.step) % max(1, (self.total_steps - first) // 100):
-            return
-        self.at.averaged += 1
-        for name, value in self.network.state_dict().items():
-            if name not in self.average:
-                self.average[name] = value.clone()
-            elif value.is_floating_point():
-                self.average[name].lerp_(value, 1 / self.at.averaged)
-
-    def result(self) -> dict[str, Tensor]:
-        """The weights that the training has to show so far."""
-        return self.average or self.network.state_dict()
-
-    def go_back(self, where: str) -> None:
-        """After numbers that are not finite, `where`, in words: to the last good state, once, and on more slowly."""
-        step = self.at.step
-        if self.schedule.scale != 1.0:
-            kind = AlexNetError if self.layout.leads else ReportedElsewhereError
+        `metrics_bytes`: length of metrics.jsonl before the first step of this process.
+        """
+        if self.state.schedule.scale != 1.0:
+            kind = AlexNetError if self.communicator.leads else ReportedElsewhereError
+            other = "" if self.recipe.name == "small" else ", or --recipe small"
             raise kind(
-                f"numbers not finite at step {step}, {where}, with a tenth of the learning rate too: "
-                f"train with a smaller one, such as --lr {self.recipe.lr * 0.01:g}, or with --recipe small"
+                f"{divergence}, with a tenth of the learning rate too: "
+                f"train with a smaller one, such as --lr {self.recipe.lr * 0.01:g}{other}"
             )
         self.writer.finish()
-        self.stand()
-        self.schedule.scale = SMALLER_RATE
-        self.at.rollbacks += 1
-        self.bar.note(
-            f"numbers not finite at step {step}, {where}: back to step {self.at.step}, "
-            "with a tenth of the learning rate"
-        )
-        self.records.cut(self.at.metrics_bytes)
-        self.bar.done = (self.at.epoch - 1) * len(self.training) + self.at.seen
-        self.save()
+        self.state = self.load_state()
+        self.state.schedule.scale = ROLLBACK_SCALE
+        counters = self.state.counters
+        counters.rollbacks += 1
+        report.note(f"{divergence}; rolled back to step {counters.step}, with a tenth of the learning rate")
+        report.truncate(counters.metrics_bytes or metrics_bytes)
+        report.record("rollback", step=counters.step, diverged_at=divergence.step, reason=str(divergence))
+        report.bar.done = (counters.epoch - 1) * len(self.training) + counters.images
+        self.save(report)
 
-    def save_if_finite(self) -> bool:
-        """`save`; False when the weights are not finite and the training had to go back instead."""
-        wild = not_finite_weights(self.network, self.layout.any)
-        if wild:
-            self.go_back(f"first in {wild}")
-            return False
-        self.save()
-        return True
+    # Checkpoints.
 
-    def save(self) -> None:
-        """The checkpoint, and the last weights where others than the run itself can read them, beside the training."""
-        self.at.metrics_bytes = self.records.keep()
-        self.saved_at, self.save_due = time.monotonic(), False
-        self.write_weights("last", self.optimizers)
+    def requests(self) -> tuple[bool, bool]:
+        """Whether Ctrl-C was pressed in this process, and whether a checkpoint is due."""
+        due = time.monotonic() - self.saved_at > self.checkpoint_interval and not self.writer.busy
+        return self.interrupted.is_set(), due
 
-    def save_best(self) -> None:
-        """The weights that the training has to show so far, as the best."""
-        self.write_weights("best", None)
+    def check_weights(self) -> None:
+        """Raise `Diverged` where the weights are not finite."""
+        layer = nonfinite_weights(self.state.network, self.communicator.any)
+        if layer:
+            raise diverged(self.state.counters.step, math.nan, f"the weights of {layer}")
 
-    def write_weights(self, which: str, optimizers: list[torch.optim.Optimizer] | None) -> None:
-        """Begin to write the "best" or "last" weights, and with `optimizers` the checkpoint, as all stands now."""
-        if not self.layout.keeps:
+    def save(self, report: Reporter) -> None:
+        """Write the checkpoint and the last weights, while the training goes on."""
+        self.check_weights()
+        self.state.counters.metrics_bytes = report.sync()
+        self.saved_at = time.monotonic()
+        self.write("last", checkpoint_too=True)
+
+    def write(self, which: str, *, checkpoint_too: bool) -> None:
+        """Start to write the "best" or "last" weights, and the checkpoint, as they are now."""
+        if not self.communicator.holds_state:
             return
-        state = {
-            "position": dataclasses.asdict(self.at),
-            "schedule": self.schedule.state_dict(),
-            "health": self.health.state_dict(),
-        }
-        content = checkpoint.Content.of(self.network, optimizers or [], self.average, state)
+        content = self.state.content(optimizers=checkpoint_too)
 
         def work() -> None:
-            self.layout.whole(content)
-            if self.layout.leads:
+            self.communicator.gather(content)
+            if self.communicator.leads:
                 self.run.save_weights(which, content.average or content.network, self.preprocess.mean)
-                if optimizers is not None:
+                if checkpoint_too:
                     checkpoint.write(self.run.path, content)
 
         self.writer.start(work)
 
-    def load(self) -> None:
-        """Stand where the checkpoint stands, if there is one."""
-        found = None
-        if self.layout.leads:
-            device = self.device if self.layout.size == 1 else torch.device("cpu")  # from where it goes to the others
-            found = checkpoint.read(self.run.path, device, self.optimizers)
-        found = self.layout.parts(found)
-        if found is None:
+    def finish(self, report: Reporter) -> None:
+        """Write the last weights of a training whose epochs are done; its checkpoint is removed unless it is kept."""
+        if self.keep_checkpoint:
+            self.save(report)
+        else:
+            self.check_weights()
+            self.write("last", checkpoint_too=False)
+        self.writer.finish()
+        report.record(FINISHED, step=self.state.counters.step)
+        report.sync()
+        if self.communicator.leads and not self.keep_checkpoint:
+            checkpoint.remove(self.run.path)
+
+    # Messages.
+
+    def report_start(self, report: Reporter) -> None:
+        """Report what is known before the first step: images in both splits, and the worth of pretrained weights."""
+        step = self.state.counters.step
+        if step == 0 and self.validation is not None:
+            report.findings(overlap(self.training, self.validation), step)
+        if step == 0 and self.total_steps == 1:
+            report.findings([single_step(self.recipe, len(self.training))], step)
+        start = self.run.config.start
+        if start is None or not self.communicator.leads or checkpoint.exists(self.run.path):
             return
-        found.restore(self.network, self.optimizers)
-        self.average, state = found.average, found.state
-        self.at = Position(**state["position"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.health.load_state_dict(state["health"])
+        layer = [name for name in start["layers"] if name != LAST][-1]
+        network = self.initial_network().eval()  # whole, and in float32, where this process's may be neither
+        result = probe(network, self.preprocess, self.training, self.validation, layer, self.dtype)
+        if result is not None:
+            report.note(f"before training, the pretrained weights give {result.summary()}")
+            report.record("probe", step=step, **dataclasses.asdict(result))
 
-    def say_how_to_go_on(self) -> None:
-        """After Ctrl-C."""
-        notify(
-            f"stopped after step {self.at.step} of {self.total_steps}; "
-            f"go on with: alexnet train {self.run.config.dataset['path']} --out {self.run.path} --resume"
-        )
+    def report_end(self) -> None:
+        """Print the closing line."""
+        epochs, split = self.recipe.epochs, "training" if self.validation is None else "validation"
+        unit = "epoch" if epochs == 1 else "epochs"
+        notify(f"trained {epochs} {unit}; best {split} error {self.state.counters.best_error:.2%}; {self.run.path}")
 
-    def say_end(self) -> None:
-        """The closing line."""
-        path = self.run.path
-        words = f"trained {self.recipe.epochs} epochs; best error {self.at.best_error:.2%}"
-        words += " on the validation images" if self.validation is not None else " on the training images"
-        notify(f"{words}; {path}")
-
-    def rate(self, step: int) -> float:
-        """The learning rate of the weights at the training's step number `step`, from 1."""
-        return self.schedule.rate(self.at.epoch, max(0, step - 1), "logits")
-
-    def layer_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and weights of each layer that has some."""
-        for name, module in self.network.named_children():
-            if isinstance(module, Weighted):
-                yield name, module.weight
-
-    def report(self, findings: list[Finding]) -> None:
-        """Say what is wrong, and write it down."""
-        for finding in findings:
-            self.bar.note(f"! {finding.message}; {finding.remedy}")
-            self.records.write("finding", step=self.at.step, **dataclasses.asdict(finding))
-
-
-def _traffic_words(traffic: dict[str, list[float]], steps: int, seconds: float) -> str:
-    """What an epoch has sent and waited for, in a line."""
-    size, waited = (sum(values[number] for values in traffic.values()) for number in (0, 1))
-    largest = sorted(traffic.items(), key=lambda entry: -entry[1][0])[:4]
-    named = ", ".join(f"{name} {values[0] / steps / 1e6:.2f}" for name, values in largest)
-    return f"sent {size / steps / 1e6:.2f} MB a step ({named}); waited {waited / max(seconds, 1e-9):.0%} of the time"
-
-
-def _mistakes(logits: Tensor, labels: Tensor) -> int:
-    return int((logits.argmax(1) != labels).sum())
+    def lr_of_step(self, step: int) -> float:
+        """The learning rate of the weights in a step (from 1)."""
+        return self.state.schedule.lr(self.state.counters.epoch, max(0, step - 1), "logits")

@@ -1,4 +1,4 @@
-"""The rules that move the weights: the paper's; Muon and AdamW for few images."""
+"""The optimizers: the update rule of the paper; Muon and AdamW for small datasets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from alexnet.kernels.update import can_update, update
 from alexnet.runs.recipe import Recipe
 
-Rows = Callable[[str, Tensor], tuple[Tensor, slice]]
+GatherRows = Callable[[str, Tensor], tuple[Tensor, slice]]
+"""From a layer's name and the rows of its matrix in this process to all rows, and which of them these are."""
 
 
 class PaperSGD(torch.optim.Optimizer):
@@ -20,8 +21,16 @@ class PaperSGD(torch.optim.Optimizer):
 
     `v ← momentum·v − weight_decay·ε·w − ε·⟨∂L/∂w⟩`, `w ← w + v`.
 
-    The velocity carries the learning rate ε, so after a change of ε it goes on at the old pace and decays; torch's SGD
-    scales the whole velocity with the new rate at once. Any parameter group may have its own values.
+    The velocity contains the learning rate ε, so after a change of ε the earlier gradients keep their old scale and
+    decay; `torch.optim.SGD` scales the whole velocity with the new learning rate at once. Any parameter group may have
+    its own values.
+
+    Parameters
+    ----------
+    params : iterable
+        Parameters or parameter groups, as for every `torch.optim.Optimizer`.
+    lr, momentum, weight_decay : float
+        The defaults of groups without their own; those of the paper.
     """
 
     def __init__(
@@ -45,7 +54,7 @@ class PaperSGD(torch.optim.Optimizer):
 
     @torch.no_grad()
     def update(self, copies: Mapping[nn.Parameter, nn.Parameter]) -> None:
-        """One update; where a parameter has a working copy, that has its gradient and is given the new weight."""
+        """One update; where a parameter has a rounded copy, the copy has the gradient and receives the new weight."""
         for group in self.param_groups:
             lr, momentum = group["lr"], group["momentum"]
             decay = group["weight_decay"] * lr
@@ -69,12 +78,18 @@ class PaperSGD(torch.optim.Optimizer):
 class Muon(torch.optim.Optimizer):
     """Momentum whose update of a matrix is replaced by the nearest orthogonal one (Jordan et al. 2024, "Muon").
 
-    A convolution's weights are one matrix a tower, a row a kernel. All directions of a matrix then move alike, so a few
-    hundred steps reach what takes thousands when the few strongest directions of the gradient decide. Weight decay is
-    decoupled, as in AdamW. For parameters of at least two dimensions.
+    A convolution's weights are one matrix for each tower, with a row for each kernel. All directions of a matrix move
+    by the same amount, so a few hundred steps reach what takes thousands when the strongest directions of the gradient
+    dominate. Weight decay is decoupled, as in AdamW.
 
-    `whole`: from a layer's name and the rows of its matrix that are here to all of them, and which of those these are;
-    for a process that has a part of the kernels.
+    Parameters
+    ----------
+    params : iterable
+        Parameters of at least two dimensions, or groups of them with `towers` and `layer`.
+    lr, momentum, weight_decay : float
+        The defaults of groups without their own.
+    gather_rows : callable, optional
+        For a process that has a part of the kernels: see `GatherRows`.
     """
 
     def __init__(
@@ -83,11 +98,11 @@ class Muon(torch.optim.Optimizer):
         lr: float = 0.02,
         momentum: float = 0.9,
         weight_decay: float = 0.05,
-        whole: Rows | None = None,
+        gather_rows: GatherRows | None = None,
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "towers": 1, "layer": ""}
         super().__init__(params, defaults)
-        self.whole = whole or (lambda layer, rows: (rows, slice(None)))
+        self.gather_rows = gather_rows or (lambda layer, rows: (rows, slice(None)))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -104,7 +119,7 @@ class Muon(torch.optim.Optimizer):
                 if not self.state[p]:
                     self.state[p]["momentum"] = torch.zeros_like(p, memory_format=torch.preserve_format)
                 average = self.state[p]["momentum"].mul_(momentum).add_(p.grad)
-                ahead, mine = self.whole(group["layer"], p.grad.add(average, alpha=momentum).flatten(1))
+                ahead, mine = self.gather_rows(group["layer"], p.grad.add(average, alpha=momentum).flatten(1))
                 update = torch.cat([orthogonalized(matrix) for matrix in ahead.chunk(towers)])[mine]
                 rows, columns = ahead.shape[0] // towers, ahead.shape[1]
                 p.mul_(1 - lr * group["weight_decay"])
@@ -113,7 +128,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """The orthogonal matrix nearest to a (rows, columns) one, roughly: its singular values brought to about 1.
+    """The orthogonal matrix nearest to a (rows, columns) one, approximately: its singular values become about 1.
 
     Four steps of the Newton-Schulz iteration, with the coefficients of Jordan et al. 2024, in bfloat16.
     """
@@ -127,56 +142,71 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     return (x if wide else x.T).to(matrix.dtype)
 
 
-def _share(weight: Tensor, lr_reference_fan_in: float | None) -> float:
-    """What a matrix's learning rate is multiplied by: a unit's sum moves by the steps of all its inputs."""
+def _fan_in_scale(weight: Tensor, lr_reference_fan_in: float | None) -> float:
+    """Factor of a matrix's learning rate: the output of a unit changes by the sum of the changes of all its inputs."""
     return min(1.0, lr_reference_fan_in / weight[0].numel()) if lr_reference_fan_in else 1.0
 
 
 def make_optimizers(
-    network: nn.Module, recipe: Recipe, taken: Mapping[str, int] | None = None, whole: Rows | None = None
+    network: nn.Module,
+    recipe: Recipe,
+    pretrained: Mapping[str, int] | None = None,
+    gather_rows: GatherRows | None = None,
 ) -> list[torch.optim.Optimizer]:
-    """The recipe's rules over the network, with one parameter group a layer's weights or biases.
+    """The optimizers of a recipe, with one parameter group for the weights and one for the biases of each layer.
 
-    `taken`: modules whose weights were learned before, each with how many such layers lie above it. `whole`: see
-    `Muon`. Each group has
-    `layer` (its name in the table), `lr_factor` (what the layer's learning rate is multiplied by) and `taken` beside
-    what the rule needs; the gains and shifts of batch normalization count as biases. "muon" moves the weights of the
-    convolutions, and leaves everything else to AdamW.
+    Parameters
+    ----------
+    network : nn.Module
+        The network.
+    recipe : Recipe
+        Its `optimizer` "muon" updates the weights of the convolutions by Muon, and everything else by AdamW.
+    pretrained : mapping, optional
+        Modules with loaded weights, each with the number of loaded layers above it.
+    gather_rows : callable, optional
+        For `Muon`.
+
+    Returns
+    -------
+    list of Optimizer
+        Beside the values of the rule each group has `layer` (its name), `lr_factor` (factor of the layer's learning
+        rate) and `pretrained`. Gains and shifts of batch normalization count as biases.
     """
-    taken, decays = taken or {}, dict(recipe.layer_weight_decay)
+    pretrained, decays = pretrained or {}, dict(recipe.layer_weight_decay)
     groups: list[dict[str, Any]] = []
     convolutions: list[dict[str, Any]] = []
     for layer, module in network.named_children():
-        share = recipe.pretrained_lr_scale * recipe.layer_lr_decay ** taken[layer] if layer in taken else 1.0
+        factor = recipe.pretrained_lr_scale * recipe.layer_lr_decay ** pretrained[layer] if layer in pretrained else 1.0
         for name, parameter in module.named_parameters():
             bias = name == "bias" or isinstance(module, nn.BatchNorm2d)
             group = {
                 "params": [parameter],
                 "layer": layer,
                 "lr": recipe.lr,
-                "lr_factor": share * (recipe.bias_lr_scale if bias else _share(parameter, recipe.lr_reference_fan_in)),
-                "taken": layer in taken,
+                "lr_factor": factor
+                * (recipe.bias_lr_scale if bias else _fan_in_scale(parameter, recipe.lr_reference_fan_in)),
+                "pretrained": layer in pretrained,
                 "weight_decay": 0.0
                 if bias and not recipe.bias_weight_decay
                 else decays.get(layer, recipe.weight_decay),
             }
             if recipe.optimizer == "muon" and isinstance(module, nn.Conv2d) and not bias:
-                convolutions.append({**group, "lr_factor": share * recipe.muon_lr_scale, "towers": module.groups})
+                convolutions.append({**group, "lr_factor": factor * recipe.muon_lr_scale, "towers": module.groups})
             else:
                 groups.append(group)
     if recipe.optimizer == "paper":
         return [PaperSGD(groups, lr=recipe.lr, momentum=recipe.momentum)]
     rules: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.95), fused=True)]
     if convolutions:
-        rules.append(Muon(convolutions, momentum=recipe.momentum, whole=whole))
+        rules.append(Muon(convolutions, momentum=recipe.momentum, gather_rows=gather_rows))
     return rules
 
 
 @torch.no_grad()
 def update_all(optimizers: Sequence[torch.optim.Optimizer], copies: Mapping[nn.Parameter, nn.Parameter]) -> None:
-    """One update by each rule, after which no parameter has a gradient.
+    """One update by each optimizer, after which no parameter has a gradient.
 
-    `copies`: for some parameters their working copies, which have the gradients and are given the new weights.
+    `copies` has the rounded copies of some parameters, which have the gradients and receive the new weights.
     """
     for optimizer in optimizers:
         if isinstance(optimizer, PaperSGD):
@@ -192,7 +222,7 @@ def update_all(optimizers: Sequence[torch.optim.Optimizer], copies: Mapping[nn.P
 
 
 def clear_gradients(optimizers: Sequence[torch.optim.Optimizer], copies: Mapping[nn.Parameter, nn.Parameter]) -> None:
-    """Let no parameter and no working copy have a gradient."""
+    """Remove the gradients of all parameters and rounded copies."""
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     for copy in copies.values():

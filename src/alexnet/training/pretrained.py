@@ -1,8 +1,9 @@
-"""Weights that were learned before: which of them a new network starts from (paper, section 6: pre-training)."""
+"""Pretrained weights: which layers of a new network they are loaded into (paper, section 6)."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,39 +24,56 @@ LAST = "logits"
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a network takes over: `weights` by its own names; `layers`, from the lowest; and why not the rest."""
+class PretrainedLayers:
+    """The layers of a network whose weights are loaded.
+
+    Attributes
+    ----------
+    source : str
+        Where the weights are from: a name, or a file or folder.
+    weights : dict of str to Tensor
+        The loaded weights, by the names of the network.
+    layers : list of str
+        The loaded layers, from the lowest.
+    skipped : dict of str to str
+        The layers that are initialized instead, each with the reason.
+    """
 
     source: str
     weights: dict[str, Tensor]
     layers: list[str]
-    left: dict[str, str]
+    skipped: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """As `config.json` keeps it, with a checksum of the weights in their place."""
-        return {"from": self.source, "checksum": self.checksum(), "layers": self.layers, "left": self.left}
+        """The entry of `config.json`, with a checksum in place of the weights."""
+        return {"from": self.source, "checksum": self.checksum(), "layers": self.layers, "skipped": self.skipped}
 
     def checksum(self) -> str:
-        """SHA-256 of the weights taken over."""
+        """SHA-256 of the loaded weights."""
         return checksum_of(self.weights)
 
-    def words(self) -> str:
+    def summary(self) -> str:
         """One line for people."""
         layers = f"{self.layers[0]} to {self.layers[-1]}" if len(self.layers) > 1 else self.layers[0]
-        new = "; ".join(f"{layer} new: {why}" for layer, why in self.left.items())
-        return f"from {source_words(self.source)}: {layers}" + (f"; {new}" if new else "")
+        new = "; ".join(f"{layer} initialized: {reason}" for layer, reason in self.skipped.items())
+        return f"pretrained weights from {describe_source(self.source)}: {layers}" + (f"; {new}" if new else "")
 
 
-def source_words(name: str) -> str:
-    """What a recipe's `init` means, for people."""
+def describe_source(name: str) -> str:
+    """The meaning of a recipe's `init` for people."""
     known = {STARTER: "the starter features", IMAGENET: "torchvision's ImageNet weights"}
     return known.get(name, name)
 
 
-def with_network_of_start(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes to a recipe, and the network of the weights that they name, where they name no other.
+def with_pretrained_network(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes to a recipe, completed by the network of the pretrained weights that they name.
 
-    The starter is there for the network of the recipe. Raises `UsageError` where nothing is called so.
+    The network is taken where the changes name no other; the starter is for the network of the recipe.
+
+    Raises
+    ------
+    UsageError
+        If `init` is neither a known name nor a file or folder.
     """
     name = changes.get("init")
     if name is None or name in (STARTER, *INITIALIZATIONS):
@@ -65,84 +83,102 @@ def with_network_of_start(changes: Mapping[str, Any]) -> dict[str, Any]:
             f"no init {name!r}: neither a file or folder nor one of {', '.join((*INITIALIZATIONS, STARTER, IMAGENET))}"
         )
     source = find_weights(name)
+    for note in source.notes:
+        print(note, file=sys.stderr)
     network = {switch: source.switches.get(switch) for switch in SWITCHES}
     where = os.path.abspath(name) if os.path.exists(name) else name
     return {"variant": source.variant, **network, **changes, "init": where}
 
 
-def with_start(config: Config, asked: bool) -> tuple[Config, str]:
-    """The config that also says what is taken over, and that in words; from scratch where nothing fits.
+def with_pretrained_layers(config: Config, required: bool) -> tuple[Config, str]:
+    """A config completed by the layers that are loaded, and a line about them.
 
-    Raises `AlexNetError` when nothing fits and it was asked for.
+    Where no layer fits the config is one of a training from scratch.
+
+    Raises
+    ------
+    AlexNetError
+        If no layer fits although pretrained weights are `required`.
     """
-    start = find_start(config)
-    if start.layers:
-        return replace(config, start=start.to_dict()), start.words()
-    reasons = "; ".join(f"{layer}: {why}" for layer, why in list(start.left.items())[:2])
-    words = f"nothing of {source_words(start.source)} fits this network ({reasons})"
-    if asked:
-        raise AlexNetError(words)
-    return replace(config, recipe=config.recipe.override({"init": config.recipe.scheme})), f"{words}: from scratch"
+    pretrained = find_pretrained(config)
+    if pretrained.layers:
+        return replace(config, start=pretrained.to_dict()), pretrained.summary()
+    reasons = "; ".join(f"{layer}: {reason}" for layer, reason in list(pretrained.skipped.items())[:2])
+    message = f"no layer of {describe_source(pretrained.source)} fits this network ({reasons})"
+    if required:
+        raise AlexNetError(message)
+    recipe = config.recipe.override({"init": config.recipe.scheme})
+    return replace(config, recipe=recipe), f"{message}: training from scratch"
 
 
-def find_start(config: Config) -> Start:
-    """What the network of `config` takes over from where its recipe says.
+def find_pretrained(config: Config) -> PretrainedLayers:
+    """The layers that a network loads from where its recipe says.
 
-    From the lowest layer on, up to the first whose arrays are not there or have another shape: what lies above a new
-    layer has nothing to go on. The last layer is taken where the classes are the same. Batch normalization that only
-    the source has goes into its convolutions; where pixels are scaled otherwise, conv1 makes up for it.
+    Loaded are all layers from the lowest to the first whose arrays are missing or have another shape: what lies above
+    a new layer would get other inputs. The last layer is loaded where the classes are the same. Batch normalization
+    that only the source has is folded into its convolutions; a different pixel scaling is compensated in conv1.
 
-    Raises `AlexNetError` when the weights can't be read; takes nothing where nothing fits.
+    Raises
+    ------
+    AlexNetError
+        If the weights can't be read.
     """
     assert config.recipe.start is not None
-    return take_over(find_weights(config.recipe.start), config, config.recipe.start)
+    return match_layers(find_weights(config.recipe.start), config, config.recipe.start)
 
 
-def take_over(source: ForeignWeights, config: Config, name: str) -> Start:
-    """`find_start` for weights that were read already; `name`: where they are from."""
+def match_layers(source: ForeignWeights, config: Config, name: str) -> PretrainedLayers:
+    """`find_pretrained` for weights that were read already; `name` says where they are from."""
     with torch.device("meta"):
         network = config.network()
-    found = _as_read_by(source, config, network)
-    taken: dict[str, Tensor] = {}
+    found = _converted(source, config, network)
+    weights: dict[str, Tensor] = {}
     layers: list[str] = []
-    left: dict[str, str] = {}
-    for layer, parts in _layers(network):
+    skipped: dict[str, str] = {}
+    for layer, modules in _layers(network):
         expected = {
-            f"{part}.{key}": array for part in parts for key, array in network.get_submodule(part).state_dict().items()
+            f"{name}.{key}": array
+            for name in modules
+            for key, array in network.get_submodule(name).state_dict().items()
         }
-        why = _why_not(expected, found)
+        optional = {key for key in expected if isinstance(network.get_submodule(key.split(".")[0]), nn.BatchNorm2d)}
+        reason = _mismatch(expected, found, optional)
         if layer == LAST and source.classes != config.classes:
-            why = "other classes"
-        if why is None and left:
-            why = f"above {next(iter(left))}"
-        if why is None:
+            reason = "other classes"
+        if reason is None and skipped:
+            reason = f"above {next(iter(skipped))}"
+        if reason is None:
             layers.append(layer)
-            taken |= {key: found[key] for key in expected if key in found}
+            weights |= {key: found[key] for key in expected if key in found}
         else:
-            left[layer] = why
-    return Start(name, taken, layers, left)
+            skipped[layer] = reason
+    return PretrainedLayers(name, weights, layers, skipped)
 
 
-def start_from(network: AlexNet, config: Config) -> None:
-    """Give a fresh network what `config.start` says it takes over.
+def load_pretrained(network: AlexNet, config: Config) -> None:
+    """Load the pretrained weights that `config.start` names into a fresh network.
 
-    Raises `AlexNetError` when the weights are gone, or are not those any more that the run began with.
+    Raises
+    ------
+    AlexNetError
+        If the weights can't be read, or have changed since the run began.
     """
     assert config.start is not None
-    start = find_start(config)
-    if start.checksum() != config.start["checksum"]:
-        raise AlexNetError(f"the weights of {source_words(start.source)} have changed since this run began with them")
-    network.load_state_dict(start.weights, strict=False)
+    pretrained = find_pretrained(config)
+    if pretrained.checksum() != config.start["checksum"]:
+        source = describe_source(pretrained.source)
+        raise AlexNetError(f"the weights of {source} have changed since this run began with them")
+    network.load_state_dict(pretrained.weights, strict=False)
 
 
-def layers_above(config: Config) -> dict[str, int]:
-    """The modules that were taken over, each with how many layers that were taken over lie above it."""
+def pretrained_depths(config: Config) -> dict[str, int]:
+    """The modules with loaded weights, each with the number of loaded layers above it."""
     if config.start is None:
         return {}
     with torch.device("meta"):
-        parts = dict(_layers(config.network()))
+        modules = dict(_layers(config.network()))
     order = config.start["layers"]
-    return {part: len(order) - 1 - place for place, layer in enumerate(order) for part in parts[layer]}
+    return {name: len(order) - 1 - place for place, layer in enumerate(order) for name in modules[layer]}
 
 
 def _layers(network: AlexNet) -> Iterator[tuple[str, list[str]]]:
@@ -154,11 +190,11 @@ def _layers(network: AlexNet) -> Iterator[tuple[str, list[str]]]:
             yield name, [name, *(after for after, other in following if isinstance(other, nn.BatchNorm2d))]
 
 
-def _why_not(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
-    """Why a layer can't be taken over; None when it can. Batch normalization that the source lacks starts fresh."""
+def _mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], optional: set[str]) -> str | None:
+    """The reason why a layer can't be loaded; None when it can. `optional` arrays may be missing."""
     for key, array in expected.items():
         if key not in found:
-            if key.startswith("batch"):
+            if key in optional:
                 continue
             return "not there"
         if found[key].shape != array.shape:
@@ -166,19 +202,19 @@ def _why_not(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str
     return None
 
 
-def _as_read_by(source: ForeignWeights, config: Config, network: AlexNet) -> dict[str, Tensor]:
-    """The source's weights as the network of `config` would have them, for the images that it reads."""
+def _converted(source: ForeignWeights, config: Config, network: AlexNet) -> dict[str, Tensor]:
+    """The source's weights for the normalization and the pixel scaling of `config`."""
     weights = dict(source.weights)
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.children()):
-        weights = folded(weights)
-    own_unit = source.config is not None and source.config.recipe.pixel_scaling == "std"
-    if "conv1.weight" in weights and not (own_unit and config.recipe.pixel_scaling == "std"):
+        weights = fold_batch_norm(weights)
+    standardized = source.config is not None and source.config.recipe.pixel_scaling == "std"
+    if "conv1.weight" in weights and not (standardized and config.recipe.pixel_scaling == "std"):
         weights["conv1.weight"] = weights["conv1.weight"] * (source.scale / config.scale)
     return weights
 
 
-def folded(weights: Mapping[str, Tensor], epsilon: float = 1e-5) -> dict[str, Tensor]:
-    """A state dict whose batch normalization, as it is in evaluation, went into the convolutions below it."""
+def fold_batch_norm(weights: Mapping[str, Tensor], epsilon: float = 1e-5) -> dict[str, Tensor]:
+    """A state dict whose batch normalization, as in evaluation, is folded into the convolutions below it."""
     result = {name: array for name, array in weights.items() if not name.startswith("batch")}
     for name in weights:
         if not (name.startswith("batch") and name.endswith(".running_var")):

@@ -1,7 +1,7 @@
-"""A training step on a graphics card as one launch: recorded as a CUDA graph when it comes the same way again.
+"""A training step as one launch on a GPU: recorded as a CUDA graph once steps of its kind repeat.
 
-A step is a hundred kernels and more. Launched one by one they can keep the processor busy for longer than a fast card
-needs to compute them at a batch of 128; replayed, they are one call.
+A step is a hundred kernels and more. Launched one by one they can keep the CPU busy for longer than a fast GPU needs to
+compute them at a batch of 128; replayed, they are one call.
 """
 
 from __future__ import annotations
@@ -13,41 +13,41 @@ import torch
 from torch import Tensor, nn
 
 Work = Callable[..., Tensor]
-"""A step: of tensors on the device, to a tensor there; it changes others in place, and waits for nothing."""
+"""A step: a function of tensors on the device that returns one there. It changes others in place and never waits."""
 
-WARM_UP = 3  # steps of a kind before it is recorded: libraries choose their kernels, optimizers make their state
-KEPT = 2  # recordings, each with memory of its own: the batches of an epoch differ by an image at most
-SAME = 0.3  # of a tensor's change, how far the replayed may be from the launched; other coins would be 1.4 away
+WARM_UP_STEPS = 3  # of a kind before it is recorded: libraries choose their kernels, optimizers create their state
+MAX_RECORDINGS = 2  # each has memory of its own; the batch sizes of an epoch differ by one at most
+TOLERANCE = 0.3  # largest deviation of the replayed from the eager change; with another dropout mask it is 1.4
 
 
 class Recording(NamedTuple):
-    """A step that was recorded: it reads `inputs` and writes `result`, always at the same places."""
+    """A recorded step: it reads `inputs` and writes `result`, always at the same addresses."""
 
     inputs: list[Tensor]
     result: Tensor
     replay: Callable[[], None]
 
 
-Record = Callable[[Work, list[Tensor]], Recording]
+Capture = Callable[[Work, list[Tensor]], Recording]
 
 
-def recorder(device: torch.device) -> Record | None:
+def capture_for(device: torch.device) -> Capture | None:
     """How a step is recorded on a device; None where it is not."""
-    return cuda_graph if device.type == "cuda" else None
+    return capture_cuda_graph if device.type == "cuda" else None
 
 
-def cuda_graph(work: Work, inputs: list[Tensor]) -> Recording:
-    """Capture `work`, which nothing computes meanwhile, as a CUDA graph."""
+def capture_cuda_graph(work: Work, inputs: list[Tensor]) -> Recording:
+    """Record `work` as a CUDA graph; recording computes nothing."""
     graph = torch.cuda.CUDAGraph()
     stream = torch.cuda.Stream(inputs[0].device)
-    # another thread reads batches into pinned memory, which it may do while this one records
+    # Another thread reads batches into pinned memory, which it may do while this one records.
     with torch.cuda.device(inputs[0].device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         result = work(*inputs)
     return Recording(inputs, result, graph.replay)
 
 
-class Outcome(NamedTuple):
-    """Loss and mistakes of step number `step`, from 1, of so many images: on their way from the device."""
+class PendingResult(NamedTuple):
+    """Loss and errors of a step (from 1) on their way from the device, `totals` (2,)."""
 
     step: int
     images: int
@@ -55,42 +55,52 @@ class Outcome(NamedTuple):
     arrived: torch.cuda.Event | None
 
     @classmethod
-    def of(cls, totals: Tensor, step: int, images: int) -> Outcome:
-        """`totals` (2,): what the step has come to, on its device."""
+    def of(cls, totals: Tensor, step: int, images: int) -> PendingResult:
+        """Start the transfer of `totals` (2,), which are on their device."""
         if totals.device.type != "cuda":
             return cls(step, images, totals.clone(), None)
         there = torch.empty(totals.shape, dtype=totals.dtype, pin_memory=True).copy_(totals, non_blocking=True)
         return cls(step, images, there, torch.cuda.current_stream(totals.device).record_event())
 
     def read(self) -> tuple[float, int]:
-        """Wait for them."""
+        """Wait for loss and errors."""
         if self.arrived is not None:
             self.arrived.synchronize()
-        loss, wrong = self.totals.tolist()
-        return loss, int(wrong)
+        loss, errors = self.totals.tolist()
+        return loss, int(errors)
 
 
-class Replay:
-    """Runs steps: those of a kind that came `WARM_UP` times from a recording, the others as they are.
+class RecordedStep:
+    """Executes steps: from a recording where a kind of step came `WARM_UP_STEPS` times, eagerly otherwise.
 
-    `state`: every tensor that a step changes in place. A recording is tried once against the step itself, from the same
-    state and with the same random numbers; where it does not come to the same, or recording fails, steps are launched
-    kernel by kernel from then on, and `note` says so.
+    A recording is tested once against the eager step, from the same state and with the same random numbers. Where it
+    differs, or recording raises an error, all further steps are eager, and `note` reports it in one line.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the steps are computed.
+    capture : callable
+        Records a step.
+    state : callable
+        Every tensor that a step changes in place.
+    note : callable
+        Takes a line for people.
     """
 
     def __init__(
-        self, device: torch.device, record: Record, state: Callable[[], Iterable[Tensor]], note: Callable[[str], None]
+        self, device: torch.device, capture: Capture, state: Callable[[], Iterable[Tensor]], note: Callable[[str], None]
     ) -> None:
         self.device, self.state, self.note = device, state, note
-        self.record: Record | None = record
+        self.capture: Capture | None = capture
         self.seen: dict[Hashable, int] = {}
         self.recordings: dict[Hashable, Recording] = {}
 
     def __call__(self, kind: Hashable, work: Work, inputs: Sequence[Tensor], seed: int) -> Tensor:
-        """What `work` returns of `inputs`, with random numbers from `seed`; read it before the next call.
+        """What `work` returns for `inputs`, with random numbers from `seed`; to be read before the next call.
 
-        `kind`: whatever decides what a step does beside the values of its inputs and of the state, such as its shapes
-        and the learning rate.
+        `kind` identifies everything that a step depends on beside the values of its inputs and of the state, such as
+        shapes and learning rates.
         """
         torch.manual_seed(seed)
         recording = self.recordings.get(kind)
@@ -101,42 +111,42 @@ class Replay:
             return recording.result
         there = [tensor.to(self.device, non_blocking=True) for tensor in inputs]
         times = self.seen.pop(kind, 0) + 1
-        self.seen = dict([*self.seen.items(), (kind, times)][-KEPT:])
-        if self.record is None or times <= WARM_UP:
+        self.seen = dict([*self.seen.items(), (kind, times)][-MAX_RECORDINGS:])
+        if self.capture is None or times <= WARM_UP_STEPS:
             return work(*there)
-        return self.recorded(kind, work, there, seed)
+        return self._record(kind, work, there, seed)
 
     @torch.no_grad()
-    def recorded(self, kind: Hashable, work: Work, inputs: list[Tensor], seed: int) -> Tensor:
-        """A step as `work` does it, after which it has been recorded, if that comes to the same."""
-        assert self.record is not None
-        self.recordings = dict(list(self.recordings.items())[1 - KEPT :])
+    def _record(self, kind: Hashable, work: Work, inputs: list[Tensor], seed: int) -> Tensor:
+        """Execute a step eagerly, and record it for the next ones if the recording computes the same."""
+        assert self.capture is not None
+        self.recordings = dict(list(self.recordings.items())[1 - MAX_RECORDINGS :])
         changed = list(self.state())
         before = [tensor.clone() for tensor in changed]
         try:
-            recording = self.record(work, [tensor.clone() for tensor in inputs])
+            recording = self.capture(work, [tensor.clone() for tensor in inputs])
             _restore(changed, before)
             torch.manual_seed(seed)
             recording.replay()
             outcome, after = recording.result.clone(), [tensor.clone() for tensor in changed]
-        except RuntimeError as error:
-            recording, reason = None, str(error).splitlines()[0]
+        except Exception as error:  # whatever a driver or compiler raises: the eager step does not need it
+            recording, reason = None, (str(error).splitlines() or [type(error).__name__])[0]
         _restore(changed, before)
         torch.manual_seed(seed)
         result = work(*inputs)
         if not result.isfinite().all():
             return result
         if recording is not None:
-            if _same(result, outcome, torch.zeros_like(result)) and all(map(_same, changed, after, before)):
+            if _agree(result, outcome, torch.zeros_like(result)) and all(map(_agree, changed, after, before)):
                 self.recordings[kind] = recording
                 return result
-            reason = "replayed, it comes to something else"
-        self.record, self.recordings = None, {}
-        self.note(f"the step can't be recorded as one launch, and goes on kernel by kernel: {reason}")
+            reason = "replayed, it computes something else"
+        self.capture, self.recordings = None, {}
+        self.note(f"the training step cannot be recorded as a CUDA graph and runs eagerly: {reason}")
         return result
 
 
-def changed_by_a_step(
+def tensors_of_step(
     network: nn.Module, copies: Iterable[Tensor], optimizers: Iterable[torch.optim.Optimizer]
 ) -> Iterator[Tensor]:
     """Every tensor that a training step changes in place."""
@@ -152,7 +162,7 @@ def _restore(tensors: list[Tensor], values: list[Tensor]) -> None:
         tensor.copy_(value)
 
 
-def _same(launched: Tensor, replayed: Tensor, before: Tensor) -> bool:
-    """Whether a tensor has changed alike, up to what rounding in another order does to sums."""
-    launched, replayed, before = launched.double(), replayed.double(), before.double()
-    return float((replayed - launched).norm()) <= SAME * float((launched - before).norm())
+def _agree(eager: Tensor, replayed: Tensor, before: Tensor) -> bool:
+    """Whether a tensor changed alike, up to the rounding of sums in another order."""
+    eager, replayed, before = eager.double(), replayed.double(), before.double()
+    return float((replayed - eager).norm()) <= TOLERANCE * float((eager - before).norm())

@@ -1,4 +1,4 @@
-"""How the learning rate and the color noise change over a training."""
+"""Schedules: the learning rate and the augmentation at every step."""
 
 from __future__ import annotations
 
@@ -11,12 +11,27 @@ from alexnet.runs.recipe import Recipe
 
 
 class Schedule:
-    """The learning rate of every layer, and the strength of the color noise, at every step of a training.
+    """The learning rate of every layer, and the strength of the color augmentation, at every step of a training.
 
-    "plateau" divides the rate by ten when the validation error has not improved for `recipe.patience` epochs, at most
-    `recipe.lr_drops` times (paper, section 5); "by-hand" follows `recipe.events`; "cosine" rises linearly
-    over the first `recipe.warmup` of the run and falls as half a cosine to 0. `scale` multiplies all of it: it is
-    lowered once, after a loss that was NaN or Inf.
+    "plateau" divides the learning rate by ten when the validation error has not improved for `recipe.patience` epochs,
+    at most `recipe.lr_drops` times (paper, section 5); "by-hand" follows `recipe.events`; "cosine" rises linearly over
+    the first `recipe.warmup` of the run and falls as half a cosine to 0.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Schedule, learning rate and number of epochs.
+    steps_per_epoch : int
+        Batches of an epoch.
+
+    Attributes
+    ----------
+    scale : float
+        Factor of every learning rate; lowered once, after a divergence.
+    drops : int
+        Learning-rate drops of "plateau" so far.
+    best_error, stale
+        The lowest error after an epoch, and the epochs since then or since the last drop.
     """
 
     def __init__(self, recipe: Recipe, steps_per_epoch: int) -> None:
@@ -28,26 +43,26 @@ class Schedule:
         self.best_error = math.inf
         self.stale = 0
 
-    def rate(self, epoch: int, step: int, layer: str) -> float:
+    def lr(self, epoch: int, step: int, layer: str) -> float:
         """The learning rate of a layer's weights in an epoch (from 1), at a step (from 0, over all epochs)."""
         recipe = self.recipe
-        rate = recipe.lr
+        lr = recipe.lr
         if recipe.schedule == "plateau":
-            rate *= 0.1**self.drops
+            lr *= 0.1**self.drops
         elif recipe.schedule == "by-hand":
             for event in recipe.events:
-                begins = (event.epoch - 1) * self.steps_per_epoch + event.batch
-                if begins <= step and event.lr is not None and event.layer in (None, layer):
-                    rate = event.lr
-        else:
+                first = (event.epoch - 1) * self.steps_per_epoch + event.batch
+                if first <= step and event.lr is not None and event.layer in (None, layer):
+                    lr = event.lr
+        elif self.total_steps > 1:  # a single step would be the last, with a learning rate of 0
             done = (step + 1) / self.total_steps
             rise = min(1.0, done / recipe.warmup) if recipe.warmup else 1.0
             fall = max(0.0, (done - recipe.warmup) / (1 - recipe.warmup))
-            rate *= rise * 0.5 * (1 + math.cos(math.pi * fall))
-        return rate * self.scale
+            lr *= rise * 0.5 * (1 + math.cos(math.pi * fall))
+        return lr * self.scale
 
-    def color(self, epoch: int) -> float:
-        """The standard deviation of the color noise in an epoch (from 1)."""
+    def color_std(self, epoch: int) -> float:
+        """The standard deviation of the PCA color augmentation in an epoch (from 1)."""
         std = self.recipe.color_jitter
         for event in self.recipe.events:
             if event.epoch <= epoch and event.color_jitter is not None:
@@ -55,19 +70,19 @@ class Schedule:
         return std
 
     def input_size(self, step: int) -> int | None:
-        """The side of the images at a step (from 0), where the recipe has another for its first part."""
+        """The input size at a step (from 0) of the first part of a run that has another; None for the usual."""
         early = step < self.recipe.early_share * self.total_steps
         return self.recipe.early_input_size if early else None
 
     def apply(self, optimizer: torch.optim.Optimizer, epoch: int, step: int) -> None:
-        """Set the rates of the optimizer's groups for a step; layers taken over may stand still for a while."""
+        """Set the learning rates of the optimizer's groups for a step; loaded layers may be frozen at first."""
         frozen = step < self.recipe.frozen_share * self.total_steps
         for group in optimizer.param_groups:
-            factor = 0.0 if frozen and group["taken"] else group["lr_factor"]
-            group["lr"] = self.rate(epoch, step, group["layer"]) * factor
+            factor = 0.0 if frozen and group["pretrained"] else group["lr_factor"]
+            group["lr"] = self.lr(epoch, step, group["layer"]) * factor
 
     def after_epoch(self, error: float) -> bool:
-        """Take the validation error of an epoch; True when the rate was just divided by ten."""
+        """Take the error of an epoch; returns whether the learning rate was just dropped."""
         if error < self.best_error:
             self.best_error, self.stale = error, 0
             return False
@@ -83,7 +98,7 @@ class Schedule:
         return dropped
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs to go on, as JSON has it."""
+        """The state that a checkpoint keeps, as JSON values."""
         return {name: getattr(self, name) for name in ("scale", "drops", "best_error", "stale")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Every choice before the first step: device, dataset, recipe, processes, run folder; then the loop."""
+"""`train`: every choice before the first step (device, dataset, recipe, processes, run folder), then the loop."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,18 +17,33 @@ import torch
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.network.model import AlexNet
-from alexnet.parallel.collectives import Group, is_launched_again, remember_launch, watching
-from alexnet.parallel.layouts import open_layout
+from alexnet.parallel.collectives import Group, SingleProcess, is_launched_again, remember_launch, watching
+from alexnet.parallel.communicator import Communicator
+from alexnet.parallel.plan import LAYOUTS, PASSINGS
+from alexnet.parallel.sharding import check_layout, sharding_of
+from alexnet.runs.lock import RunLock
 from alexnet.runs.recipe import Recipe, choose
 from alexnet.runs.run import Config, Run, is_free
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
-from alexnet.runtime.errors import AlexNetError, UsageError
+from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.progress import notify
 from alexnet.training.loop import Training
-from alexnet.training.pretrained import with_network_of_start, with_start
+from alexnet.training.pretrained import with_pretrained_layers, with_pretrained_network
 
 T = TypeVar("T")
+
+
+class RunFinishedError(AlexNetError):
+    """A finished run can't be resumed."""
+
+    def __init__(self, run: Run) -> None:
+        epochs = f"{run.config.recipe.epochs} epoch" + "s" * (run.config.recipe.epochs > 1)
+        super().__init__(
+            f"{run.path} is finished ({epochs}): nothing is left to train. To train its network further, start a new "
+            f"run from its weights: alexnet train DATA --out NEW --init {run.path}"
+        )
+        self.run = run
 
 
 def train(
@@ -39,46 +54,82 @@ def train(
     resume: bool = False,
     device: str | None = None,
     checkpoint_interval: float = 120.0,
+    keep_checkpoint: bool = False,
     parallel: str | None = None,
     passing: str = "in-shares",
     peer_timeout: float = 300.0,
     **changes: Any,
 ) -> Run:
-    """Train AlexNet on a prepared dataset (paper, section 5) and leave everything in the run folder `out`.
+    """Train AlexNet on a prepared dataset (paper, section 5).
 
-    `recipe` is a name of `alexnet.recipes()`, "auto" for the one that fits the number of images, or a `Recipe`;
-    `changes` are values of it to override. With `resume` a stopped run goes on, with its own recipe, and ends with the
-    weights that it would have had. A checkpoint is written about every `checkpoint_interval`, and at the end.
+    Parameters
+    ----------
+    data : path
+        The prepared dataset.
+    out : path
+        The run folder; it must not exist yet, except with `resume`.
+    recipe : str or Recipe
+        A name of `alexnet.recipes()`, "auto" for the one that suits the number of images, or a `Recipe`.
+    resume : bool
+        Continue an interrupted run with its own recipe; its weights will be bitwise identical to those of a run that
+        was not interrupted. For a finished run this is said, and nothing is done.
+    device : str, optional
+        A PyTorch device; None for the GPU where there is one.
+    checkpoint_interval : float
+        Seconds between two checkpoints.
+    keep_checkpoint : bool
+        Whether a finished run keeps its checkpoint, the state of the optimizers; nothing reads it.
+    parallel : {"data", "towers", "one-weird-trick"}, optional
+        The layout where every process that `torchrun` started calls this; together they train what one would.
+    passing : {"at-once", "in-turn", "in-shares"}
+        How "one-weird-trick" passes activations to the fully connected layers.
+    peer_timeout : float
+        Seconds without an answer from another process after which the training ends.
+    **changes
+        Values of the recipe to override.
 
-    With `parallel` ("data", "towers" or "one-weird-trick") every process that `torchrun` starts calls this, and
-    together they train what one would; `passing` says how one weird trick passes activations
-    (`layouts.OneWeirdTrick`), and a process that does not answer for `peer_timeout` ends the training.
+    Returns
+    -------
+    Run
+        The run folder.
 
-    Raises `UsageError` for values that make no sense, `AlexNetError` when the dataset or the run folder can't be used
-    or the loss stops being finite a second time; `KeyboardInterrupt` after Ctrl-C, with everything saved.
+    Raises
+    ------
+    UsageError
+        If a value is invalid.
+    AlexNetError
+        If the dataset or the run folder can't be used, if another training writes to the run folder, if the disk has no
+        room for the run, or if the training diverges with a tenth of the learning rate too.
+    KeyboardInterrupt
+        After Ctrl-C, with everything saved.
     """
     training: Training | None = None
 
-    def where() -> str:
-        return f"at step {training.at.step}" if training else "before the first step"
+    def position() -> str:
+        return f"at step {training.state.counters.step}" if training else "before the first step"
 
-    with nullcontext() if parallel is None else watching(peer_timeout, where):
-        training = begin(
-            *(data, out),
-            recipe=recipe,
-            resume=resume,
-            device=device,
-            checkpoint_interval=checkpoint_interval,
-            parallel=parallel,
-            passing=passing,
-            peer_timeout=peer_timeout,
-            **changes,
-        )
-        training.run_to_end()
+    try:
+        with nullcontext() if parallel is None else watching(peer_timeout, position):
+            training = set_up_training(
+                *(data, out),
+                recipe=recipe,
+                resume=resume,
+                device=device,
+                checkpoint_interval=checkpoint_interval,
+                keep_checkpoint=keep_checkpoint,
+                parallel=parallel,
+                passing=passing,
+                peer_timeout=peer_timeout,
+                **changes,
+            )
+            training.train()
+    except RunFinishedError as finished:
+        notify(str(finished))
+        return finished.run
     return training.run
 
 
-def begin(
+def set_up_training(
     data: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
@@ -86,42 +137,103 @@ def begin(
     resume: bool = False,
     device: str | None = None,
     checkpoint_interval: float = 120.0,
+    keep_checkpoint: bool = False,
     parallel: str | None = None,
     passing: str = "in-shares",
     peer_timeout: float = 300.0,
     **changes: Any,
 ) -> Training:
-    """What `train` runs: a training at its first step, or with `resume` where its last checkpoint stands."""
-    chosen_device = choose_device(device)
-    opened = _tried(lambda: PreparedDataset.open(data))  # may be fetched first, by each host in its own time
-    group = None if parallel is None else Group.join(chosen_device, peer_timeout)
-    dataset = opened() if group is None else group.together(opened)
-    layout_of = partial(open_layout, parallel, group=group, passing=passing)
+    """The training that `train` runs, before its first step or, with `resume`, at its last checkpoint.
 
-    def start() -> Run:
-        goes_on = resume or (group is not None and is_launched_again(Path(out)))
-        run = _reopen(out, dataset, changes) if goes_on else None
-        if run is None and not is_free(out):
-            raise AlexNetError(f"{out} exists already; go on with it with --resume, or name another folder")
+    Parameters and errors are those of `train`; a finished run raises `RunFinishedError`. Until `Training.train` has
+    ended, or the training is deleted, no other process can write to the run folder.
+    """
+    if resume and parallel is None:
+        _reopen(out, changes)  # what is wrong with it is said before anything else is read
+    if parallel is not None:
+        check_choice(parallel, LAYOUTS, "layout")
+    check_choice(passing, PASSINGS, "passing")
+    chosen_device = choose_device(device)
+    opened = _deferred(lambda: PreparedDataset.open(data))  # may be fetched first, by each host in its own time
+    group = SingleProcess() if parallel is None else Group.join(chosen_device, peer_timeout)
+    dataset = group.together(opened)
+    lock = RunLock(Path(out))
+
+    def start() -> tuple[Run, bool]:
+        """The run folder, and whether its training is finished; called in the first process only."""
+        if resume or (parallel is not None and is_launched_again(Path(out))):
+            run = _reopen(out, changes, finished=True)
+            if run.finished:
+                return run, True
+            lock.acquire()
+            run.sweep()
+            _check_dataset(run, dataset)
+            notify(f"resuming {out}: recipe {run.config.recipe.name}, seed {run.config.recipe.seed}")
+        else:
+            _check_free(out)
+            run = None
         config = run.config if run else _configure(dataset, recipe, changes, chosen_device)
         with torch.device("meta"):
-            layout_of(config.recipe).check(config.network(), len(dataset.split("train")))
-        if group is not None:
+            network = config.network()
+        check_layout(parallel, network, config.recipe, len(dataset.split("train")), group.size, passing)
+        _check_disk_space(Path(out), network, config.recipe)
+        if run is None:
+            lock.acquire()
+            _check_free(out)  # another training may have made it meanwhile
+        if parallel is not None:
             remember_launch(Path(out))
-        return run or Run.create(out, config)
+        return run or Run.create(out, config), False
 
-    if group is None:
-        run = start()
-    else:
-        run = group.lead(start)
-        group.together(lambda: _check_dataset(run, dataset))
-    training = Training(run, dataset, chosen_device, checkpoint_interval, layout_of(run.config.recipe))
-    keep_freed_memory()  # from here on: what the first weights took is given back
+    run, finished = group.lead(start)
+    if finished:
+        raise RunFinishedError(run)
+    group.together(lambda: _check_dataset(run, dataset))
+    training = Training(
+        run,
+        dataset,
+        chosen_device,
+        Communicator(group, sharding_of(parallel, run.config.recipe, group.size, passing)),
+        checkpoint_interval=checkpoint_interval,
+        keep_checkpoint=keep_checkpoint,
+        lock=lock if group.leads else None,
+    )
+    keep_freed_memory()  # from here on: what the initial weights took is given back
     return training
 
 
-def _tried(work: Callable[[], T]) -> Callable[[], T]:
-    """`work`, done now; what it returned, or the error that it ended with, comes when that is called."""
+def _check_free(out: str | os.PathLike[str]) -> None:
+    """Raise `AlexNetError` where a new run can't be made because there is something."""
+    if not is_free(out):
+        raise AlexNetError(f"{out} exists already; continue it with --resume, or name another folder")
+
+
+def _check_disk_space(folder: Path, network: AlexNet, recipe: Recipe) -> None:
+    """Raise `AlexNetError` where the disk has no room for the run: found now, and not after the last epoch."""
+    needed = run_bytes(network, recipe)
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    own = sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
+    free = shutil.disk_usage(existing).free + own
+    if free < needed:
+        raise AlexNetError(
+            f"no room for the run: weights and checkpoints take {_format_bytes(needed)}, and {existing} has "
+            f"{_format_bytes(free)} free; free some space, or name a folder on another disk with --out"
+        )
+
+
+def run_bytes(network: AlexNet, recipe: Recipe) -> int:
+    """Bytes that a run takes on the disk at most: two files of weights, a checkpoint, and the next beside it."""
+    weights = sum(tensor.numel() for tensor in network.state_dict().values())
+    of_update = {"paper": 1, "adamw": 2, "muon": 2}[recipe.optimizer]  # tensors like each weight
+    states = 1 + of_update + (1 if recipe.weight_averaging else 0)
+    return weights * (2 * 4 + 2 * states * (8 if recipe.precision == "float64" else 4))
+
+
+def _format_bytes(count: float) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
+
+
+def _deferred(work: Callable[[], T]) -> Callable[[], T]:
+    """Do `work` now; calling the result returns what it returned, or raises its error."""
     try:
         result = work()
     except AlexNetError as error:
@@ -134,42 +246,44 @@ def _tried(work: Callable[[], T]) -> Callable[[], T]:
     return lambda: result
 
 
-def _reopen(out: str | os.PathLike[str], dataset: PreparedDataset, changes: dict[str, Any]) -> Run:
-    """A run that goes on with its own recipe and dataset."""
+def _reopen(out: str | os.PathLike[str], changes: dict[str, Any], finished: bool = False) -> Run:
+    """A run that is to be resumed with its own recipe; raises `RunFinishedError` unless it may be `finished`."""
     run = Run.open(out)
     if other := run.config.recipe.differing(changes):
-        raise UsageError(f"a resumed run keeps its own recipe; leave out {', '.join(other)}")
-    _check_dataset(run, dataset)
-    run.sweep()
-    notify(f"resuming {out}: recipe {run.config.recipe.name}, seed {run.config.recipe.seed}")
+        raise UsageError(
+            f"a resumed run keeps its own recipe: leave out {', '.join(other)}, or start a new run from its weights "
+            f"with --init {out}"
+        )
+    if run.finished and not finished:
+        raise RunFinishedError(run)
     return run
 
 
 def _check_dataset(run: Run, dataset: PreparedDataset) -> None:
-    """Raise `AlexNetError` where a run was trained on another dataset."""
+    """Raise `AlexNetError` for another dataset than that of the run."""
     if run.config.dataset.get("checksum") != _checksum(dataset):
         raise AlexNetError(f"{dataset.path} is not the dataset that {run.path} was trained on; resume it with that one")
 
 
 def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str, Any], device: torch.device) -> Config:
-    """Every choice made and said, as `config.json` keeps it."""
+    """Make every choice of a new run and print it."""
     images = len(dataset.split("train"))
     if isinstance(recipe, Recipe):
-        chosen, reason = recipe, "as given"
+        chosen, reason = recipe, "given"
     else:
         chosen, reason = choose(recipe, images)
-    chosen = chosen.override(with_network_of_start(changes))
+    chosen = chosen.override(with_pretrained_network(changes))
     dtype = choose_precision(chosen.precision, device)
-    said = "as asked" if chosen.precision != "auto" else "the faster on this machine"
+    choice = "chosen" if chosen.precision != "auto" else "the faster on this machine"
     precision = str(dtype).removeprefix("torch.")
     chosen = chosen.override({"precision": precision})
     notify(f"recipe {chosen.name}: {reason}")
-    notify(f"network {chosen.variant}; {precision}, {said}; on {_device_words(device)}; seed {chosen.seed}")
+    notify(f"network {chosen.variant}; {precision} ({choice}) on {_device_name(device)}; seed {chosen.seed}")
     with torch.device("meta"):
         input_size = AlexNet(chosen.variant).input_size
     crop_size = chosen.crop_size or input_size
     if crop_size > dataset.size and chosen.input_size and "crop_size" not in changes:
-        crop_size = dataset.size * crop_size // 256  # the crop is resized anyway; the recipe's is for images of 256
+        crop_size = dataset.size * crop_size // 256  # resized anyway; the recipe's is for images of 256
     if crop_size > dataset.size:
         raise UsageError(
             f"the crop size is {crop_size} and the prepared images have {dataset.size}×{dataset.size} pixels; "
@@ -193,17 +307,17 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
     )
     if chosen.start is None:
         return config
-    config, words = with_start(config, asked="init" in changes)
-    notify(words)
+    config, summary = with_pretrained_layers(config, required="init" in changes)
+    notify(summary)
     return config
 
 
 def _checksum(dataset: PreparedDataset) -> str:
-    """One number for all that a dataset holds."""
+    """SHA-256 of the content of a dataset."""
     return hashlib.sha256(json.dumps(dataset.checksums(), sort_keys=True).encode()).hexdigest()
 
 
-def _device_words(device: torch.device) -> str:
+def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{torch.get_num_threads()} CPU threads"

@@ -1,4 +1,4 @@
-"""First weights that depend on the images."""
+"""Initialization of the first convolution from the training images."""
 
 from __future__ import annotations
 
@@ -8,17 +8,26 @@ from torch.nn import functional
 
 from alexnet.network.model import AlexNet
 
-FLOOR = 1e-3  # of the mean variance of a crop's pixels: directions with less are noise, and not blown up
+FLOOR = 1e-3  # of the mean variance of a pixel: directions with less are noise, which is not amplified
 
 
 @torch.no_grad()
 def whiten_first_convolution(network: AlexNet, inputs: Tensor, generator: torch.Generator) -> None:
-    """Make conv1's kernels the whitened principal components of what they see, each with both signs, in random order.
+    """Set the kernels of conv1 to the whitened principal components of its windows.
 
-    `inputs` (N, 3, S, S) are images as the network reads them. With n kernels the first n / 2 principal components of
-    the 3×11×11 windows are taken, scaled so that every kernel answers with unit variance. Kernels drawn at random are
-    nearly all the same on real images, whose windows vary mostly in brightness; these see edges from the first step.
-    (The idea is Jordan's, "94% on CIFAR-10 in 3.29 seconds", arXiv 2404.00498, there with 2×2 windows.)
+    With n kernels the first n / 2 principal components of the 3×11×11 windows are used, each with both signs, in random
+    order, scaled so that every kernel's output has unit variance. Random kernels have nearly equal outputs on
+    photographs, whose windows vary mostly in brightness; these detect edges from the first step. (After Jordan, "94% on
+    CIFAR-10 in 3.29 seconds", arXiv 2404.00498, there with 2×2 windows.)
+
+    Parameters
+    ----------
+    network : AlexNet
+        Its conv1 is changed in place.
+    inputs : Tensor
+        Images as the network reads them, (N, 3, S, S).
+    generator : torch.Generator
+        On the CPU; draws the windows and the order of the kernels.
     """
     convolution = network.get_submodule("conv1")
     assert isinstance(convolution, nn.Conv2d)

@@ -123,7 +123,7 @@ def _is_korean(text: str) -> bool:
 
 
 def _is_western(text: str) -> bool:
-    """Whether everything but ASCII is single letters within words of Latin letters."""
+    """Whether everything but ASCII is single letters, as in Latin text."""
     runs = re.findall(r"[^\x00-\x7f]+", text)
     return all(run.isalpha() and len(run) == 1 for run in runs)
 
@@ -171,7 +171,7 @@ def _names_of_lines(text: str, file: Path) -> tuple[list[str], list[str]]:
 def _table(lines: list[str], file: Path) -> list[list[str]] | None:
     """The rows of a table with separators; None for a list of names, which may have commas in them."""
     is_table = file.suffix.lower() in (".csv", ".tsv")
-    if not is_table and not any("\t" in line for line in lines):
+    if not lines or (not is_table and not any("\t" in line for line in lines)):
         return None
     for separator in ("\t", ";", ","):
         rows = [row for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=separator) if any(row)]

@@ -1,4 +1,4 @@
-"""A run → weights for other tools: ONNX, safetensors, torch.export, a folder for the Hugging Face hub; and its card."""
+"""Export of a run's weights for other tools, with a model card: ONNX, safetensors, torch.export, Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -23,19 +23,14 @@ from alexnet.network.model import AlexNet
 from alexnet.runs.run import MEAN, Config, Run
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
-from alexnet.weights.model_card import Precision, model_card
+from alexnet.weights.formats import EXPORT_FORMATS, PREPROCESSING
+from alexnet.weights.model_card import QuantizationLoss, model_card
+from alexnet.weights.safetensors import DESCRIPTION
 
-FORMATS = ("onnx", "safetensors", "torch-export", "hub")
-PREPROCESSING = ("inside", "beside")
-FILES = {
-    "onnx": "model.onnx",
-    "safetensors": "model.safetensors",
-    "torch-export": "model.pt2",
-    "hub": "model.safetensors",
-}
 TOLERANCE = 1e-4
-"""How far a probability may be from ours before an export is called wrong."""
-_CHECKED = 4  # images
+"""Largest difference of a probability between an export and its run."""
+_CHECKED_IMAGES = 4
+_BATCH_SIZE = 64
 
 
 def export(
@@ -48,32 +43,55 @@ def export(
     data: str | os.PathLike[str] | None = None,
     repo: str | None = None,
 ) -> Path:
-    """Write a run's weights for other tools into a new folder, with a model card (README.md); returns the folder.
+    """Write the weights of a run for other tools into a new folder.
 
-    `to`: "onnx", "safetensors" (our layout), "torch-export" (a `.pt2` of `torch.export`), or "hub" (what the Hugging
-    Face hub shows and `import` reads). `out`: by default RUN-FORMAT beside the run. `preprocessing` for "onnx" and
-    "torch-export": "inside" they read stored images (N, size, size, 3) uint8 RGB; "beside" what the network reads,
-    (N, 3, side, side) float32, and mean.npy and config.json say how to get there. Both give logits.
-    `int8`, for "onnx": whole numbers of 8 bits as weights, a quarter of the size; what that costs is measured on
-    `data`, a prepared dataset, by default the one of the training where it is still there.
-    `repo`, for "hub": upload to this repository, "owner/name".
+    The folder holds the weights, config.json, classes.json and a model card (README.md) with a complete example. The
+    exported file is run again and compared with the run before the folder appears.
 
-    What was written is run again and compared with the run. Raises `AlexNetError` when it differs, and for a folder
-    that is there already; `UsageError` for words that make no sense. Nothing is left after an error.
+    Parameters
+    ----------
+    run : str or path
+        The run folder.
+    to : str
+        A format of `EXPORT_FORMATS`: ``"onnx"``, ``"safetensors"``, ``"torch-export"`` or ``"hub"``.
+    out : str or path, optional
+        The folder to create; by default RUN-FORMAT beside the run.
+    preprocessing : str
+        For ``"onnx"`` and ``"torch-export"``. ``"inside"``: the model reads stored images, (N, size, size, 3) uint8
+        RGB. ``"beside"``: it reads the network's input, (N, 3, side, side) float32, and mean.npy and config.json say
+        how to compute that. The output is the logits in both cases.
+    int8 : bool
+        For ``"onnx"``: 8-bit weights, a quarter of the file size. The loss of accuracy is measured on `data`.
+    data : str or path, optional
+        A prepared dataset for the measurement; by default that of the training, where it still exists.
+    repo : str, optional
+        For ``"hub"``: also upload to this repository, ``"owner/name"``.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    AlexNetError
+        If the folder exists already, or the exported file differs from the run. Nothing is left after an error.
+    UsageError
+        If options exclude each other or do not exist.
     """
-    _check_words(to, preprocessing, int8, repo)
+    _check_options(to, preprocessing, int8, repo)
     opened = Run.open(run)
-    named = opened.path if opened.path.name else opened.path.resolve()  # "." has no name of its own
-    target = Path(out) if out is not None else named.with_name(f"{named.resolve().name}-{to}")
+    source = opened.path if opened.path.name else opened.path.resolve()  # "." has no name of its own
+    target = Path(out) if out is not None else source.with_name(f"{source.resolve().name}-{to}")
     if os.path.lexists(target):
-        raise AlexNetError(f"{target} is there already: choose another folder with --out, or remove it")
+        raise AlexNetError(f"{target} exists already: choose another folder with --out, or remove it")
     network, preprocess = opened.load("cpu")
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        beside.mkdir(parents=True)
-        images = _images(opened.config)
-        _write_config(beside, opened.config)
-        file = beside / FILES[to]
+        temporary.mkdir(parents=True)
+        images = _example_images(opened.config)
+        _write_config(temporary, opened.config)
+        file = temporary / EXPORT_FORMATS[to].file
         inside = preprocessing == "inside"
         if to == "onnx":
             _write_onnx(file, network, preprocess, opened.config, inside, int8)
@@ -81,31 +99,46 @@ def export(
             write_atomic(file, _torch_export(network, preprocess, inside))
         else:
             write_atomic(file, _safetensors(network, preprocess, opened.config))
-        if to in ("onnx", "torch-export") and not inside:
+        if EXPORT_FORMATS[to].is_program and not inside:
             array = io.BytesIO()
             np.save(array, preprocess.mean.numpy())
-            write_atomic(beside / "mean.npy", array.getvalue())
+            write_atomic(temporary / "mean.npy", array.getvalue())
         difference = _difference(to, file, network, preprocess, inside, images)
-        if difference is not None and not int8 and difference > TOLERANCE:
-            raise AlexNetError(f"not written: {to} gives probabilities that differ by {difference:.2g} from the run's")
-        cost = _cost_of_int8(file, network, preprocess, opened.config, inside, data) if int8 else None
-        card = model_card(opened, to, FILES[to], preprocessing, difference, int8, cost)
-        write_atomic(beside / "README.md", card.encode())
-        beside.rename(target)
+        if difference is not None and not int8 and not difference <= TOLERANCE:
+            raise AlexNetError(
+                f"not written: the probabilities of {to} differ from those of the run by {difference:.2g}"
+            )
+        loss = _quantization_loss(file, network, preprocess, opened.config, inside, data) if int8 else None
+        card = model_card(opened, to, preprocessing, difference, int8, loss)
+        write_atomic(temporary / "README.md", card.encode("utf-8"))
+        temporary.rename(target)
     except OSError as error:
         raise AlexNetError(f"{target} can't be written: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    _say(target, to, difference, cost)
-    if int8 and cost is None:
-        print("what 8 bits cost was not measured: name prepared images with --data", file=sys.stderr)
+        shutil.rmtree(temporary, ignore_errors=True)
+    _report(target, to, difference, loss)
+    if int8 and loss is None:
+        print("the accuracy with 8-bit weights was not measured: give a prepared dataset with --data", file=sys.stderr)
     if repo is not None:
         upload(target, repo)
     return target
 
 
 def upload(folder: Path, repo: str) -> None:
-    """Put an exported folder on the Hugging Face hub, into `repo`, which is made where it is not there yet."""
+    """Upload an exported folder to a repository of the Hugging Face hub, which is created if it does not exist.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    repo : str
+        The repository, ``"owner/name"``.
+
+    Raises
+    ------
+    AlexNetError
+        If the package huggingface_hub is missing, or the upload fails.
+    """
     try:
         from huggingface_hub import HfApi
     except ImportError:
@@ -116,12 +149,12 @@ def upload(folder: Path, repo: str) -> None:
         address = api.upload_folder(repo_id=repo, folder_path=folder)
     except Exception as error:  # its own errors, those of HTTP, of the network and of a missing log-in
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise AlexNetError(f"{folder} is written, but {repo} did not take it: {reason}") from None
+        raise AlexNetError(f"{folder} is written, but can't be uploaded to {repo}: {reason}") from None
     print(f"uploaded to {address}", file=sys.stderr)
 
 
-class Deployed(nn.Module):
-    """A network with its preprocessing: stored images (N, size, size, 3) uint8 → logits."""
+class NetworkWithPreprocessing(nn.Module):
+    """A network with its preprocessing: stored images (N, size, size, 3) uint8 RGB → logits (N, classes)."""
 
     def __init__(self, network: AlexNet, preprocess: Preprocessing) -> None:
         super().__init__()
@@ -137,19 +170,18 @@ class Deployed(nn.Module):
         return self.network(resize_batch(crop.permute(0, 3, 1, 2), self.input_size))
 
 
-def _check_words(to: str, preprocessing: str, int8: bool, repo: str | None) -> None:
-    check_choice(to, FORMATS, "format")
-    if preprocessing not in PREPROCESSING:
-        raise UsageError(f"preprocessing is {preprocessing!r}; there are: {', '.join(PREPROCESSING)}")
+def _check_options(to: str, preprocessing: str, int8: bool, repo: str | None) -> None:
+    check_choice(to, EXPORT_FORMATS, "format")
+    check_choice(preprocessing, PREPROCESSING, "preprocessing")
     if int8 and to != "onnx":
-        raise UsageError("8-bit weights are for --to onnx")
+        raise UsageError("8-bit weights are for --to onnx: leave out --int8, or choose onnx")
     if repo is not None and to != "hub":
-        raise UsageError("a repository is for --to hub")
+        raise UsageError("a repository is for --to hub: leave out --repo, or choose hub")
 
 
 def _write_config(folder: Path, config: Config) -> None:
-    write_atomic(folder / "classes.json", json.dumps(config.labels, indent=1, ensure_ascii=False).encode())
-    write_atomic(folder / "config.json", _config_text(config, indent=1).encode())
+    write_atomic(folder / "classes.json", json.dumps(config.labels, indent=1, ensure_ascii=False).encode("utf-8"))
+    write_atomic(folder / "config.json", _config_text(config, indent=1).encode("utf-8"))
 
 
 def _config_text(config: Config, indent: int | None = None) -> str:
@@ -176,62 +208,62 @@ def _torch_export(network: AlexNet, preprocess: Preprocessing, inside: bool) -> 
     side = preprocess.input_size or preprocess.crop_size
     example = torch.zeros(2, 3, side, side)
     if inside:
-        module = Deployed(network, preprocess).eval()
+        module = NetworkWithPreprocessing(network, preprocess).eval()
         example = torch.zeros(2, preprocess.size, preprocess.size, 3, dtype=torch.uint8)
     program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("images")},))
     content = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "No complete tensor found")  # of torch's own making, and of no consequence
+        warnings.filterwarnings("ignore", "No complete tensor found")  # without consequence
         torch.export.save(program, content)
     return content.getvalue()
 
 
 def _safetensors(network: AlexNet, preprocess: Preprocessing, config: Config) -> bytes:
-    """Our layout, with config.json in the header: the file alone can be imported."""
+    """This package's layout, with config.json in the header, so that the file alone can be imported."""
     tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
     tensors[MEAN] = preprocess.mean.contiguous()
-    return to_safetensors(tensors, {"alexnet.config": _config_text(config), "format": "pt"})
+    return to_safetensors(tensors, {DESCRIPTION: _config_text(config), "format": "pt"})
 
 
-def _images(config: Config) -> Tensor:
-    """Stored images that the export is tried on: of the training's dataset, else noise at several scales."""
+def _example_images(config: Config) -> Tensor:
+    """Stored images for the comparison: of the training's dataset, else noise at several scales."""
     try:
-        split = _measured(config, None)[1]
-        indices = np.linspace(0, len(split) - 1, _CHECKED).astype(np.int64)
+        split = _measured_split(config, None)[1]
+        indices = np.linspace(0, len(split) - 1, _CHECKED_IMAGES).astype(np.int64)
         return torch.from_numpy(np.array(split.gather(indices)))
     except AlexNetError:
         generator = torch.Generator().manual_seed(0)
         scales = [torch.rand(1, 3, side, side, generator=generator) for side in (2, 8, 32, 128)]
-        blown = [nn.functional.interpolate(noise, size=(config.size, config.size)) for noise in scales]
-        return (torch.cat(blown) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        scaled = [nn.functional.interpolate(noise, size=(config.size, config.size)) for noise in scales]
+        return (torch.cat(scaled) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 @torch.inference_mode()
 def _difference(
     to: str, file: Path, network: AlexNet, preprocess: Preprocessing, inside: bool, images: Tensor
 ) -> float | None:
-    """The largest difference of a probability between the export and the run; None where nothing can run it."""
+    """The largest difference of a probability between the export and the run; None without ONNX Runtime."""
     expected = network(preprocess.center(images)).softmax(1)
     given = images if inside else preprocess.center(images).contiguous()
     if to == "onnx":
         session = _session(file)
         if session is None:
             return None
-        logits = torch.from_numpy(_answer(session, given))
+        logits = torch.from_numpy(_outputs(session, given))
     elif to == "torch-export":
         logits = torch.export.load(file).module()(given)
     else:
         from alexnet.weights.importing import read_weights
 
-        found = read_weights(file)
-        again = Config.network(found.config) if found.config else network
-        again.load_state_dict(found.weights)
-        logits = again.eval()(preprocess.center(images))
+        stored = read_weights(file)
+        reloaded = stored.config.network() if stored.config else network
+        reloaded.load_state_dict(stored.weights)
+        logits = reloaded.eval()(preprocess.center(images))
     return float((logits.softmax(1) - expected).abs().max())
 
 
 def _session(file: Path) -> Any:
-    """ONNX Runtime on a file; None where it is not installed."""
+    """An ONNX Runtime session; None where the package is not installed."""
     try:
         import onnxruntime
     except ImportError:
@@ -239,47 +271,47 @@ def _session(file: Path) -> Any:
     return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
 
-def _answer(session: Any, images: Tensor) -> np.ndarray:
+def _outputs(session: Any, images: Tensor) -> np.ndarray:
     return session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
 
 
-def _cost_of_int8(
+def _quantization_loss(
     file: Path,
     network: AlexNet,
     preprocess: Preprocessing,
     config: Config,
     inside: bool,
     data: str | os.PathLike[str] | None,
-) -> Precision | None:
-    """Accuracy of the central view with float32 and with 8-bit weights; None where there is nothing to measure on."""
+) -> QuantizationLoss | None:
+    """Accuracy of the center crop with float32 and with 8-bit weights; None without a dataset to measure on."""
     session = _session(file)
     try:
-        path, split = _measured(config, data)
+        path, split = _measured_split(config, data)
     except AlexNetError:
         if data is not None:
             raise
         return None
     if session is None:
         return None
-    right = np.zeros(2)
-    same = 0
-    for batch in evaluation_batches(split, 64):
+    correct = np.zeros(2)
+    agreeing = 0
+    for batch in evaluation_batches(split, _BATCH_SIZE):
         crops = preprocess.center(batch.images)
         with torch.inference_mode():
-            ours = network(crops).argmax(1).numpy()
-        theirs = _answer(session, batch.images if inside else crops.contiguous()).argmax(1)
+            float32 = network(crops).argmax(1).numpy()
+        quantized = _outputs(session, batch.images if inside else crops.contiguous()).argmax(1)
         labels = batch.labels.numpy()
-        right += (ours == labels).sum(), (theirs == labels).sum()
-        same += int((ours == theirs).sum())
+        correct += (float32 == labels).sum(), (quantized == labels).sum()
+        agreeing += int((float32 == quantized).sum())
     count = len(split)
-    return Precision(path, split.name, count, right[0] / count, right[1] / count, same / count)
+    return QuantizationLoss(path, split.name, count, correct[0] / count, correct[1] / count, agreeing / count)
 
 
-def _measured(config: Config, data: str | os.PathLike[str] | None) -> tuple[str, Split]:
-    """The split to measure on: test, else val, of `data`, or of the dataset that the run was trained on."""
+def _measured_split(config: Config, data: str | os.PathLike[str] | None) -> tuple[str, Split]:
+    """Path and split to measure on: test, else val, of `data`, or of the dataset that the run was trained on."""
     path = data if data is not None else config.dataset.get("path")
     if not path:
-        raise AlexNetError("the run does not say what it was trained on: name a prepared dataset with --data")
+        raise AlexNetError("the run has no dataset: give a prepared dataset with --data")
     dataset = PreparedDataset.open(path)
     if dataset.classes != config.classes or dataset.size != config.size:
         raise AlexNetError(f"{path} has other classes or another size than the run")
@@ -288,13 +320,15 @@ def _measured(config: Config, data: str | os.PathLike[str] | None) -> tuple[str,
     return str(path), dataset.split(dataset.measured_on)
 
 
-def _say(target: Path, to: str, difference: float | None, cost: Precision | None) -> None:
+def _report(target: Path, to: str, difference: float | None, loss: QuantizationLoss | None) -> None:
     size = sum(file.stat().st_size for file in target.iterdir())
-    words = f"{target}: {FILES[to]} and its card, {size / 1e6:.0f} MB"
+    text = f"{target}: {EXPORT_FORMATS[to].file} and its model card, {size / 1e6:.0f} MB"
     if difference is None:
-        words += "; not tried, since onnxruntime is not installed"
+        text += "; not compared with the run, since onnxruntime is not installed"
+    elif difference:
+        text += f"; its probabilities differ from those of the run by at most {difference:.1g}"
     else:
-        words += f"; its probabilities are those of the run to {difference:.1g}" if difference else "; exact"
-    print(words, file=sys.stderr)
-    if cost is not None:
-        print(cost.words(), file=sys.stderr)
+        text += "; bitwise identical probabilities"
+    print(text, file=sys.stderr)
+    if loss is not None:
+        print(loss.text(), file=sys.stderr)

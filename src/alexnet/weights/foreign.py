@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alexnet.network.model import AlexNet
-from alexnet.network.variants import list_variants
+from alexnet.network.variants import Variant, list_variants
 from alexnet.runs.run import FORMAT_VERSION, Config
 from alexnet.runtime.errors import AlexNetError
 from alexnet.weights.imagenet import NUM_CLASSES
@@ -94,7 +94,7 @@ class ForeignWeights:
 
 def require_arrays(
     weights: Mapping[str, Tensor],
-    variant: str,
+    variant: str | Variant,
     claim: str,
     names: Mapping[str, str],
     *,
@@ -108,8 +108,8 @@ def require_arrays(
     ----------
     weights : mapping of str to Tensor
         Arrays under this package's names.
-    variant : str
-        Name of the variant.
+    variant : str or Variant
+        The variant, or its name.
     claim : str
         Beginning of the error message, such as ``"x.pth does not hold the weights of torchvision's alexnet"``.
     names : mapping of str to str

@@ -1,4 +1,4 @@
-"""The registry of weight formats: how a file is recognized by its content, and which function reads it.
+"""The registry of weight formats, how a file is recognized by its content and which function reads it; export formats.
 
 The command line, the documentation and the error messages take their lists from here. Nothing in this module imports
 torch, so that `alexnet --help` stays fast.
@@ -66,7 +66,7 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a caller knows about a file that the file itself may not say.
+    """Facts about a file that it may not contain itself.
 
     Parameters
     ----------
@@ -258,3 +258,31 @@ _FORMATS: list[WeightFormat] = [
         takes_mean=True,
     ),
 ]
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """A format that `export` writes.
+
+    Parameters
+    ----------
+    file : str
+        Name of the file in the exported folder.
+    description : str
+        One phrase for the command line and the documentation.
+    is_program : bool
+        Whether the file can be run, so that its preprocessing can be inside.
+    """
+
+    file: str
+    description: str
+    is_program: bool
+
+
+PREPROCESSING = ("inside", "beside")
+EXPORT_FORMATS = {
+    "onnx": ExportFormat("model.onnx", "ONNX", is_program=True),
+    "safetensors": ExportFormat("model.safetensors", "one file in the layout of this package", is_program=False),
+    "torch-export": ExportFormat("model.pt2", "a program of torch.export (.pt2)", is_program=True),
+    "hub": ExportFormat("model.safetensors", "a folder for the Hugging Face hub", is_program=False),
+}

@@ -23,7 +23,7 @@ def imagenet_classes() -> tuple[list[str], list[str]]:
 
     Notes
     -----
-    Source: the devkit of ILSVRC-2012 (`synsets` in meta.mat; Caffe's synset_words.txt), with "crane bird" for the
+    Source: the devkit of ILSVRC-2012 (`synsets` in meta.mat), with "crane bird" for the
     first of its two cranes, so that no two descriptions are the same.
     """
     lines = files(__package__).joinpath("imagenet.txt").read_text(encoding="ascii").splitlines()

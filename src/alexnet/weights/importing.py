@@ -92,7 +92,7 @@ def import_weights(
     config, image = _config(network, name)
     require_arrays(
         network.weights,
-        config.recipe.variant,
+        config.network_variant,
         f"{name} is not a {config.recipe.variant} network with {len(config.classes):,} classes",
         {},
         classes=len(config.classes),

@@ -1,4 +1,4 @@
-"""ONNX: our networks written as a graph, operator by operator, for any engine that reads it; and read back."""
+"""Networks written as ONNX graphs, operator by operator, for any engine that reads them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from alexnet.runtime.errors import AlexNetError
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 17  # of 2022: every operator below exists in it, and ONNX Runtime has read it since 1.13
+OPSET = 17  # of 2022: it has every operator below, and ONNX Runtime reads it since 1.13
 IR_VERSION = 8
 CONFIG = "alexnet.config"
 """Key of the model's metadata under which a run's config.json is stored."""
@@ -43,15 +43,34 @@ def to_onnx(
     config: str | None = None,
     int8: bool = False,
 ) -> onnx.ModelProto:
-    """The network as an ONNX model with a dynamic batch, float32, as in evaluation mode.
+    """Convert a network to an ONNX model with a dynamic batch size, float32, in evaluation mode.
 
-    Input `input`: (N, 3, input_size, input_size) float32; `input_size`: None for the size of the network.
-    With `preprocess` the input is `images` instead, (N, size, size, 3) uint8 RGB, of which the graph itself takes
-    the central crop and subtracts the mean, as `Preprocessing.center` does; `input_size` is then the preprocessing's.
-    Output `logits`: (N, classes) float32, or `probabilities` with `softmax`. The weights keep their names; with `int8`
-    they are whole numbers of 8 bits times a scale for each kernel or unit (not those of batch normalization), and the
-    arithmetic stays float32. `config`: a config.json for `from_onnx`, kept in the file.
-    Raises `AlexNetError` where the onnx package is missing.
+    Parameters
+    ----------
+    network : AlexNet
+        The network.
+    input_size : int, optional
+        Side of its input in pixels; by default that of the variant. Without effect with `preprocess`.
+    softmax : bool
+        Whether the output is ``probabilities`` instead of ``logits``, (N, classes) float32.
+    preprocess : Preprocessing, optional
+        Preprocessing that becomes part of the model. Its input is then ``images``, (N, size, size, 3) uint8 RGB, of
+        which the graph computes `Preprocessing.center`; otherwise ``input``, (N, 3, input_size, input_size) float32.
+    config : str, optional
+        A config.json that is stored in the model's metadata, for `from_onnx`.
+    int8 : bool
+        Whether the weights are stored as 8-bit integers with one scale per kernel or unit. Those of batch
+        normalization, and the computation, stay float32.
+
+    Returns
+    -------
+    onnx.ModelProto
+        The model; its weights have the names of the network's state dict.
+
+    Raises
+    ------
+    AlexNetError
+        If the package onnx is missing.
     """
     onnx = onnx_package()
     graph = _Graph(onnx, int8)
@@ -86,7 +105,7 @@ def to_onnx(
 
 
 class _Graph:
-    """The nodes and constants of a graph that grows; each node is named after its output."""
+    """The nodes and constants of a graph under construction; each node is named after its output."""
 
     def __init__(self, onnx: ModuleType, int8: bool) -> None:
         self.onnx, self.int8 = onnx, int8
@@ -109,8 +128,8 @@ class _Graph:
             return self.constant(name, values)
         values = values.detach().cpu().float()
         scale = (values.flatten(1).abs().amax(1) / 127).clamp(min=1e-30)
-        whole = (values / scale.reshape(-1, *[1] * (values.dim() - 1))).round().to(torch.int8)
-        self.constants.append(self.onnx.numpy_helper.from_array(whole.numpy(), f"{name}.int8"))
+        integers = (values / scale.reshape(-1, *[1] * (values.dim() - 1))).round().to(torch.int8)
+        self.constants.append(self.onnx.numpy_helper.from_array(integers.numpy(), f"{name}.int8"))
         return self.add("DequantizeLinear", name, [f"{name}.int8", self.constant(f"{name}.scale", scale)], axis=0)
 
     def integers(self, name: str, values: Sequence[int]) -> str:
@@ -119,40 +138,40 @@ class _Graph:
 
 
 def _add_preprocess(graph: _Graph, preprocess: Preprocessing, images: str) -> str:
-    """Central crop, minus the mean, times the scale, at the network's input_size."""
+    """The center crop minus the mean, times the scale, resized to the input size."""
     size, crop_size = preprocess.size, preprocess.crop_size
     first = (size - crop_size) // 2
     value = graph.add("Cast", "images.float", [images], to=graph.onnx.TensorProto.FLOAT)
-    # The whole mean image, of which one crop is used: so the file says all of what the run knows.
+    # The whole mean image, although one crop of it is used, so that the run can be restored from the file.
     value = graph.add("Sub", "images.less_mean", [value, graph.constant(MEAN, preprocess.mean)])
     if crop_size < size:
-        places = [
+        bounds = [
             graph.integers("center.first", [first, first]),
             graph.integers("center.end", [first + crop_size, first + crop_size]),
             graph.integers("center.axes", [1, 2]),
         ]
-        value = graph.add("Slice", "center", [value, *places])
+        value = graph.add("Slice", "center", [value, *bounds])
     value = graph.add("Mul", "center.scaled", [value, graph.constant("preprocess.scale", preprocess.scale)])
     value = graph.add("Transpose", "center.planes", [value], perm=[0, 3, 1, 2])
     input_size = preprocess.input_size or crop_size
     if input_size == crop_size:
         return value
-    # Antialiased resizing is linear along each input_size: what it makes of the unit vectors is its matrix.
+    # Antialiased resizing is linear along each axis: the resized unit vectors are its matrix.
     rows = functional.interpolate(
         torch.eye(crop_size)[None, None], size=(input_size, crop_size), mode="bilinear", antialias=True
     )[0, 0]
-    return _both_sides(graph, "resized", rows, value)
+    return _both_axes(graph, "resized", rows, value)
 
 
-def _both_sides(graph: _Graph, name: str, rows: Tensor, value: str) -> str:
-    """`rows` (new, old) applied to the rows and to the columns of every map."""
+def _both_axes(graph: _Graph, name: str, rows: Tensor, value: str) -> str:
+    """The matrix `rows` (new, old) applied to the rows and to the columns of every feature map."""
     down = graph.constant(f"{name}.rows", rows)
     across = graph.constant(f"{name}.columns", rows.T)
     return graph.add("MatMul", name, [graph.add("MatMul", f"{name}.down", [down, value]), across])
 
 
 def _add(graph: _Graph, name: str, module: nn.Module, shape: torch.Size, value: str) -> str:  # noqa: PLR0911, PLR0912
-    """The nodes of one module that reads `value`, a tensor of `shape`; returns the name of what it gives."""
+    """Add the nodes of a module that reads `value`, a tensor of `shape`; returns the name of its output."""
     match module:
         case nn.Conv2d():
             kernel, stride, padding = module.kernel_size[0], module.stride[0], int(module.padding[0])
@@ -184,9 +203,11 @@ def _add(graph: _Graph, name: str, module: nn.Module, shape: torch.Size, value: 
             ceil = int(module.ceil_mode)
             return graph.add(operator, name, [value], kernel_shape=window, strides=strides, ceil_mode=ceil)
         case nn.AdaptiveAvgPool2d():
-            if tuple(shape[2:]) == (module.output_size,) * 2:
+            side = module.output_size
+            assert isinstance(side, int)
+            if tuple(shape[2:]) == (side, side):
                 return value
-            return _both_sides(graph, name, _averages(shape[2]), value)
+            return _both_axes(graph, name, _adaptive_average(shape[2], side), value)
         case LocallyConnected2d():
             return _add_local(graph, name, module, value)
         case nn.Flatten():
@@ -199,13 +220,13 @@ def _add(graph: _Graph, name: str, module: nn.Module, shape: torch.Size, value: 
 
 
 def _parameters(graph: _Graph, name: str, module: Weighted) -> list[str]:
-    """The weights, and the biases where there are any."""
+    """The names of the weights, and of the biases if the module has some."""
     weight = graph.weight(f"{name}.weight", module.weight)
     return [weight] if module.bias is None else [weight, graph.constant(f"{name}.bias", module.bias)]
 
 
 def _add_local(graph: _Graph, name: str, module: LocallyConnected2d, value: str) -> str:
-    """A convolution that copies the crop of each place into as many maps, and a matrix product a place."""
+    """A locally connected layer: a convolution that unfolds the windows, and one matrix product per position."""
     crop, places, kernels = module.channels * module.size**2, module.output_side**2, module.kernels
 
     def shaped(part: str, value: str, *sides: int) -> str:
@@ -227,13 +248,13 @@ def _add_local(graph: _Graph, name: str, module: LocallyConnected2d, value: str)
     return graph.add("Reshape", name, [maps, sides])
 
 
-def _copies(maps: int, size: int) -> Tensor:
-    """Kernels that each copy one place of a window: (maps · size · size, 1, size, size)."""
-    return torch.eye(size**2).reshape(size**2, 1, size, size).repeat(maps, 1, 1, 1)
+def _copies(channels: int, size: int) -> Tensor:
+    """Kernels that each copy one position of a window: (channels · size · size, 1, size, size)."""
+    return torch.eye(size**2).reshape(size**2, 1, size, size).repeat(channels, 1, 1, 1)
 
 
-def _add_local_norm(graph: _Graph, name: str, module: LocalResponseNorm, maps: int, value: str) -> str:
-    """ONNX divides alpha by the size, and knows no towers: each is split off and normalized for itself."""
+def _add_local_norm(graph: _Graph, name: str, module: LocalResponseNorm, channels: int, value: str) -> str:
+    """ONNX divides alpha by the size and has no groups: each tower is split off and normalized by itself."""
     row = module.row
     attributes = {
         "size": row.size,
@@ -244,14 +265,14 @@ def _add_local_norm(graph: _Graph, name: str, module: LocalResponseNorm, maps: i
     if row.groups == 1:
         return graph.add("LRN", name, [value], **attributes)
     towers = [f"{name}.tower{number}" for number in range(1, row.groups + 1)]
-    parts = graph.integers(f"{name}.maps", [maps // row.groups] * row.groups)
+    parts = graph.integers(f"{name}.maps", [channels // row.groups] * row.groups)
     graph.nodes.append(graph.onnx.helper.make_node("Split", [value, parts], towers, name=f"{name}.towers", axis=1))
     normalized = [graph.add("LRN", f"{tower}.normalized", [tower], **attributes) for tower in towers]
     return graph.add("Concat", name, normalized, axis=1)
 
 
 def _add_spatial_norm(graph: _Graph, name: str, module: SpatialResponseNorm, value: str) -> str:
-    """x · (1 + alpha · the mean square of the neighborhood, zeros outside the map among it) ^ -beta."""
+    """x · (1 + alpha · mean square of the zero-padded neighborhood) ^ -beta."""
     row = module.row
     squares = graph.add("Mul", f"{name}.squares", [value, value])
     energy = graph.add(
@@ -267,16 +288,16 @@ def _add_spatial_norm(graph: _Graph, name: str, module: SpatialResponseNorm, val
 
 
 def onnx_package() -> ModuleType:
-    """The onnx package, which is an extra."""
+    """Import the package onnx, which is an extra. Raises `AlexNetError` if it is missing."""
     try:
         import onnx
         import onnx.helper
         import onnx.numpy_helper
     except ImportError as error:
-        raise AlexNetError(f"ONNX needs the onnx package: pip install 'alexnet[onnx]' ({error})") from None
+        raise AlexNetError(f"ONNX requires the package onnx: pip install 'alexnet[onnx]' ({error})") from None
     return onnx
 
 
-def _averages(input_size: int) -> Tensor:
-    """Adaptive averaging of `input_size` positions to 6 is linear: its matrix, (6, input_size)."""
-    return functional.adaptive_avg_pool2d(torch.eye(input_size)[None], (6, input_size))[0]
+def _adaptive_average(old: int, new: int) -> Tensor:
+    """Adaptive average pooling of `old` positions to `new` as a matrix, (new, old)."""
+    return functional.adaptive_avg_pool2d(torch.eye(old)[None], (new, old))[0]

@@ -206,7 +206,7 @@ KNOWN_ARRAYS: Mapping[tuple[str, str], Callable[..., Any]] = {
         for module in ("collections", "ordereddict", "util", "python_util.ordereddict")
     },
 }
-"""What a pickle may name, and what takes its place: containers and NumPy arrays."""
+"""Names that a pickle may use, and their replacements: containers and NumPy arrays."""
 
 
 class _ArrayUnpickler(pickle.Unpickler):

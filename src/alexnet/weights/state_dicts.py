@@ -88,6 +88,8 @@ def find_state_dict(checkpoint: Mapping[Any, Any], file: str, key: str | None = 
     UsageError
         If none has the given `key`.
     """
+    if MEAN in checkpoint:  # of this package; the variant may be one that is not registered here
+        return StateDict("", {str(name): array for name, array in checkpoint.items()})
     found = {one.key: one for one in _state_dicts(checkpoint, ())}
     if not found:
         raise AlexNetError(f"{file} holds no state dict of an AlexNet: {_contents(checkpoint)}")
@@ -100,8 +102,8 @@ def find_state_dict(checkpoint: Mapping[Any, Any], file: str, key: str | None = 
     if len(found) > 1 and key is None:
         others = [name for name in found if name != chosen.key]
         notes.append(
-            f"{file} holds several state dicts: read {chosen.key or 'the outermost'}, not {', '.join(others)}; "
-            f"choose another with --key, such as --key {others[0]}"
+            f"{file} holds several state dicts: read {chosen.key or 'the outermost'}, not {', '.join(others)}; for "
+            f"another: alexnet import {file} --key {others[0]} --out RUN"
         )
     if chosen.left_out:
         count = len(chosen.left_out)
@@ -170,7 +172,9 @@ def _state_dicts(value: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[St
             if short.startswith(prefix) and short not in _COUNTERS
         }
         # The names of other networks have a conv1, too.
-        if not any(name.startswith(_ANCHORS[0]) for name in arrays) and not arrays.keys() <= _own_names():
+        if not any(name.startswith(_ANCHORS[0]) for name in arrays) and not arrays.keys() <= _own_names(
+            tuple(list_variants())
+        ):
             continue
         others = [name for name, short in cleaned.items() if not short.startswith((*prefixes, *_COUNTERS))]
         yield StateDict(".".join((*path, *prefix.split("."))).strip("."), arrays, others)
@@ -185,11 +189,11 @@ def _ends(name: str, anchor: str) -> bool:
 
 
 @cache
-def _own_names() -> frozenset[str]:
-    """The names of all arrays of all variants."""
+def _own_names(known: tuple[str, ...]) -> frozenset[str]:
+    """The names of all arrays of these variants."""
     names = {MEAN}
     with torch.device("meta"):
-        for name in list_variants():
+        for name in known:
             for normalization in (None, "batch"):
                 names |= AlexNet(name, 1, normalization=normalization).state_dict().keys()
     return frozenset(names)

@@ -1,173 +1,876 @@
-"""Folders, zip and tar files with one folder a class."""
+"""Folders and archives: which folders are splits, which are classes, and when that cannot be told.
+
+The files are counted by folder first (`Folder`), without reading any; the rules below look at names and counts only:
+
+- Folders around everything are passed through, whatever files lie beside them.
+- Folders are splits when their names mean splits (train, train_images, seg_test, test1, valid) and they hold class
+  folders. What lies beside them is left alone.
+- Otherwise the folders are the classes. Folders within a class belong to it.
+- Where no folder is a class, a table beside the images says the classes, or the file names do (cat.0.jpg).
+
+When two readings are plausible, `UsageError` shows both with the commands that choose one.
+"""
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
 import os
-import shutil
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from alexnet.data.sources.items import Item, Source
-from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_atomic
+from alexnet.data.sources.items import Item, Origin, Source
+from alexnet.data.sources.names import (
+    composed,
+    decode_names,
+    first_names,
+    is_neutral,
+    is_unlabeled,
+    is_utf8,
+    name_tokens,
+    split_of,
+)
+from alexnet.data.sources.plan import count, printable
+from alexnet.data.sources.published import CUB_FILES, read_cub
+from alexnet.data.sources.registry import Request
+from alexnet.data.sources.tables import TABLE_ENDINGS, FileIndex, Table, read_listing, read_table, table_source
+from alexnet.data.sources.walking import Entry, Tally, Walk, other_reason, read_entry
+from alexnet.runtime.errors import AlexNetError, UsageError
 
-SPLIT_NAMES = {
-    **{"train": "train", "training": "train"},
-    **{"val": "val", "valid": "val", "validation": "val", "dev": "val"},
-    **{"test": "test", "testing": "test"},
+Parts = tuple[str, ...]
+
+_GENERIC = {
+    *("img", "image", "images", "dsc", "dscn", "dscf", "photo", "photos", "picture", "pic", "frame", "pxl", "p", "im"),
+    *("screenshot", "screen", "shot", "untitled", "download", "sample", "scan", "file", "capture", "snapshot", "cam"),
+    *("camera", "vid", "video", "mvimg", "kakaotalk", "whatsapp", "page", "output", "result", "crop", "tile", "slice"),
+    *("unnamed", "gopr", "dji", "ilsvrc", "x", "new", "copy", "of", "at", "am", "pm", "test", "train", "val", "사진"),
 }
-"""What a folder, a file or a cell may be called → the split it is."""
-
-_JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
-_COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-
-
-class Entry(NamedTuple):
-    """A file in a folder or an archive, by the parts of its path; the rest as in `Item`."""
-
-    parts: tuple[str, ...]
-    file: str
-    offset: int = 0
-    length: int = -1
-    packing: str = "plain"
+_SUBMISSION = re.compile(r"sample|submi", re.IGNORECASE)
+_TABLE_NAME = re.compile(r"label|meta|annot|class|train|val|test|image|data|list|ground", re.IGNORECASE)
+_MOST_TABLES = 64  # of a folder; where every image has a text file beside it, those are not tables
+_LARGEST_TABLE = 1 << 30  # bytes; a larger text file is no table of images
 
 
-def folder_entries(root: Path) -> Iterator[Entry]:
-    """The files below a folder, but for hidden ones and what file managers leave behind."""
+class Folder:
+    """A folder of a source: how many images lie in it and below it, and its folders."""
 
-    def failed(error: OSError) -> None:
-        raise AlexNetError(f"{error.filename} can't be read: {error.strerror}") from error
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.folders: dict[str, Folder] = {}
+        self.images = 0
+        self.total = 0
+        self.first = ""
+        self.tables: list[Entry] = []
 
-    for folder, folders, files in os.walk(root, onerror=failed, followlinks=True):
-        parts = Path(folder).relative_to(root).parts
-        folders[:] = [name for name in folders if not is_junk((name,))]
-        for name in files:
-            if not is_junk((name,)):
-                yield Entry((*parts, name), os.path.join(folder, name))
+    @property
+    def name(self) -> str:
+        return self.parts[-1] if self.parts else ""
 
+    @property
+    def place(self) -> str:
+        """The path below the source, for messages."""
+        return "/".join(self.parts) + "/" if self.parts else "the source"
 
-def zip_entries(path: Path) -> Iterator[Entry]:
-    """The files in a zip. Raises AlexNetError when it is damaged, encrypted or packed by a rare method."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-        raise AlexNetError(f"{path} is a damaged zip file: {error}") from error
-    for member in members:
-        parts = _parts(member.filename.replace("\\", "/"))
-        if member.is_dir() or is_junk(parts):
-            continue
-        if member.flag_bits & 1:
-            raise AlexNetError(f"{path} is encrypted: unpack it and give the folder")
-        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise AlexNetError(f"{path}: {member.filename} is packed by a rare method: unpack it and give the folder")
-        yield Entry(parts, str(path), member.header_offset, member.compress_size, "zip")
+    @property
+    def filled(self) -> list[Folder]:
+        """The folders with images in or below them."""
+        return [folder for folder in self.folders.values() if folder.total]
 
-
-def tar_entries(path: Path, spool: Path) -> Iterator[Entry]:
-    """The files in a tar. A compressed one is unpacked to `spool` first. Raises AlexNetError when it is damaged."""
-    with path.open("rb") as file:
-        start = file.read(8)
-    opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), None)
-    if opener is None:
-        yield from plain_tar_entries(path)
-        return
-    plain = spool / f"{path.name}.unpacked"
-    if not plain.exists():
-        try:
-            with opener(path, "rb") as packed:
-                write_atomic(plain, lambda file: shutil.copyfileobj(packed, file, 1 << 20))
-        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-            raise AlexNetError(f"{path} is damaged: {error}") from error
-    yield from plain_tar_entries(plain, called=path)
+    def below(self) -> Iterator[Folder]:
+        """This folder and all below it."""
+        yield self
+        for folder in self.folders.values():
+            yield from folder.below()
 
 
-def plain_tar_entries(path: Path, called: Path | None = None) -> Iterator[Entry]:
-    """The files in an uncompressed tar; a tar within it counts as a folder, as in ImageNet's training images."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-    try:
-        yield from _members(path, (), 0, size)
-    except tarfile.TarError as error:
-        raise AlexNetError(f"{called or path} is a damaged tar file: {error}") from error
+class Place(NamedTuple):
+    """A folder whose images are taken: the split they belong to, and their class where the folder says it."""
+
+    split: str | None
+    label: str | None = None
 
 
-def _members(path: Path, folder: tuple[str, ...], start: int, end: int) -> Iterator[Entry]:
-    with path.open("rb") as file:
-        file.seek(start)
-        archive: Any = tarfile.TarFile(fileobj=file)
-        while (member := archive.next()) is not None and member.offset < end:
-            archive.members.clear()  # it would keep every header
-            parts = (*folder, *_parts(member.name))
-            if not member.isfile() or is_junk(parts):
+@dataclass
+class Layout:
+    """A reading of a folder: which folders hold the images of which split, and what says their class."""
+
+    places: dict[Parts, Place]
+    classes_from: str = "folder"
+    assumptions: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._depths = sorted({len(parts) for parts in self.places}, reverse=True)
+
+    def assign(self, parts: Parts) -> tuple[str, str | None] | None:
+        """Class and split of a file by its path; None when it belongs to none."""
+        for depth in self._depths:
+            place = self.places.get(parts[:depth]) if len(parts) > depth else None
+            if place is None:
                 continue
-            member_end = member.offset_data + member.size
-            if member_end > end:
-                raise tarfile.ReadError(f"it ends within {member.name}")
-            if parts[-1].lower().endswith(".tar"):
-                yield from _members(path, (*parts[:-1], parts[-1][:-4]), member.offset_data, member_end)
+            folders = parts[depth:-1]
+            if place.label is not None:
+                label: str | None = place.label
+            elif self.classes_from == "name":
+                label = class_in_name(parts[-1])
             else:
-                yield Entry(parts, str(path), member.offset_data, member.size)
+                label = (folders[0] if self.classes_from == "folder" else folders[-1]) if folders else None
+            return None if label is None else (label, place.split)
+        return None
 
 
-def classed_by_folder(root: Path, entries: Iterator[Entry]) -> Source:
-    """Images classed by their folders: [folders around everything /] [split /] class / … / file.
+class Tree:
+    """All files of a folder or an archive, counted by folder."""
 
-    Raises AlexNetError when there are no files, or none in a class folder.
-    """
-    files = sorted(entries)
-    if not files:
-        raise AlexNetError(f"no images in {root}")
-    depth = _depth(files)
-    splits = _has_splits(files, depth)
-    items: list[Item] = []
-    loose: list[str] = []
-    for entry in files:
-        name, folders = "/".join(entry.parts), entry.parts[depth:-1]
-        split = SPLIT_NAMES.get(folders[0].lower()) if splits and folders else None
-        label = folders[1:2] if splits else folders[:1]
-        if label and (split or not splits):
-            items.append(Item(name, label[0], split, *entry[1:]))
+    def __init__(self, request: Request, kind: str) -> None:
+        self.request, self.kind = request, kind
+        leave = [request.output] if request.output is not None else []
+        self.walk = Walk(request.path, leave=leave, spool=request.spool, encoding=request.encoding)
+        self.others = Tally()
+        self.assumptions: list[str] = []
+        self.top = Folder(())
+        self._clean: dict[str, str] = {}
+        self._foreign: list[str] = []
+        self._count()
+
+    def entries(self) -> Iterator[Entry]:
+        """All image files, with their paths composed."""
+        for entry in self.walk:
+            if entry.image:
+                yield entry._replace(parts=self.clean(entry.parts))
+
+    def clean(self, parts: Parts) -> Parts:
+        """A path with its folder names in composed form and decoded."""
+        return (*(self._clean.get(part) or self._cleaned(part) for part in parts[:-1]), parts[-1])
+
+    def _cleaned(self, part: str) -> str:
+        raw = os.fsencode(part)
+        if is_utf8(raw):
+            clean = composed(part)
         else:
-            loose.append(name)
-    if not items:
-        raise AlexNetError(
-            f"no classes in {root}: {loose[0]} lies in no class folder, as all of its {len(loose):,} files; "
+            (clean,), notes = decode_names([raw + b"/"], self.request.encoding, str(self.request.path))
+            clean = composed(clean.rstrip("/"))
+            self.assumptions += notes
+        self._clean[part] = clean
+        return clean
+
+    def _count(self) -> None:
+        last: tuple[Parts, Folder] = ((), self.top)
+        for entry in self.walk:
+            raw = entry.parts[:-1]
+            if raw != last[0]:
+                last = (raw, self._folder(self.clean(entry.parts)[:-1]))
+            folder = last[1]
+            if entry.image:
+                folder.first = folder.first or entry.parts[-1]
+                folder.images += 1
+            else:
+                self.others.add(other_reason(entry.parts[-1]), entry.name)
+                if _may_be_table(entry.parts[-1], len(folder.tables)):
+                    folder.tables.append(entry)
+        for parts in self.walk.empty:
+            self._folder(self.clean((*parts, ""))[:-1])
+        _total(self.top)
+        self.assumptions += self.walk.encoding_notes
+
+    def _folder(self, parts: Parts) -> Folder:
+        folder = self.top
+        for depth, name in enumerate(parts, start=1):
+            if name not in folder.folders:
+                folder.folders[name] = Folder(parts[:depth])
+            folder = folder.folders[name]
+        return folder
+
+    def find(self, path: str) -> Folder:
+        """The folder of an option such as --root. Raises `UsageError` when there is none, or no image in it."""
+        parts = tuple(composed(part) for part in path.replace("\\", "/").split("/") if part not in ("", "."))
+        outside = os.path.relpath(path, self.request.path) if os.path.isdir(path) else ""
+        candidates = [parts, tuple(composed(part) for part in outside.split(os.sep) if part not in ("", "."))]
+        for candidate in candidates:
+            folder: Folder | None = self.top
+            for name in candidate:
+                folder = folder.folders.get(name) if folder else None
+            if folder is not None and (candidate or not parts):
+                if not folder.total:
+                    raise UsageError(f"no images in {path!r} of {self.request.path}")
+                return folder
+        raise UsageError(
+            f"no folder {path!r} in {self.request.path}; it has {first_names(sorted(self.top.folders)) or 'none'}"
+        )
+
+
+def read_tree(request: Request, kind: str) -> Source:
+    """Interpret a folder or an archive.
+
+    Parameters
+    ----------
+    request
+        The source and the options.
+    kind
+        "folder", "zip file" or "tar file".
+
+    Raises
+    ------
+    AlexNetError
+        When there are no images, or nothing says their classes.
+    UsageError
+        When two readings are plausible, with the commands that choose one.
+    """
+    tree = Tree(request, kind)
+    if not tree.top.total:
+        raise AlexNetError(_why_no_images(tree))
+    if not (request.root or request.splits or request.classes_from):
+        for folder in tree.top.below():
+            if {entry.parts[-1] for entry in folder.tables} >= CUB_FILES:
+                texts = {entry.parts[-1]: read_entry(entry).decode("utf-8", "replace") for entry in folder.tables}
+                place = (*folder.parts, "images")
+                found = {
+                    entry.parts[len(place) :]: entry for entry in tree.entries() if entry.parts[: len(place)] == place
+                }
+                return read_cub(folder.place, texts, found)
+    return Interpreter(tree).source()
+
+
+class Interpreter:
+    """The rules for one tree."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree, self.request = tree, tree.request
+        self.assumptions: list[str] = []
+        self.warnings: list[str] = []
+        self.left = Tally()
+        self.extra: list[Source] = []
+
+    def source(self) -> Source:
+        """Apply the options, then the rules."""
+        classes_from = self.request.classes_from
+        top = self.tree.find(self.request.root) if self.request.root else self.tree.top
+        if top is not self.tree.top:
+            outside = self.tree.top.total - top.total
+            if outside:
+                self.left.add(f"outside --root {self.request.root}", "images", outside)
+        if classes_from and classes_from not in ("folder", "parent", "name"):
+            return self._by_named_table(top, classes_from)
+        if self.request.splits:
+            return self._by_split_folders(top)
+        node = self._descend(top)
+        if classes_from == "name":
+            return self._forced_names(self._split_places(node))
+        found = self._folders(node, classes_from)
+        if found is None:
+            return self._without_class_folders(node)
+        if classes_from:
+            found.classes_from = classes_from
+        else:
+            self._compare_with_tables(node, found)
+        return self._from_layout(found)
+
+    # Enclosing folders, splits and classes
+
+    def _descend(self, node: Folder) -> Folder:
+        """Pass through folders that enclose everything: one folder with images, which has such folders itself."""
+        while True:
+            beside = [kid for kid in node.filled if is_unlabeled(kid.name) and not kid.filled]
+            filled = [kid for kid in node.filled if kid not in beside]
+            inner = filled[0] if len(filled) == 1 else None
+            if inner is None or not inner.filled or node.images * 10 > inner.total or _exact_split(inner):
+                return node
+            if node.images:
+                self.left.add("beside the folder of everything", _first(node), node.images)
+            for kid in beside:
+                self.left.add("beside the folder of everything", kid.place, kid.total)
+            node = inner
+
+    def _peel(self, split: Folder) -> Folder:
+        """Pass through folders that enclose a split, as in seg_train/seg_train/."""
+        while not split.images and len(split.filled) == 1 and split.filled[0].filled:
+            inner = split.filled[0]
+            if split_of(inner.name) is None and not is_neutral(inner.name):
+                break
+            split = inner
+        return split
+
+    def _folders(self, node: Folder, classes_from: str | None) -> Layout | None:
+        """The layout that folder names say; None when no folder is a class."""
+        kids = node.filled
+        if not kids:
+            return None
+        split_kids = {kid.name: named for kid in kids if (named := split_of(kid.name)) is not None}
+        peeled = {kid.name: self._peel(kid) for kid in kids}
+        with_classes = [kid for kid in kids if kid.name in split_kids and _has_class_folders(peeled[kid.name])]
+        if with_classes and not (classes_from == "folder" and self._splits_are_doubtful(kids, with_classes)):
+            layout = self._splits(node, kids, with_classes, peeled, classes_from)
+            if layout is not None:
+                return layout
+        inverted = self._splits_below_classes(kids)
+        if inverted is not None:
+            return inverted
+        others = [kid for kid in kids if kid.name not in split_kids]
+        if classes_from is None:
+            if not others:
+                return None
+            if all(is_neutral(kid.name) or is_unlabeled(kid.name) for kid in others):
+                return self._in_neutral_folders(node, kids)
+            classed = sum(kid.total for kid in kids)
+            if node.images >= max(classed, 2):
+                raise self._ambiguous(
+                    f"{count(node.images, 'image')} lie in {node.place} itself and {classed:,} in its folders",
+                    [
+                        (f"classes {first_names(kid.name for kid in kids)}", ["--classes-from", "folder"]),
+                        ("classes in file names", ["--classes-from", "name"]),
+                        (f"only the folder {kids[0].name}", ["--root", "/".join(kids[0].parts)]),
+                    ],
+                )
+            self._check_nesting(kids, node)
+        if split_kids:
+            self.warnings.append(
+                f"{first_names(sorted(split_kids))} {'are' if len(split_kids) > 1 else 'is'} called as a split and "
+                "taken as a class, because other folders beside it are classes"
+            )
+        if odd := [kid.name for kid in kids if is_neutral(kid.name)]:
+            self.warnings.append(f"{first_names(odd)} is taken as a class, although it is not called as one")
+        self._note_empty(node)
+        return Layout({node.parts: Place(None)})
+
+    def _in_neutral_folders(self, node: Folder, kids: Sequence[Folder]) -> Layout | None:
+        """The layout where folders such as images/ or part_1/, beside masks/, hold the class folders."""
+        bases = [kid for kid in kids if not is_unlabeled(kid.name) and self._peel(kid).filled]
+        if not bases:
+            return None
+        if len(bases) > 1 and len({re.sub(r"\d+", "", kid.name) for kid in bases}) > 1:
+            raise self._ambiguous(
+                f"{node.place} holds {first_names(kid.name for kid in bases)}, each with class folders",
+                [(f"only {kid.name!r}", ["--root", "/".join(kid.parts)]) for kid in bases[:3]],
+            )
+        for kid in kids:
+            if kid not in bases:
+                self.left.add("beside the folder of everything", kid.place, kid.total)
+        if len(bases) == 1:
+            return self._folders(self._descend(bases[0]), None)
+        self.assumptions.append(f"{first_names(kid.name for kid in bases)} are parts of one set")
+        return Layout({self._peel(kid).parts: Place(None) for kid in bases})
+
+    def _splits_are_doubtful(self, kids: Sequence[Folder], splits: Sequence[Folder]) -> bool:
+        """Whether folders called as splits may be classes: other folders beside them could be classes too."""
+        others = [kid for kid in kids if kid not in splits and not is_unlabeled(kid.name) and not is_neutral(kid.name)]
+        return bool(others) and len({_split(kid) for kid in splits}) < 2
+
+    def _splits(
+        self,
+        node: Folder,
+        kids: Sequence[Folder],
+        splits: list[Folder],
+        peeled: dict[str, Folder],
+        classes_from: str | None,
+    ) -> Layout | None:
+        """The layout with `splits` as split folders; None when they are rather something else."""
+        found: dict[str, set[str]] = {}
+        for kid in splits:
+            found.setdefault(_split(kid), set()).update(folder.name for folder in peeled[kid.name].filled)
+        exact = all(_exact_split(kid) for kid in splits)
+        shared = set.intersection(*found.values())
+        if not exact and (len(found) < 2 or not shared):
+            return None
+        others = [kid for kid in kids if kid not in splits]
+        loose = [kid for kid in others if split_of(kid.name) is None]
+        rivals = [kid for kid in loose if not is_unlabeled(kid.name) and not is_neutral(kid.name)]
+        if rivals and (len(found) < 2 or not shared):
+            where = node.place
+            options = [
+                option
+                for kid in splits
+                for option in [f"{_split(kid)}={'/'.join(peeled[kid.name].parts[len(self._root()) :])}"]
+            ]
+            raise self._ambiguous(
+                f"{where} holds {first_names(kid.name for kid in splits)}, called as a split, beside "
+                f"{first_names(kid.name for kid in rivals)}",
+                [
+                    (
+                        f"splits with the classes {first_names(sorted(set().union(*found.values())))}",
+                        ["--splits", ",".join(options)],
+                    ),
+                    (f"classes {first_names(kid.name for kid in kids)}", ["--classes-from", "folder"]),
+                ],
+            )
+        if "train" not in found and len(found) == 1:
+            kid = splits[0]
+            raise self._ambiguous(
+                f"{node.place} holds only a split for {_split(kid)}, {kid.name!r}, and none to train on",
+                [
+                    ("all of it, with validation drawn from it", ["--root", "/".join(kid.parts)]),
+                    ("that folder as the training split", ["--splits", f"train={'/'.join(kid.parts)}"]),
+                ],
+            )
+        if node.images:
+            self.left.add("beside the folders of splits", _first(node), node.images)
+        for kid in others:
+            if kid not in loose and self._classed_by_table(kid, node):
+                continue
+            why = "its images lie in no class folder" if kid not in loose else "beside the folders of splits"
+            self.left.add(why, "/".join(kid.parts) + "/", kid.total)
+        places = {}
+        classes: dict[str, list[Folder]] = {}
+        for kid in splits:
+            inner = peeled[kid.name]
+            places[inner.parts] = Place(_split(kid))
+            self._note_empty(inner)
+            if inner.images:
+                self.left.add("in no class folder", _first(inner), inner.images)
+            for folder in inner.filled:
+                classes.setdefault(folder.name, []).append(folder)
+        if classes_from is None:
+            self._check_nesting([folder for same in classes.values() for folder in same], node)
+        return Layout(places)
+
+    def _classed_by_table(self, split: Folder, node: Folder) -> bool:
+        """Take the images of a split without class folders from a table that names their classes."""
+        index = FileIndex(entry for entry in self.tree.entries() if entry.parts[: len(split.parts)] == split.parts)
+        for entry, table in self._tables([*self._above(node), node, *split.below()]):
+            folder = self.tree.clean(entry.parts)[:-1]
+            matched = sum(isinstance(index.find(row.path, folder), Entry) for row in table.rows)
+            if matched * 2 > len(table.rows):
+                name = printable(entry.name)
+                source = table_source([(name, folder, table)], index, lambda _: _split(split), self.request)
+                self.extra.append(source)
+                unlisted = split.total - matched
+                if unlisted:
+                    self.left.add(f"not in {name}", split.place, unlisted)
+                return True
+        return False
+
+    def _above(self, node: Folder) -> list[Folder]:
+        return [self._at(node.parts[:depth]) for depth in range(len(node.parts))]
+
+    def _root(self) -> Parts:
+        return self.tree.find(self.request.root).parts if self.request.root else ()
+
+    def _splits_below_classes(self, kids: Sequence[Folder]) -> Layout | None:
+        """Layout cats/train/, cats/test/, dogs/train/: splits within each class."""
+        if len(kids) < 2:
+            return None
+        places = {}
+        for kid in kids:
+            if kid.images or not all(_exact_split(folder) for folder in kid.filled):
+                return None
+            for folder in kid.filled:
+                places[folder.parts] = Place(_split(folder), kid.name)
+        if "train" not in {place.split for place in places.values()}:
+            return None
+        return Layout(places, assumptions=["each class folder holds folders of splits"])
+
+    def _check_nesting(self, classes: Sequence[Folder], node: Folder) -> None:
+        """Stop when every class folder holds its images in several folders: those may be the classes as well."""
+        total = sum(folder.total for folder in classes)
+        for folder in classes:
+            # One folder with nearly everything, in folders: it may enclose the classes, and the others be strays.
+            if len(classes) == 2 and not folder.images and len(folder.filled) > 2 and folder.total * 10 >= total * 9:
+                inner = sorted(kid.name for kid in folder.filled)
+                raise self._ambiguous(
+                    f"{folder.place} holds nearly all images, in several folders",
+                    [
+                        (f"{len(inner)} classes {first_names(inner)}", ["--root", "/".join(folder.parts)]),
+                        (
+                            f"{len(classes)} classes {first_names(sorted(one.name for one in classes))}",
+                            ["--classes-from", "folder"],
+                        ),
+                    ],
+                )
+        if len(classes) < 2 or any(folder.images or len(folder.filled) < 2 for folder in classes):
+            return
+        inner = sorted({kid.name for folder in classes for kid in folder.filled})
+        outer = sorted({folder.name for folder in classes})
+        readings = [
+            (f"{len(outer)} classes {first_names(outer)}", ["--classes-from", "folder"]),
+            (f"{len(inner)} classes {first_names(inner)}", ["--classes-from", "parent"]),
+        ]
+        if len(outer) > 1:
+            readings.append((f"only {outer[0]!r}", ["--root", "/".join(classes[0].parts)]))
+        raise self._ambiguous(f"the folders of {node.place} all hold several folders of images", readings)
+
+    def _note_empty(self, node: Folder) -> None:
+        for folder in node.folders.values():
+            if not folder.total and not is_neutral(folder.name):
+                self.left.add("a folder without any image, not a class", folder.place, 1)
+
+    # Options
+
+    def _by_split_folders(self, top: Folder) -> Source:
+        places: dict[Parts, Place] = {}
+        for split, folders in self.request.splits.items():
+            for name in folders:
+                folder = self.tree.find("/".join((*top.parts, name)) if top.parts else name)
+                places[self._peel(folder).parts] = Place(split)
+        rest = top.total - sum(self._at(parts).total for parts in places)
+        if rest > 0:
+            self.left.add("outside the folders of --splits", "images", rest)
+        if self.request.classes_from == "name":
+            return self._forced_names(places)
+        if any(not self._at(parts).filled for parts in places):
+            return self._by_table_or_name(top, places)
+        return self._from_layout(Layout(places, self.request.classes_from or "folder"))
+
+    def _at(self, parts: Parts) -> Folder:
+        folder = self.tree.top
+        for name in parts:
+            folder = folder.folders[name]
+        return folder
+
+    def _by_named_table(self, top: Folder, named: str) -> Source:
+        file, _, column = named.rpartition(":") if ":" in named and not os.path.isfile(named) else (named, "", "")
+        inside = [entry for folder in top.below() for entry in folder.tables if entry.name.endswith(file)]
+        if os.path.isfile(file):
+            entry = Entry((os.path.basename(file),), os.path.abspath(file))
+        elif inside:
+            entry = inside[0]
+        else:
+            raise UsageError(
+                f"--classes-from {named!r} is neither folder, parent, name nor a table in {self.request.path} or here"
+            )
+        table = read_table(read_entry(entry), printable(entry.name), self.request.encoding, column or None)
+        if table is None:
+            table = read_listing(read_entry(entry), printable(entry.name), self.request.encoding)
+        if table is None:
+            raise UsageError(f"{printable(entry.name)} has no columns of paths and labels")
+        return self._from_tables([(entry, table)], top, self._split_places(top))
+
+    # Where no folder is a class
+
+    def _split_places(self, node: Folder) -> dict[Parts, Place]:
+        """The folders of splits below `node`, or the node itself."""
+        kids = [kid for kid in node.filled if split_of(kid.name) is not None]
+        beside = [kid for kid in node.filled if is_unlabeled(kid.name)]
+        if not kids and beside and len(beside) < len(node.filled) and not node.images:
+            for kid in beside:
+                self.left.add("called as something else than images to classify", kid.place, kid.total)
+            return {kid.parts: Place(None) for kid in node.filled if kid not in beside}
+        if not kids or node.images:
+            return {node.parts: Place(None)}
+        return {self._peel(kid).parts: Place(_split(kid)) for kid in kids}
+
+    def _without_class_folders(self, node: Folder) -> Source:
+        places = self._split_places(node)
+        if {place.split for place in places.values()} == {"test"} and len(node.filled) == 1:
+            places = {node.parts: Place(None)}
+        return self._by_table_or_name(node, places)
+
+    def _by_table_or_name(self, node: Folder, places: dict[Parts, Place]) -> Source:
+        tables = self._tables([*self._above(node), *node.below()])
+        if tables:
+            return self._from_tables(tables, node, places)
+        by_name = self._by_name(places)
+        if by_name is not None:
+            return by_name
+        raise self._no_classes(node)
+
+    def _by_name(self, places: dict[Parts, Place], forced: bool = False) -> Source | None:
+        """Classes in file names, such as cat.0.jpg; None when they are not, unless forced."""
+        labels: dict[Parts, Counter[str | None]] = {parts: Counter() for parts in places}
+        unnamed: dict[Parts, str] = {}
+        depths = sorted({len(parts) for parts in places}, reverse=True)
+        for entry in self.tree.entries():
+            at = next((entry.parts[:depth] for depth in depths if entry.parts[:depth] in places), None)
+            if at is None:
+                continue
+            label = class_in_name(entry.parts[-1])
+            labels[at][label] += 1
+            if label is None:
+                unnamed.setdefault(at, entry.name)
+        good = {parts: place for parts, place in places.items() if _are_classes(labels[parts], forced)}
+        if not good or not ({place.split for place in good.values()} & {"train", None}):
+            if forced:
+                first = next(iter(unnamed.values()), "all of them")
+                raise UsageError(
+                    f"--classes-from name: {printable(first)} has no class in its name, as in cat.0.jpg or cat_12.jpg"
+                )
+            return None
+        for parts in places:
+            if parts not in good:
+                self.left.add(
+                    "no class in the file names",
+                    printable(unnamed.get(parts, "/".join(parts))),
+                    sum(labels[parts].values()),
+                )
+        classes = sorted({str(label) for parts in good for label in labels[parts]})
+        layout = Layout(good, "name", [f"the classes are in the file names: {first_names(classes)}"])
+        return self._from_layout(layout)
+
+    def _forced_names(self, places: dict[Parts, Place]) -> Source:
+        source = self._by_name(places, forced=True)
+        assert source is not None
+        return source
+
+    def _tables(self, folders: Iterable[Folder], named_columns: bool = False) -> list[tuple[Entry, Table]]:
+        """The tables in `folders` that have paths and labels, other than samples of submissions."""
+        found = []
+        for folder in folders:
+            for entry in folder.tables:
+                size = entry.length if entry.length >= 0 else os.path.getsize(entry.file)
+                if _SUBMISSION.search(entry.parts[-1]) or size > _LARGEST_TABLE:
+                    continue
+                table = read_table(read_entry(entry), printable(entry.name), self.request.encoding, None, named_columns)
+                if table is None and not named_columns:
+                    table = read_listing(read_entry(entry), printable(entry.name), self.request.encoding)
+                if table is not None:
+                    found.append((entry, table))
+        return found
+
+    def _from_tables(self, tables: list[tuple[Entry, Table]], node: Folder, places: dict[Parts, Place]) -> Source:
+        depths = {len(at) for at in places}
+        index = FileIndex(
+            entry for entry in self.tree.entries() if any(entry.parts[:depth] in places for depth in depths)
+        )
+        matching = [
+            (entry, table) for entry, table in tables if table.matches(index, self.tree.clean(entry.parts)[:-1])
+        ]
+        if not matching:
+            by_name = self._by_name(places)
+            if by_name is not None:
+                return by_name
+            names = first_names(printable(entry.name) for entry, _ in tables)
+            raise AlexNetError(
+                f"no classes in {self.request.path}: none of the images that {names} names is there, "
+                f"such as {tables[0][1].rows[0].path!r}"
+            )
+
+        def split(entry: Entry) -> str | None:
+            parts = self.tree.clean(entry.parts)
+            return next((place.split for at, place in places.items() if parts[: len(at)] == at), None)
+
+        source = table_source(
+            [(printable(entry.name), self.tree.clean(entry.parts)[:-1], table) for entry, table in matching],
+            index,
+            split,
+            self.request,
+        )
+        used = sum(1 for item in source.items if not item.packing.startswith("unreadable:"))
+        if self.tree.top.total > used:
+            names = first_names(printable(entry.name) for entry, _ in matching)
+            self.left.add(f"not in {names}", "images", self.tree.top.total - used)
+        return self._finished(source)
+
+    def _compare_with_tables(self, node: Folder, layout: Layout) -> None:
+        """Stop when a table beside the class folders says other classes than they do."""
+        try:
+            places = {parts[:depth] for parts in layout.places for depth in range(len(parts) + 1)}
+            tables = self._tables(map(self._at, sorted(places)), named_columns=True)
+        except AlexNetError as error:
+            self.warnings.append(f"a table beside the class folders is not used: {error}")
+            return
+        if not tables:
+            return
+        index = FileIndex(self.tree.entries())
+        total = sum(self._at(parts).total for parts in layout.places)
+        for entry, table in tables:
+            pairs: Counter[tuple[str, str]] = Counter()
+            for row in table.rows:
+                found = index.find(row.path, self.tree.clean(entry.parts)[:-1])
+                assigned = layout.assign(self.tree.clean(found.parts)) if isinstance(found, Entry) else None
+                if assigned is not None:
+                    pairs[assigned[0], row.label] += 1
+            by_folder, by_table = {pair[0] for pair in pairs}, {pair[1] for pair in pairs}
+            if sum(pairs.values()) * 2 < total or len(by_table) < 2 or len(by_table) * 2 > sum(pairs.values()):
+                continue
+            if len(pairs) == len(by_folder) == len(by_table):
+                continue
+            raise self._ambiguous(
+                f"the folders and the column {table.label_column!r} of {printable(entry.name)} say different classes",
+                [
+                    (f"the folders: {first_names(sorted(by_folder))}", ["--classes-from", "folder"]),
+                    (f"the table: {first_names(sorted(by_table))}", ["--classes-from", printable(entry.name)]),
+                ],
+            )
+
+    # Results
+
+    def _from_layout(self, layout: Layout) -> Source:
+        self.assumptions += layout.assumptions
+        tree = self.tree
+        loose = sum(self._at(parts).images for parts in layout.places) if layout.classes_from != "name" else 0
+        if loose and not any(place.label for place in layout.places.values()):
+            for parts in layout.places:
+                folder = self._at(parts)
+                if folder.images and not any(place.split for place in layout.places.values()):
+                    self.left.add("in no class folder", _first(folder), folder.images)
+        origins = []
+        for parts, place in layout.places.items():
+            where = "/".join(parts) + "/" if parts else "its folders"
+            if layout.classes_from == "name":
+                where = ("/".join(parts) + "/" if parts else "its file names") + (
+                    "" if not parts else ", by file names"
+                )
+            origins.append(Origin(place.split, printable(where)))
+        if len(origins) > 2 and all(place.label for place in layout.places.values()):
+            origins = [
+                Origin(split, f"{split} folders of the classes") for split in sorted({str(o.split) for o in origins})
+            ]
+
+        def items() -> Iterator[Item]:
+            for entry in tree.entries():
+                assigned = layout.assign(entry.parts)
+                if assigned is not None:
+                    yield Item(entry.name, assigned[0], assigned[1], *entry[1:5])
+            for source in self.extra:
+                yield from source.items
+
+        for source in self.extra:
+            origins += source.origins
+            self.assumptions += source.assumptions
+            self.warnings += source.warnings
+
+        return self._finished(Source(Items(items), kind=tree.kind, origins=origins))
+
+    def _finished(self, source: Source) -> Source:
+        left = [*self.left.list(), *self.tree.walk.tally.list(), *self.tree.others.list(), *source.left_alone]
+        return Source(
+            source.items,
+            source.descriptions,
+            self.tree.kind,
+            source.origins,
+            [one._replace(first=printable(one.first)) for one in left],
+            [*self.tree.assumptions, *self.assumptions, *source.assumptions],
+            [*self.warnings, *source.warnings],
+        )
+
+    def _ambiguous(self, what: str, readings: Sequence[tuple[str, list[str]]]) -> UsageError:
+        choices = "; ".join(
+            f"({number}) {reading}: {self.request.command(*options)}"
+            for number, (reading, options) in enumerate(readings, start=1)
+        )
+        ways = {2: "two", 3: "three"}.get(len(readings), str(len(readings)))
+        return UsageError(f"{self.request.path} can be understood in {ways} ways, as {what}. Choose one: {choices}")
+
+    def _no_classes(self, node: Folder) -> AlexNetError:
+        where = self.request.path
+        detected = _detection(self.tree)
+        if detected:
+            return AlexNetError(f"{where} is {detected}: `alexnet` classifies images and needs one class for each")
+        kids = node.filled
+        if kids and not node.images:
+            names = first_names(sorted(kid.name for kid in kids))
+            command = self.request.command("--classes-from", "folder")
+            return UsageError(
+                f"no classes in {where}: its folders {names} are called as splits or as images in general, and hold "
+                "neither class folders nor file names with classes, and no table names the classes. To take the "
+                f"folders as the classes: {command}; otherwise put each image in a folder named after its class, or "
+                "write a CSV of path,label"
+            )
+        first = printable("/".join((*node.parts, node.first)))
+        return AlexNetError(
+            f"no classes in {where}: {first} lies in no class folder, as all of its {count(node.images, 'image')}; "
             "put each in a folder named after its class, or write a CSV of path,label"
         )
-    notes = [f"{len(loose):,} files lie in no class folder and are not used, {loose[0]} first"] if loose else []
-    return Source(items, notes=notes)
 
 
-def _depth(files: list[Entry]) -> int:
-    """How many folders enclose everything before the folders of splits or classes begin."""
-    depth = 0
-    while True:
-        tops = {entry.parts[depth] for entry in files}
-        if len(tops) > 1 or tops.pop().lower() in SPLIT_NAMES:
-            return depth
-        if any(len(entry.parts) <= depth + 2 for entry in files):
-            return depth
-        depth += 1
+class Items:
+    """Items that are listed anew by a function each time they are iterated."""
+
+    def __init__(self, make: Callable[[], Iterable[Item]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._make())
 
 
-def _has_splits(files: list[Entry], depth: int) -> bool:
-    """Whether all folders at `depth` are called as splits, and have folders in them."""
-    inner = [entry.parts[depth:] for entry in files if len(entry.parts) > depth + 1]
-    return {parts[0].lower() for parts in inner} <= SPLIT_NAMES.keys() and any(len(parts) > 2 for parts in inner)
+def class_in_name(name: str) -> str | None:
+    """The class in a file name that ends or begins with a number: cat.0.jpg, crazing_12.jpg, 7-dog.png; else None."""
+    stem = composed(printable(os.path.splitext(name)[0])).strip()
+    for pattern in (r"(.+?)(?:[\s._-]+\(?\d+\)?|\s*\(\d+\))+", r"(.*[^\W\d])\d+", r"\d+[\s._-]+(.+)"):
+        match = re.fullmatch(pattern, stem)
+        if match and re.search(r"[^\W\d_]", match[1]):
+            return match[1].strip(" ._-")
+    return None
 
 
-def is_junk(parts: tuple[str, ...]) -> bool:
-    """Whether a path is hidden or left behind by a file manager."""
-    return any(part.startswith(".") or part.lower() in _JUNK for part in parts)
+def _may_be_table(name: str, before: int) -> bool:
+    ending = os.path.splitext(name)[1].lower()
+    if ending not in TABLE_ENDINGS or before >= _MOST_TABLES:
+        return False
+    return before < _MOST_TABLES // 4 or ending in (".csv", ".tsv", ".jsonl") or bool(_TABLE_NAME.search(name))
 
 
-def _parts(name: str) -> tuple[str, ...]:
-    return tuple(part for part in name.split("/") if part not in ("", "."))
+def _has_class_folders(split: Folder) -> bool:
+    """Whether a split holds folders other than one that only says what its files are, as in val/images/."""
+    filled = split.filled
+    return len(filled) > 1 or any(kid.filled or not is_neutral(kid.name) for kid in filled)
+
+
+def _are_classes(labels: Counter[str | None], forced: bool) -> bool:
+    """Whether the classes in file names are classes, not what a camera calls its files."""
+    if None in labels or not labels:
+        return False
+    if forced:
+        return True
+    images = sum(labels.values())
+    generic = any(set(name_tokens(str(label))) <= _GENERIC for label in labels)
+    return len(labels) >= 2 and not generic and min(labels.values()) >= 2 and len(labels) * 2 <= images
+
+
+def _total(folder: Folder) -> int:
+    folder.total = folder.images + sum(map(_total, folder.folders.values()))
+    return folder.total
+
+
+def _first(folder: Folder) -> str:
+    return "/".join((*folder.parts, folder.first))
+
+
+def _split(folder: Folder) -> str:
+    named = split_of(folder.name)
+    assert named is not None
+    return named.split
+
+
+def _exact_split(folder: Folder) -> bool:
+    named = split_of(folder.name)
+    return named is not None and named.exact
+
+
+def _detection(tree: Tree) -> str | None:
+    """Which dataset of boxes or masks a tree without classes is."""
+    names = {entry.parts[-1].lower() for folder in tree.top.below() for entry in folder.tables}
+    folders = {folder.name.lower() for folder in tree.top.below()}
+    reasons = {left.reason for left in tree.others.list()}
+    if any("coco" in name or name.startswith("instances_") for name in names):
+        return "an object detection dataset (COCO annotations)"
+    if "not an image file (.xml)" in reasons and "annotations" in folders:
+        return "an object detection dataset (Pascal VOC annotations)"
+    if "labels" in folders and "images" in folders and "not an image file (.txt)" in reasons:
+        return "an object detection dataset (YOLO labels)"
+    if folders & {"masks", "mask", "segmentationclass", "ground_truth"}:
+        return "a segmentation dataset (images and masks)"
+    return None
+
+
+def _why_no_images(tree: Tree) -> str:
+    where = tree.request.path
+    others = tree.others.list()
+    walk = tree.walk.tally.list()
+    by_ending = {left.reason: left for left in others}
+    for ending, what, remedy in _FOREIGN_FILES:
+        left = next((left for reason, left in by_ending.items() if f"({ending}" in reason), None)
+        if left is not None:
+            return f"no images in {where}: {printable(left.first)} is {what}; {remedy}"
+    if walk and not others:
+        return f"no images in {where}: {printable(walk[0].first)} is {walk[0].reason}"
+    if others:
+        files = sum(left.files for left in others)
+        return f"no images in {where}: {count(files, 'other file')}, {printable(others[0].first)} first"
+    return f"no images in {where}: it has no files"
+
+
+_UNPACK = "unpack it and give the folder"
+_FOREIGN_FILES = (
+    (".tfrecord", "a TensorFlow record file", "write its images to folders named after their classes first"),
+    (".zip", "an archive", "unpack it (`unzip FILE -d FOLDER`) and give the folder, or give the archive itself"),
+    (".tar", "an archive", _UNPACK + ", or give the archive itself"),
+    (".gz", "a compressed file", _UNPACK + ", or give the archive itself"),
+    (".tgz", "an archive", _UNPACK + ", or give the archive itself"),
+    (".7z", "a 7-Zip archive", "unpack it (`7z x FILE`) and give the folder"),
+    (".rar", "a RAR archive", "unpack it (`unrar x FILE`) and give the folder"),
+    (".mat", "a MATLAB file", "write its images to folders named after their classes first"),
+    (".h5", "an HDF5 file", "write its images to folders named after their classes first"),
+    (".npz", "a NumPy archive", "save each image as a .npy or PNG file in a folder named after its class"),
+    (".pkl", "a Python pickle", "write its images to folders named after their classes first"),
+    (".mp4", "a video", "extract frames (`ffmpeg -i FILE FOLDER/%05d.jpg`) into folders named after their classes"),
+    (".csv", "a table", "its images are not here: put them beside it, or give the table itself"),
+)

@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet.data.sources.folders import Entry, folder_entries, plain_tar_entries, tar_entries
-from alexnet.data.sources.items import Item, Reader, Source
+from alexnet.data.sources.items import Item, Origin, Source
+from alexnet.data.sources.walking import Entry, Walk, plain_tar_entries, read_entry
 from alexnet.runtime.errors import AlexNetError
 
 _TRAIN = re.compile(r"ILSVRC(20\d\d)_(?:img|images)_train\.tar")
@@ -38,39 +38,56 @@ def is_ilsvrc(root: Path) -> bool:
 
 
 def open_ilsvrc(root: Path, spool: Path) -> Source:
-    """List the images of a folder of ILSVRC's own files. `spool` takes the unpacked devkit. Raises AlexNetError."""
+    """List the images of a folder of ILSVRC's own files.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    spool
+        An existing folder for the unpacked devkit.
+
+    Raises
+    ------
+    AlexNetError
+        When the devkit is missing, or an image has no class in it.
+    """
     year = next(match[1] for path in sorted(root.iterdir()) if (match := _TRAIN.fullmatch(path.name)))
     kits = sorted({*root.glob(f"ILSVRC{year}_devkit*"), *root.glob("devkit*")})
     if not kits:
-        raise AlexNetError(f"{root} misses the devkit, ILSVRC{year}_devkit….tar.gz: it says which class a label is")
+        raise AlexNetError(
+            f"{root} misses the devkit, ILSVRC{year}_devkit….tar.gz, which says the class of a label: download it too"
+        )
     kit = {entry.parts[-1]: entry for path in kits for entry in _kit_entries(path, spool)}
     if "meta.mat" not in kit:
         raise AlexNetError(f"{kits[0]} holds no meta.mat: it is not the devkit of ILSVRC{year}")
-    synsets = _synsets(_content(kit["meta.mat"]), year)
+    synsets = _synsets(read_entry(kit["meta.mat"]), year)
     crop = root / "crop_images.tar"
     crops = {entry.parts[-1]: entry for entry in plain_tar_entries(crop)} if crop.exists() else {}
 
     items: list[Item] = []
-    notes: list[str] = []
+    warnings: list[str] = []
+    origins: list[Origin] = []
     for split in ("train", "val", "test"):
         for tar in sorted(root.glob(f"ILSVRC{year}_im*_{split}.tar")):
             labels = _class_of(root, kit, split, year, synsets)
             if labels is None:
-                notes.append(f"{tar.name} is not used: {root} has no labels for it")
+                warnings.append(f"{tar.name} is not used: {root} has no labels for it")
                 continue
-            for entry in sorted(plain_tar_entries(tar)):
+            origins.append(Origin(split, tar.name))
+            for entry in plain_tar_entries(tar):
                 name = entry.parts[-1]
-                place = crops.get(name, entry)[1:]
+                place = crops.get(name, entry)[1:5]
                 items.append(Item(f"{split}/{name}", labels(name), split, *place))
-    return Source(items, dict(synsets.values()), notes)
+    return Source(items, dict(synsets.values()), f"ILSVRC-{year}", origins, warnings=warnings)
 
 
 def _kit_entries(kit: Path, spool: Path) -> Iterator[Entry]:
-    return folder_entries(kit) if kit.is_dir() else tar_entries(kit, spool)
+    return iter(Walk(kit, spool=spool))
 
 
 def _synsets(meta: bytes, year: str) -> dict[int, tuple[str, str]]:
-    """ILSVRC id → (WordNet id, words)."""
+    """ILSVRC id → (WordNet id, description)."""
     from scipy.io import loadmat
 
     rows = np.atleast_1d(loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"])
@@ -80,7 +97,7 @@ def _synsets(meta: bytes, year: str) -> dict[int, tuple[str, str]]:
 def _class_of(
     root: Path, kit: dict[str, Entry], split: str, year: str, synsets: dict[int, tuple[str, str]]
 ) -> Callable[[str], str] | None:
-    """What gives the WordNet id for the name of an image of a split; None where its labels are nowhere."""
+    """The function from the name of an image of a split to its WordNet id; None where its labels are missing."""
     if split == "train":
         known = {wnid for wnid, _ in synsets.values()}
 
@@ -96,7 +113,7 @@ def _class_of(
     if (root / truth_name).exists():
         text = (root / truth_name).read_bytes()
     elif truth_name in kit:
-        text = _content(kit[truth_name])
+        text = read_entry(kit[truth_name])
     else:
         return None
     ids = [int(line) for line in text.split()]
@@ -108,7 +125,3 @@ def _class_of(
         return synsets[ids[number - 1]][0]
 
     return by_number
-
-
-def _content(entry: Entry) -> bytes:
-    return Reader().read(Item(entry.parts[-1], "", None, *entry[1:]))

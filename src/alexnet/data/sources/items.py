@@ -52,6 +52,21 @@ class Item(NamedTuple):
     packing: str = "plain"
 
 
+class Origin(NamedTuple):
+    """Where the images of a split come from, for people; `split` is None where the source has no splits."""
+
+    split: str | None
+    place: str
+
+
+class Ignored(NamedTuple):
+    """Files or folders that are not read: the reason, the number of files, and the name of the first."""
+
+    reason: str
+    files: int
+    first: str
+
+
 @dataclass(frozen=True)
 class Source:
     """A set of images.
@@ -61,14 +76,26 @@ class Source:
     items
         The images in the order in which the dataset has them; may be iterated again.
     descriptions
-        Class → what it is in words, where the source knows.
-    notes
-        What a person should know, such as images that belong to no class.
+        Class → its description, where the source knows one.
+    kind
+        What the source is, such as "folder".
+    origins
+        Where the images of each split come from.
+    left_alone
+        What of the source is not read, and why.
+    assumptions
+        How the source was understood where it does not say so itself.
+    warnings
+        What is likely not intended.
     """
 
-    items: list[Item]
+    items: Iterable[Item]
     descriptions: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    kind: str = "images"
+    origins: list[Origin] = field(default_factory=list)
+    left_alone: list[Ignored] = field(default_factory=list)
+    assumptions: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 class Reader:
@@ -159,6 +186,10 @@ class ItemList:
 
     def __len__(self) -> int:
         return len(self._table)
+
+    def names(self) -> list[str]:
+        """The names of all items."""
+        return self._table.column("name").to_pylist()
 
     def take(self, indices: np.ndarray) -> list[Item]:
         """The items of `indices`."""

@@ -15,9 +15,11 @@ SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "trn", "trainval", "학습", "학습용", "훈련", "훈련용"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "검증", "검증용"), "val"),
-    **dict.fromkeys(("test", "testing", "tst", "시험", "시험용", "테스트", "평가", "평가용"), "test"),
+    **dict.fromkeys(
+        ("test", "testing", "tst", "eval", "evaluation", "시험", "시험용", "테스트", "평가", "평가용"), "test"
+    ),
 }
-"""The words that name a split → the split."""
+"""The terms that name a split → the split."""
 
 _CONTENT = (
     *("image", "images", "img", "imgs", "photo", "photos", "photograph", "photographs", "picture", "pictures", "pics"),
@@ -32,8 +34,8 @@ _AUXILIARY = (
     *("thumbs", "thumbnail", "thumbnails", "heatmap", "heatmaps", "라벨링데이터", "라벨"),
 )
 _UNLABELED = (
-    *("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled", "unsup", "unknown", "submission"),
-    *("inference", "docs", "doc", "assets", "figures", "figs", "papers", "misc"),
+    *("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled", "unsup", "submission"),
+    *("inference", "docs", "doc", "assets", "figures", "figs", "papers", "misc", "meta", "metadata"),
 )
 
 
@@ -46,7 +48,7 @@ class SplitName(NamedTuple):
 
 def split_of(name: str) -> SplitName | None:
     """Which split a folder or file name means, as in train, train_images, seg_test, training_set, test1; else None."""
-    tokens = _tokens(name)
+    tokens = name_tokens(name)
     splits = [SPLIT_NAMES[token] for token in tokens if token in SPLIT_NAMES]
     if len(set(splits)) != 1 or set(tokens) & set(_AUXILIARY):
         return None
@@ -56,13 +58,13 @@ def split_of(name: str) -> SplitName | None:
 
 def is_neutral(name: str) -> bool:
     """Whether a folder name says what the files are and not which class they are: images, part_2, masks."""
-    tokens = _tokens(name)
+    tokens = name_tokens(name)
     return bool(tokens) and all(token in _CONTENT or token in _AUXILIARY or token in _UNLABELED for token in tokens)
 
 
 def is_unlabeled(name: str) -> bool:
     """Whether a folder is called as one of images without a class, such as seg_pred or unlabeled."""
-    return bool(set(_tokens(name)) & {*_UNLABELED, *_AUXILIARY})
+    return bool(set(name_tokens(name)) & {*_UNLABELED, *_AUXILIARY})
 
 
 def called_split(name: str | None, where: str) -> str | None:
@@ -181,7 +183,7 @@ def _is_ksx1001(character: str) -> bool:
 
 
 def _readings(sample: bytes) -> str:
-    """What bytes are in the encodings that are common in file names and tables."""
+    """Bytes as read in the encodings that are common in file names and tables."""
     found = []
     for encoding in ("cp949", "gbk", "shift_jis", "cp1252", "cp437"):
         try:
@@ -196,8 +198,8 @@ def readings(sample: bytes) -> str:
     return _readings(sample)
 
 
-def _tokens(name: str) -> list[str]:
-    """The lower-case words of a name: split at anything but letters, and before capitals as in TrainImages."""
+def name_tokens(name: str) -> list[str]:
+    """Lower-case tokens of a name, split at anything but letters, and before capitals as in TrainImages."""
     parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+", composed(name))
     tokens: list[str] = []
     for part in parts:

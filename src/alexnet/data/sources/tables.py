@@ -1,195 +1,657 @@
-"""Tables of images: CSV, and what Hugging Face `datasets` writes, parquet and Arrow, on disk or from the hub."""
+"""Tables of images as text: CSV, TSV, JSON and lists, by people and by other programs.
+
+A table names images and their classes, and their splits where it has a column for that. What is understood of it:
+
+- Comma, semicolon, tab or | between columns; UTF-8 with or without byte order mark, UTF-16, and others by --encoding.
+- The usual column names (`PATH_COLUMNS`, `LABEL_COLUMNS`, `SPLIT_COLUMNS`), or one column of 0 and 1 for each class.
+- Paths relative to the table or to the source, with slashes or backslashes, from another computer (their last parts
+  decide), or ids without an ending.
+- Labels 0.0, 1.0, as pandas writes whole numbers beside missing ones, are 0 and 1.
+
+A row that cannot be used is named by its line, with the reason.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
+from alexnet.data.sources.items import Item, Origin, Source
+from alexnet.data.sources.names import called_split, composed, first_names, guess_encoding, readings, split_of
+from alexnet.data.sources.plan import count
+from alexnet.data.sources.registry import Request
+from alexnet.data.sources.walking import Entry, Walk, is_image_name
+from alexnet.runtime.errors import AlexNetError, UsageError
 
-from alexnet.data.sources.folders import SPLIT_NAMES
-from alexnet.data.sources.items import Item, Source
-from alexnet.runtime.errors import AlexNetError
+TABLE_ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".lst")
 
-_IMAGE_COLUMNS = ("image", "img", "picture", "photo", "jpg", "png")
-_LABEL_COLUMNS = ("label", "labels", "class", "target", "category", "cls", "fine_label")
+PATH_COLUMNS = (
+    *("path", "filepath", "file_path", "image_path", "img_path", "imagepath", "relative_path", "file_name", "filename"),
+    *("file", "fname", "image_file", "image_name", "img_name", "imagename", "image", "images", "img", "image_id"),
+    *("imageid", "img_id", "id_code", "image_index", "photo", "picture", "name", "id", "uri", "url", "image_url"),
+    *("경로", "파일", "파일명", "파일경로", "이미지"),
+)
+"""Column names of images, in the order in which they are looked for."""
+
+LABEL_COLUMNS = (
+    *("label", "labels", "class", "classes", "class_name", "classname", "label_name", "category", "category_name"),
+    *("target", "diagnosis", "dx", "breed", "species", "variety", "disease", "defect", "defect_type", "cls"),
+    *("fine_label", "type", "tag", "tags", "class_id", "label_id", "category_id", "classid", "y", "level", "grade"),
+    *("finding_labels", "emotion", "라벨", "레이블", "클래스", "분류", "정답", "범주"),
+)
+"""Column names of classes, in the order in which they are looked for."""
+
+SPLIT_COLUMNS = (
+    "split",
+    "set",
+    "subset",
+    "partition",
+    "fold_name",
+    "data_set",
+    "dataset",
+    "is_valid",
+    "is_test",
+    "분할",
+)
+"""Column names of splits; is_valid and is_test hold true and false."""
+
+_NAME_COLUMNS = ("class_name", "classname", "label_name", "category_name")
+_TRUE, _FALSE = ("true", "1", "1.0", "yes", "t", "y"), ("false", "0", "0.0", "no", "f", "n", "")
+_SEPARATORS = ",;\t|"
+_MOST_INDEXED = 2_000_000
 
 
-def open_csv(path: Path) -> Source:
-    """A CSV with the columns path and label, and split where wanted; paths are relative to the CSV.
+class Row(NamedTuple):
+    """A row of a table: the line it begins in, the path, class and split that it names."""
 
-    Commas, semicolons or tabs between the columns; a split is called train, val or test. Raises AlexNetError.
+    line: int
+    path: str
+    label: str
+    split: str | None
+
+
+@dataclass
+class Table:
+    """A table of images.
+
+    Attributes
+    ----------
+    name
+        Its file name, for messages.
+    rows
+        Its rows.
+    label_column
+        The column that the classes come from.
+    assumptions
+        How it was understood.
     """
+
+    name: str
+    rows: list[Row]
+    label_column: str
+    assumptions: list[str] = field(default_factory=list)
+
+    def matches(self, index: FileIndex, folder: tuple[str, ...]) -> bool:
+        """Whether any of its images is there."""
+        return any(isinstance(index.find(row.path, folder), Entry) for row in self.rows)
+
+
+class FileIndex:
+    """Files by their path, file name and file name without ending."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._by_name: dict[str, list[Entry]] = {}
+        self._by_stem: dict[str, list[Entry]] = {}
+        for entry in entries:
+            self._by_name.setdefault(composed(entry.parts[-1]).casefold(), []).append(entry)
+        for name, same in self._by_name.items():
+            self._by_stem.setdefault(os.path.splitext(name)[0], []).extend(same)
+
+    def find(self, path: str, folder: tuple[str, ...]) -> Entry | str:
+        """The file that a table in `folder` names `path`, or why there is none."""
+        parts = path_parts(path)
+        if isinstance(parts, str):
+            return parts
+        name = parts[-1].casefold()  # Windows does not tell case apart
+        found = self._by_name.get(name, [])
+        if not found and is_image_name(name) is not True:
+            found = self._by_stem.get(name, [])
+        if len(found) > 1:
+            same = [entry for entry in found if composed(entry.parts[-1]) == parts[-1]]
+            found = same or found
+        if len(found) > 1:
+            found = _best(found, parts, folder)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = first_names((entry.name for entry in found), 3)
+            return f"{len(found)} files have this name ({names}); write the path with its folder"
+        return "no such file"
+
+
+def path_parts(path: str) -> tuple[str, ...] | str:
+    """The parts of a path in a table, from whatever system, or why it is none."""
+    if re.match(r"[a-z][a-z0-9+.-]+://", path, re.IGNORECASE):
+        return "a web address, not a file: download the image and name the file"
+    plain = re.sub(r"^[A-Za-z]:", "", path.replace("\\", "/"))
+    parts = tuple(composed(part) for part in plain.split("/") if part not in ("", ".", "~"))
+    while parts and parts[0] == "..":
+        parts = parts[1:]
+    return parts or "no path"
+
+
+def _best(found: Sequence[Entry], parts: tuple[str, ...], folder: tuple[str, ...]) -> list[Entry]:
+    """Of files with one name those that a path means: exactly, else by most of its last parts."""
+    exact = [entry for entry in found if _stemmed(entry.parts, parts) in ((*folder, *parts), parts)]
+    if exact:
+        below = [entry for entry in exact if entry.parts[: len(folder)] == folder]
+        return (below or exact)[:1] if len(below or exact) == 1 else below or exact
+
+    def common(entry: Entry) -> int:
+        length = 0
+        for ours, theirs in zip(reversed(_stemmed(entry.parts, parts)), reversed(parts), strict=False):
+            if ours != theirs:
+                break
+            length += 1
+        return length
+
+    longest = max(map(common, found))
+    best = [entry for entry in found if common(entry) == longest]
+    below = [entry for entry in best if entry.parts[: len(folder)] == folder]
+    return below or best
+
+
+def _stemmed(parts: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...]:
+    name = composed(parts[-1])
+    return (*parts[:-1], name if name == wanted[-1] else os.path.splitext(name)[0])
+
+
+# Reading
+
+
+def open_csv(request: Request) -> Source:
+    """Interpret a table that is the source itself; its paths are relative to it.
+
+    Raises
+    ------
+    AlexNetError
+        When it is no table of images, or a row cannot be used.
+    """
+    path = request.path
+    column = None
+    if request.classes_from and request.classes_from not in ("folder", "parent", "name"):
+        column = request.classes_from.rpartition(":")[2]
+    data = path.read_bytes()
+    table = read_table(data, str(path), request.encoding, column) or read_listing(data, str(path), request.encoding)
+    if table is None:
+        text, _ = decode_text(data, str(path), request.encoding)
+        first = text.partition("\n")[0].strip()[:80]
+        raise AlexNetError(
+            f"{path} needs the columns path and label; its first line is {first!r}. Rename its columns, or name the "
+            f"one of the classes: {request.command('--classes-from', f'{path}:COLUMN')}"
+        )
+    folder = path.parent if request.root is None else Path(request.root)
+    source = table_source([(str(path), (), table)], DiskIndex(folder), lambda _: None, request)
+    return Source(**{**source.__dict__, "kind": "table"})
+
+
+class DiskIndex(FileIndex):
+    """Files on disk by path; those below the folder of the table by name, once one is not where the table says."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._listed = False
+
+    def find(self, path: str, folder: tuple[str, ...]) -> Entry | str:
+        for candidate in dict.fromkeys((path, path.replace("\\", "/"))):
+            place = os.path.join(self._folder, os.path.expanduser(candidate))
+            if "\0" in place:
+                return "a NUL character in the path"
+            if os.path.isdir(place):
+                return "a folder, not an image"
+            if os.path.exists(place):
+                return Entry((candidate,), os.path.abspath(place))
+        if isinstance(parts := path_parts(path), str):
+            return parts
+        if not self._listed:
+            self._listed = True
+            entries = (entry for entry in Walk(self._folder) if entry.image)
+            super().__init__(entry for _, entry in zip(range(_MOST_INDEXED), entries, strict=False))
+        return super().find(path, folder)
+
+
+def read_table(
+    data: bytes, name: str, encoding: str | None, column: str | None = None, named_columns: bool = False
+) -> Table | None:
+    """Read a table with named columns; None when it has none of paths, or none of classes.
+
+    Parameters
+    ----------
+    data
+        The content of the file.
+    name
+        Its name: messages name it, and the ending tells JSON.
+    encoding
+        The encoding, where it is neither UTF-8 nor UTF-16.
+    column
+        The column of the classes; None looks for one with a usual name.
+    named_columns
+        Only take a column of classes with a usual name.
+
+    Raises
+    ------
+    AlexNetError
+        When a row cannot be used: the message names the line and the reason.
+    """
+    ending = os.path.splitext(name)[1].lower()
+    text, assumptions = decode_text(data, name, encoding)
+    if ending in (".json", ".jsonl", ".ndjson"):
+        read = _json_rows(text, name)
+        if read is None:
+            return None
+        header, rows = read
+    else:
+        header, rows = _csv_rows(text, name)
+    columns = _columns(header, column, named_columns, name)
+    if columns is None:
+        return None
+    return _table(name, header, rows, columns, assumptions)
+
+
+def decode_text(data: bytes, name: str, encoding: str | None) -> tuple[str, list[str]]:
+    """Decode a text file: by its byte order mark, as UTF-8, as UTF-16, by `encoding`, or as certain Korean.
+
+    Returns
+    -------
+    text, assumptions
+        The text without byte order mark, and what was assumed.
+
+    Raises
+    ------
+    UsageError
+        When it is none of them, with what it may be.
+    """
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding = "utf-16"
+    elif data.startswith(b"\xef\xbb\xbf"):
+        encoding = "utf-8-sig"
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        if encoding is not None:
+            return data.decode(encoding), []
+        zeros = data[:2000].count(0)
+        if zeros * 3 > len(data[:2000]) > 3:  # every other byte of ASCII in UTF-16
+            return data.decode("utf-16-le" if data[1:2] == b"\0" else "utf-16-be"), [f"{name} is read as UTF-16"]
+        return data.decode("utf-8"), []
     except UnicodeDecodeError as error:
-        raise AlexNetError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
-    header = text.partition("\n")[0].strip()
-    delimiter = max(",;\t", key=header.count)
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    columns = {name.strip().lower(): name for name in rows.fieldnames or () if name}
-    if not {"path", "label"} <= columns.keys():
-        raise AlexNetError(f"{path} needs the columns path and label; its first line is {header[:80]!r}")
-    items = []
-    for row in rows:
-        where = f"{path}, line {rows.line_num}"
-        cells = {key: (row[name] or "").strip() for key, name in columns.items()}
-        if not cells["path"] or not cells["label"]:
-            raise AlexNetError(f"{where}: the {'label' if cells['path'] else 'path'} is missing")
-        split = split_called(cells.get("split"), where)
-        items.append(Item(cells["path"], cells["label"], split, str(path.parent / cells["path"])))
-    if not items:
-        raise AlexNetError(f"no images in {path}: it has a first line only")
-    return Source(items)
+        if encoding is not None:
+            raise UsageError(
+                f"{name} is not {encoding.upper()} text (byte {error.start}): name its encoding with --encoding"
+            ) from None
+        line = data.count(b"\n", 0, error.start) + 1
+        sample = data.splitlines()[line - 1][:60]
+    guessed = guess_encoding(data)
+    if guessed is None:
+        raise UsageError(
+            f"{name} is not UTF-8 text (line {line}); {readings(sample)}: save it as UTF-8, or name its encoding with "
+            "--encoding"
+        )
+    text = data.decode(guessed)
+    example = text.splitlines()[line - 1][:40]
+    return text, [
+        f"{name} is read as {guessed.upper()}, such as {example!r}; if that is wrong, name it with --encoding"
+    ]
 
 
-def split_called(name: str | None, where: str) -> str | None:
-    """The split that `name` means, None for an empty one. Raises AlexNetError naming `where` for any other word."""
-    if not name:
+def _csv_rows(text: str, name: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """The header, and line and cells of each row that is not empty."""
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise AlexNetError(f"{name}, line {line}: a NUL character; the file is damaged, or is not text: save it again")
+    separator = None
+    skipped = 0
+    declared = re.match(r"sep=(.)\r?\n", text)
+    if declared:  # Excel
+        separator, skipped = declared[1], 1
+        text = text[declared.end() :]
+    while text.startswith(("\n", "\r\n")):
+        text, skipped = text.partition("\n")[2], skipped + 1
+    header = text.partition("\n")[0]
+    if separator is None:
+        separator = max(
+            _SEPARATORS, key=lambda one: _known(next(csv.reader([header], delimiter=one), []), header.count(one))
+        )
+    rows = _records(text, separator, name, skipped)
+    _, cells = next(rows, (1, []))
+    return [cell.strip() for cell in cells], rows
+
+
+def _known(cells: Sequence[str], separators: int) -> tuple[int, int]:
+    names = {_plain(cell) for cell in cells}
+    return len(names & {*PATH_COLUMNS}) + len(names & {*LABEL_COLUMNS}), separators
+
+
+def _records(text: str, separator: str, name: str, skipped: int) -> Iterator[tuple[int, list[str]]]:
+    """Line and cells of each record. Raises AlexNetError naming the line in which a quotation mark is wrong."""
+    csv.field_size_limit((1 << 31) - 1)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    width = 0
+    while True:
+        line = reader.line_num + 1 + skipped
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            stray = f"{name}, line {line}: a quotation mark that is not closed or is within a cell"
+            raise AlexNetError(f"{stray} ({error}): remove it, or double it") from None
+        if not any(cell.strip() for cell in cells):
+            continue
+        width = width or len(cells)
+        last = reader.line_num + skipped
+        if last > line and (len(cells) != width or any("\n" in cell and separator in cell for cell in cells)):
+            raise AlexNetError(
+                f"{name}, line {line}: a quotation mark opens a cell that goes on to line {last}: remove it or close it"
+            )
+        yield line, cells
+
+
+def _json_rows(text: str, name: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]] | None:
+    """Rows of JSON lines, of a list of objects, of {path: class}, or of COCO annotations; None for other JSON."""
+    lines = name.lower().endswith((".jsonl", ".ndjson"))
+    records: list[tuple[int, Any]] = []
+    try:
+        if lines:
+            records = [(number, json.loads(line)) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        else:
+            value = json.loads(text)
+            if isinstance(value, dict) and {"images", "annotations", "categories"} <= value.keys():
+                value = _coco(value)
+            if isinstance(value, dict) and value and all(isinstance(label, str | int) for label in value.values()):
+                value = [{"path": path, "label": label} for path, label in value.items()]
+            records = list(enumerate(value, 1)) if isinstance(value, list) else []
+    except (ValueError, KeyError, TypeError) as error:
+        if lines:
+            raise AlexNetError(f"{name} is not JSON lines: {error}") from None
         return None
-    if name.lower() not in SPLIT_NAMES:
-        raise AlexNetError(f"{where}: there is no split {name!r}, only train, val and test")
-    return SPLIT_NAMES[name.lower()]
+    if not records or not all(isinstance(record, dict) for _, record in records):
+        return None
+    header = list(dict.fromkeys(key for _, record in records for key in record))
+    return header, ((line, [_cell(record.get(key)) for key in header]) for line, record in records)
 
 
-def open_tables(files: list[Path], root: Path | None = None) -> Source:
-    """Parquet and Arrow files with a column of images and one of labels, as `datasets` writes them.
+def _coco(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """Image and class of annotations of COCO's form; several classes of one image are several rows."""
+    files = {image["id"]: image["file_name"] for image in value["images"]}
+    names = {category["id"]: category["name"] for category in value["categories"]}
+    pairs = dict.fromkeys((files[one["image_id"]], names[one["category_id"]]) for one in value["annotations"])
+    return [{"file_name": file, "label": label} for file, label in pairs]
 
-    A split is read off the names, from data/test-00000-of-00003.parquet or test/data-00000-of-00003.arrow. Images
-    without a label (null or negative) are not used. Raises AlexNetError.
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return "" if value is None else str(value)
+
+
+class _Columns(NamedTuple):
+    path: int
+    labels: list[int]  # one column of classes, or one for each class
+    split: int | None
+
+
+def _columns(header: Sequence[str], wanted: str | None, named_columns: bool, name: str) -> _Columns | None:
+    plain = [_plain(cell) for cell in header]
+    path = next((plain.index(known) for known in PATH_COLUMNS if known in plain), None)
+    if path is None:
+        return None
+    split = next((plain.index(known) for known in SPLIT_COLUMNS if known in plain), None)
+    if wanted is not None and _plain(wanted) in plain:
+        return _Columns(path, [plain.index(_plain(wanted))], split)
+    labels = [plain.index(known) for known in LABEL_COLUMNS if known in plain and plain.index(known) != path]
+    if labels:
+        return _Columns(path, _preferred(plain, labels), split)
+    numbering = ("", "index", "unnamed:_0", "no", "number", "#")
+    rest = [index for index in range(len(plain)) if index not in (path, split) and plain[index] not in numbering]
+    return _Columns(path, rest, split) if rest and not named_columns else None
+
+
+def _preferred(plain: Sequence[str], labels: list[int]) -> list[int]:
+    """The column of classes: the one that names them, before one that numbers them."""
+    names = [index for index in labels if plain[index] in _NAME_COLUMNS]
+    return names[:1] or labels[:1]
+
+
+def _plain(cell: str) -> str:
+    return re.sub(r"[\s_\-]+", "_", composed(cell).strip().strip("\"'").lower())
+
+
+def _table(
+    name: str,
+    header: Sequence[str],
+    rows: Iterator[tuple[int, list[str]]],
+    columns: _Columns,
+    assumptions: list[str],
+) -> Table | None:
+    """The rows with their classes. Raises AlexNetError naming the first line that cannot be used."""
+    split_name = _plain(header[columns.split]) if columns.split is not None else ""
+    records = list(rows)
+    if split_name not in ("", "split", "is_valid", "is_test"):
+        at = columns.split or 0
+        values = {cells[at].strip() for _, cells in records if len(cells) > at}
+        if any(not _is_split(value) for value in values):
+            columns, split_name = columns._replace(split=None), ""  # a column about something else
+    read: list[Row] = []
+    one_hot = len(columns.labels) > 1
+    for line, given in records:
+        where = f"{name}, line {line}"
+        cells = [*given, *[""] * (len(header) - len(given))]
+        path = cells[columns.path].strip()
+        if one_hot:
+            label = _one_hot(header, cells, columns.labels, where)
+            if label is None:
+                return None
+        else:
+            label = composed(cells[columns.labels[0]]).strip()
+        if label.lower() == "nan":
+            label = ""
+        if not path or not label:
+            raise AlexNetError(f"{where}: the {'label' if path else 'path'} is missing")
+        split = None
+        if columns.split is not None:
+            split = _row_split(cells[columns.split].strip(), split_name, where)
+        read.append(Row(line, path, label, split))
+    if not read:
+        raise AlexNetError(f"no images in {name}: it has a header only")
+    label_column = "one column per class" if one_hot else header[columns.labels[0]]
+    if split_name in ("is_valid", "is_test"):
+        assumptions = [
+            *assumptions,
+            f"{header[columns.split or 0]} marks the images of {split_name[3:].replace('valid', 'val')}",
+        ]
+    return Table(name, _one_label_each(read, name), label_column, assumptions)
+
+
+def _one_hot(header: Sequence[str], cells: Sequence[str], labels: Sequence[int], where: str) -> str | None:
+    """The class of a row with a column of 0 or 1 for each class; None when the columns are something else."""
+    values = [cells[index].strip().lower() for index in labels]
+    if any(value not in _TRUE and value not in _FALSE for value in values):
+        return None
+    marked = [header[index] for index, value in zip(labels, values, strict=True) if value in _TRUE]
+    if len(marked) != 1:
+        raise AlexNetError(
+            f"{where}: {count(len(marked), 'class')} marked ({first_names(marked) or 'none'}); a classifier needs one "
+            "class for each image"
+        )
+    return composed(marked[0])
+
+
+def _row_split(value: str, column: str, where: str) -> str | None:
+    if column in ("is_valid", "is_test"):
+        marked = "val" if column == "is_valid" else "test"
+        if value.lower() in _TRUE:
+            return marked
+        if value.lower() in _FALSE:
+            return "train"
+        raise AlexNetError(f"{where}: {column} is {value!r}, neither true nor false")
+    named = split_of(value) if value else None
+    return named.split if named is not None and named.exact else called_split(value, where)
+
+
+def _is_split(value: str) -> bool:
+    named = split_of(value)
+    return named is not None and named.exact
+
+
+def _one_label_each(rows: list[Row], name: str) -> list[Row]:
+    """The rows with whole numbers written as such. Raises AlexNetError for a row with several labels."""
+    labels = {row.label for row in rows}
+    for row in rows:
+        several = _several(row.label, labels)
+        if several:
+            raise AlexNetError(
+                f"{name}, line {row.line}: {row.label!r} is several labels; a classifier needs one class for each "
+                "image: keep one, or remove the row"
+            )
+    numbers = {label: float(label) for label in labels if re.fullmatch(r"[+-]?\d+(\.\d*)?", label)}
+    whole = len(numbers) == len(labels) and all(number.is_integer() for number in numbers.values())
+    if whole and any("." in label for label in labels):
+        rows = [row._replace(label=str(int(float(row.label)))) for row in rows]
+    return rows
+
+
+def _several(label: str, labels: set[str]) -> bool:
+    if re.fullmatch(r"[\[({].*[\])}]", label) and re.search(r"[,\s]", label):
+        return True
+    if "|" in label:
+        return True
+    parts = [part for part in re.split(r"\s*[,;/&+]\s*|\s+", label) if part]
+    return len(parts) > 1 and all(part in labels for part in parts)
+
+
+def read_listing(data: bytes, name: str, encoding: str | None) -> Table | None:
+    """Read a list without header, a path and a class in each line, as Caffe and Tiny ImageNet have it; else None."""
+    try:
+        text, assumptions = decode_text(data, name, encoding)
+    except UsageError:
+        return None
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        cells = re.split(r"\t|,|;", line) if re.search(r"[\t,;]", line) else line.rsplit(None, 1)
+        if len(cells) < 2 or is_image_name(cells[0].strip()) is not True or not cells[1].strip():
+            return None
+        rows.append(Row(number, cells[0].strip().strip('"'), composed(cells[1].strip().strip('"')), None))
+    if len(rows) < 2 or (len({row.label for row in rows}) == len(rows) and len(rows) > 2):
+        return None
+    note = f"{name} has no header: its columns are path and class"
+    return Table(name, _one_label_each(rows, name), "second", [*assumptions, note])
+
+
+# Images
+
+
+def table_source(
+    tables: Sequence[tuple[str, tuple[str, ...], Table]],
+    index: FileIndex,
+    split_of_file: Callable[[Entry], str | None],
+    request: Request,
+) -> Source:
+    """The images that tables name.
+
+    Parameters
+    ----------
+    tables
+        Name, folder and content of each.
+    index
+        Finds the files.
+    split_of_file
+        The split that the folder of a file says, where the table has none.
+    request
+        The source.
+
+    Raises
+    ------
+    AlexNetError
+        When an image has two classes, or some images have a split and others none.
     """
     items: list[Item] = []
-    unlabeled = 0
-    for file in files:
-        split = _split_of(file, root)
-        found = _arrow_items(file) if file.suffix == ".arrow" else _parquet_items(file)
-        for label, item in found:
-            unlabeled += label is None
-            if label is not None:
-                items.append(item._replace(label=label, split=split))
-    if not items:
-        raise AlexNetError(f"no images with a label in {root or files[0]}")
-    return Source(items, notes=[f"{unlabeled:,} images without a label are not used"] if unlabeled else [])
+    seen: dict[tuple[str, int], tuple[str, Row]] = {}
+    splits_of: dict[tuple[str, int], str | None] = {}
+    spellings: dict[str, str] = {}
+    repeated = missing = moved = 0
+    named_splits = {name: split_of(Path(name).stem) for name, _, _ in tables}
+    by_table = len({named.split for named in named_splits.values() if named}) > 1 or _is_named_split(named_splits)
+    for name, folder, table in tables:
+        for row in table.rows:
+            found = index.find(row.path, folder)
+            label = spellings.setdefault(composed(row.label), composed(row.label))
+            split = row.split
+            if not isinstance(found, Entry):
+                missing += 1
+                items.append(
+                    Item(f"{row.path} ({name}, line {row.line})", label, split, "", 0, -1, f"unreadable:{found}")
+                )
+                continue
+            named = named_splits[name]
+            if split is None and by_table and named is not None:
+                split = named.split
+            split = split or split_of_file(found)
+            key = (found.file, found.offset)
+            if key in seen:
+                other_name, other = seen[key]
+                if other.label != row.label:
+                    raise AlexNetError(
+                        f"{name}, line {row.line}: {row.path} is {row.label!r}, and {other.label!r} in "
+                        f"{'line' if other_name == name else other_name + ', line'} {other.line}; a classifier needs "
+                        "one class for each image: keep one of the rows"
+                    )
+                if (row.split or split) != splits_of[key]:
+                    raise AlexNetError(
+                        f"{name}, line {row.line}: {row.path} is in split {row.split or split}, and in "
+                        f"{splits_of[key]} in line {other.line}: an image belongs to one split"
+                    )
+                repeated += 1
+                continue
+            seen[key] = (name, row)
+            splits_of[key] = split
+            moved += isinstance(index, DiskIndex) is False and not found.name.endswith("/".join(path_parts(row.path)))
+            shown = row.path if isinstance(index, DiskIndex) else found.name
+            items.append(Item(shown, label, split, *found[1:5]))
+    items, splits = _with_splits(items, request.path)
+    assumptions = [text for _, _, table in tables for text in table.assumptions]
+    if repeated:
+        assumptions.append(f"{count(repeated, 'row')} that repeats an image is not used")
+    if moved:
+        assumptions.append("files are found by file name where the table has another folder or no ending")
+    warnings = []
+    if missing:
+        first = next(item for item in items if item.packing.startswith("unreadable:"))
+        reason = first.packing.partition(":")[2]
+        warnings.append(f"{count(missing, 'row')} without an image, first {first.name}: {reason}")
+    where = ", ".join(f"{name} (column {table.label_column})" for name, _, table in tables)
+    origins = [Origin(split, where) for split in sorted(splits, key=str)]
+    return Source(items, kind="table", origins=origins, assumptions=assumptions, warnings=warnings)
 
 
-def open_hub(name: str) -> Source:
-    """The dataset `name` (or `name:configuration`) of the Hugging Face hub, fetched and kept by `datasets`."""
-    try:
-        import datasets
-    except ImportError:
-        raise AlexNetError("hf:NAME needs the package datasets: pip install 'alexnet[hf]'") from None
-    try:
-        loaded = datasets.load_dataset(*name.split(":", 1))
-    except Exception as error:  # network, name, configuration, a script, …: the package has no error of its own
-        raise AlexNetError(f"hf:{name} can't be had: {str(error).partition(chr(10))[0]}") from error
-    items: list[Item] = []
-    notes: list[str] = []
-    for split, dataset in loaded.items():
-        found = open_tables([Path(file["filename"]) for file in dataset.cache_files])
-        wanted = split_called(str(split), f"hf:{name}") if len(loaded) > 1 else None
-        items += [item._replace(name=f"{split}/{item.name}", split=wanted) for item in found.items]
-        notes += found.notes
-    return Source(items, notes=notes)
+def _with_splits(items: list[Item], path: Path) -> tuple[list[Item], set[str | None]]:
+    """The items, and their splits; rows without an image take "train" where all images have a split."""
+    splits = {item.split for item in items if not item.packing.startswith("unreadable:")}
+    if None in splits and len(splits) > 1:
+        without = sum(item.split is None for item in items)
+        raise AlexNetError(f"{without:,} images of {path} have no split, the others have one: name it for all")
+    if splits and None not in splits:
+        items = [item._replace(split=item.split or "train") for item in items]
+    return items, splits
 
 
-def _split_of(file: Path, root: Path | None) -> str | None:
-    folders = file.relative_to(root).parts[:-1] if root else ()
-    for name in (re.split(r"[-_.]", file.name)[0], *reversed(folders)):
-        if name.lower() in SPLIT_NAMES:
-            return SPLIT_NAMES[name.lower()]
-    return None
-
-
-def _parquet_items(path: Path) -> Iterator[tuple[str | None, Item]]:
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            image, label, names = _columns(file.schema_arrow, path)
-            labels = file.read([label]).column(0).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise AlexNetError(f"{path} can't be read as parquet: {error}") from error
-    for row, value in enumerate(labels):
-        item = Item(f"{path.name}#{row}", "", None, str(path), row, 0, f"parquet:{image}")
-        yield _class_name(value, names, path), item
-
-
-def _arrow_items(path: Path) -> Iterator[tuple[str | None, Item]]:
-    """The rows of an Arrow file, each where its bytes lie in the file."""
-    row = 0
-    try:
-        with pa.memory_map(str(path)) as file:
-            whole = file.read_buffer()
-        for batch in _batches(whole):
-            image, label, names = _columns(batch.schema, path)
-            places = _places(batch.column(image), whole, path)
-            for value, place in zip(batch.column(label).to_pylist(), places, strict=True):
-                yield _class_name(value, names, path), Item(f"{path.name}#{row}", "", None, *place)
-                row += 1
-    except (pa.ArrowException, OSError) as error:
-        raise AlexNetError(f"{path} can't be read as Arrow: {error}") from error
-
-
-def _batches(whole: pa.Buffer) -> Iterator[pa.RecordBatch]:
-    if whole.slice(0, 6).to_pybytes() == b"ARROW1":
-        reader = pa.ipc.open_file(whole)
-        return (reader.get_batch(i) for i in range(reader.num_record_batches))
-    return iter(pa.ipc.open_stream(whole))
-
-
-def _places(column: Any, whole: pa.Buffer, path: Path) -> Iterator[tuple[str, int, int]]:
-    """File, offset and length of each image of a column: in this file, or the file that the row names."""
-    paths = None
-    if pa.types.is_struct(column.type):
-        if column.type.get_field_index("path") >= 0:
-            paths = column.field("path")
-        column = column.field("bytes")
-    if pa.types.is_string(column.type):
-        column, paths = pa.nulls(len(column), pa.binary()), column
-    large = pa.types.is_large_binary(column.type)
-    _, ends, data = column.buffers()
-    offsets = np.frombuffer(ends, np.int64 if large else np.int32)[column.offset :].tolist() if ends else []
-    base = data.address - whole.address if data else 0
-    if not 0 <= base <= whole.size:
-        raise AlexNetError(f"{path} is a compressed Arrow file: save it uncompressed or as parquet")
-    for i, valid in enumerate(column.is_valid().to_pylist()):
-        if valid:
-            yield str(path), base + offsets[i], offsets[i + 1] - offsets[i]
-        else:
-            named = paths[i].as_py() if paths is not None else None
-            yield str(path.parent / named) if named else str(path.parent / "nothing"), 0, -1
-
-
-def _columns(schema: pa.Schema, path: Path) -> tuple[str, str, list[str] | None]:
-    """The columns of the images and of the labels, and the names of the classes where the file knows them."""
-    known = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    kinds = {name: kind for name, kind in known.items() if isinstance(kind, dict) and name in schema.names}
-    images = [
-        *(name for name, kind in kinds.items() if kind.get("_type") == "Image"),
-        *(name for name in _IMAGE_COLUMNS if name in schema.names),
-        *(field.name for field in schema if pa.types.is_struct(field.type) or pa.types.is_binary(field.type)),
-    ]
-    labels = [
-        *(name for name in _LABEL_COLUMNS if name in schema.names),
-        *(name for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"),
-    ]
-    if not images or not labels:
-        missing = "of labels (label)" if images else "of images (image)"
-        raise AlexNetError(f"{path} has no column {missing}; it has {', '.join(schema.names)}")
-    return images[0], labels[0], kinds.get(labels[0], {}).get("names")
-
-
-def _class_name(value: Any, names: list[str] | None, path: Path) -> str | None:
-    if value is None or (isinstance(value, int) and value < 0):
-        return None
-    if names is None or not isinstance(value, int):
-        return str(value)
-    if value >= len(names):
-        raise AlexNetError(f"{path} has the label {value}, but only {len(names)} classes")
-    return names[value]
+def _is_named_split(named: Mapping[str, Any]) -> bool:
+    """Whether a single table is called train.csv or the like."""
+    return len(named) == 1 and all(one is not None and one.exact and one.split == "train" for one in named.values())

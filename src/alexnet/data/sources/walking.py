@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from alexnet.data.sources.items import Item, read_item
+from alexnet.data.sources.items import Ignored, Item, read_item
 from alexnet.data.sources.names import decode_names
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic
@@ -108,14 +108,6 @@ class Entry(NamedTuple):
         return "/".join(self.parts)
 
 
-class LeftAlone(NamedTuple):
-    """Files or folders that are not read: the reason, the number of files, and the name of the first."""
-
-    reason: str
-    files: int
-    first: str
-
-
 @dataclass
 class Tally:
     """Counts what is left alone, by reason."""
@@ -127,9 +119,9 @@ class Tally:
         before, first = self._counts.get(reason, (0, name))
         self._counts[reason] = (before + files, first)
 
-    def list(self) -> list[LeftAlone]:
+    def list(self) -> list[Ignored]:
         """All reasons, in the order in which they were met."""
-        return [LeftAlone(reason, files, first) for reason, (files, first) in self._counts.items()]
+        return [Ignored(reason, files, first) for reason, (files, first) in self._counts.items()]
 
 
 def is_image_name(name: str) -> bool | None:
@@ -318,7 +310,7 @@ class Walk:
             self._temporary = tempfile.TemporaryDirectory(prefix="alexnet-")
             self.spool = Path(self._temporary.name)
         plain = self.spool / f"{self.path.name}.unpacked"
-        if not plain.exists():
+        if not plain.exists() or plain.stat().st_mtime < _changed(self.path):
             try:
                 with opener(self.path) as packed:
                     write_atomic(plain, lambda file: shutil.copyfileobj(packed, file, 1 << 20))
@@ -387,7 +379,7 @@ class ImageFiles:
                 self._tally.add(other_reason(entry.parts[-1]), os.path.join(self._path, *entry.parts))
 
     @property
-    def left_alone(self) -> list[LeftAlone]:
+    def left_alone(self) -> list[Ignored]:
         return [*self._tally.list(), *self._walk.tally.list()]
 
 
@@ -485,6 +477,11 @@ def _identity(folder: str) -> tuple[int, int]:
     except OSError as error:
         raise AlexNetError(f"{error.filename} cannot be read: {error.strerror}") from error
     return status.st_dev, status.st_ino
+
+
+def _changed(path: Path) -> float:
+    status = path.stat()
+    return max(status.st_mtime, status.st_ctime)
 
 
 def _leads_to(link: str, folders: Collection[tuple[int, int]]) -> bool:

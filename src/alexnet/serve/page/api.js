@@ -1,50 +1,51 @@
-// What the page asks of the server.
-import { word } from "/page/words.js";
+// Requests to the server.
+import { text } from "/page/messages.js";
 
-export class Problem extends Error {
+export class ApiError extends Error {
   constructor(status, detail) {
     super(detail);
     this.status = status;
   }
 }
 
-async function answered(path, options) {
+async function request(path, options) {
   let response;
   try {
     response = await fetch(path, options);
   } catch {
-    throw new Problem(0, "");
+    throw new ApiError(0, "");
   }
   if (response.ok) return response;
   const { detail } = await response.json().catch(() => ({ detail: "" }));
-  throw new Problem(response.status, detail);
+  throw new ApiError(response.status, detail);
 }
 
-export const get = async (path) => (await answered(path)).json();
-export const file = async (path) => (await answered(path)).blob();
+export const getJson = async (path) => (await request(path)).json();
+export const getText = async (path) => (await request(path)).text();
+export const getBlob = async (path) => (await request(path)).blob();
 
-/** Send one image; the first entry of the answer's list called `list`. */
-export async function ask(path, image, list) {
+/** Sends one image; returns the first entry of the answer's list `key`. */
+export async function postImage(path, image, key) {
   const body = new FormData();
   body.append("file", image.blob, image.name);
-  return (await (await answered(path, { method: "POST", body })).json())[list][0];
+  return (await (await request(path, { method: "POST", body })).json())[key][0];
 }
 
-/** A file that may have to be made first: asks again until it is there, as long as it is `wanted`. */
-export async function made(path, wanted) {
-  while (wanted()) {
-    const response = await answered(path);
+/** A file that the server may still be computing: repeats the request until it is ready, or `isCurrent` is false. */
+export async function pollBlob(path, isCurrent) {
+  while (isCurrent()) {
+    const response = await request(path);
     if (response.status !== 202) return response.blob();
   }
   return null;
 }
 
-export const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+export const sleep = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
-const KNOWN = [0, 408, 413, 415, 422, 429, 503];
+const KNOWN_STATUS = [0, 408, 413, 415, 422, 429, 503];
 
-/** What went wrong, in the reader's words; what is no answer of the server is a bug, and thrown on. */
-export function why(error) {
-  if (!(error instanceof Problem)) throw error;
-  return KNOWN.includes(error.status) ? word(`e${error.status}`) : word("eElse", { status: error.status });
+/** The message for an `ApiError`; any other error is a bug, and rethrown. */
+export function errorMessage(error) {
+  if (!(error instanceof ApiError)) throw error;
+  return KNOWN_STATUS.includes(error.status) ? text(`e${error.status}`) : text("eOther", { status: error.status });
 }

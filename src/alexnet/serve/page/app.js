@@ -1,29 +1,32 @@
-// The page: the parts know each other only through the image that is shown.
-import { get } from "/page/api.js";
-import { only } from "/page/elements.js";
-import { startNetwork } from "/page/network.js";
+// Entry point of the page. Its parts communicate only through the image that is shown.
+import { getJson } from "/page/api.js";
+import { byId } from "/page/elements.js";
+import { startExplanations } from "/page/explanations.js";
 import { startImages } from "/page/images.js";
-import { startSights } from "/page/sights.js";
-import { inWords, number, startWords, word } from "/page/words.js";
+import { formatNumber, onLanguageChange, startMessages, text } from "/page/messages.js";
+import { startNetwork } from "/page/network.js";
 
-const about = await get("/v1/network");
+const LISTED_CLASSES = 3;
+const NAME_LENGTH = 32;
 
+const about = await getJson("/v1/network");
+
+const shorten = (name) => (name.length > NAME_LENGTH ? `${name.slice(0, NAME_LENGTH - 1)}…` : name);
 const title = () => {
-  const labels = about.labels.map((label) => label.split(",")[0]);
-  if (about.classes > 4) return word("others", { some: labels.slice(0, 3).join(", "), count: number(about.classes - 3) });
-  const all = labels.length > 1 ? labels.slice(0, -1).join(", ") + word("or") + labels.at(-1) : labels[0];
-  return word("title", { all });
+  const names = about.labels.map(shorten);
+  if (about.classes <= LISTED_CLASSES + 1) return names.join(", ");
+  return text("moreClasses", { names: names.slice(0, LISTED_CLASSES).join(", "), count: formatNumber(about.classes - LISTED_CLASSES) });
 };
 
-startWords();
-inWords(() => {
-  only("title").textContent = title();
+startMessages();
+onLanguageChange(() => {
+  byId("title").textContent = title();
   document.title = `${title()} · AlexNet`;
-  only("under").textContent = word("under");
-  only("over").textContent = word("over", { run: about.run, variant: about.variant, parameters: number(about.parameters) });
-  only("notice").textContent = about.missing ? word("noData") : "";
-  only("notice").hidden = !about.missing;
+  byId("subtitle").textContent = text("subtitle");
+  byId("overline").textContent = text("overline", { run: about.run, variant: about.variant, parameters: formatNumber(about.parameters) });
+  byId("notice").textContent = about.data_unavailable ? text("noData") : "";
+  byId("notice").hidden = !about.data_unavailable;
 });
 
-const watchers = [startNetwork(about), startSights(about)];
-startImages(about, (image) => watchers.forEach((shown) => shown(image)));
+const listeners = [startNetwork(about), startExplanations(about)];
+startImages(about, (image) => listeners.forEach((listener) => listener(image)));

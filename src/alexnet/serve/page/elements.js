@@ -1,31 +1,32 @@
-// Small pieces of the page.
-export const only = (id) => document.getElementById(id);
+// Helpers for the elements of the page.
+export const byId = (id) => document.getElementById(id);
 
-/** An element with properties, attributes (`aria-…`, `role`), and children. */
+/** Creates an element with properties, attributes (`aria-…`, `role`) and children. */
 export function element(name, properties = {}, ...children) {
-  const made = document.createElement(name);
+  const created = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
-    if (key in made && !key.startsWith("aria")) made[key] = value;
-    else made.setAttribute(key, value);
+    if (key in created && !key.startsWith("aria")) created[key] = value;
+    else created.setAttribute(key, value);
   }
-  made.append(...children);
-  return made;
+  created.append(...children);
+  return created;
 }
 
-export const say = (text) => (only("status").textContent = text);
+/** Announces text to screen readers. */
+export const announce = (message) => (byId("status").textContent = message);
 
-/** The most probable labels as bars; `truth` is the right one where it is known. */
-export function bars(top, percent, truth) {
-  return top.map(({ label, probability }, place) => {
+/** The most probable classes as bars; `truth` is the true class where it is known. */
+export function probabilityBars(top, percent, truth) {
+  return top.map(({ label, probability }, rank) => {
     const bar = element("li", {}, element("span", { textContent: label, title: label }), element("span", { textContent: percent(probability) }));
-    if (truth === undefined ? place === 0 : label === truth) bar.className = "right";
-    else if (place === 0) bar.className = "wrong";
+    if (truth === undefined ? rank === 0 : label === truth) bar.className = "right";
+    else if (rank === 0) bar.className = "wrong";
     bar.style.setProperty("--share", `${100 * probability}%`);
     return bar;
   });
 }
 
-/** One of a row of buttons is pressed. */
-export function press(buttons, chosen) {
-  for (const button of buttons) button.setAttribute("aria-pressed", String(button === chosen));
+/** Presses one of a group of buttons. */
+export function press(buttons, pressed) {
+  for (const button of buttons) button.setAttribute("aria-pressed", String(button === pressed));
 }

@@ -1,98 +1,98 @@
-// Images come in: chosen, dropped, pasted, from the camera, or from the data; and the answer appears.
-import { ask, file, get, pause, why } from "/page/api.js";
-import { bars, element, only, press, say } from "/page/elements.js";
-import { inWords, number, percent, word } from "/page/words.js";
+// Input images (chosen, dropped, pasted, from the camera or from the dataset) and their predictions.
+import { errorMessage, getBlob, getJson, postImage, sleep } from "/page/api.js";
+import { announce, byId, element, press, probabilityBars } from "/page/elements.js";
+import { formatNumber, formatPercent, onLanguageChange, text } from "/page/messages.js";
 
 const SAMPLES = 6;
 const CAMERA_PIXELS = 320;
 
-/** `watch` is told of every image that is shown: `{ name, blob, address, top }`. */
-export function startImages(about, watch) {
-  const tray = only("tray");
-  let latest = 0; // answers that come after a later question are dropped
+/** Calls `listener` with every image that is shown: `{ name, blob, url, top }`, or null. */
+export function startImages(about, listener) {
+  const tray = byId("tray");
+  let latest = 0; // answers to any but the latest request are discarded
   let shown = null;
 
   const draw = () => {
-    only("asked").textContent = shown ? [shown.name, shown.truth && word("truth", { label: shown.truth })].filter(Boolean).join(" · ") : "";
-    only("bars").replaceChildren(...(shown?.top ? bars(shown.top, percent, shown.truth) : []));
-    only("took").textContent = shown?.top && shown.took ? word("took", { ms: number(Math.round(shown.took)) }) : "";
-    const verdict = only("verdict");
-    verdict.classList.toggle("quiet", !shown?.top);
-    if (!shown) verdict.textContent = word("noAnswer");
-    else if (shown.error) verdict.textContent = why(shown.error);
-    else verdict.textContent = shown.top ? shown.top[0].label : word("waiting");
+    byId("source").textContent = shown ? [shown.name, shown.truth && text("truth", { label: shown.truth })].filter(Boolean).join(" · ") : "";
+    byId("bars").replaceChildren(...(shown?.top ? probabilityBars(shown.top, formatPercent, shown.truth) : []));
+    byId("duration").textContent = shown?.top && shown.duration ? text("duration", { ms: formatNumber(Math.round(shown.duration)) }) : "";
+    const prediction = byId("prediction");
+    prediction.classList.toggle("quiet", !shown?.top);
+    if (!shown) prediction.textContent = text("noImage");
+    else if (shown.error) prediction.textContent = errorMessage(shown.error);
+    else prediction.textContent = shown.top ? shown.top[0].label : text("computing");
   };
-  inWords(draw);
+  onLanguageChange(draw);
 
   async function show(image) {
-    const mine = ++latest;
+    const request = ++latest;
     shown = image;
-    const image = only("shown");
-    image.src = image.address;
-    image.alt = image.name;
-    image.hidden = false;
-    only("invitation").hidden = true;
+    const preview = byId("shown");
+    preview.src = image.url;
+    preview.alt = image.name;
+    preview.hidden = false;
+    byId("invitation").hidden = true;
     press(tray.querySelectorAll("button"), image.button);
     draw();
     if (!image.top) {
       const start = performance.now();
       try {
-        const answer = await ask("/v1/predict", image, "predictions");
-        [image.top, image.took] = [answer.top, performance.now() - start];
+        const answer = await postImage("/v1/predict", image, "predictions");
+        [image.top, image.duration] = [answer.top, performance.now() - start];
       } catch (error) {
         image.error = error;
       }
     }
-    if (mine !== latest) return;
+    if (request !== latest) return;
     draw();
     if (image.error) {
-      say(word("error", { name: image.name, why: why(image.error) }));
-      image.hidden = true;
-      only("invitation").hidden = false;
-      watch(null);
+      announce(text("error", { name: image.name, reason: errorMessage(image.error) }));
+      preview.hidden = true;
+      byId("invitation").hidden = false;
+      listener(null);
       return;
     }
-    say(word("announce", { name: image.name, label: image.top[0].label, share: percent(image.top[0].probability) }));
-    watch(image);
+    announce(text("announcement", { name: image.name, label: image.top[0].label, probability: formatPercent(image.top[0].probability) }));
+    listener(image);
   }
 
   function add(blob, name, truth) {
-    const image = { blob, name, truth, address: URL.createObjectURL(blob) };
-    image.button = element("button", { type: "button", "aria-label": name, title: name }, element("img", { src: image.address, alt: "" }));
+    const image = { blob, name, truth, url: URL.createObjectURL(blob) };
+    image.button = element("button", { type: "button", "aria-label": name, title: name }, element("img", { src: image.url, alt: "" }));
     image.button.addEventListener("click", () => show(image));
     tray.prepend(element("li", {}, image.button));
     return image;
   }
 
-  function take(files) {
-    const images = [...files].map((blob) => add(blob, blob.name || word("yourImage")));
+  function addFiles(files) {
+    const images = [...files].map((blob) => add(blob, blob.name || text("image")));
     if (images.length) {
       stopCamera();
       show(images[0]);
     }
   }
 
-  async function fromData(address, name, truth) {
+  async function addStored({ url, name, label }) {
     stopCamera();
-    show(add(await file(address), name, truth));
-    only("ask-heading").scrollIntoView({ block: "start" });
+    show(add(await getBlob(url), name, label));
+    byId("input-heading").scrollIntoView({ block: "start" });
   }
 
-  only("choose").addEventListener("click", () => only("file").click());
-  only("file").addEventListener("change", (event) => {
-    take(event.target.files);
+  byId("choose").addEventListener("click", () => byId("file").click());
+  byId("file").addEventListener("change", (event) => {
+    addFiles(event.target.files);
     event.target.value = "";
   });
-  const drop = only("drop");
+  const drop = byId("drop");
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", (event) => event.preventDefault());
-  for (const kind of ["dragenter", "dragover"]) drop.addEventListener(kind, () => drop.classList.add("over-it"));
-  for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over-it"));
-  drop.addEventListener("drop", (event) => take(event.dataTransfer.files));
-  addEventListener("paste", (event) => take(event.clipboardData.files));
+  for (const type of ["dragenter", "dragover"]) drop.addEventListener(type, () => drop.classList.add("drag-over"));
+  for (const type of ["dragleave", "drop"]) drop.addEventListener(type, () => drop.classList.remove("drag-over"));
+  drop.addEventListener("drop", (event) => addFiles(event.dataTransfer.files));
+  addEventListener("paste", (event) => addFiles(event.clipboardData.files));
 
-  // The camera: one frame is asked about at a time, the next when its answer is there.
-  const [video, camera, keep] = [only("video"), only("camera"), only("keep")];
+  // The camera: one frame is in progress at a time; the next is sent when its answer arrives.
+  const [video, camera, capture] = [byId("video"), byId("camera"), byId("capture")];
   let stream = null;
 
   const frame = () => {
@@ -102,29 +102,29 @@ export function startImages(about, watch) {
     return new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.9));
   };
 
-  async function watchCamera() {
+  async function startCamera() {
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
     } catch (error) {
-      say(word("cameraNone", { why: error.message }));
-      only("took").textContent = word("cameraNone", { why: error.message });
+      announce(text("cameraError", { reason: error.message }));
+      byId("duration").textContent = text("cameraError", { reason: error.message });
       return;
     }
     video.srcObject = stream;
     await video.play();
-    const mine = ++latest;
-    [video.hidden, keep.hidden, only("shown").hidden, only("invitation").hidden] = [false, false, true, true];
-    camera.textContent = word("cameraStop");
-    while (stream && mine === latest) {
-      const image = { blob: await frame(), name: word("live") };
+    const request = ++latest;
+    [video.hidden, capture.hidden, byId("shown").hidden, byId("invitation").hidden] = [false, false, true, true];
+    camera.textContent = text("cameraStop");
+    while (stream && request === latest) {
+      const image = { blob: await frame(), name: text("cameraFrame") };
       const start = performance.now();
       try {
-        const answer = await ask("/v1/predict", image, "predictions");
-        if (!stream || mine !== latest) return;
-        shown = { name: word("live"), top: answer.top, took: performance.now() - start };
+        const answer = await postImage("/v1/predict", image, "predictions");
+        if (!stream || request !== latest) return;
+        shown = { name: text("cameraFrame"), top: answer.top, duration: performance.now() - start };
       } catch (error) {
-        shown = { name: word("live"), error };
-        await pause(1000);
+        shown = { name: text("cameraFrame"), error };
+        await sleep(1000);
       }
       draw();
     }
@@ -133,40 +133,40 @@ export function startImages(about, watch) {
   function stopCamera() {
     stream?.getTracks().forEach((track) => track.stop());
     stream = null;
-    [video.hidden, keep.hidden] = [true, true];
-    only("invitation").hidden = !only("shown").hidden;
-    camera.textContent = word("camera");
+    [video.hidden, capture.hidden] = [true, true];
+    byId("invitation").hidden = !byId("shown").hidden;
+    camera.textContent = text("camera");
   }
 
-  inWords(() => (camera.textContent = word(stream ? "cameraStop" : "camera")));
+  onLanguageChange(() => (camera.textContent = text(stream ? "cameraStop" : "camera")));
   camera.addEventListener("click", () => {
-    if (!stream) return watchCamera();
+    if (!stream) return startCamera();
     stopCamera();
     latest++;
     shown = null;
     draw();
   });
-  keep.addEventListener("click", async () => {
+  capture.addEventListener("click", async () => {
     const blob = await frame();
     stopCamera();
-    show(add(blob, word("live")));
+    show(add(blob, text("cameraFrame")));
   });
 
-  addEventListener("look-into", ({ detail }) => fromData(detail.address, detail.name, detail.label));
-  if (about.data?.measured) samples(about, fromData);
+  addEventListener("inspect", ({ detail }) => addStored(detail));
+  if (about.data?.evaluated_split) startSamples(about, addStored);
 }
 
-/** A few images of the test split, spread over it. */
-async function samples(about, fromData) {
-  const split = about.data.measured;
-  const { images } = await get(`/v1/samples?count=${SAMPLES}`);
-  only("samples").hidden = !images.length;
-  inWords(() =>
-    only("sample-list").replaceChildren(
+/** Some images of the test split, of all classes. */
+async function startSamples(about, addStored) {
+  const split = about.data.evaluated_split;
+  const { images } = await getJson(`/v1/samples?count=${SAMPLES}`);
+  byId("samples").hidden = !images.length;
+  onLanguageChange(() =>
+    byId("sample-list").replaceChildren(
       ...images.map((image) => {
-        const label = word("sample", { split, position: image.position, label: image.label });
-        const button = element("button", { type: "button", "aria-label": label, title: label }, element("img", { src: image.address, alt: "" }));
-        button.addEventListener("click", () => fromData(image.address, image.name, image.label));
+        const label = text("sample", { split, position: image.position, label: image.label });
+        const button = element("button", { type: "button", "aria-label": label, title: label }, element("img", { src: image.url, alt: "" }));
+        button.addEventListener("click", () => addStored(image));
         return element("li", {}, button);
       }),
     ),

@@ -1,9 +1,9 @@
-"""An index that scales: 256 bytes an image in lists of what is near each other, and the best of them looked at again.
+"""An inverted-file index of 256 bytes per image, with exact distances.
 
-The features go to their 256 principal components, of 8 bits each, in about as many lists as the square root of their
-number. A query reads a few lists, and the exact distance decides among the best that it finds there, read from the
-memory-mapped features. Approximate in one way only: a near image may be in a list that was not read, or be missed
-among the best; the distances are exact.
+Features are projected to their 256 principal components, of 8 bits each, and clustered into about as many lists as the
+square root of their number. A query reads the nearest lists; the best candidates there are reranked by their exact
+distance, from the memory-mapped features. The index is approximate in one way: a near image can be missed, because its
+list was not read or because it was not among the candidates. The distances are exact.
 """
 
 from __future__ import annotations
@@ -15,17 +15,27 @@ import numpy as np
 
 from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import progress
-from alexnet.search.components import SEED, principal_components, sample_of
 from alexnet.search.exact import rerank
+from alexnet.search.pca import SEED, principal_components, random_sample
 
 PROBES = 32  # lists that a query reads
-SHORTLIST = 128  # and images whose exact distance it asks for, at least
-ROWS = 4096
+MIN_CANDIDATES = 128  # images that are reranked, at least
+ROWS = 4096  # that are added at a time
 
 
 def build(path: Path, stored: np.ndarray, faiss: Any) -> None:
-    """Write the index of `stored` (n, d) float32."""
-    sample = sample_of(stored)
+    """Build an index and write it.
+
+    Parameters
+    ----------
+    path : Path
+        The file to write.
+    stored : ndarray
+        The features, (n, d) float32.
+    faiss : module
+        The package faiss.
+    """
+    sample = random_sample(stored)
     mean, components = principal_components(sample)
     width, count = components.shape[0], round(len(stored) ** 0.5)
     lists = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatL2(width), width, count, faiss.ScalarQuantizer.QT_8bit)
@@ -48,8 +58,18 @@ def build(path: Path, stored: np.ndarray, faiss: Any) -> None:
     write_atomic(path, write)
 
 
-class Lists:
-    """The index at `path`, memory-mapped, of the features `stored`."""
+class InvertedFile:
+    """An index that `build` wrote, memory-mapped.
+
+    Parameters
+    ----------
+    path : Path
+        Its file.
+    stored : ndarray
+        The features that it was built from, (n, d) float32.
+    faiss : module
+        The package faiss.
+    """
 
     def __init__(self, path: Path, stored: np.ndarray, faiss: Any) -> None:
         self.stored = stored
@@ -57,6 +77,6 @@ class Lists:
         faiss.extract_index_ivf(self._index).nprobe = PROBES
 
     def nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `exact.nearest`, but for images that are missed; row -1 at distance inf where none was found."""
-        _, candidates = self._index.search(queries, min(max(SHORTLIST, 4 * k), len(self.stored)))
+        """Find the nearest features, as `exact.nearest`; a place without one has row -1 and distance Inf."""
+        _, candidates = self._index.search(queries, min(max(MIN_CANDIDATES, 4 * k), len(self.stored)))
         return rerank(queries, self.stored, candidates, min(k, len(self.stored)))

@@ -1,0 +1,132 @@
+"""The plan of a preparation: what a source was understood to be, before any image is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from alexnet.data.sources.items import Origin
+from alexnet.data.sources.names import SPLITS
+from alexnet.data.sources.walking import Ignored
+
+_CLASSES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """The reading of a source.
+
+    Attributes
+    ----------
+    source
+        The source, as it was named.
+    kind
+        What it is, such as "folder" or "zip file".
+    classes
+        Class names, sorted.
+    counts
+        Split → class → number of images, after the splits of `drawn` were taken from training.
+    origins
+        From which folder, table or column each split comes.
+    drawn
+        Shares drawn from the training images, as in {"val": 0.2}; None where the source has all splits itself.
+    left_alone
+        What is not read, and why.
+    assumptions
+        How the source was understood where it does not say so itself.
+    warnings
+        What is likely not intended.
+    """
+
+    source: str
+    kind: str
+    classes: list[str]
+    counts: dict[str, dict[str, int]]
+    origins: list[Origin] = field(default_factory=list)
+    drawn: dict[str, float] | None = None
+    left_alone: list[Ignored] = field(default_factory=list)
+    assumptions: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return sum(sum(counts.values()) for counts in self.counts.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON has it."""
+        return {
+            **asdict(self),
+            "images": self.images,
+            "origins": [origin._asdict() for origin in self.origins],
+            "left_alone": [left._asdict() for left in self.left_alone],
+        }
+
+    def lines(self) -> list[str]:
+        """The plan for people, a line each."""
+        totals = {split: sum(counts.values()) for split, counts in self.counts.items()}
+        shown = [f"{self.source} ({self.kind}): {count(self.images, 'image')}, {count(len(self.classes), 'class')}"]
+        for split, total in totals.items():
+            share = (self.drawn or {}).get(split)
+            places = [origin.place for origin in self.origins if origin.split == split]
+            if share and not places:
+                where = f"{share:.4g} of the training images, drawn per class"
+            else:
+                where = "from " + ", ".join(places or [origin.place for origin in self.origins] or ["the source"])
+            shown.append(f"  {split:<5} {total:>10,}  {where}")
+        for name in self.classes[:_CLASSES_SHOWN]:
+            per_split = " + ".join(f"{self.counts[split].get(name, 0):,} {split}" for split in self.counts)
+            shown.append(f"  class {printable(name)}: {per_split}")
+        if len(self.classes) > _CLASSES_SHOWN:
+            shown.append(f"  and {len(self.classes) - _CLASSES_SHOWN:,} more classes (all of them with --json)")
+        shown += [f"  left alone: {describe(left)}" for left in self.left_alone]
+        shown += [f"  assumed: {printable(text)}" for text in self.assumptions]
+        shown += [f"  warning: {printable(text)}" for text in self.warnings]
+        return shown
+
+    def notes(self) -> list[str]:
+        """The lines of a preparation that goes on: one of counts, then what was assumed, left alone or is unusual."""
+        totals = ", ".join(f"{split} {sum(counts.values()):,}" for split, counts in self.counts.items())
+        first = f"{self.source} ({self.kind}): {count(self.images, 'image')} of {count(len(self.classes), 'class')}"
+        notes = [f"{first} ({totals})"]
+        notes += [f"left alone: {describe(left)}" for left in self.left_alone]
+        notes += [f"assumed: {printable(text)}" for text in self.assumptions]
+        return notes + [f"warning: {printable(text)}" for text in self.warnings]
+
+
+def describe(left: Ignored) -> str:
+    """A line about files that are left alone."""
+    first = printable(left.first)
+    return f"{first} ({left.reason})" if left.files == 1 else f"{left.files:,} ({left.reason}), {first} first"
+
+
+def count(number: int, name: str) -> str:
+    """A number with its noun: 1 image, 2 images, 3 classes."""
+    if number == 1:
+        return f"1 {name}"
+    return f"{number:,} {name}{'es' if name.endswith('s') else 's'}"
+
+
+def printable(text: str) -> str:
+    """A text for one line of UTF-8 output: bytes that are not UTF-8, and control characters, are replaced."""
+    decoded = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in decoded)
+
+
+def split_sizes(members: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """How many of the images of a class are drawn for "val" and "test".
+
+    Every split gets its share, rounded, and at least one image where there are enough; "train" keeps at least one.
+    """
+    sizes: dict[str, int] = {}
+    taken = 0
+    for position, split in enumerate(SPLITS[1:], start=1):
+        share = shares.get(split, 0.0)
+        room = members - 1 - taken
+        if share > 0 and room > 0:
+            later = sum(shares.get(other, 0.0) > 0 for other in SPLITS[position + 1 :])
+            sizes[split] = max(min(math.floor(share * members + 0.5), room - later), 1)
+            taken += sizes[split]
+    return sizes

@@ -1,0 +1,126 @@
+"""The registry of source formats: how another kind of source becomes known to `alexnet prepare`.
+
+A format is a name, a test and a function that lists images. Formats that are registered later are asked first, and all
+of them before the built-in rules for folders, archives and tables. In a module that is imported before `prepare`:
+
+    from alexnet.data.sources.items import Item, Source
+    from alexnet.data.sources.registry import Request, register_source
+
+    def list_images(request: Request) -> Source:
+        lines = (request.path / "index.txt").read_text().splitlines()  # "cat images/1.jpg"
+        pairs = [line.split(maxsplit=1) for line in lines]
+        items = [Item(name, label, None, str(request.path / name)) for label, name in pairs]
+        return Source(items, kind="folder with index.txt")
+
+    register_source("index", lambda path: (path / "index.txt").is_file(), list_images)
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from alexnet.data.sources.items import Source
+from alexnet.runtime.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Request:
+    """A source to interpret.
+
+    Attributes
+    ----------
+    path
+        The folder or file.
+    spool
+        An existing folder for what must be copied to be read at random. It must last as long as the items.
+    output
+        The folder that is written to; it is never part of the source.
+    root
+        Folder of the source in which the interpretation begins.
+    splits
+        Folders of each split, below the root.
+    classes_from
+        "folder", "parent", "name", or a table as FILE or FILE:COLUMN.
+    encoding
+        Encoding of names and tables that are not UTF-8.
+    """
+
+    path: Path
+    spool: Path
+    output: Path | None = None
+    root: str | None = None
+    splits: Mapping[str, list[str]] = field(default_factory=dict)
+    classes_from: str | None = None
+    encoding: str | None = None
+
+    def command(self, *options: str) -> str:
+        """The `alexnet prepare` command for this source with other options, to be typed as it is."""
+        data = str(self.output) if self.output is not None else "data"
+        if self.root and "--root" not in options:
+            options = ("--root", self.root, *options)
+        if self.encoding and "--encoding" not in options:
+            options = (*options, "--encoding", self.encoding)
+        return "`" + shlex.join(["alexnet", "prepare", str(self.path), data, *options]) + "`"
+
+
+class SourceFormat(NamedTuple):
+    """A registered format.
+
+    Attributes
+    ----------
+    name
+        Its name.
+    recognizes
+        Whether a path is a source of this format. Called for every source, so it must be fast.
+    read
+        Lists the images.
+    """
+
+    name: str
+    recognizes: Callable[[Path], bool]
+    read: Callable[[Request], Source]
+
+
+_formats: dict[str, SourceFormat] = {}
+
+
+def register_source(name: str, recognizes: Callable[[Path], bool], read: Callable[[Request], Source]) -> SourceFormat:
+    """Register a source format.
+
+    Parameters
+    ----------
+    name
+        A name that no other format has.
+    recognizes
+        Whether a path, which exists, is a source of this format.
+    read
+        Lists the images of a `Request`.
+
+    Returns
+    -------
+    SourceFormat
+        The registered format.
+
+    Raises
+    ------
+    UsageError
+        When the name is registered already.
+    """
+    if name in _formats:
+        raise UsageError(f"a source format {name!r} is registered already")
+    _formats[name] = SourceFormat(name, recognizes, read)
+    return _formats[name]
+
+
+def unregister_source(name: str) -> None:
+    """Remove a registered format."""
+    del _formats[name]
+
+
+def source_formats() -> list[SourceFormat]:
+    """The registered formats, the last one first: the order in which they are asked."""
+    return list(reversed(_formats.values()))

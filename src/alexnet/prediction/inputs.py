@@ -17,8 +17,8 @@ from PIL import Image
 from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, square_image, to_rgb
 from alexnet.data.pixel_range import PixelRange
 from alexnet.data.resize import square
-from alexnet.data.sources.items import Item, read_item
-from alexnet.data.sources.walking import ImageFiles, LeftAlone, image_files
+from alexnet.data.sources.items import Ignored, Item, read_item
+from alexnet.data.sources.walking import ImageFiles, image_files
 from alexnet.runtime.errors import AlexNetError
 
 STDIN = "-"
@@ -51,12 +51,12 @@ class Inputs:
     ----------
     images : list of NamedImage
         In order; a place that could not be read is one whose image is the error.
-    left_alone : list of LeftAlone
+    left_alone : list of Ignored
         Files in folders and archives that are not images.
     """
 
     images: list[NamedImage] = field(default_factory=list)
-    left_alone: list[LeftAlone] = field(default_factory=list)
+    left_alone: list[Ignored] = field(default_factory=list)
     _walks: list[ImageFiles] = field(default_factory=list)  # keep uncompressed copies of archives in existence
 
     def __len__(self) -> int:

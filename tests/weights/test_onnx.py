@@ -313,6 +313,20 @@ def test_weights_in_a_second_file_are_read_from_the_same_folder_only(tmp_path: P
             from_onnx(model.SerializeToString(), file)
 
 
+def test_biases_of_zero_that_an_exporter_left_out_are_read() -> None:
+    network = narrow("caffe")  # its biases are zero, as torch's exporter leaves them out
+    model = to_onnx(network)
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            del node.input[2:]
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name.endswith(".bias")]:
+        model.graph.initializer.remove(tensor)
+    found = from_onnx(model.SerializeToString())
+    assert found.variant == "caffe"
+    assert found.weights.keys() == network.state_dict().keys()
+    assert not found.weights["conv2.bias"].any()
+
+
 def test_unknown_operators_are_refused_before_anything_runs() -> None:
     model = to_onnx(narrow("caffe"))
     model.graph.node[-1].op_type = "Loop"

@@ -83,7 +83,9 @@ def _add_parallel_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
     """Add an option for every value of a recipe, with the help text of the recipe."""
-    group = parser.add_argument_group("recipe values", "Each overrides the value of the recipe.")
+    group = parser.add_argument_group(
+        "recipe values", "Each overrides the value of the recipe. In parentheses: the value of recipe `paper`."
+    )
     for name, field in _recipe_fields().items():
         type_name = str(field.type).removesuffix(" | None")
         kwargs: dict[str, Any] = {"type": {"int": int, "float": float}.get(type_name, str)}

@@ -301,6 +301,7 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
         scale=1 / deviation if chosen.pixel_scaling == "std" else 1.0,
         dataset=dataset_record(dataset),
         descriptions=dataset.descriptions,
+        pixel_range=dataset.pixel_range.to_dict() if dataset.pixel_range else None,
     )
     if chosen.pretrained_from is None:
         return config

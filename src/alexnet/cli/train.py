@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from alexnet.cli.options import DATA_HELP, add_device, add_recipe_options, recipe_changes
+from alexnet.cli.options import DATA_HELP, add_device, add_recipe_options, add_safe, recipe_changes
 
 HELP = "prepared dataset -> trained network"
 
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep checkpoint.pt, the state of the optimizers, when the training is finished (default: remove it)",
     )
+    add_safe(parser)
     _add_parallel_options(parser)
     add_recipe_options(parser)
 
@@ -98,6 +99,7 @@ def run(options: argparse.Namespace) -> int:
         device=options.device,
         checkpoint_interval=options.checkpoint_interval,
         keep_checkpoint=options.keep_checkpoint,
+        safe=options.safe,
         parallel=options.parallel or ("data" if options.processes is not None else None),
         passing=options.passing,
         peer_timeout=options.peer_timeout,

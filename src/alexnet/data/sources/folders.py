@@ -135,9 +135,13 @@ class Tree:
 
     def entries(self) -> Iterator[Entry]:
         """All image files, with their paths composed."""
-        for entry in self.walk:
-            if entry.image:
-                yield entry._replace(parts=self.clean(entry.parts))
+        raw: Parts = ()
+        clean: Parts = ()
+        for parts, file, offset, length, packing, image in self.walk:
+            if image:
+                if parts[:-1] != raw:
+                    raw, clean = parts[:-1], self.clean(parts)[:-1]
+                yield Entry((*clean, parts[-1]), file, offset, length, packing)
 
     def clean(self, parts: Parts) -> Parts:
         """A path with its folder names in composed form and decoded."""
@@ -705,10 +709,14 @@ class Interpreter:
             ]
 
         def items() -> Iterator[Item]:
+            last: tuple[Parts, tuple[str, str | None] | None] | None = None
             for entry in tree.entries():
-                assigned = layout.assign(entry.parts)
+                folder = entry.parts[:-1]
+                if last is None or last[0] != folder or layout.classes_from == "name":
+                    last = (folder, layout.assign(entry.parts))
+                assigned = last[1]
                 if assigned is not None:
-                    yield Item(entry.name, assigned[0], assigned[1], *entry[1:5])
+                    yield Item("/".join(entry.parts), assigned[0], assigned[1], *entry[1:5])
             for source in self.extra:
                 yield from source.items
 

@@ -54,6 +54,15 @@ def add_precision(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
+def add_safe(parser: argparse.ArgumentParser) -> None:
+    """Add `--safe`."""
+    parser.add_argument(
+        "--safe",
+        action="store_true",
+        help="plain PyTorch only: no machine code or Triton kernels of this package, no recorded steps",
+    )
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add ``--device``."""
     parser.add_argument(

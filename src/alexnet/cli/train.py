@@ -7,7 +7,7 @@ import dataclasses
 import os
 from typing import Any
 
-from alexnet.cli.options import DATA_HELP, add_device
+from alexnet.cli.options import DATA_HELP, add_device, add_safe
 
 HELP = "prepared dataset -> trained network"
 
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep checkpoint.pt, the state of the optimizers, when the training is finished (default: remove it)",
     )
+    add_safe(parser)
     _add_parallel_options(parser)
     _add_recipe_options(parser)
 
@@ -83,7 +84,9 @@ def _add_parallel_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
     """Add an option for every value of a recipe, with the help text of the recipe."""
-    group = parser.add_argument_group("recipe values", "Each overrides the value of the recipe.")
+    group = parser.add_argument_group(
+        "recipe values", "Each overrides the value of the recipe. In parentheses: the value of recipe `paper`."
+    )
     for name, field in _recipe_fields().items():
         type_name = str(field.type).removesuffix(" | None")
         kwargs: dict[str, Any] = {"type": {"int": int, "float": float}.get(type_name, str)}
@@ -122,6 +125,7 @@ def run(options: argparse.Namespace) -> int:
         device=options.device,
         checkpoint_interval=options.checkpoint_interval,
         keep_checkpoint=options.keep_checkpoint,
+        safe=options.safe,
         parallel=options.parallel or ("data" if options.processes is not None else None),
         passing=options.passing,
         peer_timeout=options.peer_timeout,

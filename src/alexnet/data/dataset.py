@@ -21,6 +21,7 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from alexnet.data.columns import numbers, texts, values
+from alexnet.data.pixel_range import PixelRange
 from alexnet.data.remote import fetch, is_address
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic
@@ -56,6 +57,7 @@ class PreparedDataset:
         self.left_out: list[dict[str, str]] = index["left_out"]
         self.source: str = index["source"]
         self.options: dict[str, Any] = index["options"]
+        self.pixel_range = PixelRange.from_dict(index.get("pixel_range"))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> PreparedDataset:

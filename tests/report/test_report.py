@@ -295,7 +295,7 @@ def test_damaged_weights_are_an_error(run: Run, tmp_path: Path) -> None:
 def test_data_of_other_classes_is_an_error(odd: tuple[Path, Path], striped_data: Path, tmp_path: Path) -> None:
     with pytest.raises(AlexNetError, match="different classes"):
         write_report(odd[0], striped_data, tmp_path, device="cpu")
-    with pytest.raises(UsageError, match="needs two classes"):
+    with pytest.raises(UsageError, match="for two classes"):
         write_report(odd[0], odd[1], tmp_path, recall=0.5, device="cpu")
 
 

@@ -185,7 +185,7 @@ def moved(run: Run, folder: Path, *files: str) -> Path:
     """The run, without the dataset that its config names."""
     copy_of(run, folder, *files)
     config = json.loads((run.path / "config.json").read_text())
-    config["dataset"]["path"] = str(folder / "gone")
+    config["dataset"] |= {"path": str(folder / "gone"), "absolute_path": str(folder / "gone")}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
@@ -209,7 +209,7 @@ def test_a_different_dataset_at_the_recorded_path_is_not_used(run: Run, odd: tup
     (other / "gone").symlink_to(odd[1])
     page = Page(write_report(other, device="cpu"))
     assert page.sections == ["summary", "training", "recipe"]
-    assert "is another one; name the right one with --data" in page.text
+    assert "is not the dataset that" in page.text
 
 
 def test_before_the_first_step_the_report_has_only_the_recipe(run: Run, tmp_path: Path) -> None:

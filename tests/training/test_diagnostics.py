@@ -148,7 +148,7 @@ def train(data: PreparedDataset, *patients: Patient, whole: bool = False) -> Non
         activation=recipe.activation,
         normalization=recipe.normalization,
         dropout=recipe.dropout,
-        init=recipe.scheme,
+        init=recipe.init_scheme,
     )
     network = (network if whole else thin(network)).to(memory_format=torch.channels_last)
     optimizers = make_optimizers(network, recipe)

@@ -14,7 +14,7 @@ from alexnet.data.loading import Batch
 from alexnet.parallel.collectives import Group, SingleProcess, communication, flat
 from alexnet.parallel.passing import Passing, PassingOn
 from alexnet.parallel.sharding import Block, Sharding, bounds
-from alexnet.runs.checkpoint import Content, tensors_of
+from alexnet.runs.checkpoint import Checkpoint, tensors_of
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class Communicator:
         """Whether this process has a part of a checkpoint."""
         return self.leads or bool(self.sharded)
 
-    def gather(self, content: Content) -> None:
+    def gather(self, content: Checkpoint) -> None:
         """Assemble a checkpoint in the process that writes it."""
         if not isinstance(self.group, Group):
             return
@@ -215,11 +215,11 @@ class Communicator:
                 pieces.append(piece)
             holder[key] = torch.cat(pieces)
 
-    def scatter(self, content: Content | None) -> Content | None:
+    def scatter(self, content: Checkpoint | None) -> Checkpoint | None:
         """The reverse: this process's part of a checkpoint that the first process has read."""
         if not isinstance(self.group, Group):
             return content
-        skeleton = self.group.lead(lambda: None if content is None else content.described())
+        skeleton = self.group.lead(lambda: None if content is None else content.to_meta())
         if skeleton is None:
             return None
         for (layer, holder, key), (_, source, _) in zip(

@@ -128,7 +128,7 @@ def _find_data(
 
 def _load_weights(run: Run, device: str | None, omitted: list[str]) -> tuple[Member | None, str]:
     """The weights that the recipe keeps, or those saved so far by a training in progress; and which they are."""
-    available = run.weights_there_are()
+    available = run.available_weights()
     if not available:
         omitted.append("All parts that need the network: the training has not saved any weights yet.")
         return None, ""

@@ -1,4 +1,4 @@
-"""What a stopped training needs to go on as if it had never stopped."""
+"""Checkpoints: the state from which an interrupted training continues bitwise identically."""
 
 from __future__ import annotations
 
@@ -18,20 +18,31 @@ from alexnet.runtime.files import write_atomic
 
 FORMAT_VERSION = 1
 FILE = "checkpoint.pt"
-LONGEST = 60.0
-"""Seconds that a training which has failed waits for what is still being written."""
+MAX_WAIT = 60.0
+"""Seconds that a training which has failed waits for files that are still being written."""
 
 
 def exists(folder: Path) -> bool:
-    """Whether a training there has something to go on from."""
+    """Whether a run folder has a checkpoint."""
     return (folder / FILE).exists()
 
 
 @dataclass
-class Content:
-    """What a checkpoint holds: weights by name, what each rule remembers of its parameters, averaged weights, `state`.
+class Checkpoint:
+    """The content of a checkpoint.
 
-    `layers`: for each rule, the layer that each of its parameters belongs to. `state` is JSON-able.
+    Parameters
+    ----------
+    network : dict
+        State dict of the network.
+    optimizers : list of dict
+        For each optimizer the state of each of its parameters, by index.
+    average : dict
+        The averaged weights by name; empty where there are none.
+    state : dict
+        JSON-able state of the training: counters, random generators, schedule.
+    layers : list of list of str
+        For each optimizer, the layer of each of its parameters.
     """
 
     network: dict[str, Tensor]
@@ -47,55 +58,63 @@ class Content:
         optimizers: Sequence[torch.optim.Optimizer],
         average: dict[str, Tensor],
         state: dict[str, Any],
-    ) -> Content:
-        """What there is now, as copies: training may go on."""
-        remembered = [optimizer.state_dict()["state"] for optimizer in optimizers]
-        content = cls(network.state_dict(), remembered, average, state, layers_of(optimizers))
-        return content.mapped(lambda tensor: tensor.detach().clone())
+    ) -> Checkpoint:
+        """A checkpoint of the present state, as copies: training may continue."""
+        states = [optimizer.state_dict()["state"] for optimizer in optimizers]
+        content = cls(network.state_dict(), states, average, state, layers_of(optimizers))
+        return content.map_tensors(lambda tensor: tensor.detach().clone())
 
-    def described(self) -> Content:
-        """The same without values: shapes, dtypes and strides."""
-        return self.mapped(lambda tensor: tensor.to("meta"))
+    def to_meta(self) -> Checkpoint:
+        """The same on the meta device: shapes, dtypes and strides without values."""
+        return self.map_tensors(lambda tensor: tensor.to("meta"))
 
-    def mapped(self, change: Callable[[Tensor], Tensor]) -> Content:
-        """The same with another tensor for each."""
+    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Checkpoint:
+        """The same with `change` applied to every tensor."""
 
         def changed(values: dict[Any, Any]) -> dict[Any, Any]:
             return {key: change(value) if isinstance(value, Tensor) else value for key, value in values.items()}
 
-        rules = [{index: changed(values) for index, values in rule.items()} for rule in self.optimizers]
-        return Content(changed(self.network), rules, changed(self.average), self.state, self.layers)
+        optimizers = [{index: changed(values) for index, values in state.items()} for state in self.optimizers]
+        return Checkpoint(changed(self.network), optimizers, changed(self.average), self.state, self.layers)
 
     def restore(self, network: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Put weights and rules back as they were. Raises `AlexNetError` when they belong to another network."""
+        """Load the state into a network and its optimizers.
+
+        Raises
+        ------
+        AlexNetError
+            If it is the state of another network.
+        """
         try:
             network.load_state_dict(self.network)
-            # The groups are the recipe's; only what the rule remembers of each parameter is taken from the file.
+            # The parameter groups are the recipe's; only the state of each parameter is restored.
             for optimizer, state in zip(optimizers, self.optimizers, strict=True):
                 optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         except (RuntimeError, KeyError, ValueError) as error:
-            raise AlexNetError(f"{FILE} does not belong to this network ({error}); remove it to start anew") from error
+            raise AlexNetError(
+                f"{FILE} does not fit this network ({error}); remove it to train from the start"
+            ) from error
 
 
-def tensors_of(content: Content) -> Iterator[tuple[str, dict[Any, Any], Any]]:
-    """Every tensor of a checkpoint: the layer it belongs to, and the dictionary and key that hold it."""
+def tensors_of(content: Checkpoint) -> Iterator[tuple[str, dict[Any, Any], Any]]:
+    """Yield every tensor of a checkpoint: the layer it belongs to, and the dictionary and key that hold it."""
     for tensors in (content.network, content.average):
         for name in tensors:
             yield name.split(".")[0], tensors, name
-    for rule, layers in zip(content.optimizers, content.layers, strict=True):
-        for index, values in rule.items():
+    for state, layers in zip(content.optimizers, content.layers, strict=True):
+        for index, values in state.items():
             for key, value in values.items():
                 if isinstance(value, Tensor):
                     yield layers[index], values, key
 
 
 def layers_of(optimizers: Sequence[torch.optim.Optimizer]) -> list[list[str]]:
-    """For each rule, the layer that each of its parameters belongs to, in the order that its state has them."""
-    return [[group["layer"] for group in rule.param_groups for _ in group["params"]] for rule in optimizers]
+    """For each optimizer, the layer of each of its parameters, in the order of its state."""
+    return [[group["layer"] for group in optimizer.param_groups for _ in group["params"]] for optimizer in optimizers]
 
 
-def write(folder: Path, content: Content) -> None:
-    """Write `checkpoint.pt`."""
+def write(folder: Path, content: Checkpoint) -> None:
+    """Write `checkpoint.pt` atomically. Raises `AlexNetError` if it can't be written."""
     stored = {
         "format_version": FORMAT_VERSION,
         "network": content.network,
@@ -106,7 +125,7 @@ def write(folder: Path, content: Content) -> None:
     try:
         write_atomic(folder / FILE, lambda file: torch.save(stored, file))
     except (OSError, RuntimeError) as error:
-        raise AlexNetError(f"{folder / FILE} can't be written: {error}; the last whole checkpoint is kept") from error
+        raise AlexNetError(f"{folder / FILE} can't be written: {error}; the checkpoint before it is kept") from error
 
 
 def remove(folder: Path) -> None:
@@ -114,8 +133,28 @@ def remove(folder: Path) -> None:
     (folder / FILE).unlink(missing_ok=True)
 
 
-def read(folder: Path, device: torch.device, optimizers: Sequence[torch.optim.Optimizer]) -> Content | None:
-    """What `write` has left, None without a file. Raises `AlexNetError` for one that is damaged."""
+def read(folder: Path, device: torch.device, optimizers: Sequence[torch.optim.Optimizer]) -> Checkpoint | None:
+    """Read `checkpoint.pt`.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder.
+    device : torch.device
+        Device of the tensors.
+    optimizers : sequence of Optimizer
+        The optimizers of the training, which name the layers of the parameters.
+
+    Returns
+    -------
+    Checkpoint or None
+        None if there is no file.
+
+    Raises
+    ------
+    AlexNetError
+        If the file is damaged or has another format.
+    """
     file = folder / FILE
     if not exists(folder):
         return None
@@ -123,7 +162,7 @@ def read(folder: Path, device: torch.device, optimizers: Sequence[torch.optim.Op
         stored = torch.load(file, map_location=device, weights_only=True)
         if stored["format_version"] != FORMAT_VERSION:
             raise AlexNetError(f"{file} has format {stored['format_version']}; this version reads {FORMAT_VERSION}")
-        return Content(
+        return Checkpoint(
             stored["network"],
             stored["optimizers"],
             stored["average"],
@@ -131,11 +170,11 @@ def read(folder: Path, device: torch.device, optimizers: Sequence[torch.optim.Op
             layers_of(optimizers),
         )
     except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise AlexNetError(f"{file} can't be read ({error}); remove it to start the training anew") from error
+        raise AlexNetError(f"{file} can't be read ({error}); remove it to train from the start") from error
 
 
 class Writer:
-    """Writes files beside the training, in the order that it was given them; as a context, whole before it ends."""
+    """Writes files in a thread beside the training, one after the other; on leaving the context all are written."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
@@ -147,16 +186,16 @@ class Writer:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.finish()
-        elif self._thread is not None:  # the error that ended the training is what counts
-            self._thread.join(LONGEST)
+        elif self._thread is not None:  # the error that ended the training is the one to report
+            self._thread.join(MAX_WAIT)
 
     @property
     def busy(self) -> bool:
-        """Whether the last files are still being written."""
+        """Whether a file is still being written."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, work: Callable[[], None]) -> None:
-        """Do this while the training goes on, after what was begun before. Raises what that has raised."""
+        """Run `work` in the thread, after the work before it. Raises the error of the work before it."""
         self.finish()
 
         def run() -> None:
@@ -169,7 +208,7 @@ class Writer:
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait until all is written. Raises what writing has raised."""
+        """Wait until all files are written. Raises the error of the last work."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None

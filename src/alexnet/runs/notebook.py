@@ -1,24 +1,34 @@
-"""A run in a notebook: what it is and how far it is, in a small table."""
+"""The summary of a run in a notebook."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alexnet.runs.recipe import Recipe
+if TYPE_CHECKING:
+    from alexnet.runs.run import Config
+
+MAX_CLASSES = 5
+"""Names of classes in the card."""
 
 
-def card(
-    title: str,
-    recipe: Recipe,
-    classes: Sequence[str],
-    counts: Mapping[str, int],
-    epochs: Sequence[Mapping[str, Any]],
-    findings: Sequence[Mapping[str, Any]],
+def notebook_card(
+    title: str, config: Config, epochs: Sequence[Mapping[str, Any]], findings: Sequence[Mapping[str, Any]]
 ) -> str:
-    """A short piece of HTML; `epochs` and `findings` are records of `metrics.jsonl`, `counts` images a split."""
-    names = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
+    """A small HTML table: network, classes, images, progress and findings of a run.
+
+    Parameters
+    ----------
+    title : str
+        Caption of the table.
+    config : Config
+        The configuration of the run.
+    epochs, findings : sequence of mapping
+        The records of `metrics.jsonl` with these events.
+    """
+    recipe, classes, counts = config.recipe, config.classes, config.dataset.get("counts", {})
+    names = ", ".join(classes[:MAX_CLASSES]) + (", …" if len(classes) > MAX_CLASSES else "")
     rows = {
         "network": f"{recipe.variant}, recipe {recipe.name}, seed {recipe.seed}",
         "classes": f"{len(classes):,}: {names}",
@@ -27,10 +37,10 @@ def card(
     }
     if epochs:
         last = epochs[-1]
-        rows["error"] = f"{last['train_error']:.2%} in training"
+        rows["error rate"] = f"{last['train_error']:.2%} (training)"
         if "validation_error" in last:
-            rows["error"] += f", {last['validation_error']:.2%} in validation"
-    rows["health"] = "; ".join(finding["message"] for finding in findings) or "nothing wrong was noticed"
+            rows["error rate"] += f", {last['validation_error']:.2%} (validation)"
+    rows["findings"] = "; ".join(finding["message"] for finding in findings) or "none"
     body = "".join(
         f'<tr><th style="text-align:left">{name}</th><td style="text-align:left">{escape(value)}</td></tr>'
         for name, value in rows.items()

@@ -1,4 +1,7 @@
-"""Every number of a training, as data: the recipes, and the choice between them."""
+"""Recipes: every value of a training as data, and the choice between them.
+
+This module does not import torch: the command line reads its options from the fields of `Recipe`.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,26 @@ from alexnet.network.variants import ACTIVATIONS, INITIALIZATIONS, NORMALIZATION
 from alexnet.runtime.errors import UsageError, check_choice
 
 STARTER, IMAGENET = "starter", "imagenet"
-"""Weights that `init` knows by name: the features in this package; torchvision's, which are fetched."""
+"""Pretrained weights that `init` knows by name: those shipped in this package, and torchvision's, downloaded."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """What is set by hand in an epoch (from 1), after some batches of it: a rate, of a layer or all; color noise."""
+    """A change by hand of a learning rate or of the color augmentation.
+
+    Parameters
+    ----------
+    epoch : int
+        The epoch of the change, counted from 1.
+    lr : float or None
+        The new learning rate; None for no change.
+    layer : str or None
+        The layer whose learning rate changes; None for all.
+    color_jitter : float or None
+        The new `color_jitter`; None for no change.
+    batch : int
+        Batches of the epoch before the change.
+    """
 
     epoch: int
     lr: float | None = None
@@ -25,112 +42,195 @@ class Event:
     batch: int = 0
 
 
-def _option(default: Any, text: str, choices: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"help": text, "choices": choices})
+def _option(default: Any, text: str, choices: tuple[str, ...] = (), none: str = "") -> Any:
+    """A field that the command line offers; `none`: the meaning of None as the default."""
+    if isinstance(default, bool):
+        shown = "yes" if default else "no"
+    else:
+        shown = none if default is None else f"{default:g}" if isinstance(default, float) else str(default)
+    return field(default=default, metadata={"help": f"{text} (paper: {shown})", "choices": choices})
+
+
+_OF_VARIANT = "as the variant has it"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training, whole: the network, what is done to the images, and the rule that moves the weights."""
+    """Every value of a training: the network, the augmentation of the images, and the optimization.
+
+    Each field is an option of ``alexnet train``, whose help describes it, and a keyword argument of `alexnet.train`.
+    """
 
     name: str
     purpose: str
 
-    # The network (None: as the variant has it).
-    variant: str = _option("paper", "the network, a name of `alexnet variants`")
-    activation: str | None = _option(None, "the non-linearity", ACTIVATIONS)
-    normalization: str | None = _option(None, "response normalization or another", NORMALIZATIONS)
-    pooling: str | None = _option(None, "3×3 or 2×2 windows, stride 2", POOLINGS)
-    drop_layer: str | None = _option(None, "a convolution to leave out, any but the first, as conv4")
-    dropout: float | None = _option(None, "probability of dropping a unit; 0 for none")
+    # The network.
+    variant: str = _option("paper", "network variant, a name from `alexnet variants`")
+    activation: str | None = _option(None, "non-linearity", ACTIVATIONS, none=_OF_VARIANT)
+    normalization: str | None = _option(
+        None,
+        "normalization layers: local response normalization, none, or batch normalization after every convolution",
+        NORMALIZATIONS,
+        none=_OF_VARIANT,
+    )
+    pooling: str | None = _option(
+        None, "pooling windows with stride 2: 3×3 overlap, 2×2 do not", POOLINGS, none=_OF_VARIANT
+    )
+    drop_layer: str | None = _option(
+        None, "convolution to leave out, any but the first, for example conv4", none="no layer"
+    )
+    dropout: float | None = _option(
+        None, "probability of dropping a unit, from 0 (no dropout) up to, not including, 1", none="0.5"
+    )
     init: str | None = _option(
         None,
-        "the first weights: drawn as paper, released-2012, cuda-convnet or he; or taken over from starter (features in "
-        "this package), imagenet (torchvision's, fetched), or a run folder or file that `alexnet import` reads",
+        "initial weights: an initialization scheme (paper, released-2012, cuda-convnet, he), or pretrained weights: "
+        "starter (shipped with this package), imagenet (torchvision's, downloaded), or a run folder or file that "
+        "`alexnet import` reads",
+        none="the scheme of the variant",
     )
-    whiten: bool = _option(False, "start conv1 as the whitened principal components of the training images")
+    whiten: bool = _option(
+        False, "initialize the first convolution with the whitened principal components of the training images"
+    )
 
     # The images (paper, sections 2 and 4.1).
-    crop_size: int | None = _option(None, "side of the crop cut from an image (default: the network's input)")
-    input_size: int | None = _option(None, "what crops are resized to for the network (default: as cut)")
-    early_input_size: int | None = _option(None, "another side for the first part of the run: coarse images are cheap")
-    early_share: float = _option(0.75, "how much of the run that part is")
-    crop_position: str = _option("random", "crops while training: anywhere, or the middle", ("random", "center"))
+    crop_size: int | None = _option(
+        None, "height and width of the crops, in pixels of the prepared images", none="the variant's input size; 224"
+    )
+    input_size: int | None = _option(
+        None, "height and width in pixels to which crops are resized for the network", none="the crop size"
+    )
+    early_input_size: int | None = _option(
+        None, "input size in the first part of the training, in pixels; a smaller one is faster", none="the input size"
+    )
+    early_share: float = _option(
+        0.75, "share of the training with the early input size, from 0 up to, not including, 1"
+    )
+    crop_position: str = _option("random", "position of the training crops", ("random", "center"))
     flip: str = _option(
-        "horizontal", "none, horizontal flips, or the eight symmetries of a square", ("none", "horizontal", "square")
+        "horizontal",
+        "training flips: none, horizontal, or the eight symmetries of a square (flips and rotations by 90 degrees)",
+        ("none", "horizontal", "square"),
     )
-    images_per_draw: int = _option(1, "images that share one draw of crop and mirror image")
-    color_jitter: float = _option(0.1, "standard deviation of the PCA color shift; 0 for none")
+    images_per_draw: int = _option(1, "consecutive images of a batch that share one crop and flip, at least 1")
+    color_jitter: float = _option(
+        0.1, "standard deviation of the PCA color augmentation, at least 0; 0 for no augmentation"
+    )
     color_jitter_unit: str = _option(
-        "eigenvalues", "what the color shift is a multiple of", ("eigenvalues", "std", "released-2012")
+        "eigenvalues",
+        "unit of the PCA color augmentation: the eigenvalues as in the paper, their square roots, or the square roots "
+        "and the image divided by 1.1 as in the released code",
+        ("eigenvalues", "std", "released-2012"),
     )
-    brightness: float = _option(0.0, "largest relative change of brightness and of contrast")
+    brightness: float = _option(
+        0.0, "largest relative change of brightness and contrast, at least 0; 0 for no augmentation"
+    )
     # The list of augmentations, by name or (name, keyword arguments); None: mean, crop, flip, color, brightness, scale.
     augmentations: tuple[Any, ...] | None = None
     mean: str = _option(
         "image",
-        "what is subtracted: the mean image where the crop lies, its center from every crop, or the mean color",
+        "mean that is subtracted: of the mean image the part under the crop, its center for every crop, or its color",
         ("image", "center", "color"),
     )
-    pixel_scaling: str = _option("raw", "pixels as they are, or divided by their standard deviation", ("raw", "std"))
+    pixel_scaling: str = _option(
+        "raw", "scale of the input: pixels 0 to 255, or divided by their standard deviation", ("raw", "std")
+    )
 
-    # The rule (paper, section 5).
-    optimizer: str = _option("paper", "the paper's update rule, AdamW, or Muon with it", ("paper", "adamw", "muon"))
-    epochs: int = _option(90, "passes over the training images")
-    batch_size: int = _option(128, "images a step")
+    # The optimization (paper, section 5).
+    optimizer: str = _option(
+        "paper",
+        "update rule: the paper's SGD, AdamW, or Muon for the convolutions with AdamW for the rest",
+        ("paper", "adamw", "muon"),
+    )
+    epochs: int = _option(90, "number of epochs, at least 1")
+    batch_size: int = _option(128, "images of a batch, at least 1")
     fc_batch_size: int | None = _option(
-        None, "images a step of the fully connected layers, which then move more often than the convolutions"
+        None,
+        "images of an update of the fully connected layers, from 1 to the batch size; they are updated more often than "
+        "the convolutions",
+        none="the batch size",
     )
-    lr: float = _option(0.01, "learning rate at the start")
-    momentum: float = _option(0.9, "momentum of the paper's rule, and of Muon")
+    lr: float = _option(0.01, "initial learning rate, above 0")
+    momentum: float = _option(0.9, "momentum of the paper's SGD and of Muon, from 0 to 1")
     lr_reference_fan_in: float | None = _option(
-        None, "weights of more inputs than this have a rate that falls with their number"
+        None,
+        "fan-in above which the learning rate of a weight is reduced in proportion to its fan-in",
+        none="no reduction",
     )
-    muon_lr_scale: float = _option(20.0, "learning rate of Muon's convolutions, as a multiple of the others'")
-    weight_decay: float = _option(0.0005, "weight decay")
-    layer_weight_decay: tuple[tuple[str, float], ...] = ()  # weight decay of layers that have another, by name
+    muon_lr_scale: float = _option(20.0, "learning rate of Muon, as a multiple of the other learning rate")
+    weight_decay: float = _option(0.0005, "weight decay, at least 0")
+    layer_weight_decay: tuple[tuple[str, float], ...] = ()  # (layer, weight decay) of layers that have their own
     bias_lr_scale: float = _option(1.0, "learning rate of the biases, as a multiple of the weights'")
-    bias_weight_decay: bool = _option(True, "whether biases decay too")
+    bias_weight_decay: bool = _option(True, "apply weight decay to the biases too")
     pretrained_lr_scale: float = _option(
-        1.0, "learning rate of layers taken over (--init), as a multiple of the new ones'"
+        1.0, "learning rate of layers with pretrained weights, as a multiple of the new layers', at least 0"
     )
-    layer_lr_decay: float = _option(1.0, "learning rate of a layer taken over, as a multiple of that above it")
-    frozen_share: float = _option(0.0, "share of the run, at its start, in which layers taken over stand still")
-    schedule: str = _option("plateau", "how the learning rate falls", ("plateau", "by-hand", "cosine"))
-    lr_drops: int = _option(3, "plateau: how often the rate is divided by ten")
-    patience: int = _option(5, "plateau: epochs without a better validation error before a drop")
-    warmup: float = _option(0.0, "cosine: share of the run in which the rate rises from 0")
+    layer_lr_decay: float = _option(
+        1.0, "learning rate of a layer with pretrained weights, as a multiple of the next one above it, at least 0"
+    )
+    frozen_share: float = _option(
+        0.0, "share of the training, at its start, with frozen pretrained weights, from 0 up to, not including, 1"
+    )
+    schedule: str = _option(
+        "plateau",
+        "learning rate schedule: drops when the validation error stops improving, drops of the recipe at given epochs, "
+        "or cosine decay to 0",
+        ("plateau", "by-hand", "cosine"),
+    )
+    lr_drops: int = _option(3, "plateau: number of divisions of the learning rate by 10, at least 0")
+    patience: int = _option(5, "plateau: epochs without a lower validation error before a drop")
+    warmup: float = _option(0.0, "cosine: share of the training with linear warm-up, from 0 up to, not including, 1")
     events: tuple[Event, ...] = ()
-    label_smoothing: float = _option(0.0, "probability taken from the right class and spread over all")
-    weight_averaging: float = _option(0.0, "share of the run, at its end, whose weights are averaged; 0 for none")
-    keep: str = _option("best", "which weights become model.safetensors", ("best", "last"))
+    label_smoothing: float = _option(
+        0.0, "probability mass moved from the label to all classes, from 0 up to, not including, 1"
+    )
+    weight_averaging: float = _option(
+        0.0, "share of the training, at its end, over which the weights are averaged, from 0 (none) to below 1"
+    )
+    keep: str = _option(
+        "best",
+        "weights saved as model.safetensors: those of the epoch with the lowest validation error, or the last ones",
+        ("best", "last"),
+    )
 
     precision: str = _option(
         "auto",
-        "arithmetic of the forward and backward pass; float64 for comparisons",
+        "precision of the forward and backward pass: auto is the faster one on this device; float64 is for numerical "
+        "comparisons",
         ("auto", "float32", "bfloat16", "float64"),
     )
-    seed: int = _option(0, "the number that everything random comes from")
+    seed: int = _option(0, "seed of everything random: initial weights, order, augmentation, dropout")
 
     @property
-    def start(self) -> str | None:
-        """What weights are taken over from; None where all are drawn."""
+    def pretrained_from(self) -> str | None:
+        """The source of pretrained weights; None where all weights are drawn."""
         return None if self.init in (None, *INITIALIZATIONS) else self.init
 
     @property
-    def scheme(self) -> str | None:
-        """How the weights that are not taken over are drawn; None: as the variant has it."""
-        return "he" if self.start else self.init
+    def init_scheme(self) -> str | None:
+        """The initialization scheme of the weights that are not pretrained; None for the variant's."""
+        return "he" if self.pretrained_from else self.init
 
     def override(self, changes: Mapping[str, Any]) -> Recipe:
-        """The recipe with some values changed; `UsageError` for a name, a choice or a value that makes no sense."""
+        """The recipe with some values changed.
+
+        Parameters
+        ----------
+        changes : mapping
+            New values by field name.
+
+        Raises
+        ------
+        UsageError
+            For an unknown name or choice, or a value out of range.
+        """
         for name, value in changes.items():
-            known = {f.name: f for f in dataclasses.fields(self)}
-            choices = known[check_choice(name, known, "recipe value")].metadata.get("choices", ())
+            fields = {f.name: f for f in dataclasses.fields(self)}
+            choices = fields[check_choice(name, fields, "recipe value")].metadata.get("choices", ())
             if choices and value is not None and value not in choices:
-                raise UsageError(f"{name} is {value!r}; there are: {', '.join(choices)}")
+                raise UsageError(f"{name} is {value!r}; choose from: {', '.join(choices)}")
         if changes.get("augmentations") is not None:
-            from alexnet.data.augmentation import check_augmentations  # here, for it takes torch
+            from alexnet.data.augmentation import check_augmentations  # here, since it imports torch
 
             changes = {**changes, "augmentations": _entries(changes["augmentations"])}
             check_augmentations(changes["augmentations"])
@@ -153,18 +253,18 @@ class Recipe:
         return recipe
 
     def differing(self, values: Mapping[str, Any]) -> list[str]:
-        """The names of `values` that the recipe has otherwise, or not at all."""
+        """The names in `values` whose values differ from the recipe's, or that it does not have."""
         if values.get("augmentations") is not None:
             values = {**values, "augmentations": _entries(values["augmentations"])}
         return [name for name, value in values.items() if getattr(self, name, self) != value]
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as JSON has it."""
+        """The recipe as JSON-able values; `from_dict` reads them."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """The reverse of `to_dict`."""
+        """The recipe that `to_dict` described."""
         events = tuple(Event(**event) for event in values.get("events", ()))
         decays = tuple((layer, decay) for layer, decay in values.get("layer_weight_decay", ()))
         listed = values.get("augmentations")
@@ -185,13 +285,13 @@ def _entries(augmentations: Iterable[Any]) -> tuple[Any, ...]:
 
 _PAPER = Recipe(
     name="paper",
-    purpose="ImageNet, as the paper trains it: momentum, the rate divided by ten when validation error stalls.",
+    purpose="ImageNet as in the paper: SGD with momentum; the learning rate drops when the error stops improving.",
     crop_size=224,
 )
 
 _RELEASED = Recipe(
     name="released-2012",
-    purpose="ImageNet, as configuration #145 was trained: the rates of each layer and the color noise by hand.",
+    purpose="ImageNet as configuration #145: learning rates and color augmentation change at given epochs.",
     variant="released-2012",
     images_per_draw=32,
     mean="center",
@@ -214,7 +314,7 @@ _RELEASED = Recipe(
 _PRETRAINED = dataclasses.replace(
     _RELEASED,
     name="released-2012-pretrained",
-    purpose="ImageNet from weights of more images (--init RUN), as configuration #146 began; later drops as #145.",
+    purpose="ImageNet from pretrained weights (--init RUN): starts as configuration #146, later drops as #145.",
     variant="released-2012-six-conv",
     events=(
         Event(1, lr=0.001),
@@ -226,19 +326,19 @@ _PRETRAINED = dataclasses.replace(
     ),
 )
 
-# Found on a validation part of the solar cells' training images; what each choice is for stands beside it.
+# Chosen on a validation part of the solar cells' training images; the reason for each value is beside it.
 _SMALL = Recipe(
     name="small",
-    purpose="A dozen to some thousands of images, balanced or not: learns from the first epoch.",
+    purpose="A dozen to some thousands of images, balanced or not: fine-tunes the starter weights in minutes.",
     variant="paper",
-    normalization="batch",  # large rates from the first step
+    normalization="batch",  # allows high learning rates from the first step
     init=STARTER,
-    whiten=True,  # from scratch: conv1 sees edges, not brightness, from the first step
+    whiten=True,  # from scratch: conv1 responds to edges, not to brightness, from the first step
     pixel_scaling="std",
     mean="color",
-    crop_size=244,  # a defect at the edge stays in the image
+    crop_size=244,  # keeps a defect at the edge of the image
     input_size=195,
-    early_input_size=131,  # three of five epochs at half the cost
+    early_input_size=131,  # three of five epochs take half the time
     early_share=0.6,
     color_jitter_unit="std",
     brightness=0.05,
@@ -247,20 +347,20 @@ _SMALL = Recipe(
     batch_size=64,
     lr=1e-3,
     muon_lr_scale=30.0,
-    lr_reference_fan_in=400,  # the 9,216 inputs of a unit in fc6 would otherwise throw it about
+    lr_reference_fan_in=400,  # otherwise updates of fc6, with a fan-in of 9,216, are too large
     weight_decay=0.05,
     bias_weight_decay=False,
-    pretrained_lr_scale=0.1,  # what was learned from many images is not unlearned from few
+    pretrained_lr_scale=0.1,  # few images would otherwise destroy the pretrained features
     schedule="cosine",
     warmup=0.05,
     weight_averaging=0.15,
     keep="last",
 )
 
-# CIFAR-10 by the same author's code (cuda-convnet, its example layers): pixels minus the mean image, by hand.
+# CIFAR-10 with the example configurations of cuda-convnet: pixels minus the mean image, drops at given epochs.
 _CIFAR_18PCT = Recipe(
     name="cifar-18pct",
-    purpose="CIFAR-10 as cuda-convnet's 18pct: whole images as they are, no crops, no mirror images.",
+    purpose="CIFAR-10 as cuda-convnet's 18pct: whole images, no augmentation.",
     variant="cifar-18pct",
     crop_position="center",
     flip="none",
@@ -276,11 +376,11 @@ _CIFAR_18PCT = Recipe(
     keep="last",
 )
 
-# There training went on by hand until a fifth of the images, kept back, stopped improving, and then with them.
+# The original was trained until the error on a held-out fifth stopped improving, and then on all images.
 _CIFAR_13PCT = dataclasses.replace(
     _CIFAR_18PCT,
     name="cifar-13pct",
-    purpose="CIFAR-10 as cuda-convnet's conv-local-13pct: crops of 24×24 and mirror images; nine views to test.",
+    purpose="CIFAR-10 as cuda-convnet's conv-local-13pct: crops of 24×24 and horizontal flips; tested with nine views.",
     variant="cifar-13pct",
     crop_position="random",
     flip="horizontal",
@@ -299,8 +399,10 @@ _CIFAR_11PCT = dataclasses.replace(
     layer_weight_decay=(("local3", 0.004), ("local4", 0.004), ("logits", 0.01)),
 )
 
-SMALL_UP_TO = 20_000
-SMALL_STEPS = 400  # the fewest steps of the recipe `small`: with a dozen images many epochs, each cheap
+SMALL_MAX_IMAGES = 20_000
+"""Training images up to which "auto" chooses the recipe `small`."""
+SMALL_STEPS = 400
+"""Smallest number of steps of the recipe `small`: a dozen images need many epochs."""
 
 
 _RECIPES = (_PAPER, _RELEASED, _PRETRAINED, _SMALL, _CIFAR_18PCT, _CIFAR_13PCT, _CIFAR_11PCT)
@@ -311,24 +413,42 @@ def recipes() -> dict[str, Recipe]:
     return {recipe.name: recipe for recipe in _RECIPES}
 
 
-def choose(name: str, training_images: int) -> tuple[Recipe, str]:
-    """The recipe of that name, "auto" for the one that fits the number of training images, and the reason in words.
+def choose_recipe(name: str, training_images: int) -> tuple[Recipe, str]:
+    """Find a recipe, and the reason for the choice.
 
-    Raises `UsageError` for a name that does not exist.
+    Parameters
+    ----------
+    name : str
+        Name of a recipe, or "auto" for the one that suits the number of training images.
+    training_images : int
+        Number of training images.
+
+    Returns
+    -------
+    recipe : Recipe
+        The recipe; of `small`, batch size and epochs suit the number of images.
+    reason : str
+        The reason, for people.
+
+    Raises
+    ------
+    UsageError
+        If no recipe has the name.
     """
-    known = recipes()
-    check_choice(name, ("auto", *known), "recipe")
-    reason = "as asked"
-    if name == "auto" and training_images <= SMALL_UP_TO:
-        name, reason = "small", f"{training_images:,} training images are few (up to {SMALL_UP_TO:,})"
+    table = recipes()
+    check_choice(name, ("auto", *table), "recipe")
+    reason = "given"
+    images = f"{training_images:,} training image{'s' * (training_images != 1)}"
+    if name == "auto" and training_images <= SMALL_MAX_IMAGES:
+        name, reason = "small", f"suits {images} (up to {SMALL_MAX_IMAGES:,})"
     elif name == "auto":
-        name, reason = "paper", f"{training_images:,} training images are enough for the paper's own"
-    recipe = known[name]
-    return (_sized(recipe, training_images) if name == "small" else recipe), reason
+        name, reason = "paper", f"suits {images} (more than {SMALL_MAX_IMAGES:,})"
+    recipe = table[name]
+    return (_for_images(recipe, training_images) if name == "small" else recipe), reason
 
 
-def _sized(recipe: Recipe, images: int) -> Recipe:
-    """The recipe `small` for so many images: four steps an epoch or more, and enough of them in all."""
+def _for_images(recipe: Recipe, images: int) -> Recipe:
+    """The recipe `small` for a number of images: at least four steps an epoch, and at least `SMALL_STEPS` steps."""
     batch_size = min(recipe.batch_size, max(4, images // 4))
     steps_per_epoch = max(1, -(-images // batch_size))
     return recipe.override({"batch_size": batch_size, "epochs": max(recipe.epochs, -(-SMALL_STEPS // steps_per_epoch))})

@@ -1,4 +1,4 @@
-"""The run folder: what a training leaves behind, and how it is read again."""
+"""The run folder: configuration, weights and metrics of a training, and how they are read."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from torch import Tensor
 from alexnet import __version__
 from alexnet.data.augmentation import Preprocessing
 from alexnet.data.dataset import PreparedDataset
+from alexnet.data.remote import is_address
 from alexnet.network.model import AlexNet
 from alexnet.network.variants import SWITCHES, Variant, get_variant, is_built_in, list_variants, register_variant
-from alexnet.runs.notebook import card
+from alexnet.runs.notebook import notebook_card
 from alexnet.runs.recipe import Recipe
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic
@@ -37,10 +38,35 @@ FINISHED = "finished"  # the last event of metrics.jsonl, once the epochs are do
 
 @dataclass(frozen=True)
 class Config:
-    """`config.json`: the whole recipe, the classes, and what is done to an image before the network reads it.
+    """The content of `config.json`.
 
-    `descriptions`: for each class what it is in words, where the names are identifiers (ImageNet), else None. `start`:
-    which layers were taken over from where (`alexnet.training.pretrained`), None where all weights were drawn.
+    Parameters
+    ----------
+    recipe : Recipe
+        The recipe, with all overrides.
+    classes : list of str
+        Names of the classes, in the order of the network's outputs.
+    size : int
+        Height and width of the prepared images, in pixels.
+    crop_size : int
+        Height and width of the crops, in pixels of the prepared images.
+    input_size : int
+        Height and width of the network's input, to which crops are resized.
+    scale : float
+        Factor of the pixels minus the mean.
+    dataset : dict
+        The prepared dataset: its `path` as given, its `absolute_path`, its `checksum` and the `counts` of its splits;
+        or the origin of imported weights.
+    descriptions : list of str or None
+        A description of each class where the names are identifiers, as for ImageNet.
+    start : dict or None
+        The layers that started with pretrained weights, and their source (`alexnet.training.pretrained`).
+    variant : Variant or None
+        The table of a variant that was registered; None for a built-in one.
+    alexnet : str
+        The version that wrote the file.
+    format_version : int
+        Format of the run folder.
     """
 
     recipe: Recipe
@@ -52,6 +78,7 @@ class Config:
     dataset: dict[str, Any]
     descriptions: list[str] | None = None
     start: dict[str, Any] | None = None
+    pixel_range: dict[str, Any] | None = None
     variant: Variant | None = None
     alexnet: str = __version__
     format_version: int = FORMAT_VERSION
@@ -91,34 +118,34 @@ class Config:
 
     @property
     def switches(self) -> dict[str, str]:
-        """What of the recipe's network is other than its variant has it, of what changes its layers."""
+        """The values of the recipe that change the layers of its variant."""
         return {name: value for name in SWITCHES if (value := getattr(self.recipe, name)) is not None}
 
     @cached_property
     def labels(self) -> list[str]:
-        """What a person calls the classes: their descriptions where there are some (ImageNet), else their names.
+        """Names of the classes for people: their descriptions where there are some, as for ImageNet.
 
-        A description that two classes share (ImageNet has two cranes) has the name behind it.
+        A description that two classes share (ImageNet has two cranes) is followed by the name.
         """
-        words = self.descriptions or self.classes
-        count = Counter(words)
+        texts = self.descriptions or self.classes
+        count = Counter(texts)
         return [
-            word if count[word] == 1 else f"{word} ({name})" for word, name in zip(words, self.classes, strict=True)
+            text if count[text] == 1 else f"{text} ({name})" for text, name in zip(texts, self.classes, strict=True)
         ]
 
     def network(self) -> AlexNet:
-        """The recipe's network with fresh weights."""
+        """The recipe's network with newly drawn weights."""
         recipe = self.recipe
         return AlexNet(
             self.network_variant,
             len(self.classes),
             **self.switches,
             dropout=recipe.dropout,
-            init=recipe.scheme,
+            init=recipe.init_scheme,
         )
 
     def preprocess(self, mean: Tensor) -> Preprocessing:
-        """What an image goes through before the network reads it; `mean`: (size, size, 3) float32."""
+        """The preprocessing of prepared images; `mean`: (size, size, 3) float32, 0 to 255."""
         return Preprocessing(
             mean, self.crop_size, self.scale, self.input_size, mean_of_center=self.recipe.mean == "center"
         )
@@ -126,17 +153,33 @@ class Config:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder that was opened: its path and its config."""
+    """A run folder.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    config : Config
+        The content of its `config.json`.
+    """
 
     path: Path
     config: Config
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Run:
-        """Open a run folder. Raises `AlexNetError` when it is none, or one of another format."""
+        """Open a run folder.
+
+        A variant whose table is in `config.json` is registered in this process, unless one has its name.
+
+        Raises
+        ------
+        AlexNetError
+            If it is not a run folder, is damaged, or has another format.
+        """
         folder = Path(path)
         try:
-            values = json.loads((folder / "config.json").read_text())
+            values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise AlexNetError(
                 f"{folder} is not a run folder: it has no config.json (`alexnet train` makes one)"
@@ -149,27 +192,40 @@ class Run:
             )
         config = Config.from_dict(values)
         if config.variant is not None and config.variant.name not in list_variants():
-            register_variant(config.variant)  # so that training goes on with it, and its weights can be exported
+            register_variant(config.variant)  # so that training can continue and weights can be exported
         return cls(folder, config)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], config: Config) -> Run:
-        """Make the folder with `config.json` and `classes.json` in it."""
+        """Create a run folder with `config.json` and `classes.json`.
+
+        Raises
+        ------
+        AlexNetError
+            If the files can't be written.
+        """
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "classes.json", json.dumps(config.classes, indent=1, ensure_ascii=False).encode())
-        _write(folder / "config.json", json.dumps(config.to_dict(), indent=1, ensure_ascii=False).encode())
+        _write(folder / "classes.json", _json(config.classes))
+        _write(folder / "config.json", _json(config.to_dict()))
         return cls(folder, config)
 
-    def sweep(self) -> None:
-        """Remove what a killed writer left half-written."""
+    def remove_temporary_files(self) -> None:
+        """Remove the incomplete files of a process that was killed."""
         for leftover in self.path.glob(".*.tmp"):
             leftover.unlink()
 
     def save_weights(self, which: str, state: Mapping[str, Tensor], mean: Tensor) -> None:
-        """Write the "best" or the "last" weights, with the mean that belongs to them.
+        """Write weights together with the mean that is subtracted from the images.
 
-        Those that the recipe keeps are `model.safetensors`, the others `best.safetensors` or `last.safetensors`.
+        Parameters
+        ----------
+        which : {"best", "last"}
+            Those that the recipe keeps become `model.safetensors`, the others `best.safetensors` or `last.safetensors`.
+        state : mapping
+            State dict of the network; float64 is stored as float32.
+        mean : Tensor
+            (size, size, 3) float32, 0 to 255.
         """
         tensors = {
             name: (tensor.float() if tensor.dtype == torch.float64 else tensor).detach().cpu().contiguous()
@@ -178,20 +234,20 @@ class Run:
         _write(self.weights_file(which), to_safetensors({**tensors, MEAN: mean.cpu().contiguous()}))
 
     def weights_file(self, which: str | None = None) -> Path:
-        """Where the "best" or the "last" weights are; None for those that the recipe keeps."""
+        """Path of the "best" or the "last" weights; None for those that the recipe keeps."""
         kept = which in (None, self.config.recipe.keep)
         return self.path / ("model.safetensors" if kept else f"{which}.safetensors")
 
-    def weights_there_are(self) -> list[str]:
-        """Which of the "best" and the "last" weights can be loaded now, those that the recipe keeps first."""
+    def available_weights(self) -> list[str]:
+        """Those of "best" and "last" whose weights are saved, the one that the recipe keeps first."""
         keep = self.config.recipe.keep
         order = (keep, "last" if keep == "best" else "best")
         return [which for which in order if self.weights_file(which).is_file()]
 
     def metrics(self, event: str | None = None) -> list[dict[str, Any]]:
-        """The records of `metrics.jsonl` so far, all or those of one event; none where the training has not begun.
+        """The records of `metrics.jsonl`, all or those of one event; empty before the training has begun.
 
-        While a training runs the last line may be half-written: it is left out.
+        An incomplete last line, which a training in progress may be writing, is left out.
         """
         try:
             lines = (self.path / METRICS).read_bytes().splitlines(keepends=True)
@@ -207,47 +263,97 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs of the training are done."""
+        """Whether the training has completed all epochs."""
         return bool(self.metrics(FINISHED))
 
     def find_data(self, data: str | os.PathLike[str] | None = None) -> PreparedDataset:
-        """The prepared dataset `data`, by default the one that the run was trained on, where it still is.
+        """Open a prepared dataset, by default the one of the training.
 
-        Raises `AlexNetError` when it can't be opened, or the one in the old place is another.
+        The dataset of the training is recognized by its checksum. It is looked for where it was (by its absolute
+        path), at the path as it was given, and at that path next to the run folder.
+
+        Parameters
+        ----------
+        data : path or None
+            A prepared dataset; None for the one of the training.
+
+        Raises
+        ------
+        AlexNetError
+            If `data` can't be opened; if the dataset of the training is not found, or another one is in its place.
         """
         if data is not None:
             return PreparedDataset.open(data)
-        recorded = self.config.dataset.get("path")
-        if recorded is None:
-            raise AlexNetError("the run was not trained here; name a prepared dataset of its classes with `--data`.")
-        try:
-            dataset = PreparedDataset.open(recorded)
-        except AlexNetError:
-            raise AlexNetError(f"the prepared dataset is no longer at {recorded}; name it with `--data`.") from None
-        if (dataset.classes, dataset.size) != (self.config.classes, self.config.size):
-            raise AlexNetError(f"the dataset at {recorded} is another one; name the right one with `--data`.")
-        return dataset
+        places = self._dataset_places()
+        if not places:
+            raise AlexNetError(
+                f"{self.path} has no record of a prepared dataset: name one of its classes with `--data`"
+            )
+        others = []
+        for place in places:
+            try:
+                dataset = PreparedDataset.open(place)
+            except AlexNetError:
+                continue
+            if self._is_dataset(dataset):
+                return dataset
+            others.append(place)
+        if others:
+            raise AlexNetError(
+                f"{others[0]} is not the dataset that {self.path} was trained on (another checksum): "
+                "name the right one with `--data`"
+            )
+        raise AlexNetError(f"the prepared dataset is no longer at {places[0]}: name it with `--data`")
+
+    def _dataset_places(self) -> list[str]:
+        """The places where the dataset of the training may be, the most likely first."""
+        given, absolute = (self.config.dataset.get(key) for key in ("path", "absolute_path"))
+        if given is None:
+            return []
+        places = [absolute or given, given]
+        if not is_address(given) and not os.path.isabs(given):
+            places.append(str(self.path.parent / given))  # a project folder that was moved as a whole
+        return list(dict.fromkeys(places))
+
+    def _is_dataset(self, dataset: PreparedDataset) -> bool:
+        """Whether this is the dataset of the training, as far as `config.json` says."""
+        checksum = self.config.dataset.get("checksum")
+        if checksum is not None:
+            return bool(checksum == dataset_checksum(dataset))
+        return (dataset.classes, dataset.size) == (self.config.classes, self.config.size)
 
     def _repr_html_(self) -> str:
-        """The run in a notebook; reads neither weights nor images."""
-        config, counts = self.config, self.config.dataset.get("counts", {})
-        return card(
-            str(self.path), config.recipe, config.classes, counts, self.metrics("epoch"), self.metrics("finding")
-        )
+        """A summary for notebooks; reads neither weights nor images."""
+        return notebook_card(str(self.path), self.config, self.metrics("epoch"), self.metrics("finding"))
 
     def load(self, device: str | torch.device = "cpu", which: str | None = None) -> tuple[AlexNet, Preprocessing]:
-        """The trained network in evaluation mode, and what its images go through first.
+        """Load the trained network.
 
-        `which` is "best" or "last"; None for the weights that the recipe keeps.
+        Parameters
+        ----------
+        device : str or torch.device
+            Device of the network.
+        which : {"best", "last"} or None
+            The weights; None for those that the recipe keeps.
 
-        Raises `AlexNetError` when the weights are missing, damaged, or not those of the network in `config.json`.
+        Returns
+        -------
+        network : AlexNet
+            In evaluation mode, float32, channels last.
+        preprocess : Preprocessing
+            The preprocessing of its images.
+
+        Raises
+        ------
+        AlexNetError
+            If the weights are missing, damaged, or not those of the network in `config.json`.
         """
         file = self.weights_file(which)
         try:
             with safe_open(file, framework="pt") as stored:
                 state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
         except FileNotFoundError:
-            raise AlexNetError(f"{file} does not exist: the training has not come that far") from None
+            raise AlexNetError(f"{file} does not exist: the training has not saved these weights yet") from None
         except (OSError, SafetensorError) as error:
             raise AlexNetError(f"{file} can't be read: {error}") from error
         mean = state.pop(MEAN, None)
@@ -258,31 +364,52 @@ class Run:
         except RuntimeError as error:
             raise AlexNetError(f"{file} does not fit the network of config.json: {error}") from error
         if mean is None or tuple(mean.shape) != (self.config.size, self.config.size, 3):
-            raise AlexNetError(f"{file} lacks the mean image of {self.config.size}×{self.config.size} pixels")
+            raise AlexNetError(f"{file} has no mean image of {self.config.size}×{self.config.size} pixels")
         network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         return network, self.config.preprocess(mean.to(device))
 
 
-def add_tensors(digest: hashlib._Hash, tensors: Mapping[str, Tensor]) -> None:
-    """Add named tensors to a checksum: names, shapes and values, in the order of the names."""
+def update_checksum(digest: hashlib._Hash, tensors: Mapping[str, Tensor]) -> None:
+    """Add named tensors to a checksum: their names, shapes and values, in the order of the names."""
     for name in sorted(tensors):
         digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
         digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
 
 
 def checksum_of(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) of named tensors."""
+    """SHA-256 (hexadecimal) of named tensors."""
     digest = hashlib.sha256()
-    add_tensors(digest, tensors)
+    update_checksum(digest, tensors)
     return digest.hexdigest()
 
 
+def dataset_checksum(dataset: PreparedDataset) -> str:
+    """SHA-256 (hexadecimal) of the checksums of a dataset's files."""
+    return hashlib.sha256(json.dumps(dataset.checksums(), sort_keys=True).encode()).hexdigest()
+
+
+def dataset_record(dataset: PreparedDataset) -> dict[str, Any]:
+    """The entry `dataset` of `config.json`: where the dataset is, and its content."""
+    address = dataset.address
+    return {
+        "path": address,
+        "absolute_path": address if is_address(address) else os.path.abspath(address),
+        "checksum": dataset_checksum(dataset),
+        "counts": dataset.counts,
+    }
+
+
 def is_free(path: str | os.PathLike[str]) -> bool:
-    """Whether a run may be made there: nothing yet, or only what a run killed at its very start leaves behind."""
+    """Whether a run folder can be created there: nothing exists, or only the files of a run killed at its start."""
     folder = Path(path)
     if not folder.is_dir():
         return not os.path.lexists(folder)
     return all(file.name in ("classes.json", LAUNCH, LOCK) or file.match(".*.tmp") for file in folder.iterdir())
+
+
+def _json(values: Any) -> bytes:
+    # A name from a file system that is not UTF-8 holds lone surrogates, which JSON can express as escapes.
+    return json.dumps(values, indent=1, ensure_ascii=False).encode("utf-8", errors="backslashreplace")
 
 
 def _write(path: Path, content: bytes) -> None:

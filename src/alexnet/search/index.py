@@ -25,7 +25,7 @@ from alexnet.data.loading import evaluation_batches
 from alexnet.evaluation.ensemble import Member
 from alexnet.evaluation.evaluate import check_compatible
 from alexnet.network.features import BATCH_SIZE, layer_features
-from alexnet.runs.run import Run, add_tensors
+from alexnet.runs.run import Run, update_checksum
 from alexnet.runtime.devices import choose_device
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
@@ -304,7 +304,7 @@ def _fingerprint(member: Member, dataset: PreparedDataset) -> str:
         dataset.checksums(),
     ]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
-    add_tensors(digest, {**member.network.state_dict(), "mean": member.preprocess.mean})
+    update_checksum(digest, {**member.network.state_dict(), "mean": member.preprocess.mean})
     return digest.hexdigest()[:16]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import os
@@ -15,7 +14,9 @@ import numpy as np
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.network.features import BATCH_SIZE
-from alexnet.prediction.classifier import image_files, read_ahead
+from alexnet.prediction.classifier import decode_ahead
+from alexnet.prediction.inputs import NamedImage, find_images
+from alexnet.prediction.predict import show_file_names
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.progress import progress
@@ -53,22 +54,21 @@ def search(
     """
     if top < 1:
         raise UsageError(f"top is {top}; it must be at least 1")
-    files, others = image_files(images)
-    if others:
-        print(f"{others:,} other files in the folders are no images and were left alone", file=sys.stderr)
+    inputs = find_images(images)
+    for line in inputs.summary():
+        print(line, file=sys.stderr)
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     method = choose_method(method, len(dataset.split(split)))
     keep_freed_memory()
     index = open_index(run, dataset, split=split, device=device)
     print(_about(index, method), file=sys.stderr)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names come out as they are on disk, Unicode or not
+    show_file_names()
     unread, first = 0, True
-    with progress(len(files), "search") as bar:
+    with progress(len(inputs.images), "search") as bar:
         if form == "json":
             bar.result("[")
         try:
-            for source, found in _nearest(index, files, top, method):
+            for source, found in _nearest(index, iter(inputs), top, method):
                 if isinstance(found, str):
                     unread += 1
                     bar.note(f"alexnet: {source}: {found}")
@@ -83,13 +83,15 @@ def search(
             if form == "json":
                 bar.result("]")
     if unread:
-        print(f"alexnet: {unread:,} of {len(files):,} images could not be read", file=sys.stderr)
+        print(f"alexnet: {unread:,} of {len(inputs.images):,} images could not be read", file=sys.stderr)
     return unread
 
 
-def _nearest(index: Index, files: list[str], top: int, method: str) -> Iterator[tuple[str, list[Near] | str]]:
+def _nearest(
+    index: Index, images: Iterator[NamedImage], top: int, method: str
+) -> Iterator[tuple[str, list[Near] | str]]:
     """Each file with what is nearest to it, or why it can't be read."""
-    read = read_ahead(iter(files), index.split.size, BATCH_SIZE)
+    read = decode_ahead(images, index.split.size, BATCH_SIZE, index.dataset.pixel_range)
     while batch := list(itertools.islice(read, BATCH_SIZE)):
         readable = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
         found = iter(_named(index, np.stack(readable), top, method) if readable else ())

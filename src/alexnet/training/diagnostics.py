@@ -22,7 +22,7 @@ from alexnet.data.dataset import Split
 from alexnet.network.layers import Weighted
 from alexnet.network.model import AlexNet
 from alexnet.network.variants import get_variant
-from alexnet.runs.recipe import SMALL_UP_TO, Recipe, recipes
+from alexnet.runs.recipe import SMALL_MAX_IMAGES, Recipe, recipes
 
 BATCH_SIZE = 64  # images read at a time
 # A mean loss within 2% of the loss of guessing is guessing; 10% below it something is learned.
@@ -609,7 +609,7 @@ class Diagnostics:
 
     def _has_wrong_recipe(self) -> bool:
         """Whether few images are trained on by a recipe for many."""
-        return sum(self.class_counts) <= SMALL_UP_TO and self.recipe.name != "small"
+        return sum(self.class_counts) <= SMALL_MAX_IMAGES and self.recipe.name != "small"
 
     def _usual_lr(self) -> float:
         usual = recipes().get(self.recipe.name, self.recipe)
@@ -628,7 +628,7 @@ _CHECK_LABELS = "compare twenty images with their labels: the two lists may be s
 
 def _starts_slowly(recipe: Recipe) -> bool:
     """Whether the weights are drawn from N(0, 0.01²), as in the paper, and no normalization scales their outputs."""
-    return recipe.normalization != "batch" and (recipe.scheme or get_variant(recipe.variant).init) != "he"
+    return recipe.normalization != "batch" and (recipe.init_scheme or get_variant(recipe.variant).init) != "he"
 
 
 def _block_steps(steps_per_epoch: int, total_steps: int) -> int:

@@ -107,7 +107,7 @@ def with_pretrained_layers(config: Config, required: bool) -> tuple[Config, str]
     message = f"no layer of {describe_source(pretrained.source)} fits this network ({reasons})"
     if required:
         raise AlexNetError(message)
-    recipe = config.recipe.override({"init": config.recipe.scheme})
+    recipe = config.recipe.override({"init": config.recipe.init_scheme})
     return replace(config, recipe=recipe), f"{message}: training from scratch"
 
 
@@ -123,8 +123,8 @@ def find_pretrained(config: Config) -> PretrainedLayers:
     AlexNetError
         If the weights can't be read.
     """
-    assert config.recipe.start is not None
-    return match_layers(find_weights(config.recipe.start), config, config.recipe.start)
+    assert config.recipe.pretrained_from is not None
+    return match_layers(find_weights(config.recipe.pretrained_from), config, config.recipe.pretrained_from)
 
 
 def match_layers(source: ForeignWeights, config: Config, name: str) -> PretrainedLayers:

@@ -14,7 +14,7 @@ from torch import Tensor
 from alexnet.network.layers import Weighted
 from alexnet.network.model import AlexNet
 from alexnet.network.optimized import OptimizedNetwork
-from alexnet.runs.checkpoint import Content
+from alexnet.runs.checkpoint import Checkpoint
 from alexnet.training.diagnostics import Diagnostics
 from alexnet.training.schedules import Schedule
 
@@ -136,16 +136,16 @@ class TrainingState:
             if isinstance(module, Weighted):
                 yield name, module.weight.detach()
 
-    def content(self, *, optimizers: bool) -> Content:
+    def content(self, *, optimizers: bool) -> Checkpoint:
         """A copy of everything, for a checkpoint; without the optimizers, for the weights alone."""
         state = {
             "counters": dataclasses.asdict(self.counters),
             "schedule": self.schedule.state_dict(),
             "diagnostics": self.diagnostics.state_dict(),
         }
-        return Content.of(self.network, self.optimizers if optimizers else [], self.average, state)
+        return Checkpoint.of(self.network, self.optimizers if optimizers else [], self.average, state)
 
-    def restore(self, content: Content) -> None:
+    def restore(self, content: Checkpoint) -> None:
         """The reverse of `content`. Raises `AlexNetError` for a checkpoint of another network."""
         content.restore(self.network, self.optimizers)
         self.update_copies()

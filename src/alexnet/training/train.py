@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import shutil
@@ -16,14 +14,15 @@ import numpy as np
 import torch
 
 from alexnet.data.dataset import PreparedDataset
+from alexnet.kernels.safe import safe_mode
 from alexnet.network.model import AlexNet
 from alexnet.parallel.collectives import Group, SingleProcess, is_launched_again, remember_launch, watching
 from alexnet.parallel.communicator import Communicator
 from alexnet.parallel.plan import LAYOUTS, PASSINGS
 from alexnet.parallel.sharding import check_layout, sharding_of
 from alexnet.runs.lock import RunLock
-from alexnet.runs.recipe import Recipe, choose
-from alexnet.runs.run import Config, Run, is_free
+from alexnet.runs.recipe import Recipe, choose_recipe
+from alexnet.runs.run import Config, Run, dataset_checksum, dataset_record, is_free
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
@@ -55,6 +54,7 @@ def train(
     device: str | None = None,
     checkpoint_interval: float = 120.0,
     keep_checkpoint: bool = False,
+    safe: bool = False,
     parallel: str | None = None,
     passing: str = "in-shares",
     peer_timeout: float = 300.0,
@@ -79,6 +79,8 @@ def train(
         Seconds between two checkpoints.
     keep_checkpoint : bool
         Whether a finished run keeps its checkpoint, the state of the optimizers; nothing reads it.
+    safe : bool
+        Use plain PyTorch only: no machine code or Triton kernels of this package, no recorded steps.
     parallel : {"data", "towers", "one-weird-trick"}, optional
         The layout where every process that `torchrun` started calls this; together they train what one would.
     passing : {"at-once", "in-turn", "in-shares"}
@@ -109,7 +111,7 @@ def train(
         return f"at step {training.state.counters.step}" if training else "before the first step"
 
     try:
-        with nullcontext() if parallel is None else watching(peer_timeout, position):
+        with safe_mode(safe), nullcontext() if parallel is None else watching(peer_timeout, position):
             training = set_up_training(
                 *(data, out),
                 recipe=recipe,
@@ -166,7 +168,7 @@ def set_up_training(
             if run.finished:
                 return run, True
             lock.acquire()
-            run.sweep()
+            run.remove_temporary_files()
             _check_dataset(run, dataset)
             notify(f"resuming {out}: recipe {run.config.recipe.name}, seed {run.config.recipe.seed}")
         else:
@@ -261,7 +263,7 @@ def _reopen(out: str | os.PathLike[str], changes: dict[str, Any], finished: bool
 
 def _check_dataset(run: Run, dataset: PreparedDataset) -> None:
     """Raise `AlexNetError` for another dataset than that of the run."""
-    if run.config.dataset.get("checksum") != _checksum(dataset):
+    if run.config.dataset.get("checksum") != dataset_checksum(dataset):
         raise AlexNetError(f"{dataset.path} is not the dataset that {run.path} was trained on; resume it with that one")
 
 
@@ -271,7 +273,7 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
     if isinstance(recipe, Recipe):
         chosen, reason = recipe, "given"
     else:
-        chosen, reason = choose(recipe, images)
+        chosen, reason = choose_recipe(recipe, images)
     chosen = chosen.override(with_pretrained_network(changes))
     dtype = choose_precision(chosen.precision, device)
     choice = "chosen" if chosen.precision != "auto" else "the faster on this machine"
@@ -297,23 +299,15 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
         crop_size=crop_size,
         input_size=chosen.input_size or crop_size,
         scale=1 / deviation if chosen.pixel_scaling == "std" else 1.0,
-        dataset={
-            "path": dataset.address,
-            "checksum": _checksum(dataset),
-            "counts": dataset.counts,
-        },
+        dataset=dataset_record(dataset),
         descriptions=dataset.descriptions,
+        pixel_range=dataset.pixel_range.to_dict() if dataset.pixel_range else None,
     )
-    if chosen.start is None:
+    if chosen.pretrained_from is None:
         return config
     config, summary = with_pretrained_layers(config, required="init" in changes)
     notify(summary)
     return config
-
-
-def _checksum(dataset: PreparedDataset) -> str:
-    """SHA-256 of the content of a dataset."""
-    return hashlib.sha256(json.dumps(dataset.checksums(), sort_keys=True).encode()).hexdigest()
 
 
 def _device_name(device: torch.device) -> str:

@@ -136,7 +136,7 @@ def test_misfits_are_refused_in_one_line(
     with pytest.raises(AlexNetError, match="has no split 'test': it has train, val"):
         open_index(run, striped_data, split="test")
     prepare(striped_folder(3, 3), tmp_path / "small", size=64, progress=False)
-    with pytest.raises(AlexNetError, match=r"reads images of 72 pixels, .* has 64"):
+    with pytest.raises(AlexNetError, match=r"takes images of 72 pixels, .* has 64"):
         open_index(run, tmp_path / "small")
     with pytest.raises(UsageError, match="unknown method 'best'; choose from: auto, exact, index, codes"):
         index.nearest(index.stored[:1], 1, "best")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alexnet import AlexNet, AlexNetError, list_variants
 from alexnet.data.augmentation import Preprocessing
-from alexnet.prediction.classifier import pixels_of
+from alexnet.prediction.inputs import load_image
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Config
 from alexnet.weights.onnx_reader import from_onnx, read_onnx
@@ -103,7 +103,7 @@ def photographs() -> Tensor:
         pytest.skip(f"the photographs are not there: {PHOTOGRAPHS}")
     with zipfile.ZipFile(PHOTOGRAPHS) as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".JPEG"))[::50]
-        return torch.from_numpy(np.stack([pixels_of(archive.read(name), 256) for name in names]))
+        return torch.from_numpy(np.stack([load_image(archive.read(name), 256) for name in names]))
 
 
 @torch.no_grad()
@@ -311,6 +311,20 @@ def test_weights_in_a_second_file_are_read_from_the_same_folder_only(tmp_path: P
                     entry.value = location
         with pytest.raises(AlexNetError, match="is not in its folder: it was not read"):
             from_onnx(model.SerializeToString(), file)
+
+
+def test_biases_of_zero_that_an_exporter_left_out_are_read() -> None:
+    network = narrow("caffe")  # its biases are zero, as torch's exporter leaves them out
+    model = to_onnx(network)
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            del node.input[2:]
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name.endswith(".bias")]:
+        model.graph.initializer.remove(tensor)
+    found = from_onnx(model.SerializeToString())
+    assert found.variant == "caffe"
+    assert found.weights.keys() == network.state_dict().keys()
+    assert not found.weights["conv2.bias"].any()
 
 
 def test_unknown_operators_are_refused_before_anything_runs() -> None:

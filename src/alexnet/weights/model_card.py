@@ -207,7 +207,7 @@ def _limits(config: Config, int8: bool) -> str:
         f"- It knows {len(config.classes):,} classes and assigns one of them to every image, whatever it shows.",
         "- Its probabilities are not calibrated. Images of another kind than the training images (other cameras, "
         "illumination, angles) are classified with lower accuracy and the same confidence.",
-        "- The accuracy above is of one view and one run; another seed gives another value.",
+        "- Accuracy is that of one view and one run; another seed gives another value.",
     ]
     if int8:
         lines.append("- Weights are rounded to 8 bits; computation is in float32.")

@@ -406,6 +406,8 @@ def _compare(
             units = found["weight"][0]
             shapes = {"weight": (units, width or shapes["weight"][1]), "bias": (units,)}
             width = units
+        if "bias" not in found:  # exporters leave out zeros
+            shapes.pop("bias", None)
         if found != shapes:
             what = ", ".join(f"{part} {shape_text(shape)}" for part, shape in found.items())
             other = ", ".join(f"{part} {shape_text(shape)}" for part, shape in shapes.items())
@@ -476,6 +478,8 @@ def _named(
         for part, value in layer.names.items():
             array = arrays[value].T if layer.transposed and arrays[value].ndim == 2 else arrays[value]
             weights[f"{name}.{part}"] = torch.from_numpy(np.require(array, np.float32, ["C", "W"]))
+        if "bias" in parts[name] and "bias" not in layer.names:
+            weights[f"{name}.bias"] = torch.zeros(len(weights[f"{name}.weight"]))
     return weights
 
 

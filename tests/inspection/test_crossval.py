@@ -104,14 +104,14 @@ def test_out_of_fold_predictions_are_those_of_the_network_that_did_not_see_the_i
     with (result.path / "out-of-fold.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == [split.paths(i) for i in range(len(split))]
-    assert [row["label"] for row in rows] == [result.classes[label] for label in split.labels]
+    assert [row["label"] for row in rows] == [result.class_names[label] for label in split.labels]
     assert {row["repeat"] for row in rows} == {"1"}
     for number in (1, 2, 3):
         members = [i for i, row in enumerate(rows) if row["fold"] == str(number)]
         held_out = PreparedDataset.open(result.path / "data" / f"fold-{number}").split("test")
         assert [rows[i]["path"] for i in members] == [held_out.paths(i) for i in range(len(held_out))]
         expected = Classifier.load(result.runs[number - 1]).probabilities(split.gather(np.array(members)))
-        found = [[float(rows[i][f"probability_{name}"]) for name in result.classes] for i in members]
+        found = [[float(rows[i][f"probability_{name}"]) for name in result.class_names] for i in members]
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 

@@ -41,7 +41,7 @@ class CrossValidation:
     ----------
     path : Path
         The folder.
-    classes : list of str
+    class_names : list of str
         Class names.
     runs : list of Path
         The run folder of each fold.
@@ -50,7 +50,7 @@ class CrossValidation:
     """
 
     path: Path
-    classes: list[str]
+    class_names: list[str]
     runs: list[Path]
     metrics: dict[str, list[float]]
 

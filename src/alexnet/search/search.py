@@ -151,7 +151,7 @@ def _neighbors(index: Index, images: np.ndarray, top: int, method: str) -> Itera
 
 
 def _description(index: Index, method: str) -> str:
-    """What is searched, how, and with which recall."""
+    """Describe the search: its images, its measure and its recall."""
     among = f"nearest of {len(index):,} {index.split.name} images"
     if method == "exact":
         return f"{among} by Euclidean distance in fc7, exactly"

@@ -147,7 +147,7 @@ def test_convolutions_under_torchvisions_names_are_started_from_and_are_no_netwo
     made = Run.open(run).config
     assert (made.recipe.variant, made.start["layers"]) == ("one-weird-trick", CONVOLUTIONS)
     assert main(["import", str(file), "--out", str(tmp_path / "imported")]) == 1
-    assert f"start from it, alexnet train DATA --init {file}" in capsys.readouterr().err
+    assert f"starts from it, alexnet train DATA --init {file}" in capsys.readouterr().err
     assert not (tmp_path / "imported").exists()
 
 
@@ -207,7 +207,7 @@ def test_resuming_before_the_first_checkpoint_asks_for_the_same_weights(tmp_path
     [
         ("startr", "no init 'startr'"),
         ("{tmp}/empty", "holds neither model.safetensors"),
-        ("{tmp}/text", "it is none of"),
+        ("{tmp}/text", "is not a weight file of a known format"),
     ],
 )
 def test_weights_that_are_none_end_in_one_line_and_no_run(init, message, tmp_path: Path, striped_data: Path, capsys):

@@ -69,8 +69,9 @@ def test_the_same_network_in_another_unit_of_pixels_computes_the_same():
 
 
 def test_folding_is_the_identity_without_batch_normalization():
-    state = AlexNet("paper", 2).state_dict()
-    assert fold_batch_norm(state).keys() == state.keys()
+    network = AlexNet("paper", 2)
+    state = network.state_dict()
+    assert fold_batch_norm(state, network.variant.batch_norms()).keys() == state.keys()
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_convolutions_under_torchvisions_names_are_started_from_and_are_no_netwo
     made = Run.open(run).config
     assert (made.recipe.variant, made.start["layers"]) == ("one-weird-trick", CONVOLUTIONS)
     assert main(["import", str(file), "--out", str(tmp_path / "imported")]) == 1
-    assert f"start from it, train DATA --init {file}" in capsys.readouterr().err
+    assert f"start from it, alexnet train DATA --init {file}" in capsys.readouterr().err
     assert not (tmp_path / "imported").exists()
 
 

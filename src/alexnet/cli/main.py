@@ -19,6 +19,8 @@ VERBS = {
     "train": "train",
     "evaluate": "evaluate",
     "predict": "predict",
+    "compare": "compare",
+    "crossval": "crossval",
     "sort": "sort",
     "report": "report",
     "search": "search",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from alexnet.kernels import gpu_kernels
 from alexnet.kernels.code import BYTES, FLOAT, LONG, ParallelCode, compiled_once
+from alexnet.kernels.safe import is_safe_mode
 
 _PIECE = 4096  # values that a thread takes at a time at least
 _LANES = 64
@@ -20,7 +21,8 @@ def can_update(weight: Tensor, velocity: Tensor, gradient: Tensor, copy: Tensor 
     tensors = [weight, velocity, gradient, *([] if copy is None else [copy])]
     on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
     return (
-        all(tensor.stride() == weight.stride() for tensor in tensors)
+        not is_safe_mode()
+        and all(tensor.stride() == weight.stride() for tensor in tensors)
         and weight.dtype == velocity.dtype == torch.float32
         and gradient.dtype in (torch.float32, torch.bfloat16)
         and (copy is None or copy.dtype == torch.bfloat16)

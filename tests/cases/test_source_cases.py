@@ -797,6 +797,21 @@ def test_a2_classes_that_contain_different_splits(root: Path) -> None:
     assert merged(plan_source(root)) == {"steam train": 3, "test tube": 3, "cat": 3}
 
 
+def test_a2_a_class_called_train_beside_one_with_a_split_in_its_name(root: Path) -> None:
+    build(root, ["train/0x.jpg", "train/indoors/1x.jpg", *names("test tube", 2)])
+    readings = [reading for reading in ambiguous(root) if isinstance(reading, SourcePlan)]
+    assert {"train": 2, "test tube": 2} in [merged(reading) for reading in readings]
+
+
+def test_a2_a_flat_test_folder_of_the_same_name_as_the_training_folder(root: Path) -> None:
+    """ASL Alphabet: asl_alphabet_test/asl_alphabet_test/A_test.jpg."""
+    build(root, [f"asl_train/asl_train/{name}/{n}q.jpg" for name in "AB" for n in range(5)])
+    build(root, ["asl_test/asl_test/A_test.jpg", "asl_test/asl_test/B_test.jpg"])
+    plan = plan_source(root)
+    assert counts(plan) == {"train": {"A": 4, "B": 4}, "val": {"A": 1, "B": 1}}
+    assert left_alone(plan) == {"asl_test/": 2}
+
+
 def test_a2_a_folder_called_data_beside_others(root: Path) -> None:
     build(root, [*names("data/a", 5), *names("data/b", 5), *names("c", 2)])
     readings = [merged(reading) for reading in ambiguous(root) if isinstance(reading, SourcePlan)]
@@ -1046,7 +1061,7 @@ def test_e14_an_interrupted_preparation_notices_what_changed(
 
     build(root, [*names("a", 6), *names("b", 6), *names("c", 6)])
 
-    def interrupted(folder: Path, *_: Any) -> None:
+    def interrupted(folder: Path, *_: Any, **__: Any) -> None:
         (folder / "train-00000.arrow").write_bytes(b"")
         raise KeyboardInterrupt
 

@@ -397,12 +397,15 @@ class Interpreter:
         exact = all(_exact_split(kid) for kid in splits)
         shared = set.intersection(*found.values())
         # seg_train and seg_test are splits; steam_train and test_tube are not.
-        rests = {named.rest for kid in splits if (named := split_of(kid.name)) is not None and named.rest}
-        if not exact and (len(found) < 2 or not shared or len(rests) > 1):
+        named = [one for kid in kids if (one := split_of(kid.name)) is not None]
+        rests = {one.rest for one in named}
+        if not exact and (len({one.split for one in named}) < 2 or not shared or len(rests) > 1):
             return None
+        own = {one.rest for kid in splits if (one := split_of(kid.name)) is not None}
         others = [kid for kid in kids if kid not in splits]
         loose = [kid for kid in others if split_of(kid.name) is None]
         rivals = [kid for kid in loose if not is_unlabeled(kid.name) and not is_neutral(kid.name)]
+        rivals += [kid for kid in others if (one := split_of(kid.name)) is not None and one.rest not in ((), *own)]
         if rivals and (len(found) < 2 or not shared):
             where = node.place
             options = [
@@ -849,7 +852,11 @@ def _may_be_table(name: str, before: int) -> bool:
 def _has_class_folders(split: Folder) -> bool:
     """Whether a split holds folders other than one that only says what its files are, as in val/images/."""
     filled = split.filled
-    return len(filled) > 1 or any(kid.filled or not is_neutral(kid.name) for kid in filled)
+    if split.images * 2 >= split.total:
+        return False
+    return len(filled) > 1 or any(
+        kid.filled or not (is_neutral(kid.name) or split_of(kid.name) or kid.name == split.name) for kid in filled
+    )
 
 
 def _are_classes(labels: Counter[str | None], forced: bool) -> bool:

@@ -785,6 +785,49 @@ def test_a2_masks_beside_images_with_classes_in_their_names(root: Path) -> None:
     assert left_alone(plan)["annotations/"] == 8
 
 
+def test_a2_class_files_of_webdataset(root: Path, tmp_path: Path) -> None:
+    build(root, {f"{n:04}.jpg": JPEG for n in range(6)} | {f"{n:04}.cls": str(n % 2) for n in range(6)})
+    with tarfile.open(tmp_path / "shard-000000.tar", "w") as archive:
+        archive.add(root, ".")
+    assert merged(plan_source(tmp_path / "shard-000000.tar")) == {"0": 3, "1": 3}
+
+
+def test_a2_classes_that_contain_different_splits(root: Path) -> None:
+    build(root, [f"{name}/indoors/{n}.jpg" for name in ("steam train", "test tube", "cat") for n in range(3)])
+    assert merged(plan_source(root)) == {"steam train": 3, "test tube": 3, "cat": 3}
+
+
+def test_a2_a_class_called_train_beside_one_with_a_split_in_its_name(root: Path) -> None:
+    build(root, ["train/0x.jpg", "train/indoors/1x.jpg", *names("test tube", 2)])
+    readings = [reading for reading in ambiguous(root) if isinstance(reading, SourcePlan)]
+    assert {"train": 2, "test tube": 2} in [merged(reading) for reading in readings]
+
+
+def test_a2_a_flat_test_folder_of_the_same_name_as_the_training_folder(root: Path) -> None:
+    """ASL Alphabet: asl_alphabet_test/asl_alphabet_test/A_test.jpg."""
+    build(root, [f"asl_train/asl_train/{name}/{n}q.jpg" for name in "AB" for n in range(5)])
+    build(root, ["asl_test/asl_test/A_test.jpg", "asl_test/asl_test/B_test.jpg"])
+    plan = plan_source(root)
+    assert counts(plan) == {"train": {"A": 4, "B": 4}, "val": {"A": 1, "B": 1}}
+    assert left_alone(plan) == {"asl_test/": 2}
+
+
+def test_a2_a_folder_called_data_beside_others(root: Path) -> None:
+    build(root, [*names("data/a", 5), *names("data/b", 5), *names("c", 2)])
+    readings = [merged(reading) for reading in ambiguous(root) if isinstance(reading, SourcePlan)]
+    assert readings == [{"a": 5, "b": 5}, {"c": 2, "data": 10}]
+
+
+def test_b3_no_row_has_its_image(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "x", PLAIN)
+    (tmp_path / "tables").mkdir()
+    moved = table.rename(tmp_path / "tables" / "labels.csv")
+    with pytest.raises(AlexNetError, match=r"none of the 6 images of .* can be used") as error:
+        plan_source(moved)
+    assert commands(str(error.value)) == [["--root", "FOLDER"]]
+    assert merged(plan_source(moved, root=str(tmp_path / "x"))) == {"a": 3, "b": 3}
+
+
 def test_a2_a_class_name_with_a_line_break(root: Path) -> None:
     build(root, [*names("a\nb", 4), *names("c", 4)])
     lines = plan_source(root).lines()
@@ -1018,7 +1061,7 @@ def test_e14_an_interrupted_preparation_notices_what_changed(
 
     build(root, [*names("a", 6), *names("b", 6), *names("c", 6)])
 
-    def interrupted(folder: Path, *_: Any) -> None:
+    def interrupted(folder: Path, *_: Any, **__: Any) -> None:
         (folder / "train-00000.arrow").write_bytes(b"")
         raise KeyboardInterrupt
 

@@ -425,7 +425,7 @@ def test_bad_files_are_left_out_with_their_reason(many: Path, undisturbed: Path,
     dataset = quietly(source, tmp_path / "data", size=32)
     assert dataset.left_out == [
         {"path": "a/00003.png", "reason": "empty file"},
-        {"path": "a/00300.png", "reason": "not an image"},
+        {"path": "a/00300.png", "reason": "text, not an image"},
         {"path": "c/00000.png", "reason": "truncated"},
     ]
     whole = PreparedDataset.open(undisturbed)
@@ -444,7 +444,7 @@ def test_too_many_bad_files_end_it_and_more_may_be_allowed(few: Path, tmp_path: 
     assert main(arguments) == 1
     message = capsys.readouterr().err
     assert "2 of 20 images cannot be read, more than the 1% that --max-bad allows" in message
-    assert "  cats/00000.png: empty file\n  dogs/00001.png: not an image\n" in message
+    assert "  cats/00000.png: empty file\n  dogs/00001.png: text, not an image\n" in message
     assert not (tmp_path / "data/dataset.json").exists()
     made = (tmp_path / "data/train-00000.arrow").stat().st_mtime_ns
     assert main([*arguments, "--max-bad", "10%"]) == 0

@@ -11,14 +11,15 @@ from alexnet.kernels import selection
 from alexnet.kernels.blocks import can_block
 from alexnet.kernels.crops import can_cut
 from alexnet.kernels.pool import can_pool
-from alexnet.kernels.selection import SAFE_VARIABLE, force_plain_forms, plain_forms_forced, verified
+from alexnet.kernels.safe import VARIABLE, is_safe_mode, safe_mode
+from alexnet.kernels.selection import verified
 from alexnet.kernels.update import can_update
 from alexnet.network.normalization import local_response_norm, local_response_norm_reference
 
 
 @pytest.fixture(autouse=True)
 def nothing_verified(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv(SAFE_VARIABLE, raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
     verified.cache_clear()
     yield
     verified.cache_clear()
@@ -78,13 +79,12 @@ def test_safe_forces_the_plain_form_of_every_operation(monkeypatch: pytest.Monke
         return [can_pool(x), can_block(rgb), can_cut(images, 24, flips, True), can_update(x, x, x, None)]
 
     assert all(fast())
-    monkeypatch.setenv(SAFE_VARIABLE, "0")
-    assert not plain_forms_forced()
-    force_plain_forms()
-    assert plain_forms_forced()
-    assert not any(fast())
-    expected = local_response_norm_reference(x, 5, 1e-4, k=2.0, divide_by_n=False)
-    assert torch.equal(local_response_norm(x, 5, 1e-4, 0.75, 2.0, divide_by_n=False), expected)
+    monkeypatch.setenv(VARIABLE, "0")
+    assert not is_safe_mode()
+    with safe_mode():
+        assert not any(fast())
+        expected = local_response_norm_reference(x, 5, 1e-4, k=2.0, divide_by_n=False)
+        assert torch.equal(local_response_norm(x, 5, 1e-4, 0.75, 2.0, divide_by_n=False), expected)
 
 
 def test_no_gpu_kernel_is_used_on_the_cpu_or_across_devices() -> None:

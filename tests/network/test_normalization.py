@@ -26,7 +26,7 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channel
 ALPHA = 0.05  # large, so that the sums matter beside k
 
 
-def across_maps(i: int, size: int, tower: int) -> slice:
+def channel_window(i: int, size: int, tower: int) -> slice:
     first = i // tower * tower
     return slice(max(first, i - size // 2), min(first + tower, i + size // 2 + 1))
 
@@ -34,8 +34,8 @@ def across_maps(i: int, size: int, tower: int) -> slice:
 def local_formula(
     a: np.ndarray, grad: np.ndarray, size: int, alpha: float, k: float, groups: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """b = a · s^-β and its gradient, one map at a time: s = k + α Σ a², da = g s^-β − 2αβ a Σ g a s^-(β+1)."""
-    windows = [across_maps(i, size, a.shape[1] // groups) for i in range(a.shape[1])]
+    """b = a · s^-β and its gradient, one channel at a time: s = k + α Σ a², da = g s^-β − 2αβ a Σ g a s^-(β+1)."""
+    windows = [channel_window(i, size, a.shape[1] // groups) for i in range(a.shape[1])]
     s = np.stack([k + alpha * (a[:, window] ** 2).sum(axis=1) for window in windows], axis=1)
     cross = grad * a * s**-1.75
     sums = np.stack([cross[:, window].sum(axis=1) for window in windows], axis=1)
@@ -43,7 +43,7 @@ def local_formula(
 
 
 def box(values: np.ndarray, size: int) -> np.ndarray:
-    """The sums over size × size neighborhoods, from the integral image of each map."""
+    """The sums over size × size neighborhoods, from the integral image of each channel."""
     half = size // 2
     integral = np.pad(values, ((0, 0), (0, 0), (half + 1, half), (half + 1, half))).cumsum(axis=2).cumsum(axis=3)
     rows = integral[:, :, size:] - integral[:, :, :-size]
@@ -137,7 +137,7 @@ def test_the_divided_convention_agrees_with_torch(shape):
         torch.testing.assert_close(found, expected, rtol=3e-6, atol=3e-6)
 
 
-def test_towers_are_normalized_apart():
+def test_towers_are_normalized_separately():
     x, _ = example((2, 10, 4, 4), torch.float32, "contiguous")
     halves = [local_response_norm(half, divide_by_n=False) for half in x.chunk(2, dim=1)]
     torch.testing.assert_close(local_response_norm(x, divide_by_n=False, groups=2), torch.cat(halves, dim=1))
@@ -161,7 +161,7 @@ def test_other_powers_are_computed_by_the_reference():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_relu_inside_is_relu_before(layout, dtype):
+def test_fused_relu_equals_relu_before(layout, dtype):
     x, grad = example((2, 48, 7, 9), dtype, layout)
     inside = run(lambda a: local_response_norm(a, alpha=ALPHA, divide_by_n=False, relu=True), x, grad)
     before = run(lambda a: local_response_norm(a.relu(), alpha=ALPHA, divide_by_n=False), x, grad)
@@ -171,7 +171,7 @@ def test_relu_inside_is_relu_before(layout, dtype):
 
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_is_not_a_number_stays_visible(relu, dtype):
+def test_nan_and_inf_are_propagated(relu, dtype):
     x, _ = example((1, 8, 4, 4), dtype, "channels-last")
     x[0, 4, 2, 2] = float("nan")
     y = local_response_norm(x, divide_by_n=True, relu=relu)
@@ -232,13 +232,13 @@ def test_a_window_without_a_center_is_refused(size):
             call()
 
 
-def test_towers_that_do_not_divide_the_maps_are_refused():
+def test_towers_that_do_not_divide_the_channels_are_refused():
     with pytest.raises(ValueError, match="10 maps in 3 groups"):
         local_response_norm(torch.zeros(1, 10, 4, 4), divide_by_n=True, groups=3)
 
 
 @pytest.mark.parametrize("x", [torch.zeros(8, 4, 4), torch.zeros(1, 8, 4, 4, dtype=torch.int32)])
-def test_what_is_not_a_batch_of_maps_is_refused(x):
+def test_an_input_that_is_not_a_batch_of_feature_maps_is_refused(x):
     with pytest.raises(ValueError, match=r"\(N, C, H, W\) floating point"):
         local_response_norm(x, divide_by_n=True)
 
@@ -330,7 +330,7 @@ def python(program: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork processes")
-def test_a_forked_process_computes_too():
+def test_a_forked_process_computes_the_same():
     """OpenMP's threads do not survive a fork: a child that waited for them would hang."""
     done = python(
         """
@@ -369,7 +369,7 @@ assert torch.equal(y, local_response_norm_reference(x, divide_by_n=True))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
-def test_tracers_and_transforms_see_the_operations():
+def test_tracers_and_transforms_see_single_operations():
     x, _ = example((2, 8, 5, 5), torch.float32, "contiguous")
     expected = local_response_norm(x, divide_by_n=True)
 

@@ -17,7 +17,8 @@ from random_runs import make_run
 
 import alexnet
 from alexnet import AlexNetError, Classifier, Prediction, PreparedDataset, Run, UsageError
-from alexnet.prediction.classifier import Named, Unread, image_files
+from alexnet.prediction.classifier import UnreadableImage
+from alexnet.prediction.inputs import NamedImage, find_images
 
 
 def process(*words: object, stdin: bytes | None = None) -> subprocess.CompletedProcess:
@@ -44,7 +45,7 @@ def folder(striped_folder, striped_data) -> Path:
 
 
 @torch.no_grad()
-def asked_directly(run: Path, images: list[np.ndarray]) -> np.ndarray:
+def direct_probabilities(run: Path, images: list[np.ndarray]) -> np.ndarray:
     """Softmax of the central crop of each image."""
     network, preprocess = Run.open(run).load()
     crop_size, mean = preprocess.crop_size, preprocess.mean.numpy()
@@ -58,10 +59,10 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.png"))
 
 
-def test_paths_bytes_images_and_arrays_of_a_image_get_one_answer(classifier, run, folder) -> None:
+def test_paths_bytes_pil_images_and_arrays_get_equal_predictions(classifier, run, folder) -> None:
     path = files_of(folder)[3]
     array = np.asarray(Image.open(path))
-    expected = asked_directly(run, [array])[0]
+    expected = direct_probabilities(run, [array])[0]
     forms = [path, str(path), path.read_bytes(), Image.open(path), array]
     for result in classifier.predict(forms):
         assert [share for _, share in result.top] == pytest.approx(sorted(expected, reverse=True), abs=1e-5)
@@ -76,9 +77,9 @@ def test_paths_bytes_images_and_arrays_of_a_image_get_one_answer(classifier, run
     ]
 
 
-def test_many_images_come_back_in_order_whatever_the_batch(classifier, run, folder) -> None:
+def test_predictions_keep_the_order_of_the_images_for_any_batch_size(classifier, run, folder) -> None:
     paths = files_of(folder)
-    expected = asked_directly(run, [np.asarray(Image.open(path)) for path in paths])
+    expected = direct_probabilities(run, [np.asarray(Image.open(path)) for path in paths])
     for size in (1, 7, 64):
         results = classifier.predict(iter(paths), batch_size=size)
         assert [result.source for result in results] == [str(path) for path in paths]
@@ -86,7 +87,7 @@ def test_many_images_come_back_in_order_whatever_the_batch(classifier, run, fold
         np.testing.assert_allclose(standing, expected[:, 1], atol=1e-5)
 
 
-def test_one_image_gives_a_list_of_one_and_an_array_of_images_as_many(classifier, folder) -> None:
+def test_one_image_gives_a_list_of_one_and_an_array_of_images_one_each(classifier, folder) -> None:
     array = np.asarray(Image.open(files_of(folder)[0]))
     assert len(classifier.predict(files_of(folder)[0])) == 1
     assert len(classifier.predict(array)) == 1
@@ -114,7 +115,7 @@ def test_ten_views_are_those_of_evaluate(classifier, run, striped_data) -> None:
     np.testing.assert_allclose(of_label, evaluation.predictions.label_probability, atol=1e-6)
 
 
-def test_a_image_goes_the_way_of_prepare(classifier, run, tmp_path) -> None:
+def test_predict_decodes_and_cuts_as_prepare_does(classifier, run, tmp_path) -> None:
     """A large JPEG that lies on its side: turned, scaled and cut as `alexnet prepare` does it."""
     rng = np.random.default_rng(0)
     blurred = Image.fromarray(rng.integers(0, 256, (9, 14, 3), dtype=np.uint8)).resize((300, 200))
@@ -129,13 +130,13 @@ def test_a_image_goes_the_way_of_prepare(classifier, run, tmp_path) -> None:
     assert results[0].top == results[1].top
 
 
-def test_what_is_no_image_is_named_and_the_rest_can_go_on(classifier, folder, tmp_path) -> None:
+def test_unreadable_images_are_named_and_the_others_classified(classifier, folder, tmp_path) -> None:
     good, text, empty = files_of(folder)[0], tmp_path / "text.jpg", tmp_path / "empty.png"
     text.write_text("not an image")
     empty.touch()
     bad = [text, empty, tmp_path / "missing.jpg", tmp_path, np.zeros(5, np.uint8), 17]
     results = list(classifier.stream([good, *bad, good]))
-    assert [type(result) for result in results] == [Prediction, *[Unread] * 6, Prediction]
+    assert [type(result) for result in results] == [Prediction, *[UnreadableImage] * 6, Prediction]
     assert [result.source for result in results[1:5]] == [str(path) for path in bad[:4]]
     reasons = [result.reason for result in results[1:7]]
     assert "No such file" in reasons[2]
@@ -147,7 +148,7 @@ def test_what_is_no_image_is_named_and_the_rest_can_go_on(classifier, folder, tm
 
 
 def test_a_named_image_keeps_its_name(classifier, folder) -> None:
-    (result,) = classifier.predict(Named("uploaded", files_of(folder)[0].read_bytes()))
+    (result,) = classifier.predict(NamedImage("uploaded", files_of(folder)[0].read_bytes()))
     assert result.source == "uploaded"
 
 
@@ -169,22 +170,22 @@ def test_memory_does_not_grow_with_the_number_of_images(classifier, folder) -> N
 
 
 @pytest.mark.parametrize("wrong", [{"top": 0}, {"views": 3}, {"batch_size": 0}])
-def test_values_that_make_no_sense_are_usage_errors(classifier, folder, wrong) -> None:
+def test_invalid_arguments_are_usage_errors(classifier, folder, wrong) -> None:
     with pytest.raises(UsageError, match=f"is {next(iter(wrong.values()))}"):
         classifier.predict(files_of(folder)[:1], **wrong)
 
 
-def test_folders_are_searched_through_in_order_for_images_only(folder, tmp_path) -> None:
+def test_folders_are_walked_in_order_for_images_only(folder, tmp_path) -> None:
     for name in ("b/2.jpg", "b/10.PNG", "a.tiff", ".hidden/x.jpg", "b/.DS_Store", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    files, others = image_files([tmp_path, tmp_path / "notes.txt"])
-    names = [os.path.relpath(file, tmp_path) for file in files]
+    inputs = find_images([tmp_path, tmp_path / "notes.txt"])
+    names = [os.path.relpath(image.source, tmp_path) for image in inputs]
     assert names == ["a.tiff", os.path.join("b", "10.PNG"), os.path.join("b", "2.jpg"), "notes.txt"]
-    assert others == 1
+    assert sum(left.files for left in inputs.left_alone) == 1
 
 
-def test_predict_prints_a_line_a_image(command, run, folder, classifier) -> None:
+def test_predict_prints_a_line_per_image(command, run, folder, classifier) -> None:
     path = files_of(folder)[0]
     done = command("predict", run, path)
     assert done.returncode == 0, done.stderr
@@ -206,7 +207,7 @@ def test_predict_json_of_a_folder_is_a_list_in_order(command, run, folder, class
     assert len(done.stdout.splitlines()) == 24 + 2
 
 
-def test_predict_csv_has_a_header_and_reports_bad_files_apart(command, run, folder, tmp_path) -> None:
+def test_predict_csv_has_a_header_and_names_unreadable_files_on_stderr(command, run, folder, tmp_path) -> None:
     (tmp_path / "a, b.jpg").write_bytes(files_of(folder)[0].read_bytes())
     (tmp_path / "broken.jpg").write_bytes(files_of(folder)[0].read_bytes()[:100])
     done = command("predict", run, tmp_path, "--csv", "--views", "10")
@@ -216,7 +217,7 @@ def test_predict_csv_has_a_header_and_reports_bad_files_apart(command, run, fold
     assert {row["label"], row["label_2"]} == {"lying", "standing"}
     assert float(row["probability"]) + float(row["probability_2"]) == pytest.approx(1, abs=1e-5)
     assert f"{tmp_path / 'broken.jpg'}: " in done.stderr
-    assert "1 of 2 images could not be read" in done.stderr
+    assert "1 of 2 images unreadable" in done.stderr
 
 
 def test_predict_reads_one_image_from_standard_input(run, folder) -> None:
@@ -251,12 +252,12 @@ def test_predict_prints_names_that_are_not_unicode_as_they_are(run, folder, tmp_
     assert name in done.stdout
 
 
-def test_importing_alexnet_does_not_wait_for_torch() -> None:
+def test_importing_alexnet_does_not_import_torch() -> None:
     code = "import sys, alexnet, alexnet.cli.main; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_alexnet_offers_what_it_lists_and_nothing_else() -> None:
+def test_alexnet_exports_exactly_what_it_lists() -> None:
     assert set(alexnet.__all__) <= set(dir(alexnet))
     for name in alexnet.__all__:
         assert getattr(alexnet, name).__name__ == name

@@ -261,26 +261,26 @@ def test_the_command_prints_the_path_of_the_report(command, run: Run, tmp_path: 
 
 
 def test_errors_are_one_clear_line(command, run: Run, striped_data: Path, tmp_path: Path) -> None:
-    def said(*words: object) -> tuple[int, str]:
-        code, out, err = command("report", *words)
+    def run_command(*arguments: object) -> tuple[int, str]:
+        code, out, err = command("report", *arguments)
         assert out == ""
         assert err.count("\n") == 1
         return code, err
 
-    assert said(tmp_path / "none") == (
+    assert run_command(tmp_path / "none") == (
         1,
         f"alexnet: {tmp_path / 'none'} is not a run folder: it has no config.json (`alexnet train` makes one)\n",
     )
-    code, err = said(run.path, "--data", tmp_path / "none")
+    code, err = run_command(run.path, "--data", tmp_path / "none")
     assert code == 1
     assert "does not exist: make it with `alexnet prepare" in err
-    code, err = said(run.path, "--data", striped_data, "--split", "tset")
+    code, err = run_command(run.path, "--data", striped_data, "--split", "tset")
     assert code == 1
     assert "no split 'tset': it has train, val" in err
-    code, err = said(run.path, "--data", striped_data, "--recall", "2")
+    code, err = run_command(run.path, "--data", striped_data, "--recall", "2")
     assert code == 2
     (tmp_path / "file").touch()
-    code, err = said(run.path, "--data", striped_data, "--out", tmp_path / "file")
+    code, err = run_command(run.path, "--data", striped_data, "--out", tmp_path / "file")
     assert code == 1
     assert "the report cannot be written" in err
 
@@ -295,7 +295,7 @@ def test_damaged_weights_are_an_error(run: Run, tmp_path: Path) -> None:
 def test_data_of_other_classes_is_an_error(odd: tuple[Path, Path], striped_data: Path, tmp_path: Path) -> None:
     with pytest.raises(AlexNetError, match="different classes"):
         write_report(odd[0], striped_data, tmp_path, device="cpu")
-    with pytest.raises(UsageError, match="needs two classes"):
+    with pytest.raises(UsageError, match="for two classes"):
         write_report(odd[0], odd[1], tmp_path, recall=0.5, device="cpu")
 
 

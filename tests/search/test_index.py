@@ -1,11 +1,13 @@
 """The stored features of a split: computed once, atomically, and again when stale; and the command as a process."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from alexnet.data.preparation import prepare
 from alexnet.network.features import layer_features
 from alexnet.search import binary_codes, open_index
 from alexnet.search import index as index_module
+from alexnet.search.search import search
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +139,7 @@ def test_misfits_are_refused_in_one_line(
     with pytest.raises(AlexNetError, match="has no split 'test': it has train, val"):
         open_index(run, striped_data, split="test")
     prepare(striped_folder(3, 3), tmp_path / "small", size=64, progress=False)
-    with pytest.raises(AlexNetError, match=r"reads images of 72 pixels, .* has 64"):
+    with pytest.raises(AlexNetError, match=r"takes images of 72 pixels, .* has 64"):
         open_index(run, tmp_path / "small")
     with pytest.raises(UsageError, match="unknown method 'best'; choose from: auto, exact, index, codes"):
         index.nearest(index.stored[:1], 1, "best")
@@ -173,3 +176,24 @@ def test_the_command_names_unreadable_files_and_searches_the_rest(
     assert result["source"] == str(tmp_path / "ask.png")
     assert result["nearest"][0]["path"] == split.paths(7)
     assert [near["distance"] for near in result["nearest"]] == sorted(near["distance"] for near in result["nearest"])
+
+
+def test_the_images_in_an_archive_are_queries_and_a_bad_one_does_not_stop_the_rest(
+    run: Path, striped_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = PreparedDataset.open(striped_data).split("train")
+    content = io.BytesIO()
+    Image.fromarray(split[7][0]).save(content, "PNG")
+    with zipfile.ZipFile(tmp_path / "queries.zip", "w") as archive:
+        archive.writestr("a/bad.png", b"no image")
+        archive.writestr("a/query.png", content.getvalue())
+        archive.writestr("notes.txt", b"x")
+    unreadable = search(run, [tmp_path / "queries.zip"], striped_data, top=1, form="json", device="cpu")
+    out, err = capsys.readouterr()
+    assert unreadable == 1
+    assert "bad.png" in err
+    assert "1 of 2 images unreadable" in err
+    assert "notes.txt" in err
+    (result,) = json.loads(out)
+    assert result["source"].endswith("query.png")
+    assert [near["path"] for near in result["nearest"]] == [split.paths(7)]

@@ -43,7 +43,7 @@ def batches() -> list[int]:
 
 
 @pytest.fixture
-def patient(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def after_slow_batch(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a batch that took minutes."""
     monkeypatch.setattr("alexnet.serve.worker.MAX_WAIT", 60.0)
     worker._last_seconds = 600.0
@@ -78,14 +78,14 @@ def test_equal_tasks_that_wait_are_batched(worker: Worker, batches: list[int]) -
     assert batches == [10, 3, 3, 1]
 
 
-@pytest.mark.usefixtures("patient")
+@pytest.mark.usefixtures("after_slow_batch")
 def test_a_lone_image_starts_without_delay(worker: Worker) -> None:
     start = time.perf_counter()
     assert submit(worker, Means(), 5)[0].result(10) == 5
     assert time.perf_counter() - start < 5
 
 
-@pytest.mark.usefixtures("patient")
+@pytest.mark.usefixtures("after_slow_batch")
 def test_the_next_batch_waits_for_clients_that_were_just_answered(worker: Worker, batches: list[int]) -> None:
     worker._last_in_progress = 3
     (first,) = submit(worker, Means(), 1)
@@ -99,7 +99,7 @@ def test_the_next_batch_waits_for_clients_that_were_just_answered(worker: Worker
     assert batches == [3]
 
 
-@pytest.mark.usefixtures("patient")
+@pytest.mark.usefixtures("after_slow_batch")
 def test_the_next_batch_waits_for_images_being_decoded(worker: Worker, batches: list[int]) -> None:
     worker.expect(2)
     (first,) = submit(worker, Means(), 1)

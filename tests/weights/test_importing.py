@@ -131,7 +131,7 @@ BAD: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "command4.pkl": (lambda proof: pickle.dumps(Command(proof), protocol=4), "can't be read|nothing of it was run"),
     "bomb.pth": (lambda _: zip_bomb(), "would unpack to"),
     "numbers.npy": (lambda _: b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4'}", "damaged .npy"),
-    "x.onnx": (lambda _: b"\x08\x03\x12\xff\xff", "no ONNX file"),
+    "x.onnx": (lambda _: b"\x08\x03\x12\xff\xff", "not an ONNX file"),
     "x.caffemodel": (lambda _: b"\x0a\x04name\x12\xff\x01", "truncated or not Caffe's"),
     "x.safetensors": (lambda _: b"\x40\x00\x00\x00\x00\x00\x00\x00{" + b" " * 9, "can't be read"),
 }

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alexnet import AlexNet, AlexNetError, list_variants
 from alexnet.data.augmentation import Preprocessing
-from alexnet.prediction.classifier import pixels_of
+from alexnet.prediction.inputs import load_image
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Config
 from alexnet.weights.onnx_reader import from_onnx, read_onnx
@@ -103,7 +103,7 @@ def photographs() -> Tensor:
         pytest.skip(f"the photographs are not there: {PHOTOGRAPHS}")
     with zipfile.ZipFile(PHOTOGRAPHS) as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".JPEG"))[::50]
-        return torch.from_numpy(np.stack([pixels_of(archive.read(name), 256) for name in names]))
+        return torch.from_numpy(np.stack([load_image(archive.read(name), 256) for name in names]))
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from alexnet.cli.options import (
     add_device,
     add_json,
     add_precision,
+    add_safe,
     add_split,
     add_threshold,
     add_views,
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_views(parser, 10)
     add_precision(parser, "float32")
     add_device(parser)
+    add_safe(parser)
     add_batch_size(parser, 64)
     add_json(parser)
     parser.add_argument("--predictions", metavar="FILE.csv", help="also write the prediction of each image to a CSV")
@@ -57,6 +59,7 @@ def run(options: argparse.Namespace) -> None:
         positive=options.positive,
         search_coefficients=options.search_coefficients,
         device=options.device,
+        safe=options.safe,
     )
     if options.predictions:
         result.write_predictions(options.predictions)

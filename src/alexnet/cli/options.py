@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+from typing import Any
 
 DATA_HELP = "a prepared dataset: a folder made by `alexnet prepare`"
 
@@ -54,6 +56,15 @@ def add_precision(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
+def add_safe(parser: argparse.ArgumentParser) -> None:
+    """Add `--safe`."""
+    parser.add_argument(
+        "--safe",
+        action="store_true",
+        help="plain PyTorch only: no machine code or Triton kernels of this package, no recorded steps",
+    )
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add ``--device``."""
     parser.add_argument(
@@ -71,3 +82,31 @@ def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
 def add_json(parser: argparse._ActionsContainer, what: str = "print the result as JSON on stdout") -> None:
     """Add ``--json``."""
     parser.add_argument("--json", action="store_true", help=what)
+
+
+def add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    """Add an option for every value of a recipe, with the help text of the recipe."""
+    group = parser.add_argument_group(
+        "recipe values", "Each overrides the value of the recipe. In parentheses: the value of recipe `paper`."
+    )
+    for name, field in _recipe_fields().items():
+        type_name = str(field.type).removesuffix(" | None")
+        kwargs: dict[str, Any] = {"type": {"int": int, "float": float}.get(type_name, str)}
+        if type_name == "bool":
+            kwargs = {"action": argparse.BooleanOptionalAction}
+        elif field.metadata["choices"]:
+            kwargs["choices"] = field.metadata["choices"]
+        else:
+            kwargs["metavar"] = {"int": "N", "float": "X"}.get(type_name, "NAME")
+        group.add_argument(f"--{name.replace('_', '-')}", default=None, help=field.metadata["help"], **kwargs)
+
+
+def recipe_changes(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the values of the recipe that were given as options, by name."""
+    return {name: value for name in _recipe_fields() if (value := getattr(options, name)) is not None}
+
+
+def _recipe_fields() -> dict[str, dataclasses.Field[Any]]:
+    from alexnet.runs.recipe import Recipe
+
+    return {field.name: field for field in dataclasses.fields(Recipe) if "help" in field.metadata}

@@ -18,12 +18,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example: alexnet predict run photographs/ --csv > predictions.csv"
     add_run(parser)
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="a file, a folder (searched recursively), or - for an image on stdin"
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="a file, a folder (searched recursively), a zip or tar archive, or - for an image on stdin",
+    )
+    parser.add_argument(
+        "--list",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a text file with one IMAGE per line; - for standard input; may be given several times",
     )
     parser.add_argument("--top", type=int, default=5, metavar="K", help="number of classes per image (default: 5)")
     add_views(parser, 1)
     add_precision(parser, "float32")
     add_device(parser)
+    parser.add_argument(
+        "--black",
+        type=float,
+        metavar="X",
+        help="value that becomes black in images with more than 8 bits (default: that of the run's dataset)",
+    )
+    parser.add_argument(
+        "--white", type=float, metavar="X", help="value that becomes white in them, such as 4095 for 12 bits"
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=250_000_000,
+        metavar="N",
+        help="largest image in pixels; larger ones are not decoded (default: 250000000)",
+    )
     forms = parser.add_mutually_exclusive_group()
     add_json(forms, "print a JSON list, one image per line")
     forms.add_argument("--csv", action="store_true", help="print a CSV with a header")
@@ -32,14 +58,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Classify images; the exit code is 1 if some were unreadable."""
     from alexnet.prediction.predict import predict
+    from alexnet.runtime.errors import UsageError
+
+    if not options.images and not options.list:
+        raise UsageError("no images: name files, folders or archives, or a list of them with --list FILE")
 
     unreadable = predict(
         options.run_folder,
         options.images,
+        lists=options.list,
         top=options.top,
         views=options.views,
         form="json" if options.json else "csv" if options.csv else "table",
         precision=options.precision,
         device=options.device,
+        black=options.black,
+        white=options.white,
+        max_pixels=options.max_pixels,
     )
     return 1 if unreadable else 0

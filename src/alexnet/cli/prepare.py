@@ -57,6 +57,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="largest share of unreadable images, such as 1%% or 0.01 (default: 1%%)",
     )
+    parser.add_argument(
+        "--black",
+        type=float,
+        metavar="X",
+        help="value that becomes black in images with more than 8 bits (default: found for all images together)",
+    )
+    parser.add_argument(
+        "--white", type=float, metavar="X", help="value that becomes white in them, such as 4095 for 12 bits"
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=250_000_000,
+        metavar="N",
+        help="largest image in pixels; larger ones are not decoded (default: 250000000)",
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per available CPU)")
 
 
@@ -97,6 +113,9 @@ def run(options: argparse.Namespace) -> None:
         seed=options.seed,
         max_bad=parse_share(options.max_bad),
         workers=options.workers,
+        black=options.black,
+        white=options.white,
+        max_pixels=options.max_pixels,
         root=options.root,
         splits=splits,
         classes_from=options.classes_from,

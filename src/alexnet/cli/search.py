@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = "example: alexnet search run query.jpg --data data --top 10"
     add_run(parser)
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file, or a folder (searched recursively)")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="a file, a folder (searched recursively), or a zip or tar file"
+    )
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--split", default="train", metavar="NAME", help="split to search (default: train)")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="number of images (default: 5)")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
-from typing import Any
 
-from alexnet.cli.options import DATA_HELP, add_device
+from alexnet.cli.options import DATA_HELP, add_device, add_recipe_options, add_safe, recipe_changes
 
 HELP = "prepared dataset -> trained network"
 
@@ -38,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep checkpoint.pt, the state of the optimizers, when the training is finished (default: remove it)",
     )
+    add_safe(parser)
     _add_parallel_options(parser)
-    _add_recipe_options(parser)
+    add_recipe_options(parser)
 
 
 def _add_parallel_options(parser: argparse.ArgumentParser) -> None:
@@ -81,29 +80,6 @@ def _add_parallel_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
-    """Add an option for every value of a recipe, with the help text of the recipe."""
-    group = parser.add_argument_group(
-        "recipe values", "Each overrides the value of the recipe. In parentheses: the value of recipe `paper`."
-    )
-    for name, field in _recipe_fields().items():
-        type_name = str(field.type).removesuffix(" | None")
-        kwargs: dict[str, Any] = {"type": {"int": int, "float": float}.get(type_name, str)}
-        if type_name == "bool":
-            kwargs = {"action": argparse.BooleanOptionalAction}
-        elif field.metadata["choices"]:
-            kwargs["choices"] = field.metadata["choices"]
-        else:
-            kwargs["metavar"] = {"int": "N", "float": "X"}.get(type_name, "NAME")
-        group.add_argument(f"--{name.replace('_', '-')}", default=None, help=field.metadata["help"], **kwargs)
-
-
-def _recipe_fields() -> dict[str, dataclasses.Field[Any]]:
-    from alexnet.runs.recipe import Recipe
-
-    return {field.name: field for field in dataclasses.fields(Recipe) if "help" in field.metadata}
-
-
 def run(options: argparse.Namespace) -> int:
     """Train in this process, or start several."""
     from alexnet.runtime.allocator import use_huge_pages
@@ -115,7 +91,6 @@ def run(options: argparse.Namespace) -> int:
         return launch(options.processes, options.arguments, options.max_restarts)
     from alexnet.training.train import train
 
-    changes = {name: value for name in _recipe_fields() if (value := getattr(options, name)) is not None}
     train(
         options.data,
         options.out,
@@ -124,9 +99,10 @@ def run(options: argparse.Namespace) -> int:
         device=options.device,
         checkpoint_interval=options.checkpoint_interval,
         keep_checkpoint=options.keep_checkpoint,
+        safe=options.safe,
         parallel=options.parallel or ("data" if options.processes is not None else None),
         passing=options.passing,
         peer_timeout=options.peer_timeout,
-        **changes,
+        **recipe_changes(options),
     )
     return 0

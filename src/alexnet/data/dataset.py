@@ -3,6 +3,10 @@
 A shard is an Arrow IPC file with the columns `image` (fixed_size_binary, size × size × 3 bytes of RGB, row by row),
 `label` (int32) and `path` (string), in one record batch of up to 256 rows. The image column of a shard is therefore one
 block of (rows, size, size, 3) bytes, and an image is a slice of a memory map.
+
+A split of `dataset.json` lists its shards, by paths relative to the folder or absolute. With a file `rows` (int64) it
+consists of those rows of its shards only, counted through all of them: a subset of another dataset, without a copy
+of its images (`alexnet.data.subset`).
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from alexnet.data.columns import numbers, texts, values
+from alexnet.data.pixel_range import PixelRange
 from alexnet.data.remote import fetch, is_address
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic
@@ -45,7 +50,7 @@ class PreparedDataset:
     def __init__(self, path: str | os.PathLike[str], index: dict[str, Any]):
         self.path = Path(path)
         self.address = str(path)  # where others find it
-        self._index = index
+        self.index = index
         self.classes: list[str] = index["classes"]
         self.descriptions: list[str] | None = index.get("descriptions")
         self.size: int = index["size"]
@@ -56,6 +61,7 @@ class PreparedDataset:
         self.left_out: list[dict[str, str]] = index["left_out"]
         self.source: str = index["source"]
         self.options: dict[str, Any] = index["options"]
+        self.pixel_range = PixelRange.from_dict(index.get("pixel_range"))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> PreparedDataset:
@@ -81,6 +87,7 @@ class PreparedDataset:
             )
         files = [index["mean_image"]]
         files += [shard["file"] for split in index["splits"].values() for shard in split["shards"]]
+        files += [split["rows"] for split in index["splits"].values() if "rows" in split]
         missing = [name for name in files if not (folder / name).is_file()]
         if missing:
             raise AlexNetError(f"{folder} misses {len(missing)} of its files, {missing[0]} first: prepare it again")
@@ -88,13 +95,13 @@ class PreparedDataset:
 
     @cached_property
     def mean_image(self) -> np.ndarray:
-        return np.load(self.path / self._index["mean_image"], allow_pickle=False)
+        return np.load(self.path / self.index["mean_image"], allow_pickle=False)
 
     def split(self, name: str) -> Split:
         """The split called `name`. Raises AlexNetError, naming the splits there are, when there is none."""
-        if name not in self._index["splits"]:
+        if name not in self.index["splits"]:
             raise AlexNetError(f"{self.path} has no split {name!r}: it has {', '.join(self.splits)}")
-        return Split(self.path, name, self.size, self._index["splits"][name])
+        return Split(self.path, name, self.size, self.index["splits"][name])
 
     @property
     def counts(self) -> dict[str, int]:
@@ -108,9 +115,11 @@ class PreparedDataset:
 
     def checksums(self) -> dict[str, str]:
         """File name → sha256 (hex) of the shards and the mean image, as recorded when they were written."""
-        recorded = {self._index["mean_image"]: self._index["mean_image_sha256"]}
-        for split in self._index["splits"].values():
+        recorded = {self.index["mean_image"]: self.index["mean_image_sha256"]}
+        for split in self.index["splits"].values():
             recorded |= {shard["file"]: shard["sha256"] for shard in split["shards"]}
+            if "rows" in split:
+                recorded[split["rows"]] = split["rows_sha256"]
         return recorded
 
     def verify(self) -> None:
@@ -136,10 +145,11 @@ class Split:
         self.class_counts: list[int] = index["class_counts"]
         self._files = [folder / shard["file"] for shard in index["shards"]]
         self._starts = np.cumsum([0] + [shard["rows"] for shard in index["shards"]])
+        self._rows = np.load(folder / index["rows"], allow_pickle=False) if "rows" in index else None
         self._mapped: dict[int, tuple[np.ndarray, pa.RecordBatch]] = {}
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return int(self._starts[-1]) if self._rows is None else len(self._rows)
 
     def __repr__(self) -> str:
         return f"Split({self.name!r}, {len(self)} images)"
@@ -156,7 +166,8 @@ class Split:
     def labels(self) -> np.ndarray:
         """Labels of all images, (len,) int64. Read once."""
         columns = [values(self._batch(shard).column("label"), np.int32) for shard in range(len(self._files))]
-        return np.concatenate(columns, dtype=np.int64) if columns else np.empty(0, dtype=np.int64)
+        labels = np.concatenate(columns, dtype=np.int64) if columns else np.empty(0, dtype=np.int64)
+        return labels if self._rows is None else labels[self._rows]
 
     def paths(self, index: int) -> str:
         """The name that the image of `index` had in its source."""
@@ -171,6 +182,7 @@ class Split:
         indices = np.asarray(indices, dtype=np.int64)
         if len(indices) and not (indices.min() >= 0 and indices.max() < len(self)):
             raise IndexError(f"index outside 0 … {len(self) - 1} of split {self.name!r}")
+        indices = self.rows(indices)
         if out is None:
             out = np.empty((len(indices), self.size, self.size, 3), dtype=np.uint8)
         shards = np.searchsorted(self._starts, indices, side="right") - 1
@@ -178,6 +190,10 @@ class Split:
         for image, shard, row in zip(out, shards.tolist(), rows.tolist(), strict=True):
             np.copyto(image, self._images(shard)[row])
         return out
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Positions of the images of `indices` (n,) among all rows of the split's shards, (n,) int64."""
+        return indices if self._rows is None else self._rows[indices]
 
     def batches(self, indices: np.ndarray, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """`indices`, `count` at a time, each time with what `gather` gives for them."""
@@ -188,8 +204,9 @@ class Split:
     def _locate(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} outside 0 … {len(self) - 1} of split {self.name!r}")
-        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return shard, int(index - self._starts[shard])
+        row = index if self._rows is None else self._rows[index]
+        shard = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return shard, int(row - self._starts[shard])
 
     def _images(self, shard: int) -> np.ndarray:
         self._batch(shard)

@@ -1,12 +1,14 @@
-"""Any image → upright RGB: the one way that an image goes, when it is prepared and when it is classified.
+"""Decoding: any image file or array to upright 8-bit RGB, the same for `prepare`, `predict`, `search` and `serve`.
 
-What becomes of what is not 8-bit RGB:
+Conversion of what is not 8-bit RGB:
 
-- EXIF orientation is applied. Of an animation the first frame is taken.
-- Transparency is laid over white, the page that a cut-out was made for.
-- 16-bit gray: the whole range, 0 to 65535, becomes 0 to 255, the same for every image.
-- Floating point: values within 0 to 1 are black to white, values within 0 to 255 are taken as they are. What exceeds
-  both, and 32-bit integers beyond 16 bits, have no agreed black and white: least to greatest becomes 0 to 255.
+- EXIF orientation is applied. Of an animation or a file of several pages the first is read; of a TIFF file of more than
+  four bands the first three.
+- Transparency is composited over white, the page that a cut-out was made for.
+- Integers of more than 8 bits and floating point: black and white are those of the dataset (`PixelRange`), where it has
+  such images. Without a range, integers within 0 to 255 are 8-bit values of whatever data type; other integers within
+  16 bits have 0 as black and 65535 as white; floating point within 0 to 1 has 1 as white, within 0 to 255 has 255; and
+  of anything else the least value of the image is black and the greatest white. Pixels without data are black.
 - CMYK becomes RGB by complement (also as Adobe writes it, inverted); color profiles are not applied.
 """
 
@@ -17,67 +19,228 @@ import io
 import math
 import re
 import struct
+import threading
 import zlib
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from alexnet.data.file_types import describe_file_type, describe_raw_tiff
+from alexnet.data.pixel_range import Interval, PixelRange, missing
 from alexnet.data.resize import square
 from alexnet.runtime.errors import AlexNetError
 
-MAX_PIXELS = 178_956_970
-"""More is taken for a decompression bomb: where Pillow draws the line, half a gigabyte of RGB."""
+MAX_PIXELS = 250_000_000
+"""Default limit of the pixels of an image: its decoded form takes a gigabyte."""
+LARGE_PIXELS = 50_000_000
+"""Images of more pixels are decoded one at a time in a process, and reduced before they are converted."""
 
 # Formats that a few first bytes identify; among Pillow's others are some that call programs or take any bytes at all.
 FORMATS = (
     *("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "DIB", "JPEG2000", "PPM", "ICO", "ICNS", "DDS"),
     *("QOI", "SGI", "PCX", "PSD"),
 )
-_OTHERS = {
-    b"%PDF": "a PDF document, not an image",
-    b"<svg": "an SVG drawing, not an image of pixels",
-    b"ftyphei": "a HEIC image, which this alexnet can't decode: save it as JPEG or PNG",
-    b"ftypmif1": "a HEIF image, which this alexnet can't decode: save it as JPEG or PNG",
-}
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2")
+_BOMB = 1000  # pixels for each byte of the file: a larger ratio is called a decompression bomb
+_large = threading.Lock()
 
 
 class UnreadableImageError(AlexNetError):
-    """The bytes are no image that can be read; the message is the reason."""
+    """The bytes are not an image that can be decoded; the message is the reason."""
+
+    @property
+    def reason(self) -> str:
+        """The message, with the option of the command line that helps, where there is one."""
+        return str(self)
 
 
-class NotAImageError(UnreadableImageError):
-    """The bytes are something else."""
+class NotAnImageError(UnreadableImageError):
+    """The bytes are another type of file."""
 
 
 class TooManyPixelsError(UnreadableImageError):
-    """The image has more pixels than are decoded."""
+    """The image has more pixels than the limit and was not decoded.
+
+    Attributes
+    ----------
+    pixels, limit : int
+        Pixels of the image and the limit.
+    """
+
+    def __init__(self, pixels: int, limit: int, file_bytes: int) -> None:
+        self.pixels, self.limit = pixels, limit
+        bomb = "a decompression bomb: " if pixels > _BOMB * file_bytes else ""
+        super().__init__(f"{bomb}{pixels:,} pixels, more than the limit of {limit:,}")
+
+    @property
+    def reason(self) -> str:
+        return f"{self}; --max-pixels {self.pixels} would decode it"
 
 
-def square_image(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The bytes of an image file → (size, size, 3) uint8 RGB: shorter side to `size`, center cut (paper, section 2).
+def square_image(
+    data: bytes, size: int, max_pixels: int = MAX_PIXELS, pixel_range: PixelRange | None = None
+) -> np.ndarray:
+    """Decode an image file and scale and cut it to a square: shorter side to `size`, center cut (paper, section 2).
 
-    Raises UnreadableImageError.
+    Parameters
+    ----------
+    data : bytes
+        Content of the file.
+    size : int
+        Side of the result in pixels.
+    max_pixels : int
+        Limit of the pixels of the image.
+    pixel_range : PixelRange, optional
+        Black and white of images with more than 8 bits.
+
+    Returns
+    -------
+    numpy.ndarray
+        (size, size, 3) uint8 RGB.
+
+    Raises
+    ------
+    UnreadableImageError
+        As `decode`.
     """
     # A JPEG of more than twice the size is decoded at 1/2, 1/4 or 1/8, exact averages of its own frequencies.
-    return square(decode(data, 2 * size, max_pixels), size)
+    return square(decode(data, 2 * size, max_pixels, pixel_range), size)
 
 
-def decode(data: bytes, at_least: int | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The bytes of an image file → (H, W, 3) uint8 RGB, upright.
+def decode(
+    data: bytes, at_least: int | None = None, max_pixels: int = MAX_PIXELS, pixel_range: PixelRange | None = None
+) -> np.ndarray:
+    """Decode an image file.
 
-    at_least: pixels of the shorter side that are enough; a larger JPEG may then be decoded at 1/2, 1/4 or 1/8 of its
-    sides. Raises UnreadableImageError with the reason: truncated, empty, damaged, …; `NotAImageError` where it is
-    something else, `TooManyPixelsError` for one of more than `max_pixels`, which is not decoded.
+    Parameters
+    ----------
+    data : bytes
+        Content of the file.
+    at_least : int, optional
+        Pixels of the shorter side that are enough: a larger JPEG may be decoded at 1/2, 1/4 or 1/8 of its sides, and
+        an image of more than `LARGE_PIXELS` be reduced. Default: full size.
+    max_pixels : int
+        Limit of the pixels of the image; one with more is not decoded.
+    pixel_range : PixelRange, optional
+        Black and white of images with more than 8 bits. Default: as the module's text says.
+
+    Returns
+    -------
+    numpy.ndarray
+        (H, W, 3) uint8 RGB, upright.
+
+    Raises
+    ------
+    UnreadableImageError
+        Whatever the decoder raised, with the reason: truncated, empty, damaged, …; `NotAnImageError` for another type
+        of file, `TooManyPixelsError` for one of more than `max_pixels`.
     """
+    try:
+        found = _read(data, at_least, max_pixels)
+        return found if isinstance(found, np.ndarray) else _to_rgb(found, pixel_range)
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # decoders of damaged files raise nearly everything
+        raise _unreadable(error, data, max_pixels) from error
+
+
+def deep_values(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, float | None] | None:
+    """Read the stored pixel values of an image file with more than 8 bits, for `RangeFinder`.
+
+    Returns
+    -------
+    tuple or None
+        Integer or floating point array and the value that stands for "no data", if the file names one. None for a
+        file of 8 bits, and for one that cannot be read.
+    """
+    if not may_be_deep(data):
+        return None
+    with suppress(Exception):  # the file is named when it is prepared
+        if not data.startswith((b"\x93NUMPY", b"\x1f\x8b")) and not _has_deep_header(data):
+            return None
+        found = _read(data, None, max_pixels)
+        if isinstance(found, _Stored) and found.values.dtype not in (np.bool_, np.uint8):
+            return found.values[..., :3] if found.values.ndim == 3 else found.values, found.no_data
+    return None
+
+
+def _has_deep_header(data: bytes) -> bool:
+    try:
+        with _opened(data) as image:
+            arguments = image.tile[0].args if image.tile else ""
+            mode = arguments if isinstance(arguments, str) else arguments[0]
+            return image.mode.startswith(("I", "F")) or ";16" in str(mode)
+    except UnidentifiedImageError:
+        return data.startswith((b"II", b"MM"))
+
+
+def may_be_deep(data: bytes) -> bool:
+    """Whether an image may have more than 8 bits, by the first bytes of its file."""
+    if data.startswith(b"\x89PNG"):
+        return data[24:25] == b"\x10"
+    return not data.startswith((b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"qoif"))
+
+
+def extra_content(data: bytes) -> str | None:
+    """Say which part of a file is read, where it has several pages or bands; None where it is read whole."""
+    with suppress(Exception):
+        if data.startswith((b"\xff\xd8\xff", b"BM", b"qoif")):
+            return None
+        if data[:4] in (b"II*\0", b"MM\0*"):
+            bands = _tiff_bands(data)
+            if bands > 4:
+                return f"{bands} bands, of which the first three are read as red, green and blue"
+        with _opened(data) as image:
+            pages = getattr(image, "n_frames", 1)
+            if pages > 1 and image.format != "MPO":
+                return f"{pages} {'pages' if image.format == 'TIFF' else 'frames'}, of which the first is read"
+    return None
+
+
+def to_rgb(image: Image.Image | np.ndarray, pixel_range: PixelRange | None = None) -> np.ndarray:
+    """Convert a PIL image or an array to RGB.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image or numpy.ndarray
+        An array is gray (H, W) or (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4), of bool, integers or floating point.
+    pixel_range : PixelRange, optional
+        Black and white of images with more than 8 bits. Default: as the module's text says.
+
+    Returns
+    -------
+    numpy.ndarray
+        (H, W, 3) uint8 RGB, upright.
+
+    Raises
+    ------
+    UnreadableImageError
+        The array has another shape, or values that are no numbers.
+    """
+    found = _Stored(image) if isinstance(image, np.ndarray) else _converted(image)
+    return found if isinstance(found, np.ndarray) else _to_rgb(found, pixel_range)
+
+
+class _Stored(NamedTuple):
+    """Pixel values as a file or an array stores them; `inverted`: 0 is white."""
+
+    values: np.ndarray
+    inverted: bool = False
+    no_data: float | None = None
+
+
+def _read(data: bytes, at_least: int | None, max_pixels: int) -> np.ndarray | _Stored:
+    """(H, W, 3) uint8 RGB, or what has more than 8 bits as it is stored."""
     if not data:
         raise UnreadableImageError("empty file")
     if data.startswith(b"\x1f\x8b"):  # some photographs of ILSVRC-2010 are gzipped, under the name of a JPEG
         data = _gunzip(data, max_pixels)
     if data.startswith(b"\x93NUMPY"):
-        return to_rgb(_load_array(data, max_pixels))
+        return _Stored(_load_array(data, max_pixels))
     if data.startswith(b"\xff\xd8\xff"):
         image = _decode_jpeg(data, at_least, max_pixels)
         if image is not None:
@@ -85,31 +248,15 @@ def decode(data: bytes, at_least: int | None = None, max_pixels: int = MAX_PIXEL
     return _decode_any(data, at_least, max_pixels)
 
 
-def to_rgb(image: Image.Image | np.ndarray) -> np.ndarray:
-    """A PIL image or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) → (H, W, 3) uint8 RGB, upright.
-
-    An array is gray, RGB or RGBA of bool, uint8, or what the module says of 16 bits and floating point. Raises
-    UnreadableImageError.
-    """
-    if isinstance(image, np.ndarray):
-        return _array_to_rgb(image)
-    with suppress(Exception):  # EXIF that can't be read turns nothing
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        return _array_to_rgb(np.asarray(image))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        page = Image.new("RGBA", image.size, "white")
-        page.alpha_composite(image)
-        image = page
-    return np.asarray(image.convert("RGB"))
-
-
 def _decode_jpeg(data: bytes, at_least: int | None, max_pixels: int) -> np.ndarray | None:
     """A sound JPEG of gray or color, decoded by libjpeg-turbo; None where Pillow is to judge."""
     header = _jpeg_header(data)
     if header is None or header.components not in (1, 3) or header.height * header.width > max_pixels:
         return None
+    if header.bits != 8:
+        raise NotAnImageError(
+            f"a JPEG of {header.bits} bits, which is not supported: convert it to PNG, TIFF or a JPEG of 8 bits"
+        )
     factor = _reduction(min(header.height, header.width), at_least)
     try:
         image = simplejpeg.decode_jpeg(
@@ -124,6 +271,7 @@ class _JpegHeader(NamedTuple):
     height: int
     width: int
     components: int
+    bits: int
     exif: bool
 
 
@@ -133,29 +281,176 @@ def _jpeg_header(data: bytes) -> _JpegHeader | None:
     while data[position : position + 1] == b"\xff" and position + 9 < len(data):
         marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width, components = struct.unpack_from(">HHB", data, position + 5)
-            return _JpegHeader(height, width, components, exif) if height and width else None
+            bits, height, width, components = struct.unpack_from(">BHHB", data, position + 4)
+            return _JpegHeader(height, width, components, bits, exif) if height and width else None
         exif |= marker == 0xE1 and data.startswith(b"Exif\0\0", position + 4)
         position += 2 + length
     return None
 
 
-def _decode_any(data: bytes, at_least: int | None, max_pixels: int) -> np.ndarray:
-    Image.init()  # all formats; Pillow itself only loads them when the common ones fail
+def _decode_any(data: bytes, at_least: int | None, max_pixels: int) -> np.ndarray | _Stored:
+    if raw := describe_raw_tiff(data):
+        raise NotAnImageError(raw)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise _too_many(width * height, max_pixels)
-            factor = _reduction(min(width, height), at_least)
-            if factor > 1 and image.format in ("JPEG", "MPO"):
-                image.draft(None, (width // factor, height // factor))
-            image.load()
-            return to_rgb(image)
-    except UnreadableImageError:
+        image = _opened(data)
+    except UnidentifiedImageError:
+        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            return _decode_tiff(data, max_pixels)
         raise
-    except Exception as error:  # decoders of damaged files raise nearly everything
-        raise _unreadable(error, data) from error
+    except ValueError:
+        if (smaller := _png_without_metadata(data)) is None:
+            raise
+        data, image = smaller, _opened(smaller)
+    with image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise TooManyPixelsError(width * height, max_pixels, len(data))
+        with _large if width * height > LARGE_PIXELS else nullcontext():
+            return _load(image, data, at_least)
+
+
+def _load(image: Any, data: bytes, at_least: int | None) -> np.ndarray | _Stored:
+    """The pixels of an image that was opened."""
+    factor = _reduction(min(image.size), at_least)
+    if factor > 1 and image.format in ("JPEG", "MPO"):
+        image.draft(None, (image.size[0] // factor, image.size[1] // factor))
+    if halves := _color_of_16_bits(image, data):
+        return halves
+    inverted = image.format == "TIFF" and image.mode.startswith(("I", "F")) and image.tag_v2.get(262) == 0
+    try:
+        image.load()
+    except ValueError:
+        if (smaller := _png_without_metadata(data)) is None:
+            raise
+        image = _opened(smaller)
+        image.load()
+    if image.size[0] * image.size[1] > LARGE_PIXELS and not image.mode.startswith(("I", "F")):
+        times = 1 if at_least is None else min(image.size) // at_least
+        if times > 1:
+            image = (image if image.mode in ("L", "RGB", "RGBA", "CMYK") else image.convert("RGB")).reduce(times)
+    found = _converted(image)
+    if isinstance(found, _Stored):
+        no_data = _tiff_no_data(image) if image.format == "TIFF" else None
+        return found._replace(inverted=inverted, no_data=no_data)
+    return found
+
+
+def _opened(data: bytes) -> Any:
+    """`Image.open` for the formats that are read, without its check of the size, which warns on standard error."""
+    Image.init()  # all formats; Pillow itself only loads them when the common ones fail
+    file, start = io.BytesIO(data), data[:16]
+    for name in (*FORMATS, *_optional_format(data)):
+        if name not in Image.OPEN:
+            continue
+        factory, accept = Image.OPEN[name]
+        accepted = not accept or accept(start)
+        if isinstance(accepted, str) or not accepted:
+            continue
+        file.seek(0)
+        with suppress(SyntaxError, IndexError, TypeError, struct.error):
+            return factory(file, "")
+    raise UnidentifiedImageError("no decoder recognizes the file")
+
+
+def _optional_format(data: bytes) -> tuple[str, ...]:
+    """The format of a file whose decoder is an optional package; loads the decoder."""
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        with suppress(ImportError):
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+            return ("HEIF",)
+    if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        with suppress(ImportError):
+            import pillow_jxl  # noqa: F401 (registers itself)
+
+            return ("JXL",)
+    return ()
+
+
+def _color_of_16_bits(image: Any, data: bytes) -> _Stored | None:
+    """The values of a PNG or TIFF of 16 bits for each of R, G, B (and alpha), of which Pillow keeps the upper 8.
+
+    Decoded twice, once for the upper and once for the lower byte of each value.
+    """
+    if image.format not in ("PNG", "TIFF") or not image.tile:
+        return None
+    arguments = image.tile[0].args
+    mode = arguments if isinstance(arguments, str) else arguments[0]
+    match = re.fullmatch(r"(RGBX?|RGBA);16([BLN])", mode)
+    if match is None:
+        return None
+    color, order = match.groups()
+    big = order == "B" or (order == "N" and np.little_endian is False)
+    halves = []
+    for byte in ("B", "L") if big else ("L", "B"):
+        half = _opened(data)
+        new = f"{color};16{byte}"
+        half.tile = [
+            tile._replace(args=new if isinstance(tile.args, str) else (new, *tile.args[1:])) for tile in half.tile
+        ]
+        half.load()
+        halves.append(np.asarray(_turned(half)).astype(np.uint16))
+    return _Stored(halves[0] << 8 | halves[1])
+
+
+def _decode_tiff(data: bytes, max_pixels: int) -> np.ndarray | _Stored:
+    """A TIFF file whose kind Pillow does not know: many bands, planes, color in floating point."""
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page: Any = file.pages[0]
+        pixels = page.imagelength * page.imagewidth
+        if pixels > max_pixels:
+            raise TooManyPixelsError(pixels, max_pixels, len(data))
+        if math.prod(page.shape) * page.dtype.itemsize > _BOMB * 8 * len(data):
+            raise UnreadableImageError("truncated")
+        try:
+            values = page.asarray()
+        except ValueError as error:
+            if "imagecodecs" in str(error):
+                raise NotAnImageError(
+                    f"a TIFF file of {page.samplesperpixel} bands with {page.compression.name} compression: "
+                    "install its decoder with `pip install imagecodecs`, or save it without compression"
+                ) from error
+            raise
+        if page.planarconfig == 2 and values.ndim == 3:
+            values = np.moveaxis(values, 0, -1)
+        inverted = page.photometric == 0
+    if values.ndim == 3 and values.shape[2] == 2:
+        values = values[:, :, :1]
+    if values.ndim == 3 and values.shape[2] > 4:
+        values = values[:, :, :3]
+    return _Stored(values, inverted)
+
+
+def _tiff_bands(data: bytes) -> int:
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        return int(file.pages[0].samplesperpixel)
+
+
+def _tiff_no_data(image: Any) -> float | None:
+    """The value that GDAL's tag names."""
+    with suppress(TypeError, ValueError, AttributeError):
+        return float(str(image.tag_v2.get(42113)).strip("\0 "))
+    return None
+
+
+def _png_without_metadata(data: bytes) -> bytes | None:
+    """A PNG without its text, profiles and other metadata, of which Pillow takes a limited size; None for another."""
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return None
+    position, kept = 8, [data[:8]]
+    while position + 12 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        kind = data[position + 4 : position + 8]
+        if kind[:1].isupper() or kind == b"tRNS" or (kind == b"eXIf" and length < 1 << 16):
+            kept.append(data[position : position + 12 + length])
+        position += 12 + length
+    smaller = b"".join(kept)
+    return smaller if len(smaller) < len(data) else None
 
 
 def _reduction(side: int, at_least: int | None) -> int:
@@ -164,7 +459,9 @@ def _reduction(side: int, at_least: int | None) -> int:
 
 
 def _upright(image: np.ndarray, data: bytes) -> np.ndarray:
-    with suppress(Exception), Image.open(io.BytesIO(data), formats=("JPEG",)) as header:
+    Image.preinit()
+    with suppress(Exception):
+        header = Image.OPEN["JPEG"][0](io.BytesIO(data), "")
         orientation = header.getexif().get(0x0112, 1)
         if orientation in range(2, 9):
             stored = Image.fromarray(image)
@@ -173,38 +470,95 @@ def _upright(image: np.ndarray, data: bytes) -> np.ndarray:
     return image
 
 
-def _array_to_rgb(array: np.ndarray) -> np.ndarray:
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
-        raise UnreadableImageError(f"an array of shape {array.shape}: an image is (H, W), (H, W, 3) or (H, W, 4)")
-    array = _to_8_bits(array)
-    if array.shape[2] == 4:
-        return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
-    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+def _turned(image: Image.Image) -> Image.Image:
+    with suppress(Exception):  # EXIF that can't be read turns nothing
+        return ImageOps.exif_transpose(image)
+    return image
 
 
-def _to_8_bits(values: np.ndarray) -> np.ndarray:
+def _converted(image: Image.Image) -> np.ndarray | _Stored:
+    """A PIL image as RGB, or its values where they have more than 8 bits."""
+    image = _turned(image)
+    if image.mode.startswith(("I", "F")):
+        return _Stored(np.asarray(image))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        page = Image.new("RGBA", image.size, "white")
+        page.alpha_composite(image)
+        image = page
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _to_rgb(stored: _Stored, pixel_range: PixelRange | None) -> np.ndarray:
+    values = stored.values
+    if values.ndim == 2:
+        values = values[:, :, None]
+    if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or 0 in values.shape:
+        hint = ""
+        if values.ndim == 3 and values.shape[0] in (1, 3, 4) and 0 not in values.shape:
+            hint = "; transpose(1, 2, 0) puts its channels last"
+        raise UnreadableImageError(
+            f"an array of shape {stored.values.shape}: an image is (H, W), (H, W, 3) or (H, W, 4){hint}"
+        )
+    if values.dtype == np.uint8 and not stored.inverted:
+        pixels = values
+    else:
+        pixels = _to_8_bits(values[:, :, :3], pixel_range, stored.no_data)
+        pixels = 255 - pixels if stored.inverted else pixels
+        if values.shape[2] == 4:
+            pixels = np.concatenate([pixels, _alpha(values[:, :, 3:], pixel_range)], 2)
+    if pixels.shape[2] == 4:
+        found = _converted(Image.fromarray(np.ascontiguousarray(pixels)))
+        assert isinstance(found, np.ndarray)
+        return found
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
+
+def _alpha(values: np.ndarray, pixel_range: PixelRange | None) -> np.ndarray:
+    """Opacity, which is full at the greatest value of the range, or of the data type where the range is exceeded."""
+    interval = None if pixel_range is None else pixel_range.of(values)
+    if interval is not None and float(values.max()) > interval.white:
+        pixel_range = None
+    return _to_8_bits(values, pixel_range, None)
+
+
+def _to_8_bits(values: np.ndarray, pixel_range: PixelRange | None, no_data: float | None) -> np.ndarray:
     if values.dtype == np.uint8:
         return values
     if values.dtype == bool:
         return values.astype(np.uint8) * np.uint8(255)
     if values.dtype.kind not in "uif":
         raise UnreadableImageError(f"an array of {values.dtype}: an image is made of numbers")
-    finite = np.isfinite(values)
-    if not finite.any():
-        raise UnreadableImageError("no finite value")
-    least, greatest = float(values[finite].min()), float(values[finite].max())
-    if values.dtype.kind in "ui" and least >= 0 and greatest <= 65535:
-        black, white = 0.0, 65535.0
-    elif values.dtype.kind == "f" and least >= 0 and greatest <= 1:
-        black, white = 0.0, 1.0
-    elif values.dtype.kind == "f" and least >= 0 and greatest <= 255:
-        black, white = 0.0, 255.0
-    else:
-        black, white = least, greatest
-    shares = (np.where(finite, values, least).astype(np.float64) - black) / max(white - black, 1e-300)
-    return np.floor(shares * 255 + 0.5).astype(np.uint8)
+    absent = missing(values, no_data)
+    present = values if absent is None else values[~absent]
+    if not present.size:
+        raise UnreadableImageError("no finite value" if values.dtype.kind == "f" else "no pixel has data")
+    interval = None if pixel_range is None else pixel_range.of(values)
+    least, greatest = float(present.min()), float(present.max())
+    black, white = interval or _own_range(values.dtype, least, greatest)
+    if values.dtype == np.uint16 and absent is None:
+        return _scaled(np.arange(65536), black, white)[values]
+    if absent is not None:
+        values = np.where(absent, values.dtype.type(least), values)
+    pixels = _scaled(values, black, white)
+    if absent is not None:
+        pixels[absent] = 0
+    return pixels
+
+
+def _scaled(values: np.ndarray, black: float, white: float) -> np.ndarray:
+    shares = (values.astype(np.float64) - black) / max(white - black, 1e-300)
+    return np.floor(np.clip(shares, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _own_range(dtype: np.dtype, least: float, greatest: float) -> Interval:
+    """Black and white of one image alone, where there is no range of a dataset."""
+    if least >= 0:
+        steps: tuple[float, ...] = (1.0, 255.0) if dtype.kind == "f" else (255.0, 65535.0)
+        for white in steps:
+            if greatest <= white:
+                return Interval(0.0, white)
+    return Interval(least, greatest)
 
 
 def _load_array(data: bytes, max_pixels: int) -> np.ndarray:
@@ -212,15 +566,20 @@ def _load_array(data: bytes, max_pixels: int) -> np.ndarray:
         # The header is read before the values: one that promises more than there is would be given memory.
         file = io.BytesIO(data)
         version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(file)
+        readers: dict[Any, Callable[..., Any]] = {(1, 0): np.lib.format.read_array_header_1_0}
+        shape, _, dtype = readers.get(version, np.lib.format.read_array_header_2_0)(file)
+        if dtype.hasobject:
+            raise UnreadableImageError("an array of Python objects: an image is made of numbers")
         if math.prod(shape) * dtype.itemsize > len(data):
             raise UnreadableImageError("truncated")
         if math.prod(shape[:2]) > max_pixels:
-            raise _too_many(math.prod(shape[:2]), max_pixels)
+            raise TooManyPixelsError(math.prod(shape[:2]), max_pixels, len(data))
         array: Any = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UnreadableImageError(f"a damaged array: {error}") from error
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # the header is Python text: of a damaged one the parser raises what it likes
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnreadableImageError(f"a damaged array: {message}") from error
     return array
 
 
@@ -233,23 +592,15 @@ def _gunzip(data: bytes, max_pixels: int) -> bytes:
     return unpacked
 
 
-def _too_many(pixels: int, most: int = MAX_PIXELS) -> TooManyPixelsError:
-    bomb = pixels > MAX_PIXELS
-    return TooManyPixelsError(
-        f"{'a decompression bomb: ' * bomb}{pixels:,} pixels{f', more than {most:,}' * (not bomb)}"
-    )
-
-
-def _unreadable(error: Exception, data: bytes) -> UnreadableImageError:
-    """What a decoder's error comes down to."""
-    words = str(error).strip() or type(error).__name__
+def _unreadable(error: Exception, data: bytes, max_pixels: int) -> UnreadableImageError:
+    """The error of an image file that a decoder's error amounts to."""
+    message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
-        start = data[:256].lower()
-        return NotAImageError(next((what for mark, what in _OTHERS.items() if mark.lower() in start), "not an image"))
-    if isinstance(error, Image.DecompressionBombError):
-        return _too_many(int(re.findall("[0-9]+", words)[0]))
+        return NotAnImageError(describe_file_type(data[:4096]) or "not an image")
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return TooManyPixelsError(int(re.findall("[0-9]+", message)[0]), max_pixels, len(data))
     if isinstance(error, MemoryError):
         return UnreadableImageError("too large for the memory")
-    if "truncated" in words.lower() or isinstance(error, EOFError):
+    if "truncated" in message.lower() or isinstance(error, EOFError):
         return UnreadableImageError("truncated")
-    return UnreadableImageError(f"damaged: {words}")
+    return UnreadableImageError(f"damaged: {message}")

@@ -34,6 +34,9 @@ from alexnet.data.dataset import (
     PreparedDataset,
     sha256_of,
 )
+from alexnet.data.decoding import MAX_PIXELS
+from alexnet.data.pixel_range import PixelRange, chosen_range
+from alexnet.data.range_survey import survey
 from alexnet.data.shards import (
     WORK_FOLDER,
     Job,
@@ -56,6 +59,7 @@ from alexnet.runtime.progress import progress as show_progress
 
 _LIST_NAME = "items.arrow"
 _NOTES_NAME = "notes.json"
+_RANGE_NAME = "pixel_range.json"
 _LEFT_OUT_NAME = "left_out.txt"
 _LISTED = 20  # unreadable files that an error lists; the others are written to a file
 
@@ -79,6 +83,9 @@ def prepare(
     seed: int = 0,
     max_bad: float = 0.01,
     workers: int | None = None,
+    black: float | None = None,
+    white: float | None = None,
+    max_pixels: int = MAX_PIXELS,
     root: str | None = None,
     splits: Mapping[str, list[str]] | None = None,
     classes_from: str | None = None,
@@ -109,6 +116,11 @@ def prepare(
         Largest share of images that may be unreadable, 0 to 1.
     workers
         Processes; by default one per available CPU.
+    black, white
+        Values that become black and white in images with more than 8 bits; by default they are found for all images
+        together. The dataset stores them, and images that are classified later get the same.
+    max_pixels
+        Limit of the pixels of an image; a larger one is not decoded.
     root
         Folder of the source in which the interpretation begins.
     splits
@@ -141,14 +153,24 @@ def prepare(
     reading |= {"classes_from": classes_from, "encoding": encoding}
     options: dict[str, Any] = {"size": size, "split": dict(split) if split is not None else None, "seed": seed}
     options |= {name: value for name, value in reading.items() if value is not None}
+    chosen = chosen_range(black, white)
+    if chosen is not None:
+        options["pixel_range"] = chosen.to_dict()
+    if max_pixels != MAX_PIXELS:
+        options["max_pixels"] = max_pixels
     with _claimed(folder, _name_of(source, absolute=True), options):
         plan, descriptions, changes = _list_images(source, folder, split, reading)
         if progress:
             for note in [*plan.notes(), *changes]:
                 notify(note)
         shards = _shards(folder, plan, descriptions, seed)
-        _make(folder, shards, size, workers or available_cpus(), progress)
-        _finish(folder, shards, _name_of(source), {**options, "split": shards.split}, max_bad)
+        workers = workers or available_cpus()
+        pixel_range, range_notes = _pixel_range(folder, shards, workers, max_pixels, chosen)
+        if progress:
+            for note in range_notes:
+                notify(note)
+        _make(folder, shards, size, workers, progress, max_pixels, pixel_range)
+        _finish(folder, shards, _name_of(source), {**options, "split": shards.split}, max_bad, pixel_range)
     dataset = PreparedDataset.open(folder)
     if progress:
         notify(_closing_line(dataset, time.monotonic() - started))
@@ -374,7 +396,36 @@ def _shards(folder: Path, plan: SourcePlan, descriptions: dict[str, str], seed: 
     return _Shards(items, plan.classes, descriptions, shards, plan.drawn)
 
 
-def _make(folder: Path, plan: _Shards, size: int, workers: int, progress: bool) -> None:
+def _pixel_range(
+    folder: Path, plan: _Shards, workers: int, max_pixels: int, chosen: PixelRange | None
+) -> tuple[PixelRange | None, list[str]]:
+    """The range of the images with more than 8 bits and the notes about it: found once for a list of images, and kept.
+
+    A range that was chosen is used instead of one that was found.
+    """
+    place, listed = folder / WORK_FOLDER / _RANGE_NAME, (folder / WORK_FOLDER / _LIST_NAME).stat().st_mtime_ns
+    known = _read_json(place)
+    if known is None or known["listed"] != listed:
+        found, notes = (chosen, []) if chosen is not None else survey(plan.items, workers, max_pixels)
+        new: dict[str, Any] = {"listed": listed, "pixel_range": found.to_dict() if found else None, "notes": notes}
+        if known is not None and known["pixel_range"] != new["pixel_range"]:
+            for shard in plan.shards:  # made with another range
+                if read_result(folder, shard) is not None:
+                    forget_result(folder, shard)
+        write_atomic(place, json.dumps(new).encode())
+        known = new
+    return PixelRange.from_dict(known["pixel_range"]), known["notes"]
+
+
+def _make(
+    folder: Path,
+    plan: _Shards,
+    size: int,
+    workers: int,
+    progress: bool,
+    max_pixels: int,
+    pixel_range: PixelRange | None,
+) -> None:
     for path in folder.glob("*.arrow"):
         if path.name not in plan.shards:  # of a list that was longer
             path.unlink()
@@ -388,7 +439,11 @@ def _make(folder: Path, plan: _Shards, size: int, workers: int, progress: bool) 
     shown = show_progress(total, "images", total - left) if progress else nullcontext()
     try:
         with shown as bar:
-            make_shards(folder, plan.classes, size, jobs, min(workers, len(todo)), bar.advance if bar else _nothing)
+            make_shards(
+                *(folder, plan.classes, size, jobs, min(workers, len(todo)), bar.advance if bar else _nothing),
+                max_pixels=max_pixels,
+                pixel_range=pixel_range,
+            )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted: run the same command again to continue") from None
 
@@ -429,7 +484,14 @@ def _bytes(number: int) -> str:
     return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
 
 
-def _finish(folder: Path, plan: _Shards, source: str, options: dict[str, Any], max_bad: float) -> None:
+def _finish(
+    folder: Path,
+    plan: _Shards,
+    source: str,
+    options: dict[str, Any],
+    max_bad: float,
+    pixel_range: PixelRange | None,
+) -> None:
     size = options["size"]
     pixel_sums = np.zeros((size, size, 3), dtype=np.int64)
     products = np.zeros((3, 3), dtype=np.int64)
@@ -475,6 +537,7 @@ def _finish(folder: Path, plan: _Shards, source: str, options: dict[str, Any], m
         "left_out": left_out,
         "source": source,
         "options": options,
+        "pixel_range": pixel_range.to_dict() if pixel_range else None,
     }
     write_atomic(folder / INDEX_NAME, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())
     _clean(folder)

@@ -27,7 +27,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from alexnet.data.dataset import SHARD_ROWS, write_shard
-from alexnet.data.decoding import UnreadableImageError, square_image
+from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, square_image
+from alexnet.data.pixel_range import PixelRange
 from alexnet.data.pixels import rgb_products
 from alexnet.data.sources.items import Item, Reader
 from alexnet.data.statistics import pixel_sum
@@ -97,7 +98,15 @@ def read_pixel_sum(folder: Path, shard: str) -> np.ndarray:
 
 
 def make_shards(
-    folder: Path, classes: list[str], size: int, jobs: Iterable[Job], workers: int, advance: Callable[[int], None]
+    folder: Path,
+    classes: list[str],
+    size: int,
+    jobs: Iterable[Job],
+    workers: int,
+    advance: Callable[[int], None],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    pixel_range: PixelRange | None = None,
 ) -> None:
     """Make the shards of `jobs` in worker processes.
 
@@ -122,7 +131,13 @@ def make_shards(
         When a worker fails or dies.
     """
     waiting = _Shared(iter(jobs))
-    setup = {"folder": str(folder), "classes": classes, "size": size}
+    setup = {
+        "folder": str(folder),
+        "classes": classes,
+        "size": size,
+        "max_pixels": max_pixels,
+        "pixel_range": pixel_range.to_dict() if pixel_range else None,
+    }
     processes: list[subprocess.Popen[str]] = []
     stop = threading.Event()
 
@@ -164,6 +179,7 @@ def work() -> None:
     os.dup2(2, 1)  # whatever a library prints must not come between the answers
     setup = json.loads(jobs.readline())
     folder, classes, size = Path(setup["folder"]), setup["classes"], setup["size"]
+    decoded_as = {"max_pixels": setup["max_pixels"], "pixel_range": PixelRange.from_dict(setup["pixel_range"])}
 
     def answer(**message: Any) -> None:
         print(json.dumps(message), file=answers, flush=True)
@@ -178,7 +194,7 @@ def work() -> None:
                 if "end" in job:
                     break
                 items = [Item(*fields) for fields in job["items"]]
-                left_out = _read_images(items, reader, images, lambda n: answer(advance=n))
+                left_out = _read_images(items, reader, images, lambda n: answer(advance=n), decoded_as)
                 if writing is not None:
                     writing.result()
                 writing = writer.submit(_write, folder, job["shard"], items, left_out, images, classes)
@@ -198,7 +214,11 @@ def work() -> None:
 
 
 def _read_images(
-    items: list[Item], reader: Reader, images: np.ndarray, advance: Callable[[int], None]
+    items: list[Item],
+    reader: Reader,
+    images: np.ndarray,
+    advance: Callable[[int], None],
+    decoded_as: dict[str, Any],
 ) -> list[tuple[int, str]]:
     """Fill the first rows of `images` with the items that can be read; returns position and reason of the others."""
     size = images.shape[1]
@@ -206,9 +226,9 @@ def _read_images(
     told, told_at = 0, time.monotonic()
     for position, item in enumerate(items):
         try:
-            images[position - len(left_out)] = square_image(reader.read(item), size)
+            images[position - len(left_out)] = square_image(reader.read(item), size, **decoded_as)
         except UnreadableImageError as error:
-            left_out.append((position, str(error)))
+            left_out.append((position, error.reason))
         if time.monotonic() - told_at > _REPORT_SECONDS or position + 1 == len(items):
             advance(position + 1 - told)
             told, told_at = position + 1, time.monotonic()

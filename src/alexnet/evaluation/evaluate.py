@@ -24,6 +24,7 @@ from alexnet.evaluation.ensemble import (
 )
 from alexnet.evaluation.metrics import Predictions
 from alexnet.evaluation.views import check_views
+from alexnet.kernels.safe import safe_mode
 from alexnet.network.optimized import OptimizedNetwork
 from alexnet.runs.run import Run
 from alexnet.runtime.allocator import keep_freed_memory
@@ -233,6 +234,7 @@ def evaluate(
     positive: str | None = None,
     search_coefficients: bool = False,
     device: str | None = None,
+    safe: bool = False,
 ) -> Evaluation:
     """Evaluate a run, or an ensemble of runs whose probabilities are averaged (paper, section 5.1).
 
@@ -261,6 +263,8 @@ def evaluate(
         with the coefficients of the other half, so that no image influences its own result.
     device : str or None
         A torch device, by default the fastest of this machine.
+    safe : bool
+        Use plain PyTorch only: no machine code or Triton kernels of this package.
 
     Returns
     -------
@@ -290,7 +294,7 @@ def evaluate(
     )
     searched = dataset.split("val") if on_val else evaluated
     total = len(evaluated) + (len(searched) if search_coefficients else 0)
-    with progress(total, "evaluate") as bar:
+    with safe_mode(safe), progress(total, "evaluate") as bar:
         networks = [OptimizedNetwork(member.network, dtype) for member in members]
         ensemble = _Ensemble(members, networks, views, batch_size, bar)
         coefficients = None

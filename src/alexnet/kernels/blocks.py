@@ -9,13 +9,13 @@ from llvmlite import ir
 from torch import Tensor
 
 from alexnet.kernels.code import BYTES, FLOAT, LONG, ParallelCode, compiled_once
-from alexnet.kernels.selection import plain_forms_forced
+from alexnet.kernels.safe import is_safe_mode
 
 
 def can_block(x: Tensor) -> bool:
     """Return whether `blocks` supports this tensor."""
     return (
-        not plain_forms_forced()
+        not is_safe_mode()
         and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
         and x.shape[1] == 3

@@ -9,7 +9,8 @@ from llvmlite import ir
 from torch import Tensor
 
 from alexnet.kernels.code import BYTE, BYTES, FLOAT, INT, LONG, LONGS, ParallelCode, compiled_once
-from alexnet.kernels.selection import gpu_kernels, plain_forms_forced
+from alexnet.kernels.safe import is_safe_mode
+from alexnet.kernels.selection import gpu_kernels
 
 _PIXELS = 16  # per vector: 48 bytes become three full registers of float32
 _LANES = 3 * _PIXELS
@@ -21,7 +22,7 @@ def can_cut(images: Tensor, crop_size: int, flips: Tensor, turn_mean: bool) -> b
     Images must be contiguous. On a CPU the crop must have at least 16 pixels per side, and must not be transposed
     unless the mean is transposed with it. On a GPU Triton must work.
     """
-    if plain_forms_forced() or not images.is_contiguous():
+    if is_safe_mode() or not images.is_contiguous():
         return False
     if images.device.type == "cpu":
         return crop_size >= _PIXELS and (turn_mean or not flips[:, 2].any())

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from alexnet.kernels.code import BYTE, BYTES, FLOAT, LONG, ParallelCode, compiled_once
-from alexnet.kernels.selection import plain_forms_forced
+from alexnet.kernels.safe import is_safe_mode
 
 _NOWHERE = 255  # position of a maximum that ReLU set to zero: it has no gradient
 
@@ -23,7 +23,7 @@ _NOWHERE = 255  # position of a maximum that ReLU set to zero: it has no gradien
 def can_pool(x: Tensor) -> bool:
     """Return whether `max_pool` supports this tensor."""
     return (
-        not plain_forms_forced()
+        not is_safe_mode()
         and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
         and x.dim() == 4

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from alexnet.kernels.safe import is_safe_mode
 from alexnet.runtime.progress import notify
 
 if TYPE_CHECKING:
     from torch import Tensor  # importing torch takes a second, and `alexnet prepare` does not need it
-
-SAFE_VARIABLE = "ALEXNET_SAFE"
-"""Environment variable that forces the plain PyTorch forms; processes started later inherit it."""
-
-
-def force_plain_forms() -> None:
-    """Use the plain PyTorch form of every operation from now on (`alexnet train --safe`)."""
-    os.environ[SAFE_VARIABLE] = "1"
-
-
-def plain_forms_forced() -> bool:
-    """Return whether only plain PyTorch forms are used."""
-    return os.environ.get(SAFE_VARIABLE, "") not in ("", "0")
 
 
 def gpu_kernels(name: str, *tensors: Tensor) -> ModuleType | None:
@@ -41,10 +28,10 @@ def gpu_kernels(name: str, *tensors: Tensor) -> ModuleType | None:
     -------
     module or None
         None for tensors on the CPU or on different devices, without Triton, if the kernels do not agree with their
-        plain form on this GPU, and if plain forms are forced.
+        plain form on this GPU, and in safe mode.
     """
     device = tensors[0].device
-    if device.type != "cuda" or any(tensor.device != device for tensor in tensors) or plain_forms_forced():
+    if device.type != "cuda" or any(tensor.device != device for tensor in tensors) or is_safe_mode():
         return None
     return verified(name, str(device))
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from alexnet.kernels.code import BYTES, FLOAT, LONG, ParallelCode, compiled_once
-from alexnet.kernels.selection import gpu_kernels, plain_forms_forced
+from alexnet.kernels.safe import is_safe_mode
+from alexnet.kernels.selection import gpu_kernels
 
 _PIECE = 4096  # smallest number of values of a piece of work
 _LANES = 64
@@ -19,7 +20,7 @@ def can_update(weight: Tensor, velocity: Tensor, gradient: Tensor, copy: Tensor 
     tensors = [weight, velocity, gradient, *([] if copy is None else [copy])]
     on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
     return (
-        not plain_forms_forced()
+        not is_safe_mode()
         and all(tensor.stride() == weight.stride() for tensor in tensors)
         and weight.dtype == velocity.dtype == torch.float32
         and gradient.dtype in (torch.float32, torch.bfloat16)

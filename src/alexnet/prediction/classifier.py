@@ -1,27 +1,28 @@
-"""A trained network at work: images in, labels with probabilities out."""
+"""`Classifier`: a trained network that predicts the classes of images."""
 
 from __future__ import annotations
 
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from alexnet.data.augmentation import Preprocessing
-from alexnet.data.decoding import UnreadableImageError, square_image, to_rgb
-from alexnet.data.resize import square
+from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError
+from alexnet.data.pixel_range import PixelRange
+from alexnet.data.sources.items import Item
 from alexnet.evaluation.inference import probabilities
 from alexnet.evaluation.views import check_views
 from alexnet.network.model import AlexNet
 from alexnet.network.optimized import OptimizedNetwork
+from alexnet.prediction.inputs import ImageInput, NamedImage, load_image
 from alexnet.runs.run import Config, Run
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError, UsageError
@@ -29,23 +30,17 @@ from alexnet.runtime.errors import AlexNetError, UsageError
 BATCH_SIZE = 64
 DECODERS = min(8, os.cpu_count() or 1)
 
-ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
-"""A file, the bytes of one, a PIL image, or an array (H, W) or (H, W, 3 or 4) of gray, RGB or RGBA."""
-
-
-class Named(NamedTuple):
-    """An image with the name under which its prediction comes back."""
-
-    source: str
-    image: ImageInput
-
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of one image.
+    """The most probable classes of an image.
 
-    `source`: its path or name; for an image without, its position, such as "image 3" for the fourth. `top`: the
-    most probable classes with their probabilities (0 to 1), falling; `label` and `probability` are the first of them.
+    Attributes
+    ----------
+    source : str
+        Path or name of the image; for one without, its position, such as "image 3" for the fourth.
+    top : list of (str, float)
+        The most probable classes with their probabilities (0 to 1), in descending order.
     """
 
     source: str
@@ -53,14 +48,16 @@ class Prediction:
 
     @property
     def label(self) -> str:
+        """The most probable class."""
         return self.top[0][0]
 
     @property
     def probability(self) -> float:
+        """Its probability, 0 to 1."""
         return self.top[0][1]
 
     def to_dict(self) -> dict[str, Any]:
-        """The prediction as JSON has it."""
+        """Return the prediction in its JSON form."""
         return {
             "source": self.source,
             "label": self.label,
@@ -70,32 +67,71 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Unread:
-    """An image that could not be read, and why."""
+class UnreadableImage:
+    """An image that could not be read.
+
+    Attributes
+    ----------
+    source : str
+        Path or name of the image.
+    reason : str
+        Why it could not be read.
+    """
 
     source: str
     reason: str
 
 
 class Classifier:
-    """A trained network, ready for images: `Classifier.load(RUN).predict(["a.jpg", "b.png"])`."""
+    """A trained network that predicts the classes of images.
+
+    Parameters
+    ----------
+    network : AlexNet
+        The network, in evaluation mode.
+    preprocess : Preprocessing
+        Its preprocessing.
+    config : Config
+        The run's `config.json`.
+    precision : torch.dtype
+        Data type of the computation.
+
+    Examples
+    --------
+    >>> Classifier.load("run").predict(["a.jpg", "b.png"])  # doctest: +SKIP
+    """
 
     def __init__(
         self, network: AlexNet, preprocess: Preprocessing, config: Config, precision: torch.dtype = torch.float32
     ) -> None:
         self.network, self.preprocess, self.config = network, preprocess, config
-        self._working = OptimizedNetwork(network, precision)
+        self.pixel_range = PixelRange.from_dict(config.pixel_range)
+        self.max_pixels = MAX_PIXELS
+        self._optimized = OptimizedNetwork(network, precision)
 
     @classmethod
     def load(cls, run: str | os.PathLike[str], *, device: str | None = None, precision: str = "float32") -> Classifier:
-        """Load a run folder, on the best device there is unless `device` names one.
+        """Load a run folder.
 
-        `precision`: "float32", "bfloat16" or "auto". Raises `AlexNetError` when the folder is no run or its weights
-        can't be read, `UsageError` for a device or precision that does not exist.
+        Parameters
+        ----------
+        run : str or path
+            The run folder.
+        device : str, optional
+            Such as "cpu" or "cuda:1". Default: the best that is available.
+        precision : str
+            "float32", "bfloat16" or "auto".
+
+        Raises
+        ------
+        AlexNetError
+            The folder is not a run, or its weights cannot be read.
+        UsageError
+            The device or precision does not exist.
         """
-        where = choose_device(device)
+        chosen_device = choose_device(device)
         opened = Run.open(run)
-        return cls(*opened.load(where), opened.config, choose_precision(precision, where))
+        return cls(*opened.load(chosen_device), opened.config, choose_precision(precision, chosen_device))
 
     @property
     def classes(self) -> list[str]:
@@ -104,41 +140,68 @@ class Classifier:
 
     @property
     def labels(self) -> list[str]:
-        """What predictions call the classes: in words where the names are identifiers (ImageNet), else the names."""
+        """Labels of predictions: the classes' descriptions where their names are identifiers (ImageNet), else names."""
         return self.config.labels
 
     def predict(
         self,
-        images: ImageInput | Named | Iterable[ImageInput | Named],
+        images: ImageInput | NamedImage | Iterable[ImageInput | NamedImage],
         top: int = 5,
         views: int = 1,
         batch_size: int = BATCH_SIZE,
     ) -> list[Prediction]:
-        """The `top` most probable classes of each image, in order; for one image a list of one.
+        """Predict the classes of images.
 
-        An image is a path, the bytes of a file, a PIL image, or an array (H, W) or (H, W, 3 or 4), uint8 or what
-        `alexnet.data.decoding` says of others; an array (N, H, W, 3) is N images. They are decoded, scaled and cut as
-        `alexnet prepare` does it. `views`: 1, the center, or 10, the paper's test (section 4.1).
+        Parameters
+        ----------
+        images : ImageInput, NamedImage, or an iterable of them
+            Paths, contents of files, PIL images, or arrays (H, W), (H, W, 3) or (H, W, 4) of uint8 or of the data types
+            that `alexnet.data.decoding` describes; an array (N, H, W, 3) is N images. They are decoded, scaled and cut
+            as `alexnet prepare` does.
+        top : int
+            Number of classes per image.
+        views : int
+            Number of crops per image whose probabilities are averaged: 1, the center, or 10 (paper, section 4.1).
+        batch_size : int
+            Number of images that the network processes at once.
 
-        Raises `AlexNetError` naming the first image that can't be read; `stream` goes on after one.
+        Returns
+        -------
+        list of Prediction
+            In the order of the images; for one image a list of one.
+
+        Raises
+        ------
+        AlexNetError
+            An image cannot be read; the message names the first. `stream` continues after one.
         """
         results = []
         for result in self.stream(images, top, views, batch_size):
-            if isinstance(result, Unread):
+            if isinstance(result, UnreadableImage):
                 raise AlexNetError(f"{result.source}: {result.reason}")
             results.append(result)
         return results
 
     def stream(
         self,
-        images: ImageInput | Named | Iterable[ImageInput | Named],
+        images: ImageInput | NamedImage | Iterable[ImageInput | NamedImage],
         top: int = 5,
         views: int = 1,
         batch_size: int = BATCH_SIZE,
-    ) -> Iterator[Prediction | Unread]:
-        """As `predict`, one result after another in the order of the images, `Unread` for one that can't be read.
+    ) -> Iterator[Prediction | UnreadableImage]:
+        """Predict the classes of images one after another.
 
-        Threads decode ahead of the network. Memory is that of a few batches, whatever the number of images.
+        Threads decode ahead of the network. Memory is that of a few batches for any number of images.
+
+        Parameters
+        ----------
+        images, top, views, batch_size
+            As for `predict`.
+
+        Yields
+        ------
+        Prediction or UnreadableImage
+            In the order of the images.
         """
         if top < 1:
             raise UsageError(f"top is {top}; it must be at least 1")
@@ -148,75 +211,76 @@ class Classifier:
         return self._stream(_each(images), top, views, batch_size)
 
     def probabilities(self, images: np.ndarray, views: int = 1) -> np.ndarray:
-        """Probability of every class: prepared images (N, size, size, 3) uint8 RGB → (N, classes) float64."""
+        """Return the probability of every class: prepared images (N, size, size, 3) uint8 → (N, classes) float64."""
         tensor = torch.from_numpy(np.ascontiguousarray(images))
-        return probabilities(self._working, self.preprocess, tensor, views).numpy()
+        return probabilities(self._optimized, self.preprocess, tensor, views).numpy()
 
     def _stream(
-        self, images: Iterator[ImageInput | Named], top: int, views: int, batch_size: int
-    ) -> Iterator[Prediction | Unread]:
-        read = read_ahead(images, self.config.size, batch_size)
-        while batch := list(itertools.islice(read, batch_size)):
+        self, images: Iterator[ImageInput | NamedImage], top: int, views: int, batch_size: int
+    ) -> Iterator[Prediction | UnreadableImage]:
+        decoded = decode_ahead(images, self.config.size, batch_size, self.pixel_range, self.max_pixels)
+        while batch := list(itertools.islice(decoded, batch_size)):
             readable = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
-            shares = iter(self.probabilities(np.stack(readable), views) if readable else ())
+            rows = iter(self.probabilities(np.stack(readable), views) if readable else ())
             for source, pixels in batch:
-                yield (
-                    Unread(source, pixels)
-                    if isinstance(pixels, str)
-                    else Prediction(source, self.top(next(shares), top))
-                )
+                if isinstance(pixels, str):
+                    yield UnreadableImage(source, pixels)
+                else:
+                    yield Prediction(source, self.top(next(rows), top))
 
-    def top(self, shares: np.ndarray, count: int) -> list[tuple[str, float]]:
-        """Of an image's `probabilities` (classes,) the `count` greatest with their labels, falling."""
-        best = np.argsort(-shares, kind="stable")[:count]
-        return [(self.labels[i], float(shares[i])) for i in best]
-
-
-def pixels_of(image: ImageInput, size: int) -> np.ndarray:
-    """Any image as prepared datasets hold it, (size, size, 3) uint8 RGB. Raises `UnreadableImageError`."""
-    if isinstance(image, bytes):
-        return square_image(image, size)
-    if isinstance(image, str | os.PathLike):
-        try:
-            return square_image(Path(image).read_bytes(), size)
-        except IsADirectoryError:
-            raise UnreadableImageError("is a folder, not an image") from None
-        except OSError as error:
-            raise UnreadableImageError(error.strerror or str(error)) from None
-    if isinstance(image, Image.Image | np.ndarray):
-        try:
-            return square(to_rgb(image), size)
-        except OSError as error:  # a PIL image that was opened and not yet read
-            raise UnreadableImageError(str(error)) from error
-    raise UnreadableImageError(f"a {type(image).__name__} is no image: give a path, bytes, a PIL image or an array")
+    def top(self, probabilities: np.ndarray, count: int) -> list[tuple[str, float]]:
+        """Return the labels and probabilities of the `count` most probable of an image's classes (classes,)."""
+        best = np.argsort(-probabilities, kind="stable")[:count]
+        return [(self.labels[i], float(probabilities[i])) for i in best]
 
 
-def _each(images: ImageInput | Named | Iterable[ImageInput | Named]) -> Iterator[ImageInput | Named]:
-    single = isinstance(images, str | os.PathLike | bytes | Image.Image | Named)
-    if single or (isinstance(images, np.ndarray) and images.ndim < 4):
-        return iter([images])  # type: ignore[list-item]
-    return iter(images)  # type: ignore[arg-type]
+def decode_ahead(
+    images: Iterator[ImageInput | NamedImage],
+    size: int,
+    count: int,
+    pixel_range: PixelRange | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[tuple[str, np.ndarray | str]]:
+    """Decode images by threads.
 
+    Parameters
+    ----------
+    images : iterator
+        The images.
+    size : int
+        Side of the decoded images in pixels.
+    count : int
+        Number of images that are decoded ahead of the consumer.
+    pixel_range : PixelRange, optional
+        Black and white of images with more than 8 bits.
+    max_pixels : int
+        Limit of the pixels of an image file.
 
-def read_ahead(images: Iterator[ImageInput | Named], size: int, count: int) -> Iterator[tuple[str, np.ndarray | str]]:
-    """Each image's source and its pixels, or why it has none, read by threads up to `count` images ahead."""
+    Yields
+    ------
+    tuple of (str, numpy.ndarray or str)
+        Source and pixels (size, size, 3) uint8 of each image in order; instead of pixels the reason where it cannot be
+        read.
+    """
 
-    def read(number: int, image: ImageInput | Named) -> tuple[str, np.ndarray | str]:
-        source = f"image {number}"
-        if isinstance(image, Named):
-            source, image = image.source, image.image
+    def decode(position: int, image: ImageInput | NamedImage) -> tuple[str, np.ndarray | str]:
+        source = f"image {position}"
+        if isinstance(image, NamedImage):
+            source, image = image
+        elif isinstance(image, Item):
+            source = image.name
         elif isinstance(image, str | os.PathLike):
             source = os.fspath(image)
         try:
-            return source, pixels_of(image, size)
+            return source, load_image(image, size, pixel_range, max_pixels)
         except UnreadableImageError as error:
-            return source, str(error)
+            return source, error.reason
 
     with ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder") as threads:
         ahead: deque[Future[tuple[str, np.ndarray | str]]] = deque()
         try:
-            for number, image in enumerate(images):
-                ahead.append(threads.submit(read, number, image))
+            for position, image in enumerate(images):
+                ahead.append(threads.submit(decode, position, image))
                 if len(ahead) > count:
                     yield ahead.popleft().result()
             while ahead:
@@ -226,30 +290,8 @@ def read_ahead(images: Iterator[ImageInput | Named], size: int, count: int) -> I
                 future.cancel()
 
 
-def image_files(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[str], int]:
-    """The files named, and the image files in the folders named, recursively and in order of their names.
-
-    In a folder an image is a file whose ending is that of an image format; hidden ones are left alone. Returns the
-    paths and how many other files the folders hold. Raises `AlexNetError` when there is no image at all.
-    """
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    files: list[str] = []
-    others = 0
-    for path in paths:
-        if not os.path.isdir(path):
-            files.append(os.fspath(path))
-            continue
-        for folder, folders, names in os.walk(path, onerror=_raise):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            visible = sorted(name for name in names if not name.startswith("."))
-            found = [name for name in visible if os.path.splitext(name)[1].lower() in endings]
-            files += [os.path.join(folder, name) for name in found]
-            others += len(visible) - len(found)
-    if not files:
-        where = ", ".join(os.fspath(path) for path in paths)
-        raise AlexNetError(f"no images in {where}: an image is a file with an ending such as .jpg or .png")
-    return files, others
-
-
-def _raise(error: OSError) -> None:
-    raise AlexNetError(f"{error.filename} can't be read: {error.strerror}") from error
+def _each(images: ImageInput | NamedImage | Iterable[ImageInput | NamedImage]) -> Iterator[ImageInput | NamedImage]:
+    single = isinstance(images, str | os.PathLike | bytes | Image.Image | NamedImage | Item)
+    if single or (isinstance(images, np.ndarray) and images.ndim < 4):
+        return iter([images])  # type: ignore[list-item]
+    return iter(images)  # type: ignore[arg-type]

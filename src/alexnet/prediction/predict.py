@@ -1,4 +1,4 @@
-"""Sort images with a trained network, and say what comes out: for people, as JSON, or as CSV."""
+"""`predict`: classes of images as a table, JSON or CSV."""
 
 from __future__ import annotations
 
@@ -7,82 +7,137 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from alexnet.prediction.classifier import Classifier, ImageInput, Named, Prediction, Unread, image_files
+from rich.cells import cell_len
+
+from alexnet.data.decoding import MAX_PIXELS
+from alexnet.data.pixel_range import chosen_range
+from alexnet.prediction.classifier import Classifier, Prediction, UnreadableImage
+from alexnet.prediction.inputs import NamedImage, find_images
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.progress import progress
 
 FORMS = ("table", "json", "csv")
-STDIN = "-"
 
 
 def predict(
     run: str | os.PathLike[str],
     images: Sequence[str | os.PathLike[str]],
     *,
+    lists: Sequence[str | os.PathLike[str]] = (),
     top: int = 5,
     views: int = 1,
     form: str = "table",
     precision: str = "float32",
     device: str | None = None,
+    black: float | None = None,
+    white: float | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> int:
-    """Print the `top` most probable classes of each image on stdout, as soon as they are known, in order.
+    """Print the most probable classes of each image on stdout, in order, as soon as they are known.
 
-    `images`: files, folders (searched through) and "-", one image on standard input. `form`: "table", one line a
-    image; "json", a list with one object a line; "csv", with a header. What can't be read is named on stderr and the
-    rest is done. Returns how many could not be read. Raises `AlexNetError` when there are no images.
+    An unreadable image is named on stderr, and the others are classified.
+
+    Parameters
+    ----------
+    run : str or path
+        The run folder.
+    images : sequence of str or path
+        Files, folders (searched recursively), zip or tar files, and "-" for an image on standard input.
+    lists : sequence of str or path
+        Text files with one such path per line.
+    top : int
+        Number of classes per image.
+    views : int
+        Number of crops per image whose probabilities are averaged: 1 or 10.
+    form : str
+        "table", one line per image; "json", a list with one object per line; "csv", with a header.
+    precision, device : str
+        As for `Classifier.load`.
+    black, white : float, optional
+        Values that become black and white in images with more than 8 bits. Default: those of the run's dataset.
+    max_pixels : int
+        Limit of the pixels of an image.
+
+    Returns
+    -------
+    int
+        Number of images that could not be read.
+
+    Raises
+    ------
+    AlexNetError
+        There are no images, or the run cannot be loaded.
     """
-    files, others = image_files(images)
-    if others:
-        print(f"{others:,} other files in the folders are no images and were left alone", file=sys.stderr)
+    pixel_range = chosen_range(black, white)
+    inputs = find_images(images, lists)
+    for line in inputs.summary():
+        print(line, file=sys.stderr)
     keep_freed_memory()
     classifier = Classifier.load(run, device=device, precision=precision)
+    classifier.pixel_range, classifier.max_pixels = pixel_range or classifier.pixel_range, max_pixels
     top = min(top, len(classifier.classes))
-    write = {"table": _as_table, "json": _as_json, "csv": _as_csv}[form](classifier, files, top)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names come out as they are on disk, Unicode or not
-    unread = 0
-    with progress(len(files), "classify") as bar:
-        for line in write.head:
+    output = {"table": _table, "json": _json, "csv": _csv}[form](classifier, inputs.images, top)
+    show_file_names()
+    unreadable = 0
+    with progress(len(inputs.images), "classify") as bar, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.|tifffile")  # of images that are read all the same
+        for line in output.head:
             bar.result(line)
         try:
-            for result in classifier.stream((_image(file) for file in files), top, views):
-                if isinstance(result, Unread):
-                    unread += 1
+            for result in classifier.stream(iter(inputs), top, views):
+                if isinstance(result, UnreadableImage):
+                    unreadable += 1
                     bar.note(f"alexnet: {result.source}: {result.reason}")
                 else:
-                    bar.result(write.line(result))
+                    bar.result(output.line(result))
                 bar.advance()
         finally:
-            for line in write.tail:
+            for line in output.tail:
                 bar.result(line)
-    if unread:
-        print(f"alexnet: {unread:,} of {len(files):,} images could not be read", file=sys.stderr)
-    return unread
+    if unreadable:
+        total = len(inputs.images)
+        print(f"alexnet: {unreadable:,} of {total:,} {'image' if total == 1 else 'images'} unreadable", file=sys.stderr)
+    return unreadable
 
 
-class _Form:
-    """How results are written: lines before them, a line for each, lines after."""
+def show_file_names() -> None:
+    """Let file names that are not Unicode be printed on stdout as they are on disk, where its encoding is UTF-8."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower().replace("-", "") == "utf8":
+        sys.stdout.reconfigure(errors="surrogateescape")
 
-    def __init__(self, line: Callable[[Prediction], str], head: Sequence[str] = (), tail: Sequence[str] = ()) -> None:
-        self.line, self.head, self.tail = line, head, tail
+
+def pad(text: str, width: int) -> str:
+    """Fill a text with spaces to `width` columns of a terminal, of which an East Asian letter takes two."""
+    return text + " " * (width - cell_len(text))
 
 
-def _as_table(classifier: Classifier, files: list[str], top: int) -> _Form:
-    width = max(map(len, files))
+@dataclass(frozen=True)
+class _Output:
+    """How results are written: lines before them, a line for each, lines after them."""
+
+    line: Callable[[Prediction], str]
+    head: Sequence[str] = ()
+    tail: Sequence[str] = ()
+
+
+def _table(classifier: Classifier, images: list[NamedImage], top: int) -> _Output:
+    width = max(cell_len(image.source) for image in images)
     # Of ImageNet's descriptions, which are lists of synonyms, a table has room for the first.
     shown = {label: label.partition(",")[0] if classifier.config.descriptions else label for label in classifier.labels}
-    label_width = max(map(len, shown.values()))
+    label_width = max(map(cell_len, shown.values()))
 
     def line(result: Prediction) -> str:
-        cells = (f"{probability:6.1%} {shown[label]:<{label_width}}" for label, probability in result.top)
-        return f"{result.source:<{width}}  {'  '.join(cells)}".rstrip()
+        cells = (f"{probability:6.1%} {pad(shown[label], label_width)}" for label, probability in result.top)
+        return f"{pad(result.source, width)}  {'  '.join(cells)}".rstrip()
 
-    return _Form(line)
+    return _Output(line)
 
 
-def _as_json(classifier: Classifier, files: list[str], top: int) -> _Form:
+def _json(classifier: Classifier, images: list[NamedImage], top: int) -> _Output:
     first = True
 
     def line(result: Prediction) -> str:
@@ -90,24 +145,19 @@ def _as_json(classifier: Classifier, files: list[str], top: int) -> _Form:
         start, first = ("  " if first else ", "), False
         return start + json.dumps(result.to_dict(), ensure_ascii=False)
 
-    return _Form(line, head=["["], tail=["]"])
+    return _Output(line, head=["["], tail=["]"])
 
 
-def _as_csv(classifier: Classifier, files: list[str], top: int) -> _Form:
+def _csv(classifier: Classifier, images: list[NamedImage], top: int) -> _Output:
     more = [name for i in range(2, top + 1) for name in (f"label_{i}", f"probability_{i}")]
 
     def line(result: Prediction) -> str:
         return _csv_line([result.source, *(cell for label, p in result.top for cell in (label, f"{p:.6g}"))])
 
-    return _Form(line, head=[_csv_line(["source", "label", "probability", *more])])
+    return _Output(line, head=[_csv_line(["source", "label", "probability", *more])])
 
 
 def _csv_line(cells: list[str]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(cells)
     return text.getvalue()
-
-
-def _image(file: str) -> ImageInput | Named:
-    # Read when its turn comes, which is also when an empty standard input becomes an image that can't be read.
-    return Named(STDIN, sys.stdin.buffer.read()) if file == STDIN else file

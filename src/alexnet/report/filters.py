@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alexnet.network.model import AlexNet, towers_of
 from alexnet.report.mosaic import colored, mosaic
@@ -39,7 +39,8 @@ def first_layer_kernels(network: AlexNet) -> Figure:
 
 def kernel_tiles(network: AlexNet) -> np.ndarray:
     """Return the first-layer kernels as images: see `tiles_of`."""
-    return tiles_of(next(m for m in network.children() if isinstance(m, nn.Conv2d)).weight.detach())
+    weight = network.get_parameter(f"{network.first_convolution}.weight")
+    return tiles_of(weight.detach())
 
 
 def tiles_of(weight: Tensor) -> np.ndarray:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.evaluation.ensemble import Member
@@ -140,14 +139,15 @@ def attribution_section(member: Member, evaluation: Evaluation, files: FigureFil
 def neighbors_section(
     member: Member, evaluation: Evaluation, dataset: PreparedDataset, files: FigureFiles, precision: str
 ) -> Section:
-    """Return the training images nearest to some test images, by Euclidean distance in fc7."""
+    """Return the training images nearest to some test images, by Euclidean distance in the feature layer (fc7)."""
     train, split = dataset.split("train"), evaluation.split
     indexed = np.linspace(0, len(train) - 1, min(MAX_INDEXED, len(train))).round().astype(np.int64)
     queries = image_figures.spread_over_classes(evaluation.predictions, QUERIES)
     if split.name == "train":  # an image is not its own neighbor
         indexed = np.setdiff1d(indexed, queries)
     dtype = choose_precision(precision, member.preprocess.mean.device)
-    with progress(len(indexed) + len(queries), "fc7 of training images") as bar:
+    layer = member.network.feature_layer
+    with progress(len(indexed) + len(queries), f"{layer} of training images") as bar:
         stored, wanted = (
             np.concatenate(list(layer_features(member.network, member.preprocess, batches, precision=dtype)))
             for batches in (_batches(train, indexed, bar), _batches(split, queries, bar))
@@ -171,9 +171,9 @@ def neighbors_section(
     among = f"{len(indexed):,} training images"
     among += f" of {len(train):,}" if len(indexed) < len(train) else ""
     lead = (
-        f"On the left a {split.name} image, then the training images nearest to it by Euclidean distance in the 4,096 "
-        f"activations of fc7 (figure 4 of the paper). Searched among {among}; {agreement:.0%} of the images shown "
-        "have the label of the query."
+        f"On the left a {split.name} image, then the training images nearest to it by Euclidean distance in the "
+        f"{wanted.shape[1]:,} activations of {layer} (figure 4 of the paper). Searched among {among}; "
+        f"{agreement:.0%} of the images shown have the label of the query."
     )
     return Section("neighbors", "Nearest images", lead, "neighbors.html", {"rows": table, "links": links})
 
@@ -204,13 +204,14 @@ def features_section(member: Member, evaluation: Evaluation | None, files: Figur
         image = evaluation.split.gather(np.array([index]))
         inputs = member.preprocess.center(torch.from_numpy(image).to(member.preprocess.mean.device))
         truth = evaluation.classes[evaluation.predictions.labels[index]]
-        maps = [(layer, _layer_figure(network, inputs, layer, truth, files)) for layer in _layers_shown(network)]
+        shown = network.weighted_layers()[:-1]
+        maps = [(layer, _layer_figure(network, inputs, layer, truth, files)) for layer in shown]
     values = {"kernels": kernels, "truth": truth, "maps": maps}
     return Section("features", "Kernels and feature maps", lead, "features.html", values)
 
 
 def _layer_figure(network: AlexNet, inputs: torch.Tensor, layer: str, truth: str, files: FigureFiles) -> EmbeddedFigure:
-    is_map = isinstance(network.get_submodule(layer), nn.Conv2d)
+    is_map = not network.is_fully_connected(layer)
     kind = "feature maps" if is_map else "units"
     return files.embed(
         f"feature-maps-{layer}",
@@ -219,9 +220,3 @@ def _layer_figure(network: AlexNet, inputs: torch.Tensor, layer: str, truth: str
         caption="Black is zero; each map is scaled to its largest value." if is_map else "One square per unit.",
         narrow=not is_map,
     )
-
-
-def _layers_shown(network: AlexNet) -> list[str]:
-    """Every convolution, and every fully connected layer but the last."""
-    weighted = [n for n, m in network.named_children() if isinstance(m, nn.Conv2d | nn.Linear)]
-    return [name for name in network.layer_names() if name in weighted[:-1]]

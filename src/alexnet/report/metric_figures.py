@@ -103,19 +103,24 @@ def per_class(evaluation: Evaluation) -> Figure:
     axes = figure.subplots()
     axes.grid(axis="x")
     axes.grid(False, axis="y")
+    has_label = False
     for y, (_, row) in enumerate(rows):
         axes.plot(metrics.wilson_interval(row["recall"], row["support"]), (y, y), color=BLUE, alpha=0.3, linewidth=6)
         label = None if y else "recall (95% interval)"
         axes.plot(row["recall"], y, "o", color=BLUE, markersize=8, label=label)
         if row["precision"] is not None:
-            axes.plot(row["precision"], y, "D", color=ORANGE, markersize=6.5, label=None if y else "precision")
+            label = None if has_label else "precision"
+            axes.plot(row["precision"], y, "D", color=ORANGE, markersize=6.5, label=label)
+            has_label = True
     names = [f"{fit(name, NAME_WIDTH, 9)} ({row['support']:,})" for name, row in rows]
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1.02)
     axes.tick_params(axis="y", labelcolor=INK)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_title(f"The {len(rows)} classes with the lowest recall" if cut else "Recall and precision (images)")
+    axes.set_title(
+        f"The {len(rows)} classes with the lowest recall" if cut else "Recall and precision per class (images)"
+    )
     figure.legend(loc="outside lower right", ncols=2, handlelength=1, columnspacing=1.2)
     return figure
 

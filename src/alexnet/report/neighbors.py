@@ -1,4 +1,4 @@
-"""Nearest images by Euclidean distance in the 4096 activations of fc7 (paper, section 6.1)."""
+"""Nearest images by Euclidean distance in the feature layer, fc7 (paper, section 6.1)."""
 
 from __future__ import annotations
 

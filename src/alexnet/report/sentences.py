@@ -49,7 +49,7 @@ def headline_numbers(run: Run, evaluation: Evaluation | None) -> dict[str, str]:
     values["log loss (nats)"] = f"{evaluation.log_loss:.3f}"
     values["calibration error"] = f"{evaluation.calibration_error:.1%}"
     values |= {name: f"{value:.4g}" for name, value in evaluation.registered.items()}
-    return values
+    return values | {name: f"{value:.4g}" for name, value in evaluation.registered.items()}
 
 
 def _training_numbers(run: Run) -> dict[str, str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache, wraps
 from typing import Any, ParamSpec
 from xml.etree import ElementTree
@@ -238,11 +239,23 @@ def _saved(figure: MatplotlibFigure, form: str, **options: Any) -> bytes:
         fonts = dict.fromkeys(filter(None, map(_font_with, text.get_text())))
         if set(fonts) - {FONT}:
             text.set_fontfamily([FONT, *(font for font in fonts if font != FONT)])
-    with matplotlib.rc_context(_rc_params()), warnings.catch_warnings():
+    with matplotlib.rc_context(_rc_params()), warnings.catch_warnings(), _quiet_font_manager():
         # `missing_glyphs` reports them; the SVG, whose text stays text, is complete.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(file, format=form, **options)
     return file.getvalue()
+
+
+@contextmanager
+def _quiet_font_manager() -> Iterator[None]:
+    """Silence "Failed to find font weight bold": a fallback font has the glyphs, if not every weight."""
+    logger = logging.getLogger("matplotlib.font_manager")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @cache

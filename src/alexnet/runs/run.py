@@ -78,6 +78,7 @@ class Config:
     dataset: dict[str, Any]
     descriptions: list[str] | None = None
     start: dict[str, Any] | None = None
+    pixel_range: dict[str, Any] | None = None
     variant: Variant | None = None
     alexnet: str = __version__
     format_version: int = FORMAT_VERSION

@@ -1,32 +1,41 @@
-"""The verb: what is nearest to images from anywhere, said for people or as JSON."""
+"""The search command: the images of a dataset that are nearest to given images, as a table or as JSON."""
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
+from rich.cells import cell_len
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.network.features import BATCH_SIZE
-from alexnet.prediction.classifier import image_files, read_ahead
+from alexnet.prediction.classifier import decode_ahead
+from alexnet.prediction.inputs import NamedImage, find_images
+from alexnet.prediction.predict import pad, show_file_names
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.progress import progress
+from alexnet.search.binary_codes import BITS
 from alexnet.search.index import Index, choose_method, open_index
 
 
 @dataclass(frozen=True)
-class Near:
-    """An image of the dataset: its name in its source, its class, and how far it is from the one asked about.
+class Neighbor:
+    """An image of the dataset that is near a query.
 
-    `distance`: Euclidean in fc7; of binary codes the number of bits that differ.
+    Parameters
+    ----------
+    path : str
+        Its name in its source.
+    label : str
+        Its class.
+    distance : float
+        Euclidean distance in fc7; of binary codes the Hamming distance.
     """
 
     path: str
@@ -45,90 +54,121 @@ def search(
     form: str = "table",
     device: str | None = None,
 ) -> int:
-    """Print the `top` images of `split` nearest to each of `images` on stdout, in order, as soon as they are known.
+    """Print the images of a split that are nearest to each given image on stdout, in order, as soon as they are known.
 
-    `images`: files and folders (searched through). `method` as for `Index.nearest`. `form`: "table", or "json", a
-    list with one object a line. What can't be read is named on stderr and the rest is done. Returns how many could not
-    be read. Raises `AlexNetError` when there are no images, and as `open_index`.
+    An image that can't be read is named on stderr, and the others are searched for.
+
+    Parameters
+    ----------
+    run : str or path
+        The run folder.
+    images : sequence of str or path
+        Files, folders (searched recursively) and archives.
+    data : str, path or PreparedDataset
+        The prepared dataset.
+    split : str
+        Its split.
+    top : int
+        Number of neighbors of each image.
+    method : str
+        As for `Index.nearest`.
+    form : str
+        ``"table"``, or ``"json"``, a list with one object per line.
+    device : str, optional
+        Where the features are computed; by default the best device.
+
+    Returns
+    -------
+    int
+        Number of images that could not be read.
+
+    Raises
+    ------
+    AlexNetError
+        If there are no images, and as `open_index`.
     """
     if top < 1:
         raise UsageError(f"top is {top}; it must be at least 1")
-    files, others = image_files(images)
-    if others:
-        print(f"{others:,} other files in the folders are no images and were left alone", file=sys.stderr)
+    inputs = find_images(images)
+    for line in inputs.summary():
+        print(line, file=sys.stderr)
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     method = choose_method(method, len(dataset.split(split)))
     keep_freed_memory()
     index = open_index(run, dataset, split=split, device=device)
-    print(_about(index, method), file=sys.stderr)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names come out as they are on disk, Unicode or not
-    unread, first = 0, True
-    with progress(len(files), "search") as bar:
+    print(_description(index, method), file=sys.stderr)
+    show_file_names()
+    unreadable, separator = 0, "  "
+    with progress(len(inputs), "search") as bar:
         if form == "json":
             bar.result("[")
         try:
-            for source, found in _nearest(index, files, top, method):
-                if isinstance(found, str):
-                    unread += 1
-                    bar.note(f"alexnet: {source}: {found}")
+            for source, neighbors in _search_each(index, iter(inputs), top, method):
+                if isinstance(neighbors, str):
+                    unreadable += 1
+                    bar.note(f"alexnet: {source}: {neighbors}")
                 elif form == "json":
-                    bar.result(("  " if first else ", ") + _as_json(source, found))
-                    first = False
+                    bar.result(separator + _json(source, neighbors))
+                    separator = ", "
                 else:
-                    for line in _as_table(source, found, method):
+                    for line in _table(source, neighbors, method):
                         bar.result(line)
                 bar.advance()
         finally:
             if form == "json":
                 bar.result("]")
-    if unread:
-        print(f"alexnet: {unread:,} of {len(files):,} images could not be read", file=sys.stderr)
-    return unread
+    if unreadable:
+        total = len(inputs)
+        print(f"alexnet: {unreadable:,} of {total:,} {'image' if total == 1 else 'images'} unreadable", file=sys.stderr)
+    return unreadable
 
 
-def _nearest(index: Index, files: list[str], top: int, method: str) -> Iterator[tuple[str, list[Near] | str]]:
-    """Each file with what is nearest to it, or why it can't be read."""
-    read = read_ahead(iter(files), index.split.size, BATCH_SIZE)
-    while batch := list(itertools.islice(read, BATCH_SIZE)):
+def _search_each(
+    index: Index, images: Iterator[NamedImage], top: int, method: str
+) -> Iterator[tuple[str, list[Neighbor] | str]]:
+    """Each image's source with its neighbors, or with the reason why it can't be read."""
+    decoded = decode_ahead(images, index.split.size, BATCH_SIZE, index.dataset.pixel_range)
+    while batch := list(itertools.islice(decoded, BATCH_SIZE)):
         readable = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
-        found = iter(_named(index, np.stack(readable), top, method) if readable else ())
+        neighbors = iter(_neighbors(index, np.stack(readable), top, method) if readable else ())
         for source, pixels in batch:
-            yield source, pixels if isinstance(pixels, str) else next(found)
+            yield source, pixels if isinstance(pixels, str) else next(neighbors)
 
 
-def _named(index: Index, images: np.ndarray, top: int, method: str) -> Iterator[list[Near]]:
+def _neighbors(index: Index, images: np.ndarray, top: int, method: str) -> Iterator[list[Neighbor]]:
     features = index.features(images)
     if not np.isfinite(features).all():
-        raise AlexNetError("the activations of fc7 are not finite: the weights are not those of a sound training")
+        raise AlexNetError(
+            f"{index.member.run.path}: the activations of fc7 have NaN or Inf values: the training diverged"
+        )
     labels = index.member.run.config.labels
-    for distances, rows in zip(*index.nearest(features, top, method), strict=True):
+    for distances, positions in zip(*index.nearest(features, top, method), strict=True):
         yield [
-            Near(index.split.paths(row), labels[index.split.labels[row]], distance)
-            for row, distance in zip(rows.tolist(), distances.tolist(), strict=True)
-            if row >= 0
+            Neighbor(index.split.paths(position), labels[index.split.labels[position]], round(distance, 4))
+            for position, distance in zip(positions.tolist(), distances.tolist(), strict=True)
+            if position >= 0
         ]
 
 
-def _about(index: Index, method: str) -> str:
+def _description(index: Index, method: str) -> str:
+    """Describe the search: its images, its measure and its recall."""
     among = f"nearest of {len(index):,} {index.split.name} images"
     if method == "exact":
         return f"{among} by Euclidean distance in fc7, exactly"
-    shares = index.recall(method)
-    how = "by Euclidean distance in fc7" if method == "index" else "by the bits that differ in codes of 128"
-    if not shares:
-        return f"{among}, {how}"
-    return f"{among}, {how}: finds {shares['10']:.0%} of the ten nearest in its first 10, {shares['100']:.0%} in 100"
+    measure = "by Euclidean distance in fc7" if method == "index" else f"by Hamming distance of {BITS}-bit codes"
+    recall = index.recall(method)
+    if not recall:
+        return f"{among}, {measure}"
+    return f"{among}, {measure}: recall of the ten nearest {recall['10']:.0%} at 10, {recall['100']:.0%} at 100"
 
 
-def _as_table(source: str, found: list[Near], method: str) -> Iterator[str]:
+def _table(source: str, neighbors: list[Neighbor], method: str) -> Iterator[str]:
     yield source
-    width = max((len(near.label) for near in found), default=0)
-    for near in found:
-        distance = f"{near.distance:.0f} bits" if method == "codes" else f"{near.distance:.2f}"
-        yield f"  {distance:>10}  {near.label:<{width}}  {near.path}"
+    width = max((cell_len(neighbor.label) for neighbor in neighbors), default=0)
+    for neighbor in neighbors:
+        distance = f"{neighbor.distance:.0f} bits" if method == "codes" else f"{neighbor.distance:.2f}"
+        yield f"  {distance:>10}  {pad(neighbor.label, width)}  {neighbor.path}"
 
 
-def _as_json(source: str, found: list[Near]) -> str:
-    near: list[dict[str, Any]] = [{"path": n.path, "label": n.label, "distance": round(n.distance, 4)} for n in found]
-    return json.dumps({"source": source, "nearest": near}, ensure_ascii=False)
+def _json(source: str, neighbors: list[Neighbor]) -> str:
+    return json.dumps({"source": source, "nearest": [asdict(one) for one in neighbors]}, ensure_ascii=False)

@@ -58,7 +58,7 @@ def optimized_image(
     # The network input is an affine function of the pixels; black gives its constant part.
     black = preprocess.center(torch.zeros(1, preprocess.size, preprocess.size, 3, dtype=torch.uint8, device=device))
     side = black.shape[-1]
-    if layer.startswith("conv"):
+    if not network.is_fully_connected(layer):
         side = min(SIDES.get(layer, CONV_SIDE), side)
     margin = (black.shape[-1] - side) // 2
     black = black[:, :, margin : margin + side, margin : margin + side].contiguous(memory_format=torch.channels_last)

@@ -78,7 +78,8 @@ def _image_routes(service: Service, explorer: Explorer) -> APIRouter:
     """Routes that take images."""
     router = APIRouter(tags=["images"], responses=schema.ERRORS)
     classifier = service.classifier
-    layers, labels = classifier.network.layer_names(), classifier.labels
+    network, labels = classifier.network, classifier.labels
+    layers = network.layer_names()
     Layer = Annotated[str, Query(description="name of a layer", json_schema_extra={"enum": layers})]
     Views = Annotated[
         int,
@@ -101,8 +102,8 @@ def _image_routes(service: Service, explorer: Explorer) -> APIRouter:
         return _json({"predictions": entries})
 
     @router.post("/v1/features", response_model=schema.LayerFeatures, openapi_extra=schema.BODY)
-    async def features(request: Request, layer: Layer = "fc7") -> Response:
-        """The activations of a layer. Distances in fc7 measure similarity (section 6.1 of the paper)."""
+    async def features(request: Request, layer: Layer = network.feature_layer) -> Response:
+        """The activations of a layer. Distances in the default layer measure similarity (section 6.1 of the paper)."""
         results = await service.results(request, Features(check_choice(layer, layers, "layer")))
         count = sum(result.size for _, result in results if not isinstance(result, RequestError))
         if count > MAX_VALUES:
@@ -123,9 +124,9 @@ def _image_routes(service: Service, explorer: Explorer) -> APIRouter:
     async def neighbors(
         request: Request, k: Annotated[int, Query(ge=1, le=100, description="number of neighbors")] = 6
     ) -> Response:
-        """The training images nearest to each image, by Euclidean distance in fc7."""
+        """The training images nearest to each image, by Euclidean distance in the feature layer (fc7)."""
         index = explorer.index()
-        results = await service.results(request, Features("fc7"))
+        results = await service.results(request, Features())
         entries = await asyncio.to_thread(
             _entries, results, lambda values: {"nearest": explorer.nearest(index, values, k)}
         )
@@ -149,7 +150,7 @@ def _image_routes(service: Service, explorer: Explorer) -> APIRouter:
         return _json({"explanations": await asyncio.to_thread(_entries, results, entry)})
 
     @router.post("/v1/feature-maps", response_model=schema.LayerMaps, openapi_extra=schema.BODY)
-    async def feature_maps(request: Request, layer: Layer = "conv1") -> Response:
+    async def feature_maps(request: Request, layer: Layer = network.first_convolution) -> Response:
         """The feature maps of a layer for each image, as a PNG of tiles."""
         results = await service.results(request, Features(check_choice(layer, layers, "layer")))
         return _json({"layer": layer, "feature_maps": await asyncio.to_thread(_entries, results, render.tiles)})

@@ -95,7 +95,10 @@ class Explorer:
             "labels": self.service.classifier.labels[:MAX_LABELS],
             "towers": towers_of(network),
             "layers": [{**asdict(block), "shape": list(block.shape)} for block in self.blocks.values()],
-            "kernel": self.blocks[next(iter(self.blocks))].kernel,
+            "output_layer": network.output_layer,
+            "feature_layer": network.feature_layer,
+            "features": self.blocks[network.feature_layer].shape[0],
+            "kernel": self.blocks[network.first_convolution].kernel,
             "limits": {"bytes": self.service.limits.bytes, "pixels": self.service.limits.pixels},
             "data": self._data_status(),
             "data_unavailable": self.data_unavailable,
@@ -200,7 +203,7 @@ class Explorer:
         return self._index
 
     def nearest(self, index: Index, features: np.ndarray, k: int) -> list[dict[str, Any]]:
-        """Return the `k` training images nearest to the fc7 activations (4096,) of one image."""
+        """Return the `k` training images nearest to the activations (units,) of the feature layer for one image."""
         try:
             distances, positions = index.nearest(features[None], k)
         except AlexNetError as error:
@@ -269,7 +272,7 @@ class _BackgroundNetwork:
 
     def __init__(self, network: AlexNet, worker: Worker) -> None:
         self.network, self.worker = network, worker
-        self.state_dict = network.state_dict
+        self.state_dict, self.feature_layer = network.state_dict, network.feature_layer
 
     def features(self, x: Tensor, layer: str) -> Tensor:
         return self.worker.submit_background(self._steps(x, layer)).result()

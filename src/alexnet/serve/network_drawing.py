@@ -46,7 +46,7 @@ def blocks_of(network: AlexNet, side: int) -> list[Block]:
             (int(module.kernel_size[0]), int(module.stride[0])) if isinstance(module, nn.Conv2d) else (0, 0)
         )
         whole = not isinstance(module, nn.Conv2d) or module.groups == 1
-        split = towers if cost.name != "logits" else 1
+        split = towers if cost.name != network.output_layer else 1
         crosses = bool(blocks) and whole and towers > 1
         blocks.append(Block(cost.name, cost.output, kernel, stride, split, crosses, _is_pooled(costs, cost)))
     return blocks

@@ -67,7 +67,7 @@ class StoredImage(BaseModel):
 
 
 class Neighbor(StoredImage):
-    """An image of the dataset, and its Euclidean distance in fc7."""
+    """An image of the dataset, and its Euclidean distance in the feature layer."""
 
     distance: float
 

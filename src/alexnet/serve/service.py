@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from starlette.requests import Request
 
-from alexnet.data.decoding import NotAImageError, TooManyPixelsError, square_image
+from alexnet.data.decoding import NotAnImageError, TooManyPixelsError, square_image
 from alexnet.prediction.classifier import DECODERS, Classifier
 from alexnet.runtime.errors import AlexNetError
 from alexnet.serve.counters import ServerMetrics
@@ -97,8 +97,8 @@ class Service:
 
     def _pixels(self, data: bytes) -> np.ndarray:
         try:
-            return square_image(data, self.classifier.config.size, self.limits.pixels)
-        except NotAImageError as error:
+            return square_image(data, self.classifier.config.size, self.limits.pixels, self.classifier.pixel_range)
+        except NotAnImageError as error:
             raise RequestError(415, str(error)) from None
         except TooManyPixelsError as error:
             raise RequestError(413, str(error)) from None

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from alexnet.data.augmentation import AugmentationPipeline
 from alexnet.data.loading import Batch, step_seeds
+from alexnet.kernels.safe import is_safe_mode
 from alexnet.parallel.communicator import Communicator
 from alexnet.parallel.layouts import FC_ENTRY
 from alexnet.runs.recipe import Recipe
@@ -57,7 +58,7 @@ class StepExecutor(Protocol):
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """What the network reads of a training batch: augmented crops, drawn by the seed of the step.
+    """The input of the network for a training batch: augmented crops, drawn by the seed of the step.
 
     `pipeline_of` makes the augmentation pipeline for a standard deviation of the color augmentation.
     """
@@ -239,7 +240,8 @@ def step_executor(
     recipe = inputs.recipe
     if communicator.blocks(recipe.batch_size):
         return BlockSteps(state, inputs, communicator, requests)
-    if communicator.size == 1 and recipe.optimizer == "paper" and capture_for(inputs.device) is not None:
+    recordable = communicator.size == 1 and recipe.optimizer == "paper" and not is_safe_mode()
+    if recordable and capture_for(inputs.device) is not None:
         return RecordedSteps(state, inputs, communicator, requests, note)
     return EagerSteps(state, inputs, communicator, requests)
 

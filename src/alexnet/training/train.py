@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from alexnet.data.dataset import PreparedDataset
+from alexnet.kernels.safe import safe_mode
 from alexnet.network.model import AlexNet
 from alexnet.parallel.collectives import Group, SingleProcess, is_launched_again, remember_launch, watching
 from alexnet.parallel.communicator import Communicator
@@ -53,6 +54,7 @@ def train(
     device: str | None = None,
     checkpoint_interval: float = 120.0,
     keep_checkpoint: bool = False,
+    safe: bool = False,
     parallel: str | None = None,
     passing: str = "in-shares",
     peer_timeout: float = 300.0,
@@ -77,6 +79,8 @@ def train(
         Seconds between two checkpoints.
     keep_checkpoint : bool
         Whether a finished run keeps its checkpoint, the state of the optimizers; nothing reads it.
+    safe : bool
+        Use plain PyTorch only: no machine code or Triton kernels of this package, no recorded steps.
     parallel : {"data", "towers", "one-weird-trick"}, optional
         The layout where every process that `torchrun` started calls this; together they train what one would.
     passing : {"at-once", "in-turn", "in-shares"}
@@ -107,7 +111,7 @@ def train(
         return f"at step {training.state.counters.step}" if training else "before the first step"
 
     try:
-        with nullcontext() if parallel is None else watching(peer_timeout, position):
+        with safe_mode(safe), nullcontext() if parallel is None else watching(peer_timeout, position):
             training = set_up_training(
                 *(data, out),
                 recipe=recipe,
@@ -147,7 +151,7 @@ def set_up_training(
     ended, or the training is deleted, no other process can write to the run folder.
     """
     if resume and parallel is None:
-        _reopen(out, changes)  # what is wrong with it is said before anything else is read
+        _reopen(out, changes)  # its errors are reported before anything else is read
     if parallel is not None:
         check_choice(parallel, LAYOUTS, "layout")
     check_choice(passing, PASSINGS, "passing")
@@ -297,6 +301,7 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
         scale=1 / deviation if chosen.pixel_scaling == "std" else 1.0,
         dataset=dataset_record(dataset),
         descriptions=dataset.descriptions,
+        pixel_range=dataset.pixel_range.to_dict() if dataset.pixel_range else None,
     )
     if chosen.pretrained_from is None:
         return config

@@ -16,11 +16,11 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from alexnet.data.sources.items import Item, Origin, Source
+from alexnet.data.sources.items import Ignored, Item, Origin, Source
 from alexnet.data.sources.names import (
     composed,
     decode_names,
@@ -135,9 +135,13 @@ class Tree:
 
     def entries(self) -> Iterator[Entry]:
         """All image files, with their paths composed."""
-        for entry in self.walk:
-            if entry.image:
-                yield entry._replace(parts=self.clean(entry.parts))
+        raw: Parts = ()
+        clean: Parts = ()
+        for parts, file, offset, length, packing, image in self.walk:
+            if image:
+                if parts[:-1] != raw:
+                    raw, clean = parts[:-1], self.clean(parts)[:-1]
+                yield Entry((*clean, parts[-1]), file, offset, length, packing)
 
     def clean(self, parts: Parts) -> Parts:
         """A path with its folder names in composed form and decoded."""
@@ -164,10 +168,10 @@ class Tree:
             if entry.image:
                 folder.first = folder.first or entry.parts[-1]
                 folder.images += 1
+            elif _may_be_table(entry.parts[-1], len(folder.tables)):
+                folder.tables.append(entry)
             else:
                 self.others.add(other_reason(entry.parts[-1]), entry.name)
-                if _may_be_table(entry.parts[-1], len(folder.tables)):
-                    folder.tables.append(entry)
         for parts in self.walk.empty:
             self._folder(self.clean((*parts, ""))[:-1])
         _total(self.top)
@@ -180,6 +184,17 @@ class Tree:
                 folder.folders[name] = Folder(parts[:depth])
             folder = folder.folders[name]
         return folder
+
+    def unused(self, used: Collection[str] = ()) -> list[Ignored]:
+        """The files that are no images, but for the tables of these names."""
+        tally = Tally()
+        for one in self.others.list():
+            tally.add(one.reason, one.first, one.files)
+        for folder in self.top.below():
+            for entry in folder.tables:
+                if entry.name not in used:
+                    tally.add(other_reason(entry.parts[-1]), entry.name)
+        return tally.list()
 
     def find(self, path: str) -> Folder:
         """The folder of an option such as --root. Raises `UsageError` when there is none, or no image in it."""
@@ -240,6 +255,7 @@ class Interpreter:
         self.warnings: list[str] = []
         self.left = Tally()
         self.extra: list[Source] = []
+        self.used: set[str] = set()
 
     def source(self) -> Source:
         """Apply the options, then the rules."""
@@ -322,6 +338,17 @@ class Interpreter:
                     ],
                 )
             self._check_nesting(kids, node)
+            enclosing = [kid for kid in kids if is_neutral(kid.name) and len(kid.filled) > 1 and not kid.images]
+            if len(enclosing) == 1:
+                inner = sorted(folder.name for folder in enclosing[0].filled)
+                raise self._ambiguous(
+                    f"{enclosing[0].place} holds folders of images, beside "
+                    f"{first_names(kid.name for kid in kids if kid not in enclosing)}",
+                    [
+                        (f"classes {first_names(inner)}", ["--root", "/".join(enclosing[0].parts)]),
+                        (f"classes {first_names(kid.name for kid in kids)}", ["--classes-from", "folder"]),
+                    ],
+                )
         if split_kids:
             self.warnings.append(
                 f"{first_names(sorted(split_kids))} {'are' if len(split_kids) > 1 else 'is'} called as a split and "
@@ -369,11 +396,16 @@ class Interpreter:
             found.setdefault(_split(kid), set()).update(folder.name for folder in peeled[kid.name].filled)
         exact = all(_exact_split(kid) for kid in splits)
         shared = set.intersection(*found.values())
-        if not exact and (len(found) < 2 or not shared):
+        # seg_train and seg_test are splits; steam_train and test_tube are not.
+        named = [one for kid in kids if (one := split_of(kid.name)) is not None]
+        rests = {one.rest for one in named}
+        if not exact and (len({one.split for one in named}) < 2 or not shared or len(rests) > 1):
             return None
+        own = {one.rest for kid in splits if (one := split_of(kid.name)) is not None}
         others = [kid for kid in kids if kid not in splits]
         loose = [kid for kid in others if split_of(kid.name) is None]
         rivals = [kid for kid in loose if not is_unlabeled(kid.name) and not is_neutral(kid.name)]
+        rivals += [kid for kid in others if (one := split_of(kid.name)) is not None and one.rest not in ((), *own)]
         if rivals and (len(found) < 2 or not shared):
             where = node.place
             options = [
@@ -432,6 +464,7 @@ class Interpreter:
                 name = printable(entry.name)
                 source = table_source([(name, folder, table)], index, lambda _: _split(split), self.request)
                 self.extra.append(source)
+                self.used.add(entry.name)
                 unlisted = split.total - matched
                 if unlisted:
                     self.left.add(f"not in {name}", split.place, unlisted)
@@ -557,10 +590,30 @@ class Interpreter:
         tables = self._tables([*self._above(node), *node.below()])
         if tables:
             return self._from_tables(tables, node, places)
-        by_name = self._by_name(places)
-        if by_name is not None:
-            return by_name
+        source = self._by_class_files(places) or self._by_name(places)
+        if source is not None:
+            return source
         raise self._no_classes(node)
+
+    def _by_class_files(self, places: dict[Parts, Place]) -> Source | None:
+        """Classes in a .cls file beside each image, as WebDataset has them; None where there are none."""
+        if not any("(.cls)" in one.reason for one in self.tree.others.list()):
+            return None
+        labels = {}
+        for entry in self.tree.walk:
+            if entry.parts[-1].endswith(".cls"):
+                label = composed(read_entry(entry).decode("utf-8", "replace")).strip()
+                labels[self.tree.clean(entry.parts)[:-1], entry.parts[-1][:-4]] = label
+        layout = Layout(places, "name")
+        items = []
+        for entry in self.tree.entries():
+            found = labels.get((entry.parts[:-1], os.path.splitext(entry.parts[-1])[0]))
+            split = next((place.split for at, place in layout.places.items() if entry.parts[: len(at)] == at), None)
+            if found:
+                items.append(Item(entry.name, found, split, *entry[1:5]))
+            else:
+                self.left.add("no .cls file beside it", entry.name)
+        return self._finished(Source(items, origins=[Origin(None, ".cls files beside the images")]))
 
     def _by_name(self, places: dict[Parts, Place], forced: bool = False) -> Source | None:
         """Classes in file names, such as cat.0.jpg; None when they are not, unless forced."""
@@ -631,6 +684,8 @@ class Interpreter:
                 f"no classes in {self.request.path}: none of the images that {names} names is there, "
                 f"such as {tables[0][1].rows[0].path!r}"
             )
+
+        self.used |= {entry.name for entry, _ in matching}
 
         def split(entry: Entry) -> str | None:
             parts = self.tree.clean(entry.parts)
@@ -705,10 +760,14 @@ class Interpreter:
             ]
 
         def items() -> Iterator[Item]:
+            last: tuple[Parts, tuple[str, str | None] | None] | None = None
             for entry in tree.entries():
-                assigned = layout.assign(entry.parts)
+                folder = entry.parts[:-1]
+                if last is None or last[0] != folder or layout.classes_from == "name":
+                    last = (folder, layout.assign(entry.parts))
+                assigned = last[1]
                 if assigned is not None:
-                    yield Item(entry.name, assigned[0], assigned[1], *entry[1:5])
+                    yield Item("/".join(entry.parts), assigned[0], assigned[1], *entry[1:5])
             for source in self.extra:
                 yield from source.items
 
@@ -720,7 +779,7 @@ class Interpreter:
         return self._finished(Source(Items(items), kind=tree.kind, origins=origins))
 
     def _finished(self, source: Source) -> Source:
-        left = [*self.left.list(), *self.tree.walk.tally.list(), *self.tree.others.list(), *source.left_alone]
+        left = [*self.left.list(), *self.tree.walk.tally.list(), *self.tree.unused(self.used), *source.left_alone]
         return Source(
             source.items,
             source.descriptions,
@@ -755,9 +814,11 @@ class Interpreter:
                 "write a CSV of path,label"
             )
         first = printable("/".join((*node.parts, node.first)))
+        workbook = next((one.first for one in self.tree.unused() if one.reason.endswith((".xlsx)", ".xls)"))), None)
+        hint = f"; if {printable(workbook)} names the classes, save it as CSV beside the images" if workbook else ""
         return AlexNetError(
             f"no classes in {where}: {first} lies in no class folder, as all of its {count(node.images, 'image')}; "
-            "put each in a folder named after its class, or write a CSV of path,label"
+            f"put each in a folder named after its class, or write a CSV of path,label{hint}"
         )
 
 
@@ -791,7 +852,11 @@ def _may_be_table(name: str, before: int) -> bool:
 def _has_class_folders(split: Folder) -> bool:
     """Whether a split holds folders other than one that only says what its files are, as in val/images/."""
     filled = split.filled
-    return len(filled) > 1 or any(kid.filled or not is_neutral(kid.name) for kid in filled)
+    if split.images * 2 >= split.total:
+        return False
+    return len(filled) > 1 or any(
+        kid.filled or not (is_neutral(kid.name) or split_of(kid.name) or kid.name == split.name) for kid in filled
+    )
 
 
 def _are_classes(labels: Counter[str | None], forced: bool) -> bool:
@@ -829,7 +894,7 @@ def _detection(tree: Tree) -> str | None:
     """Which dataset of boxes or masks a tree without classes is."""
     names = {entry.parts[-1].lower() for folder in tree.top.below() for entry in folder.tables}
     folders = {folder.name.lower() for folder in tree.top.below()}
-    reasons = {left.reason for left in tree.others.list()}
+    reasons = {left.reason for left in tree.unused()}
     if any("coco" in name or name.startswith("instances_") for name in names):
         return "an object detection dataset (COCO annotations)"
     if "not an image file (.xml)" in reasons and "annotations" in folders:
@@ -843,7 +908,7 @@ def _detection(tree: Tree) -> str | None:
 
 def _why_no_images(tree: Tree) -> str:
     where = tree.request.path
-    others = tree.others.list()
+    others = tree.unused()
     walk = tree.walk.tally.list()
     by_ending = {left.reason: left for left in others}
     for ending, what, remedy in _FOREIGN_FILES:

@@ -35,15 +35,33 @@ _AUXILIARY = (
 )
 _UNLABELED = (
     *("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled", "unsup", "submission"),
-    *("inference", "docs", "doc", "assets", "figures", "figs", "papers", "misc", "meta", "metadata"),
+    *(
+        "inference",
+        "docs",
+        "doc",
+        "assets",
+        "figures",
+        "figs",
+        "papers",
+        "misc",
+        "meta",
+        "metadata",
+        "results",
+        "plots",
+    ),
 )
 
 
 class SplitName(NamedTuple):
-    """A name that means a split; `exact` when all else in it is neutral, as in train_images, and not in seg_train."""
+    """A name that means a split, and what else is in it: nothing in train_images, "seg" in seg_train."""
 
     split: str
-    exact: bool
+    rest: tuple[str, ...]
+
+    @property
+    def exact(self) -> bool:
+        """Whether all else in the name is neutral."""
+        return not self.rest
 
 
 def split_of(name: str) -> SplitName | None:
@@ -52,8 +70,8 @@ def split_of(name: str) -> SplitName | None:
     splits = [SPLIT_NAMES[token] for token in tokens if token in SPLIT_NAMES]
     if len(set(splits)) != 1 or set(tokens) & set(_AUXILIARY):
         return None
-    rest = [token for token in tokens if token not in SPLIT_NAMES and token not in _CONTENT]
-    return SplitName(splits[0], not rest)
+    rest = tuple(token for token in tokens if token not in SPLIT_NAMES and token not in _CONTENT)
+    return SplitName(splits[0], rest)
 
 
 def is_neutral(name: str) -> bool:

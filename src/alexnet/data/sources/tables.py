@@ -199,6 +199,13 @@ def open_csv(request: Request) -> Source:
         )
     folder = path.parent if request.root is None else Path(request.root)
     source = table_source([(str(path), (), table)], DiskIndex(folder), lambda _: None, request)
+    items = list(source.items)
+    if len(items) > 1 and all(item.packing.startswith("unreadable:") for item in items):
+        raise AlexNetError(
+            f"none of the {len(items):,} images of {path} can be used, first {items[0].name}: "
+            f"{items[0].packing.partition(':')[2]}. Paths are relative to the table; if they are relative to another "
+            f"folder, name it: {request.command('--root', 'FOLDER')}"
+        )
     return Source(**{**source.__dict__, "kind": "table"})
 
 

@@ -29,6 +29,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,7 +127,8 @@ class Tally:
 
 def is_image_name(name: str) -> bool | None:
     """Whether a file of this name is an image file; None when its ending is unknown and its content decides."""
-    ending = os.path.splitext(name)[1].lower()
+    dot = name.rfind(".")
+    ending = name[dot:].lower() if dot > 0 else ""
     if ending in IMAGE_ENDINGS:
         return True
     return False if ending in _OTHER_ENDINGS else None
@@ -144,6 +146,15 @@ def is_image_start(start: bytes) -> bool:
 def is_junk(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or left behind by a file manager."""
     return name.startswith(".") or name.lower() in _JUNK
+
+
+class _Level(NamedTuple):
+    """A folder of a walk that is in progress, and the names in it that are still to come."""
+
+    folder: str
+    parts: tuple[str, ...]
+    above: frozenset[tuple[int, int]]
+    names: Iterator[tuple[str, int | None]]
 
 
 class Walk:
@@ -196,12 +207,38 @@ class Walk:
         if self.path.is_dir():
             self.tally, self.empty = Tally(), []
             self._left = {_identity(folder) for folder in self._leave if os.path.isdir(folder)}
-            return self._folder(str(self.path), (), frozenset())
+            return self._files()
         if self._listed is None:
             self._listed = self._archive()
         return iter(self._listed)
 
-    def _folder(self, folder: str, parts: tuple[str, ...], above: frozenset[tuple[int, int]]) -> Iterator[Entry]:
+    def _files(self) -> Iterator[Entry]:
+        """The files below a folder, depth first in the order of their names."""
+        levels = [self._level(str(self.path), (), frozenset())]
+        while levels:
+            level = levels[-1]
+            found = next(level.names, None)
+            if found is None:
+                levels.pop()
+                continue
+            name, mode = found
+            path = f"{level.folder}{os.sep}{name}"
+            if mode is None:
+                if _leads_to(path, level.above):
+                    self.tally.add("a link to a folder above it", "/".join((*level.parts, name)))
+                    continue
+                mode = _linked_mode(path)
+            if mode == stat.S_IFREG or stat.S_ISREG(mode):
+                image = is_image_name(name)
+                if image is None:
+                    image = is_image_start(_start_of_file(path))
+                yield Entry((*level.parts, name), path, image=image)
+            elif stat.S_ISDIR(mode):
+                levels.append(self._level(path, (*level.parts, name), level.above))
+            else:
+                self.tally.add(f"a {_special(mode)}, not a file", "/".join((*level.parts, name)))
+
+    def _level(self, folder: str, parts: tuple[str, ...], above: frozenset[tuple[int, int]]) -> _Level:
         identity = _identity(folder)
         names = _visible_names(folder)
         kind = _own_output({name for name, _ in names}, folder) if parts else None
@@ -209,23 +246,10 @@ class Walk:
             kind = kind or "the folder that is written to"
         if kind:
             self.tally.add(kind, "/".join(parts) + "/")
-            return
-        if not names:
+            names = []
+        elif not names:
             self.empty.append(parts)
-        above = above | {identity}
-        for name, known in names:
-            path = os.path.join(folder, name)
-            here = (*parts, name)
-            if known is None and _leads_to(path, above):
-                self.tally.add("a link to a folder above it", "/".join(here))
-                continue
-            mode = _linked_mode(path) if known is None else known
-            if stat.S_ISDIR(mode):
-                yield from self._folder(path, here, above)
-            elif stat.S_ISREG(mode):
-                yield Entry(here, path, image=_is_image(name, partial(_start_of_file, path)))
-            else:
-                self.tally.add(f"a {_special(mode)}, not a file", "/".join(here))
+        return _Level(folder.rstrip(os.sep), parts, above | {identity}, iter(names))
 
     def _archive(self) -> list[Entry]:
         kind = archive_kind(self.path)
@@ -455,19 +479,20 @@ def _visible_names(folder: str) -> list[tuple[str, int | None]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if is_junk(entry.name):
+                name = entry.name
+                if name[0] == "." or name.lower() in _JUNK:
                     continue
                 if entry.is_symlink():
-                    names.append((entry.name, None))
+                    names.append((name, None))
                 elif entry.is_dir(follow_symlinks=False):
-                    names.append((entry.name, stat.S_IFDIR))
+                    names.append((name, stat.S_IFDIR))
                 elif entry.is_file(follow_symlinks=False):
-                    names.append((entry.name, stat.S_IFREG))
+                    names.append((name, stat.S_IFREG))
                 else:
-                    names.append((entry.name, entry.stat(follow_symlinks=False).st_mode))
+                    names.append((name, entry.stat(follow_symlinks=False).st_mode))
     except OSError as error:
         raise AlexNetError(f"{error.filename} cannot be read: {error.strerror}") from error
-    names.sort(key=lambda pair: pair[0])
+    names.sort(key=itemgetter(0))
     return names
 
 

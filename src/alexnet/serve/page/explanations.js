@@ -52,6 +52,7 @@ export function startExplanations(about) {
 
   function drawNeighbors() {
     byId("neighbors-section").hidden = !image || !about.data?.splits.train;
+    byId("neighbors-lead").textContent = text("neighborsLead", { layer: about.feature_layer, count: formatNumber(about.features) });
     byId("neighbors-note").textContent = neighborsNote ? text(neighborsNote) : "";
     byId("neighbors").replaceChildren(
       ...(neighbors ?? []).map((found) => {

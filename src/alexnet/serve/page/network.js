@@ -12,10 +12,10 @@ export function startNetwork(about) {
   let [selected, unit, image, maps] = [null, null, null, null];
 
   const isConvolution = (layer) => layer.shape.length === 3;
-  const unitKind = (layer) => text(isConvolution(layer) ? "kindMap" : layer.name === "logits" ? "kindOutput" : "kindUnit");
+  const unitKind = (layer) => text(isConvolution(layer) ? "kindMap" : layer.name === about.output_layer ? "kindOutput" : "kindUnit");
   const unitTitle = (layer, index) => {
     const tower = layer.towers > 1 ? text("ofTower", { tower: Math.floor((index * layer.towers) / layer.shape[0]) + 1 }) : "";
-    const shown = layer.name === "logits" && index in about.labels ? about.labels[index] : index;
+    const shown = layer.name === about.output_layer && index in about.labels ? about.labels[index] : index;
     return text("unitTitle", { layer: layer.name, kind: unitKind(layer), unit: shown }) + tower;
   };
 
@@ -64,7 +64,7 @@ export function startNetwork(about) {
   function draw() {
     if (!selected) return;
     const [count, height, width] = maps?.shape ?? selected.shape;
-    const title = isConvolution(selected) ? "mapsTitle" : selected.name === "logits" ? "outputsTitle" : "unitsTitle";
+    const title = isConvolution(selected) ? "mapsTitle" : selected.name === about.output_layer ? "outputsTitle" : "unitsTitle";
     byId("maps-title").textContent = text(title, { layer: selected.name, count: formatNumber(count), height, width });
     const first = selected === about.layers[0];
     byId("maps-lead").textContent = text(maps ? (isConvolution(selected) ? "mapsLead" : "unitsLead") : first ? "kernelsLead" : "mapsNone");
@@ -113,7 +113,7 @@ export function startNetwork(about) {
     const order = maps.peaks.map((_, index) => index).sort((one, other) => maps.peaks[other] - maps.peaks[one]);
     const largest = Math.max(...maps.peaks, 1e-12);
     const list = order.slice(0, LISTED_UNITS).map((index) => {
-      const name = selected.name === "logits" && index in about.labels ? about.labels[index] : String(index);
+      const name = selected.name === about.output_layer && index in about.labels ? about.labels[index] : String(index);
       const button = element("button", { type: "button", className: "bar" }, element("span", { textContent: name }), element("span", { textContent: maps.peaks[index].toFixed(2) }));
       button.dataset.unit = index;
       button.style.setProperty("--share", `${(100 * Math.max(0, maps.peaks[index])) / largest}%`);
@@ -121,7 +121,7 @@ export function startNetwork(about) {
       return element("li", {}, button);
     });
     const square = element("img", { src: maps.image, alt: text("unitsTitle", { layer: selected.name, count: formatNumber(maps.shape[0]) }) });
-    return element("div", { className: "square" }, ...(selected.name === "logits" ? [] : [square]), element("ul", { className: "units" }, ...list));
+    return element("div", { className: "square" }, ...(selected.name === about.output_layer ? [] : [square]), element("ul", { className: "units" }, ...list));
   }
 
   // The details of one unit.

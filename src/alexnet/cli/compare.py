@@ -1,0 +1,78 @@
+"""`alexnet compare`: paired tests of runs on the same images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from alexnet.cli.options import (
+    DATA_HELP,
+    add_batch_size,
+    add_device,
+    add_json,
+    add_precision,
+    add_split,
+    add_views,
+)
+
+HELP = "paired tests of trained networks"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the verb."""
+    parser.description = (
+        "Compare runs with the first one on the images of a split: the exact McNemar test of the accuracies, a paired "
+        "bootstrap of the areas under the ROC curve (two classes), the differences with 95% intervals, and the images "
+        "for which they predict different classes. With several pairs the p-values are adjusted (Holm)."
+    )
+    parser.epilog = "example: alexnet compare run other-run --data data --differences differences.csv"
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="two or more run folders")
+    parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
+    add_split(parser)
+    add_views(parser, 10)
+    add_precision(parser, "float32")
+    add_device(parser)
+    add_batch_size(parser, 64)
+    parser.add_argument("--positive", metavar="CLASS", help="positive class of two (default: the rarer class)")
+    parser.add_argument(
+        "--differences", metavar="FILE.csv", help="write the images for which the runs predict different classes"
+    )
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Compare and print."""
+    from alexnet.evaluation.evaluate import check_can_write
+    from alexnet.inspection.comparison import compare
+
+    if options.differences:
+        check_can_write(options.differences)
+    result = compare(
+        options.runs,
+        options.data,
+        split=options.split,
+        views=options.views,
+        batch_size=options.batch_size,
+        precision=options.precision,
+        positive=options.positive,
+        device=options.device,
+    )
+    if options.differences:
+        result.write_differences(options.differences)
+    if options.json:
+        print(json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
+        return
+    print(f"{len(result.evaluations[0].predictions):,} images: {result.evaluations[0].split.name} of {options.data}")
+    for pair in result.pairs:
+        print(f"\n{pair.first} -> {pair.second}")
+        for name, difference in (("accuracy", pair.accuracy), ("ROC AUC", pair.roc_auc)):
+            if difference is not None:
+                low, high = difference.interval
+                print(
+                    f"  {name}: {difference.first:.2%} -> {difference.second:.2%}, difference "
+                    f"{difference.difference:+.2%} (95% interval: {low:+.2%} to {high:+.2%}), {difference.verdict}"
+                )
+        print(
+            f"  different predictions: {pair.differing:,} images; correct for the first only: "
+            f"{pair.only_first_correct:,}, for the second only: {pair.only_second_correct:,}"
+        )

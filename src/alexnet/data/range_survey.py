@@ -1,0 +1,106 @@
+"""A look at the images of a source before they are prepared: have some more than 8 bits, and of which range."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import local
+
+import numpy as np
+
+from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, deep_values, extra_content, may_be_deep
+from alexnet.data.pixel_range import PixelRange, RangeFinder
+from alexnet.data.sources.items import Item, ItemList, Reader
+
+STARTS = 20_000
+"""Images, evenly spaced, whose first bytes are looked at."""
+PROBES = 64
+"""Images, evenly spaced, that are read to find out whether any has more than 8 bits; if one has, all are read."""
+_START_BYTES = 32
+_EIGHT_BITS = (".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".webp")
+_CHUNK = 1024
+
+
+def survey(items: ItemList, threads: int, max_pixels: int = MAX_PIXELS) -> tuple[PixelRange | None, list[str]]:
+    """Find the pixel range of the images of a source.
+
+    Parameters
+    ----------
+    items : ItemList
+        All images of the source.
+    threads : int
+        Number of threads that read and decode.
+    max_pixels : int
+        Limit of the pixels of an image.
+
+    Returns
+    -------
+    tuple
+        The range, None where no image has more than 8 bits; and lines about the range, and about images of which only
+        a part is read (pages, bands).
+    """
+    candidates = list(_candidates(items))
+    if not candidates:
+        return None, []
+    finder: RangeFinder | None = None
+    partly: Counter[str] = Counter()
+    with ThreadPoolExecutor(threads, thread_name_prefix="survey") as pool:
+        readers = local()
+
+        def look(item: Item) -> tuple[tuple[np.ndarray, float | None] | None, str | None]:
+            if not hasattr(readers, "reader"):
+                readers.reader = Reader()
+            try:
+                data = readers.reader.read(item)
+            except UnreadableImageError:  # it is named when its turn comes
+                return None, None
+            return deep_values(data, max_pixels), extra_content(data)
+
+        probes = candidates[:: max(1, len(candidates) // PROBES)]
+        found = list(pool.map(look, probes))
+        if any(values is not None for values, _ in found):
+            finder = RangeFinder(len(items))
+            for chunk in _chunks(items, max(1, threads) * 4):  # bounds what is in memory
+                for values, part in pool.map(look, chunk):
+                    partly.update([part] if part else [])
+                    if values is not None:
+                        finder.add(*values)
+        else:
+            partly.update(part for _, part in found if part)
+    of = len(items) if finder else len(probes)
+    notes = [f"{count:,} of {of:,} images looked at have {part}" for part, count in sorted(partly.items())]
+    if finder is None:
+        return None, notes
+    pixel_range, about = finder.result()
+    return pixel_range, about + notes
+
+
+def _may_be_deep(name: str) -> bool:
+    return not name.lower().endswith(_EIGHT_BITS)
+
+
+def _chunks(items: ItemList, size: int) -> Iterator[list[Item]]:
+    """All items that may have more than 8 bits."""
+    for start in range(0, len(items), _CHUNK):
+        chunk = items.take(np.arange(start, min(start + _CHUNK, len(items))))
+        rows = iter([item for item in chunk if _may_be_deep(item.name)])
+        while part := list(itertools.islice(rows, size)):
+            yield part
+
+
+def _candidates(items: ItemList) -> Iterator[Item]:
+    """Items, evenly spaced, that may have more than 8 bits by their name, and where it costs little their content."""
+    step = max(1, len(items) // STARTS)
+    for start in range(0, len(items), step * _CHUNK):
+        for item in items.take(np.arange(start, min(start + step * _CHUNK, len(items)), step)):
+            if not _may_be_deep(item.name):
+                continue
+            if item.packing == "plain":
+                with suppress(OSError, ValueError), open(item.file, "rb", buffering=0) as file:
+                    file.seek(item.offset)
+                    if not may_be_deep(file.read(_START_BYTES)):
+                        continue
+            yield item

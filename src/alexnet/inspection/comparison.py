@@ -1,0 +1,428 @@
+"""Compare trained networks on the same images: paired tests, intervals of the difference, images that differ.
+
+Accuracies are compared by the exact McNemar test and Newcombe's interval for paired proportions (Newcombe 1998, method
+10), areas under the ROC curve by a paired bootstrap that is stratified by class.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from alexnet.data.dataset import PreparedDataset
+from alexnet.evaluation.evaluate import Evaluation, evaluate
+from alexnet.runtime.errors import AlexNetError, UsageError
+from alexnet.runtime.files import write_atomic
+
+SIGNIFICANCE_LEVEL = 0.05
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+
+
+class Difference(NamedTuple):
+    """A metric of two networks and its difference.
+
+    Attributes
+    ----------
+    first, second : float
+        The metric of each, 0 to 1.
+    difference : float
+        The second minus the first.
+    interval : tuple of (float, float)
+        Of the difference, 95% confidence.
+    p_value : float
+        Of the null hypothesis that both are equal, two-sided.
+    adjusted_p_value : float or None
+        The p-value adjusted for several comparisons, where there are several.
+    """
+
+    first: float
+    second: float
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+    adjusted_p_value: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the difference is statistically significant at a level of 5%, by the adjusted p-value."""
+        p = self.p_value if self.adjusted_p_value is None else self.adjusted_p_value
+        return f"statistically significant (p = {p:.2g})" if p < SIGNIFICANCE_LEVEL else f"within noise (p = {p:.2g})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values and the verdict in their JSON form."""
+        return {**self._asdict(), "verdict": self.verdict}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The comparison of one network with the first one.
+
+    Attributes
+    ----------
+    first, second : str
+        The runs.
+    accuracy : Difference
+        Of the top-1 accuracies.
+    only_first_correct, only_second_correct : int
+        Images that only one of them classifies correctly.
+    differing : int
+        Images for which they predict different classes.
+    roc_auc : Difference or None
+        Of the areas under the ROC curve; None unless there are two classes and images of both.
+    """
+
+    first: str
+    second: str
+    accuracy: Difference
+    only_first_correct: int
+    only_second_correct: int
+    differing: int
+    roc_auc: Difference | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the comparison in its JSON form."""
+        result = {
+            "first": self.first,
+            "second": self.second,
+            "accuracy": self.accuracy.to_dict(),
+            "only_first_correct": self.only_first_correct,
+            "only_second_correct": self.only_second_correct,
+            "differing": self.differing,
+        }
+        if self.roc_auc is not None:
+            result["roc_auc"] = self.roc_auc.to_dict()
+        return result
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The result of `compare`.
+
+    Attributes
+    ----------
+    evaluations : list of Evaluation
+        The evaluation of each run, in order.
+    pairs : list of Pair
+        Each other run compared with the first.
+    """
+
+    evaluations: list[Evaluation]
+    pairs: list[Pair]
+
+    @property
+    def differing(self) -> np.ndarray:
+        """Indices of the images for which not all runs predict the same class, ascending, int64."""
+        predicted = np.stack([evaluation.predictions.ranked[:, 0] for evaluation in self.evaluations])
+        return np.flatnonzero((predicted != predicted[0]).any(axis=0))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the comparison in its JSON form."""
+        first = self.evaluations[0]
+        return {
+            "data": first.data,
+            "split": first.split.name,
+            "views": first.views,
+            "n_samples": len(first.predictions),
+            "differing": len(self.differing),
+            "pairs": [pair.to_dict() for pair in self.pairs],
+        }
+
+    def write_differences(self, file: str | os.PathLike[str]) -> None:
+        """Write a CSV of the images for which not all runs predict the same class.
+
+        Parameters
+        ----------
+        file : str or path
+            Columns: path, label, and of each run the prediction and its probability.
+
+        Raises
+        ------
+        AlexNetError
+            If the file cannot be written.
+        """
+        first = self.evaluations[0]
+        text = io.StringIO()
+        out = csv.writer(text, lineterminator="\n")
+        numbers = range(1, len(self.evaluations) + 1)
+        out.writerow(["path", "label", *(name for n in numbers for name in (f"prediction_{n}", f"probability_{n}"))])
+        for i in self.differing.tolist():
+            cells = [
+                cell
+                for e in self.evaluations
+                for cell in (e.classes[e.predictions.ranked[i, 0]], f"{e.predictions.ranked_probabilities[i, 0]:.6g}")
+            ]
+            out.writerow([first.split.paths(i), first.classes[first.predictions.labels[i]], *cells])
+        try:
+            write_atomic(Path(file), text.getvalue().encode(errors="surrogateescape"))
+        except OSError as error:
+            raise AlexNetError(f"{file} cannot be written: {error.strerror or error}") from error
+
+
+def compare(
+    runs: Sequence[str | os.PathLike[str]],
+    data: str | os.PathLike[str] | PreparedDataset,
+    *,
+    split: str | None = None,
+    views: int = 10,
+    batch_size: int = 64,
+    precision: str = "float32",
+    positive: str | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    device: str | None = None,
+) -> Comparison:
+    """Compare runs on the images of a split. Each run is compared with the first.
+
+    Parameters
+    ----------
+    runs : sequence of str or path
+        At least two run folders.
+    data : str, path or PreparedDataset
+        The prepared dataset.
+    split, views, batch_size, precision, positive, device
+        As in `alexnet.evaluate`.
+    resamples : int
+        Number of bootstrap resamples for the area under the ROC curve.
+    seed : int
+        Seed of the bootstrap.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than two runs, or an argument is out of range.
+    AlexNetError
+        If a run and the dataset do not fit together.
+    """
+    if len(runs) < 2:
+        raise UsageError("a comparison needs at least two runs")
+    if resamples < 1:
+        raise UsageError(f"resamples is {resamples}; it must be at least 1")
+    dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
+    evaluations = [
+        evaluate(
+            run,
+            dataset,
+            split=split,
+            views=views,
+            batch_size=batch_size,
+            precision=precision,
+            positive=positive,
+            device=device,
+        )
+        for run in runs
+    ]
+    first, *others = evaluations
+    accuracies = _adjusted([compare_accuracy(_correct(first), _correct(other)) for other in others])
+    areas = [_compare_auc(first, other, resamples, seed) for other in others]
+    if known := [area for area in areas if area is not None]:  # all or none
+        areas = [*_adjusted(known)]
+    pairs = [
+        Pair(
+            first=first.runs[0],
+            second=other.runs[0],
+            accuracy=accuracy,
+            only_first_correct=int((_correct(first) & ~_correct(other)).sum()),
+            only_second_correct=int((~_correct(first) & _correct(other)).sum()),
+            differing=int((first.predictions.ranked[:, 0] != other.predictions.ranked[:, 0]).sum()),
+            roc_auc=area,
+        )
+        for other, accuracy, area in zip(others, accuracies, areas, strict=True)
+    ]
+    return Comparison(evaluations, pairs)
+
+
+def compare_accuracy(first: np.ndarray, second: np.ndarray) -> Difference:
+    """Compare two classifiers by which images they classify correctly.
+
+    Parameters
+    ----------
+    first, second : ndarray
+        (n,) bool, of the same images.
+
+    Returns
+    -------
+    Difference
+        With the p-value of the exact McNemar test.
+    """
+    n = len(first)
+    both = int((first & second).sum())
+    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    low, high = paired_interval(both, only_first, only_second, n - both - only_first - only_second)
+    return Difference(
+        first=float(first.mean()),
+        second=float(second.mean()),
+        difference=(only_second - only_first) / n,
+        interval=(-high, -low),
+        p_value=mcnemar(only_first, only_second),
+    )
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Return the two-sided p-value of the exact McNemar test.
+
+    Parameters
+    ----------
+    only_first, only_second : int
+        Number of images that only the first, or only the second, classifies correctly.
+
+    Returns
+    -------
+    float
+        1 where the two never differ.
+    """
+    from scipy.stats import binomtest
+
+    discordant = only_first + only_second
+    return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+def paired_interval(
+    both: int, only_first: int, only_second: int, neither: int, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Return the interval of the difference of two paired proportions, first minus second (Newcombe 1998, method 10).
+
+    Parameters
+    ----------
+    both, only_first, only_second, neither : int
+        Number of images that are correct for both classifiers, for one of them, and for neither.
+    confidence : float
+        Confidence level, 0 to 1.
+
+    Returns
+    -------
+    tuple of (float, float)
+    """
+    from scipy.stats import binomtest
+
+    n = both + only_first + only_second + neither
+    hits = both + only_first, both + only_second
+    p, q = hits[0] / n, hits[1] / n
+    (p_low, p_high), (q_low, q_high) = (
+        binomtest(count, n).proportion_ci(confidence, method="wilson") for count in hits
+    )
+    margins = hits[0] * (n - hits[0]) * hits[1] * (n - hits[1])
+    excess = both * neither - only_first * only_second
+    correlation = 0.0
+    if margins and (excess < 0 or excess > n / 2):
+        correlation = (excess - (n / 2 if excess > 0 else 0)) / math.sqrt(margins)
+
+    def distance(a: float, b: float) -> float:
+        return math.sqrt(max(0.0, a * a - 2 * correlation * a * b + b * b))
+
+    return p - q - distance(p - p_low, q_high - q), p - q + distance(p_high - p, q - q_low)
+
+
+def compare_auc(
+    first: np.ndarray, second: np.ndarray, is_positive: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
+) -> Difference:
+    """Compare two areas under the ROC curve by a paired bootstrap, stratified by class.
+
+    Parameters
+    ----------
+    first, second : ndarray
+        (n,) float64: the scores of the two classifiers.
+    is_positive : ndarray
+        (n,) bool, with images of both classes.
+    resamples : int
+        Number of resamples.
+    seed : int
+        Seed of the resamples.
+
+    Returns
+    -------
+    Difference
+        With the percentile interval, and twice the smaller share of resamples on one side of 0 as the p-value.
+    """
+    areas = [_WeightedAuc(scores, is_positive) for scores in (first, second)]
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(is_positive), np.flatnonzero(~is_positive)]
+    weights = np.empty(len(is_positive))
+    drawn = np.empty(resamples)
+    for i in range(resamples):
+        for indices in members:
+            weights[indices] = np.bincount(rng.integers(len(indices), size=len(indices)), minlength=len(indices))
+        drawn[i] = areas[1](weights) - areas[0](weights)
+    values = [area(np.ones(len(is_positive))) for area in areas]
+    tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Difference(
+        first=values[0],
+        second=values[1],
+        difference=values[1] - values[0],
+        interval=(float(low), float(high)),
+        p_value=min(1.0, 2 * (int(tail) + 1) / (resamples + 1)),
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values for the number of comparisons (Holm 1979).
+
+    Parameters
+    ----------
+    p_values : sequence of float
+
+    Returns
+    -------
+    list of float
+        In the same order, at most 1.
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, p_values[i] * (len(p_values) - rank)))
+        adjusted[i] = largest
+    return adjusted
+
+
+def _adjusted(differences: list[Difference]) -> list[Difference]:
+    """The differences with p-values adjusted for their number; one alone as it is."""
+    if len(differences) < 2:
+        return differences
+    adjusted = holm([difference.p_value for difference in differences])
+    return [difference._replace(adjusted_p_value=p) for difference, p in zip(differences, adjusted, strict=True)]
+
+
+class _WeightedAuc:
+    """The area under the ROC curve as a function of weights of the images. Scores are sorted once."""
+
+    def __init__(self, scores: np.ndarray, is_positive: np.ndarray) -> None:
+        _, self._rank = np.unique(scores, return_inverse=True)
+        self._positive = is_positive
+
+    def __call__(self, weights: np.ndarray) -> float:
+        positive = np.bincount(self._rank, weights=weights * self._positive)
+        negative = np.bincount(self._rank, weights=weights * ~self._positive)
+        below = np.cumsum(negative) - negative / 2  # ties count half
+        return float(positive @ below / (positive.sum() * negative.sum()))
+
+
+def _correct(evaluation: Evaluation) -> np.ndarray:
+    return evaluation.predictions.ranked[:, 0] == evaluation.predictions.labels
+
+
+def _compare_auc(first: Evaluation, second: Evaluation, resamples: int, seed: int) -> Difference | None:
+    if first.positive is None:
+        return None
+    is_positive = first.predictions.labels == first.positive
+    if is_positive.all() or not is_positive.any():
+        return None
+    return compare_auc(_score(first, first.positive), _score(second, first.positive), is_positive, resamples, seed)
+
+
+def _score(evaluation: Evaluation, positive: int) -> np.ndarray:
+    """The probability of the positive class of two, (n,) float64."""
+    p = evaluation.predictions
+    return p.ranked_probabilities[np.arange(len(p)), (p.ranked == positive).argmax(axis=1)]

@@ -1,6 +1,6 @@
 """Machine code for the two loops over every pixel that `prepare` has: scaling, and the sums of products of RGB.
 
-It counts in whole numbers, so that every processor gets the same result, and runs several times as fast as what numba
+It counts in whole numbers, so that every CPU gets the same result, and runs several times as fast as what numba
 or Pillow make of the same loops.
 """
 

@@ -199,7 +199,7 @@ def test_a_run_in_progress_is_reported_with_its_weights_so_far(run: Run, tmp_pat
     assert page.sections == ["summary", "training", "features", "recipe"]
     assert "Training in progress: 1 of 2 epochs completed; this report uses its last weights so far." in page.text
     assert "epochs completed 1 of 2" in page.text
-    assert f"the prepared dataset is no longer at {begun / 'gone'}; name it with --data" in page.text
+    assert f"the prepared dataset is no longer at {begun / 'gone'}: name it with --data" in page.text
     drawn = {file.stem for file in (begun / "figures").iterdir()}
     assert drawn == {"losses", "error-rates", "layer-weights", "layer-updates", "first-layer-kernels"}
 

@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import warnings
 from types import ModuleType
 
 import torch
@@ -10,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from alexnet.kernels import Norm
+from alexnet.kernels.norm import Norm
 from alexnet.kernels.safe import is_safe_mode
+from alexnet.kernels.selection import gpu_kernels
+from alexnet.runtime.progress import notify
 
 
 def local_response_norm(
@@ -169,22 +170,23 @@ def _kernels(x: Tensor, alpha: float, beta: float, k: float) -> ModuleType | Non
         or torch._C._are_functorch_transforms_active()
         or type(x) not in (Tensor, torch.nn.Parameter)
     )
-    return _kernels_of(x.device.type) if supported and not seen_through and not is_safe_mode() else None
+    return _kernels_of(x) if supported and not seen_through else None
+
+
+def _kernels_of(x: Tensor) -> ModuleType | None:
+    if is_safe_mode():
+        return None
+    if x.device.type == "cpu":
+        return _cpu_kernels()
+    return gpu_kernels("gpu_norm", x)
 
 
 @functools.cache
-def _kernels_of(device: str) -> ModuleType | None:
-    module = {"cpu": "alexnet.kernels.cpu", "cuda": "alexnet.kernels.gpu"}.get(device)
-    if module is None:
-        return None
+def _cpu_kernels() -> ModuleType | None:
     try:
-        return importlib.import_module(module)
+        return importlib.import_module("alexnet.kernels.cpu_norm")
     except (ImportError, OSError) as error:
-        warnings.warn(
-            f"response normalization runs many times slower on {device}: its kernels can't be loaded ({error})",
-            RuntimeWarning,
-            stacklevel=4,
-        )
+        notify(f"response normalization is many times slower: its machine code does not load ({error})")
         return None
 
 

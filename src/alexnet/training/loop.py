@@ -349,7 +349,7 @@ class Training:
         return self.interrupted.is_set(), due
 
     def check_weights(self) -> None:
-        """Raise `Diverged` where the weights are not finite."""
+        """Raise `Diverged` where a weight is NaN or Inf."""
         layer = nonfinite_weights(self.state.network, self.communicator.any)
         if layer:
             raise diverged(self.state.counters.step, math.nan, f"the weights of {layer}")
@@ -392,7 +392,7 @@ class Training:
     # Messages.
 
     def report_start(self, report: Reporter) -> None:
-        """Report what is known before the first step: images in both splits, and the worth of pretrained weights."""
+        """Report images that are in both splits, and a linear probe on pretrained weights, before the first step."""
         step = self.state.counters.step
         if step == 0 and self.validation is not None:
             report.findings(overlap(self.training, self.validation), step)

@@ -21,6 +21,7 @@ def make_run(path: Path, data: Path, seed: int, crop_size: int = 64, variant: st
         input_size=crop_size,
         scale=1 / 64,
         dataset={"path": str(data)},
+        pixel_range=dataset.pixel_range.to_dict() if dataset.pixel_range else None,
     )
     run = Run.create(path, config)
     torch.manual_seed(seed)

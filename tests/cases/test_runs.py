@@ -156,8 +156,8 @@ def test_a_registered_variant_is_trained_and_its_run_opened_by_another_process(
     finally:
         del variants._registry["own-tiny"]
     code = "from alexnet.cli.main import main; import sys; sys.exit(main(sys.argv[1:]))"
-    words = ["evaluate", tmp_path / "run", "--data", striped_data, "--json", "--views", "1", "--device", "cpu"]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    evaluate = ["evaluate", tmp_path / "run", "--data", striped_data, "--json", "--views", "1", "--device", "cpu"]
+    done = subprocess.run([sys.executable, "-c", code, *evaluate], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["n_samples"] == 24
 

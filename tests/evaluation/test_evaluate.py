@@ -175,19 +175,19 @@ def test_predictions_are_a_csv_with_one_line_for_each_image(command, runs, data,
 
 
 def test_a_requested_recall_gives_the_threshold_and_its_row_in_the_table(command, runs, data, by_hand) -> None:
-    words = ("evaluate", runs[0], "--data", data, "--recall", "0.7", "--positive", "bright")
-    chosen = json.loads(command(*words, "--json").stdout)["threshold_for_recall"]
+    arguments = ("evaluate", runs[0], "--data", data, "--recall", "0.7", "--positive", "bright")
+    chosen = json.loads(command(*arguments, "--json").stdout)["threshold_for_recall"]
     found = by_hand["test"][0][:11, 0]  # bright comes first
     assert chosen["threshold"] == pytest.approx(np.sort(found)[-8], abs=1e-4)
     assert chosen["recall"] == pytest.approx(8 / 11)
-    table = command(*words).stdout
+    table = command(*arguments).stdout
     assert "positive class bright" in table
     assert "chosen on the same images" in table
     assert "10 views" in table
 
 
 @pytest.mark.parametrize(
-    ("words", "said", "code"),
+    ("arguments", "message", "code"),
     [
         (["--split", "validation"], "no split 'validation': it has train, val, test", 1),
         (["--recall", "1.5"], "recall is 1.5", 2),
@@ -197,13 +197,13 @@ def test_a_requested_recall_gives_the_threshold_and_its_row_in_the_table(command
         (["--predictions", "nowhere/p.csv"], "nowhere/p.csv can't be written: there is no folder", 1),
     ],
 )
-def test_invalid_usage_is_one_clear_line(command, runs, data, words, said, code, tmp_path, monkeypatch) -> None:
+def test_invalid_usage_is_one_clear_line(command, runs, data, arguments, message, code, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    done = command("evaluate", runs[0], "--data", data, *words)
+    done = command("evaluate", runs[0], "--data", data, *arguments)
     assert done.returncode == code
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
-    assert re.search(said, done.stderr)
+    assert re.search(message, done.stderr)
 
 
 def test_a_run_of_other_classes_or_another_size_does_not_fit(runs, data, striped_data, tmp_path) -> None:
@@ -235,8 +235,8 @@ def test_recall_needs_two_classes(runs, data) -> None:
 
 
 def test_a_folder_that_is_no_run_or_no_dataset_is_named(command, runs, data, tmp_path) -> None:
-    for words in ((tmp_path, "--data", data), (runs[0], "--data", tmp_path)):
-        done = command("evaluate", *words)
+    for arguments in ((tmp_path, "--data", data), (runs[0], "--data", tmp_path)):
+        done = command("evaluate", *arguments)
         assert done.returncode == 1
         assert str(tmp_path) in done.stderr
         assert "Traceback" not in done.stderr

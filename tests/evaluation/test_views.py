@@ -1,4 +1,4 @@
-"""The ten views against the ten crops taken by hand."""
+"""Test views against crops taken by hand."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def network() -> nn.Module:
 
 
 def crops_by_hand(images: np.ndarray, mean: np.ndarray) -> list[np.ndarray]:
-    """Four corners and the center of every image minus the mean, each with its mirror image (paper, section 4.1)."""
+    """Four corners and the center of every image minus the mean, each with its horizontal flip (paper, section 4.1)."""
     centered = (images.astype(np.float64) - mean) / 64
     far, middle = SIZE - CROP, (SIZE - CROP) // 2
     five = [
@@ -68,7 +68,7 @@ def test_released_views_are_minus_the_mean_of_the_center(images, mean) -> None:
         np.testing.assert_allclose(view.numpy().transpose(0, 2, 3, 1), by_hand - center / 64, atol=1e-5)
 
 
-def test_nine_views_are_three_by_three_places(images, mean, preprocess) -> None:
+def test_nine_views_are_a_grid_of_three_by_three(images, mean, preprocess) -> None:
     centered = (images.astype(np.float64) - mean) / 64
     far, middle = SIZE - CROP, (SIZE - CROP) // 2
     views = list(crops(torch.from_numpy(images), preprocess, 9))
@@ -96,13 +96,13 @@ def test_probabilities_are_the_mean_of_the_softmax_outputs(images, mean, preproc
     np.testing.assert_allclose(result.numpy(), np.mean(shares, axis=0), atol=1e-6)
 
 
-def test_without_a_margin_the_crops_are_one_image_and_its_flip_image() -> None:
+def test_without_a_margin_there_is_one_crop() -> None:
     assert VIEWS[10].offsets(64, 64) == [(0, 0)]
     assert VIEWS[10].offsets(256, 224) == [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
     assert VIEWS[1].offsets(256, 227) == [(14, 14)]
 
 
-def test_a_wrong_image_has_a_finite_log_loss_however_sure_the_network(preprocess, images) -> None:
+def test_log_loss_is_finite_at_any_confidence(preprocess, images) -> None:
     sure = nn.Sequential(nn.Flatten(), nn.Linear(3 * CROP * CROP, 2)).eval()
     with torch.no_grad():
         sure[1].weight.zero_()
@@ -115,7 +115,7 @@ def test_a_wrong_image_has_a_finite_log_loss_however_sure_the_network(preprocess
     ("variant", "size", "crop_size"),
     [("paper", 256, 224), ("caffe", 256, 224), ("paper", 163, 131), ("paper", 160, 144)],
 )
-def test_views_that_share_their_first_maps_say_what_ten_separate_views_say(variant, size, crop_size) -> None:
+def test_views_that_share_the_first_layers_equal_ten_separate_views(variant, size, crop_size) -> None:
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8))
     mean = torch.from_numpy(np.random.default_rng(1).uniform(0, 255, (size, size, 3)).astype(np.float32))
     torch.manual_seed(0)
@@ -135,7 +135,7 @@ def test_views_that_share_their_first_maps_say_what_ten_separate_views_say(varia
 @pytest.mark.parametrize(
     ("variant", "crop_size", "side"), [("paper", 227, None), ("paper", 224, 195), ("one-weird-trick", 224, None)]
 )
-def test_views_that_do_not_share_their_first_maps_are_run_apart(variant, crop_size, side) -> None:
+def test_views_that_can_not_share_the_first_layers_are_recognized(variant, crop_size, side) -> None:
     preprocess = Preprocessing(torch.zeros(256, 256, 3), crop_size, 1.0, side)
     assert not can_share(OptimizedNetwork(AlexNet(variant, 2)), preprocess)
 
@@ -156,15 +156,15 @@ def test_another_number_of_views_is_a_usage_error(preprocess, images) -> None:
         list(crops(torch.from_numpy(images), preprocess, 5))
 
 
-def test_the_command_line_says_which_views_there_are(capsys) -> None:
+def test_the_command_line_lists_the_views_of_the_table(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["predict", "--help"])
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"--views {{{','.join(map(str, VIEWS))}}}" in said
-    assert "; ".join(f"{number}: {views.description}" for number, views in VIEWS.items()) in said
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"--views {{{','.join(map(str, VIEWS))}}}" in printed
+    assert "; ".join(f"{number}: {views.description}" for number, views in VIEWS.items()) in printed
 
 
-def test_a_broken_network_is_named_not_averaged(preprocess, images, network) -> None:
+def test_nan_in_the_outputs_is_an_error(preprocess, images, network) -> None:
     with torch.no_grad():
         network[1].bias[0] = float("nan")
     with pytest.raises(AlexNetError, match="NaN or Inf"):

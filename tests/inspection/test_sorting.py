@@ -439,7 +439,7 @@ def run_and_kill(arguments: list[str], delay: float) -> bool:
     return process.wait() == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [1, pytest.param(50, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
 def test_the_command_killed_at_random_moments_loses_nothing(
     real: tuple[Path, Path], tmp_path: Path, kills: int, command: Callable[..., Any]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The Triton kernels, on a GPU where there is one, else in Triton's interpreter: each against the plain formula."""
+"""The Triton kernels, on a GPU if there is one, else in Triton's interpreter: each against the plain formula."""
 
 import importlib.util
 import os
@@ -10,7 +10,8 @@ import torch
 
 NORMS = """
 import torch
-from alexnet.kernels import Norm, gpu
+from alexnet.kernels import gpu_norm
+from alexnet.kernels.norm import Norm
 from alexnet.network.normalization import local_response_norm_reference, spatial_response_norm_reference
 torch.manual_seed(0)
 device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -29,7 +30,7 @@ for layout in (torch.channels_last, torch.contiguous_format):
             else:
                 y = spatial_response_norm_reference(a, norm.size, norm.alpha * norm.size**2)
             y.backward(grad.double())
-            found = gpu.forward(x, norm), gpu.backward(x, grad, norm)
+            found = gpu_norm.forward(x, norm), gpu_norm.backward(x, grad, norm)
             for result, expected in zip(found, (y, true.grad)):
                 assert result.dtype == dtype and result.is_contiguous(memory_format=layout)
                 torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
@@ -87,13 +88,13 @@ COMPILED = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from alexnet.kernels import gpu, gpu_update
+from alexnet.kernels import gpu_norm, gpu_update
 from alexnet.kernels import gpu_crops
 kernels = [
-    (gpu._maps_forward_kernel, {"tower": 48, "half": 2, "relu": True}),
-    (gpu._maps_backward_kernel, {"tower": 48, "half": 2, "relu": True}),
+    (gpu_norm._maps_forward_kernel, {"tower": 48, "half": 2, "relu": True}),
+    (gpu_norm._maps_backward_kernel, {"tower": 48, "half": 2, "relu": True}),
     *((kernel, {"half": 1, "relu": True})
-      for kernel in (gpu._space_forward_kernel, gpu._space_cross_kernel, gpu._space_backward_kernel)),
+      for kernel in (gpu_norm._space_forward_kernel, gpu_norm._space_cross_kernel, gpu_norm._space_backward_kernel)),
     (gpu_update._update_kernel, {"copies": True}),
     (gpu_crops._cut_kernel, {"turn_mean": True}),
 ]
@@ -116,8 +117,39 @@ for kernel, fixed in kernels:
 """
 
 
+VERIFIED = """
+import torch
+from alexnet.kernels import gpu_crops, gpu_norm, gpu_update
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+for module in (gpu_crops, gpu_norm, gpu_update):
+    module.verify(device)
+
+def wrong(function):
+    def changed(*arguments, **options):
+        result = function(*arguments, **options)
+        (arguments[0] if result is None else result).add_(1)
+        return result
+    return changed
+
+def wrong_crop(function):
+    def changed(images, mean, where, numbers, out, turn_mean):
+        function(images, mean, where, numbers, out, turn_mean)
+        out[0, 0, 0] += 1
+    return changed
+
+cases = [(gpu_crops, "cut", wrong_crop), (gpu_norm, "backward", wrong), (gpu_update, "update", wrong)]
+for module, name, spoil in cases:
+    setattr(module, name, spoil(getattr(module, name)))
+    try:
+        module.verify(device)
+    except AssertionError:
+        continue
+    raise SystemExit(f"{module.__name__} does not notice a wrong result")
+"""
+
+
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-@pytest.mark.parametrize("program", [NORMS, UPDATE, CROPS], ids=["norms", "update", "crops"])
+@pytest.mark.parametrize("program", [NORMS, UPDATE, CROPS, VERIFIED], ids=["norms", "update", "crops", "verified"])
 def test_they_are_the_formulas(program: str) -> None:
     run(program, **({} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}))
 

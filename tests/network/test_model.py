@@ -12,7 +12,7 @@ from alexnet import AlexNet, UsageError, list_variants
 from alexnet.network.layers import Weighted
 from alexnet.network.optimized import OptimizedNetwork
 
-# Published: section 1 of the paper's facts, one row a layer: output shape, parameters, multiply-adds.
+# Published: section 1 of the paper's facts, one row per layer: output shape, parameters, multiply-adds.
 PAPER_TABLE = {
     "conv1": ((96, 55, 55), 34_944, 105_415_200),
     "pool1": ((96, 27, 27), 0, 0),
@@ -67,7 +67,7 @@ def shadow(variant: str, num_classes: int = 1000, **switches: object) -> AlexNet
 
 
 def sharp_network(variant: str, seed: int = 0, **switches: object) -> AlexNet:
-    """A float64 network whose every weight, bias and normalization matters for what comes out."""
+    """A float64 network whose logits depend on every weight, bias and normalization."""
     network = shadow(variant, 7, **switches).to_empty(device="cpu").eval()
     torch.manual_seed(seed)
     network.initialize("he")
@@ -88,7 +88,7 @@ def pixels(count: int, size: int, seed: int = 1) -> Tensor:
 
 
 def ref_conv(x: Tensor, p: dict[str, Tensor], name: str, stride: int = 1, pad: int = 0, towers: int = 1) -> Tensor:
-    """Each tower convolves its half of the maps with its half of the kernels."""
+    """Each tower convolves its half of the channels with its half of the kernels."""
     weight, bias = p[f"{name}.weight"], p[f"{name}.bias"]
     maps, kernels = x.shape[1] // towers, weight.shape[0] // towers
     halves = []
@@ -99,7 +99,7 @@ def ref_conv(x: Tensor, p: dict[str, Tensor], name: str, stride: int = 1, pad: i
 
 
 def ref_lrn(x: Tensor, towers: int, k: float, alpha: float, beta: float = 0.75, n: int = 5) -> Tensor:
-    """`b[i] = a[i] / (k + alpha · sum over the n maps around i of a[j]²) ** beta`, within each tower."""
+    """`b[i] = a[i] / (k + alpha · sum over the n channels around i of a[j]²) ** beta`, within each tower."""
     size = x.shape[1] // towers
     maps = []
     for i in range(x.shape[1]):
@@ -111,7 +111,7 @@ def ref_lrn(x: Tensor, towers: int, k: float, alpha: float, beta: float = 0.75, 
 
 
 def ref_spatial(x: Tensor, n: int = 5, alpha: float = 0.001) -> Tensor:
-    """Each map divided by `(1 + alpha/n² · sum over its n×n neighborhood of squares) ** 0.75`."""
+    """Each channel divided by `(1 + alpha/n² · sum over its n×n neighborhood of squares) ** 0.75`."""
     energy = F.pad(x**2, (n // 2,) * 4).unfold(2, n, 1).unfold(3, n, 1).sum((-1, -2))
     return x / (1 + alpha / n**2 * energy) ** 0.75
 
@@ -135,7 +135,7 @@ def ref_head(x: Tensor, p: dict[str, Tensor], seen: dict[str, Tensor]) -> Tensor
 
 
 def ref_paper(x: Tensor, p: dict[str, Tensor], seen: dict[str, Tensor], caffe: bool = False, towers: int = 2) -> Tensor:
-    """Sections 3.1 to 3.5 (paper), or bvlc_alexnet: k = 1, alpha / n, windows across all maps."""
+    """Sections 3.1 to 3.5 (paper), or bvlc_alexnet: k = 1, alpha / n, windows across all channels."""
     norm = {"towers": 1, "k": 1.0, "alpha": 1e-4 / 5} if caffe else {"towers": towers, "k": 2.0, "alpha": 1e-4}
     seen["conv1"] = ref_conv(x, p, "conv1", stride=4).clamp(min=0)
     seen["norm1"] = ref_lrn(seen["conv1"], **norm)
@@ -262,7 +262,7 @@ def test_forward_and_backward_equal_the_printed_formulas(variant, reference) -> 
     gradients = torch.autograd.grad(F.cross_entropy(logits, target), [inputs, *network.parameters()])
     assert relative_error(logits, expected) < 1e-5
     for name, gradient, right in zip(["x", *weights], gradients, wanted, strict=True):
-        # Among 200,000 maxima float32 decides one or another differently, which moves the gradient of that crop.
+        # Of 200,000 maxima float32 finds some in another position, which moves the gradient to it.
         bound = 1e-5 if name.startswith(("fc", "logits")) else 0.03
         assert relative_error(gradient, right) < bound, name
 
@@ -285,7 +285,7 @@ def test_released_networks_equal_an_independent_implementation(variant: str, how
 
 
 def ref_mean_pool(x: Tensor) -> Tensor:
-    """The mean of what 3×3 windows, stride 2, see of the maps; the last window hangs over the edge."""
+    """The mean over 3×3 windows with stride 2, inside the input; the last window hangs over the edge."""
     ones = F.pad(torch.ones_like(x), (0, 1, 0, 1)).unfold(2, 3, 2).unfold(3, 3, 2).sum((-1, -2))
     return F.pad(x, (0, 1, 0, 1)).unfold(2, 3, 2).unfold(3, 3, 2).sum((-1, -2)) / ones
 
@@ -299,7 +299,7 @@ def ref_18pct(x: Tensor, p: dict[str, Tensor]) -> Tensor:
 
 
 def ref_local(x: Tensor, p: dict[str, Tensor], name: str) -> Tensor:
-    """3×3 kernels of its own at each of 6×6 places."""
+    """Separate 3×3 kernels at each of 6×6 positions."""
     padded = F.pad(x, (1, 1, 1, 1))
     weight, bias = p[f"{name}.weight"].view(6, 6, -1, x.shape[1] * 9), p[f"{name}.bias"].view(6, 6, -1)
     rows = [
@@ -340,7 +340,7 @@ def test_cifar_networks_equal_an_independent_implementation(variant: str, refere
     assert relative_error(working(x.float()), expected) < 1e-5
 
 
-def test_cifar_weights_begin_as_the_configuration_says() -> None:
+def test_initial_weights_of_the_cifar_networks_are_those_of_their_configurations() -> None:
     torch.manual_seed(0)
     network = AlexNet("cifar-13pct", 10)
     deviations = {name: float(p.detach().std()) for name, p in network.named_parameters() if name.endswith("weight")}
@@ -350,7 +350,7 @@ def test_cifar_weights_begin_as_the_configuration_says() -> None:
 
 
 @torch.no_grad()
-def test_one_tower_sees_all_maps() -> None:
+def test_one_tower_reads_all_channels() -> None:
     network, x = sharp_network("one-tower"), pixels(1, 227)
     p = dict(network.named_parameters())
     x1 = ref_pool(ref_lrn(ref_conv(x, p, "conv1", stride=4).clamp(min=0), 1, k=2.0, alpha=1e-4))
@@ -383,7 +383,7 @@ def test_224_with_the_overhanging_window_equals_227_with_zeros_right_and_below()
     ],
 )
 @torch.no_grad()
-def test_the_network_without_a_layer_and_that_of_one_gpu_equal_the_printed_formulas(variant, without, reference):
+def test_networks_with_a_dropped_layer_and_of_one_gpu_equal_the_printed_formulas(variant, without, reference):
     network, x = sharp_network(variant, drop_layer=without), pixels(1, 227)
     weights = dict(network.named_parameters())
     assert [name for name in ("conv3", "conv4", "conv5") if f"{name}.weight" not in weights] == [without] * bool(
@@ -408,17 +408,17 @@ def test_the_network_without_a_layer_and_that_of_one_gpu_equal_the_printed_formu
         ("cifar-13pct", "local3", "pool2 local4 relu4 logits"),
     ],
 )
-def test_what_is_done_to_a_layer_left_out_goes_with_it_and_a_pooling_stays(variant: str, without: str, left: str):
+def test_a_dropped_layer_takes_its_normalization_along_and_leaves_its_pooling(variant: str, without: str, left: str):
     assert f" {left} " in f" {' '.join(shadow(variant, drop_layer=without).layer_names())} "
 
 
-def test_left_out_with_batch_normalization_and_with_response_normalization_added():
+def test_added_normalization_of_a_dropped_layer_is_dropped():
     assert "batch4" not in shadow("paper", normalization="batch", drop_layer="conv4").layer_names()
     assert "norm2" not in shadow("one-weird-trick", normalization="lrn", drop_layer="conv2").layer_names()
 
 
 @pytest.mark.parametrize("without", ["conv1", "fc6", "logits", "conv6", "pool1", ""])
-def test_what_can_not_be_left_out_lists_what_can(without: str):
+def test_a_layer_that_can_not_be_dropped_is_refused_with_those_that_can(without: str):
     with pytest.raises(UsageError, match=f"'{without}'.*conv2, conv3, conv4, conv5$"):
         shadow("paper", drop_layer=without)
 
@@ -436,7 +436,7 @@ def test_normalization_none_leaves_no_normalization(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", PARAMETERS)
-def test_normalization_lrn_is_there_whatever_the_variant(variant: str) -> None:
+def test_normalization_lrn_adds_it_to_every_variant_without_it(variant: str) -> None:
     names = shadow(variant, normalization="lrn").layer_names()
     assert [name for name in names if name.startswith("norm")] == ["norm1", "norm2"]
 
@@ -450,7 +450,7 @@ def test_normalization_batch_follows_every_convolution(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", ["paper", "released-2012", "one-weird-trick"])
-def test_non_overlapping_pooling_is_2x2_with_the_same_maps(variant: str) -> None:
+def test_non_overlapping_pooling_is_2x2_with_the_same_output_sizes(variant: str) -> None:
     network = shadow(variant, pooling="non-overlapping")
     pools = [m for m in network.children() if isinstance(m, nn.MaxPool2d)]
     assert [(m.kernel_size, m.stride) for m in pools] == [(2, 2)] * 3
@@ -464,7 +464,7 @@ def test_dropout_is_on_the_outputs_of_fc6_and_fc7_and_can_be_off() -> None:
     assert not any("drop" in name for name in shadow("paper", dropout=0.0).layer_names())
 
 
-def test_dropout_halves_the_units_in_training_and_none_in_use() -> None:
+def test_dropout_drops_half_of_the_units_in_training_and_none_in_evaluation() -> None:
     torch.manual_seed(0)
     network, x = AlexNet("one-tower", 2, init="he", normalization="none"), torch.randn(1, 3, 99, 99)
     with torch.no_grad():
@@ -494,12 +494,12 @@ def test_dropout_halves_the_units_in_training_and_none_in_use() -> None:
         {"dropout": 1.0},
     ],
 )
-def test_an_unknown_name_or_value_is_a_usage_error_that_says_which(wrong: dict[str, object]) -> None:
+def test_an_unknown_name_or_value_is_a_usage_error_that_names_it(wrong: dict[str, object]) -> None:
     with torch.device("meta"), pytest.raises(UsageError, match=str(next(iter(wrong.values())))):
         AlexNet(**wrong)
 
 
-def test_an_unknown_layer_lists_those_there_are() -> None:
+def test_an_unknown_layer_is_refused_with_the_names_of_all() -> None:
     with pytest.raises(UsageError, match=r"fc9.*conv1.*logits"):
         shadow("paper").features(torch.empty(1, 3, 227, 227, device="meta"), "fc9")
 
@@ -554,8 +554,8 @@ def test_one_seed_gives_one_network() -> None:
 
 
 @torch.no_grad()
-def test_he_tells_images_apart_from_the_start_and_the_papers_hardly() -> None:
-    """Why N(0, 0.01²) waits thousands of steps: its fc7 says almost the same of every image."""
+def test_features_differ_between_images_with_he_and_hardly_with_the_papers_initialization() -> None:
+    """The reason why N(0, 0.01²) needs thousands of steps: fc7 is almost the same for every image."""
     x = torch.randn(4, 3, 99, 99, generator=torch.Generator().manual_seed(3))
     torch.manual_seed(0)
     network = AlexNet("one-tower", 2, normalization="none").eval()

@@ -1,4 +1,4 @@
-"""The network arranged for speed is the network."""
+"""The optimized form computes what the plain network computes."""
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def test_in_bfloat16_it_is_near_the_plain_network() -> None:
 
 
 @pytest.mark.parametrize("recipe", ["paper", "small"])
-def test_after_an_update_the_copies_are_the_rounded_weights_and_no_gradient_is_left(recipe) -> None:
+def test_an_update_rounds_the_new_weights_into_the_copies_and_clears_the_gradients(recipe) -> None:
     plain, x = network("paper"), images(131)
     optimizers = make_optimizers(plain, recipes()[recipe])
     working = OptimizedNetwork(plain, torch.bfloat16)
@@ -96,7 +96,7 @@ def test_new_weights_reach_the_copies_with_an_update() -> None:
     assert working(x).float().mean() > 2
 
 
-def test_batch_normalization_learns_its_statistics_in_the_plain_network() -> None:
+def test_statistics_of_batch_normalization_are_those_of_the_plain_network() -> None:
     plain = network("paper", normalization="batch")
     working = OptimizedNetwork(plain, torch.bfloat16)
     plain.train()

@@ -1,4 +1,4 @@
-"""What `torchrun` starts in the tests: the command `alexnet`, or one training after the other, on small networks."""
+"""The script that `torchrun` starts in the tests: the command `alexnet`, or a list of trainings, on small networks."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What `torchrun` starts in test_passing.py: two processes, each of which waits for the other to have got further."""
+"""The script that `torchrun` starts in test_passing.py: two processes, each of which waits for the other."""
 
 import sys
 import time
@@ -43,7 +43,7 @@ def main() -> None:
     passing.send_back(1, found[1] * 10)
     gradient = passing.finish()
     assert torch.cat(found).flatten().tolist() == [0, 1, 2, 3, 4]
-    assert gradient.tolist() == (own * 20).tolist()  # what both found
+    assert gradient.tolist() == (own * 20).tolist()  # the sum of both gradients
     group.leave()
     part()
 

@@ -17,8 +17,8 @@ from alexnet.cli.main import build_parser
 ADDRESSES = ("10.213.77.1", "10.213.77.2")
 
 
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -49,11 +49,11 @@ def test_the_job_files_say_what_torchrun_and_alexnet_take(job):
     text = (Path(__file__).parents[2] / "examples" / job).read_text()
     if job == "slurm.sh":
         subprocess.run(["bash", "-n"], input=text, text=True, check=True)
-        words = shlex.split(re.search(r"srun torchrun((?:.*\\\n)*.*)", text)[1].replace("\\\n", " "))
-        words = ["1" if word.startswith("$SLURM_NNODES") else word for word in words]
+        arguments = shlex.split(re.search(r"srun torchrun((?:.*\\\n)*.*)", text)[1].replace("\\\n", " "))
+        arguments = ["1" if argument.startswith("$SLURM_NNODES") else argument for argument in arguments]
     else:
-        words = re.findall(r"^ {12}- ([^{]\S*)", text, re.MULTILINE)
-    launcher = get_args_parser().parse_args(words)
+        arguments = re.findall(r"^ {12}- ([^{]\S*)", text, re.MULTILINE)
+    launcher = get_args_parser().parse_args(arguments)
     assert launcher.module
     assert launcher.training_script == "alexnet"
     options = build_parser().parse_args(launcher.training_script_args)
@@ -65,13 +65,13 @@ def test_the_job_files_say_what_torchrun_and_alexnet_take(job):
 @pytest.mark.long
 def test_a_host_that_is_cut_off_comes_back_and_nothing_is_lost(hosts, data, undisturbed, tmp_path):  # noqa: F811
     out = tmp_path / "run"
-    words = command_line(data, out, "--parallel", "data", "--checkpoint-interval", "0.1", "--peer-timeout", "6")
+    arguments = command_line(data, out, "--parallel", "data", "--checkpoint-interval", "0.1", "--peer-timeout", "6")
     started = []
     for number, (name, cable, address) in enumerate(hosts):
         command = ["ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run"]
         command += ["--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "5", "--local-addr", address]
         command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{ADDRESSES[0]}:29400", "--rdzv-id", out.parent.name]
-        command += ["--rdzv-conf", f"is_host={int(number == 0)},read_timeout=30", str(WORKER), *words]
+        command += ["--rdzv-conf", f"is_host={int(number == 0)},read_timeout=30", str(WORKER), *arguments]
         environment = {**ENVIRONMENT, "GLOO_SOCKET_IFNAME": cable}
         log = (tmp_path / f"host-{number}").open("w")
         started.append(subprocess.Popen(command, env=environment, stderr=log, stdout=log))

@@ -35,7 +35,7 @@ RECIPE = {
     },
     **{"precision": "float64", "seed": 5, "epochs": 8},
 }
-# What is trained by one process, and how many steps of it.
+# Trainings by a single process, and their number of steps.
 TRAININGS = {
     "paper": (50, {}),
     "batch": (6, {"normalization": "batch"}),
@@ -75,9 +75,9 @@ def going_on_from(before: Path, data: Path, out: Path, **options) -> dict:
     return {**one, "recipe": {**one["recipe"], "init": str(before)}}
 
 
-def torchrun(processes: int, *words: object, restarts: int = 0) -> list[str]:
+def torchrun(processes: int, *arguments: object, restarts: int = 0) -> list[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts", str(restarts)]
-    return [*command, "--nproc-per-node", str(processes), str(WORKER), *map(str, words)]
+    return [*command, "--nproc-per-node", str(processes), str(WORKER), *map(str, arguments)]
 
 
 def run_all(folder: Path, processes: int, trainings: list[dict]) -> None:
@@ -100,7 +100,7 @@ def alone(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(data, tmp_path_factory):
-    """What `command_line` trains, by one process."""
+    """The training of `command_line` by a single process."""
     folder = tmp_path_factory.mktemp("undisturbed")
     whole = {**training(data, folder / "run", "paper", keep_checkpoint=True), "steps": None}
     run_all(folder, 1, [{**whole, "recipe": {**RECIPE, "epochs": 3}}])
@@ -178,7 +178,7 @@ def distance(run: Path, other: Path) -> float:
     ],
 )
 def test_two_processes_train_what_one_does(alone, two, run):
-    # Muon rounds to bfloat16 on its way, so a last bit before may be its last bit after.
+    # Muon rounds to bfloat16, so a last bit before may be its last bit after.
     assert distance(two / run, alone / run.split()[1]) < (2e-2 if "muon" in run else 1e-9)
 
 
@@ -221,7 +221,7 @@ def test_what_is_reported_is_the_same(alone, two):
                 assert epoch["layers"][layer] == pytest.approx(values, rel=1e-6)
 
 
-def test_what_is_known_already_is_said_of_the_whole_network(alone, two):
+def test_the_linear_probe_of_pretrained_weights_is_of_the_whole_network(alone, two):
     ours, theirs = (Run.open(run).metrics("probe") for run in (alone / "after", two / "towers after"))
     assert len(ours) == 1
     assert ours[0]["layer"] == "fc7"
@@ -233,7 +233,7 @@ def test_the_bytes_that_towers_send_are_those_of_the_activations(two):
     epoch = next(record for line in lines if (record := json.loads(line))["event"] == "epoch")
     sent = {name: values["bytes"] for name, values in epoch["traffic"].items()}
     trained, looked_at = 69, 15 + 9  # images of an epoch; validation, and a batch for dead units
-    maps = 16 * 3 * 3 * 8  # half of conv2's 32 maps of 3×3 after pooling, float64
+    maps = 16 * 3 * 3 * 8  # half of conv2's 32 feature maps of 3×3 after pooling, float64
     assert sent["back from conv3"] == trained * maps
     assert maps * trained <= sent["into conv3"] <= maps * (trained + looked_at + 1)
     assert sent["back from fc7"] == trained * 17 * 8
@@ -251,11 +251,11 @@ def wait_until(ready, process: subprocess.Popen) -> None:
 
 
 def command_line(data: Path, out: Path, *more: str) -> list[str]:
-    words = map(str, (data, "--out", out, "--variant", "narrow", *more))
+    arguments = map(str, (data, "--out", out, "--variant", "narrow", *more))
     recipe = ("--recipe", "paper", "--crop-size", "64", "--batch-size", "11", "--lr", "0.002", "--seed", "5")
     return [
         "train",
-        *words,
+        *arguments,
         *recipe,
         "--pixel-scaling",
         "std",
@@ -270,10 +270,12 @@ def command_line(data: Path, out: Path, *more: str) -> list[str]:
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
 def test_killed_workers_start_again_and_nothing_is_lost(data, undisturbed, tmp_path):
-    """In the middle of an epoch, twice; the end is that of one process that nobody disturbed."""
+    """In the middle of an epoch, twice; the result is that of an undisturbed single process."""
     out, moments = tmp_path / "run", random.Random(1)
-    words = command_line(data, out, "--parallel", "data", "--checkpoint-interval", "0.1")
-    with subprocess.Popen(torchrun(2, *words, restarts=4), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as group:
+    arguments = command_line(data, out, "--parallel", "data", "--checkpoint-interval", "0.1")
+    with subprocess.Popen(
+        torchrun(2, *arguments, restarts=4), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    ) as group:
         for _ in range(2):
             before = (out / "checkpoint.pt").stat().st_mtime_ns if (out / "checkpoint.pt").exists() else 0
             wait_until(
@@ -292,8 +294,8 @@ def test_killed_workers_start_again_and_nothing_is_lost(data, undisturbed, tmp_p
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
 def test_a_process_that_does_not_answer_ends_the_training_in_one_clear_line(data, tmp_path):
     out = tmp_path / "run"
-    words = command_line(data, out, "--parallel", "towers", "--checkpoint-interval", "0.1", "--peer-timeout", "8")
-    with subprocess.Popen(torchrun(2, *words), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as group:
+    arguments = command_line(data, out, "--parallel", "towers", "--checkpoint-interval", "0.1", "--peer-timeout", "8")
+    with subprocess.Popen(torchrun(2, *arguments), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as group:
         wait_until((out / "checkpoint.pt").exists, group)
         hung = processes_of(group.pid)[1]
         os.kill(hung, signal.SIGSTOP)
@@ -353,7 +355,7 @@ def test_processes_say_what_is_wrong_once_and_are_not_started_again(data, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("layout", "size", "variant", "changes", "words"),
+    ("layout", "size", "variant", "changes", "message"),
     [
         ("towers", 4, "paper", {}, "needs 2 processes, one per tower, not 4"),
         ("towers", 2, "caffe", {}, "norm1 of caffe crosses them"),
@@ -363,9 +365,9 @@ def test_processes_say_what_is_wrong_once_and_are_not_started_again(data, tmp_pa
         ("one-weird-trick", 4, "one-weird-trick", {"fc_batch_size": 64}, "so with 4 processes --fc-batch-size is 32"),
     ],
 )
-def test_what_a_layout_can_not_do_exactly_it_refuses(layout, size, variant, changes, words):
+def test_a_layout_refuses_what_it_cannot_compute_exactly(layout, size, variant, changes, message):
     with torch.device("meta"):
         network = AlexNet(variant)
     passing = "in-turn" if layout == "one-weird-trick" else "in-shares"
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=message):
         check_layout(layout, network, recipes()["paper"].override(changes), 1000, size, passing)

@@ -1,4 +1,4 @@
-"""What is computed of many devices, against published numbers and by hand."""
+"""The plan against published numbers and by hand."""
 
 import json
 
@@ -12,7 +12,7 @@ def test_the_work_of_the_paper_s_network_is_the_published() -> None:
     work = Work.of("paper")
     assert work.convolution_adds + work.full_adds == 724_406_816
     assert work.convolution_parameters + work.full_parameters == 60_965_224
-    # The towers meet in front of conv3 (256 maps of 13×13), fc6, fc7 and fc8.
+    # The towers meet in front of conv3 (256 feature maps of 13×13), fc6, fc7 and fc8.
     assert work.crossing == (256 * 13 * 13, 256 * 6 * 6, 4096, 4096)
 
 

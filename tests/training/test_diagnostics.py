@@ -65,7 +65,7 @@ def cells() -> tuple[list[Path], list[Path]]:
 
 
 def prepare_cells(folder: Path, train: tuple[int, int], val: tuple[int, int]) -> PreparedDataset:
-    """So many defective and functional cells to train and to validate, at 72 × 72."""
+    """Prepare defective and functional cells, counted for training and validation, at 72 × 72."""
     for name, files, *counts in zip(("defective", "functional"), cells(), train, val, strict=True):
         for number, file in enumerate(files[: sum(counts)]):
             place = folder / "cells" / ("train" if number < counts[0] else "val") / name
@@ -279,18 +279,18 @@ def test_a_class_too_rare_to_be_predicted(tmp_path):
     assert "10 of 200" in rare.findings[0].remedy
 
 
-# What is said, and how often.
+# Findings, and how often they are reported.
 
 
-@pytest.mark.parametrize(("counts", "words"), [([50, 50], "ln(2) = 0.693"), ([95, 5], "(0.199)")])
-def test_a_plateau_is_where_guessing_by_frequency_is(counts, words):
+@pytest.mark.parametrize(("counts", "message"), [([50, 50], "ln(2) = 0.693"), ([95, 5], "(0.199)")])
+def test_a_plateau_is_where_guessing_by_frequency_is(counts, message):
     recipe = recipes()["paper"].override({"epochs": 300, "batch_size": 100})
     health = Diagnostics(["a", "b"], counts, recipe, 1)
     guess = entropy(counts)
     findings = [health.after_step(step, guess * (1 + 0.01 * (-1) ** step)) for step in range(1, 301)]
     said = [finding for new in findings for finding in new]
     assert [finding.kind for finding in said] == ["plateau"]
-    assert words in said[0].message
+    assert message in said[0].message
 
 
 @pytest.mark.parametrize("level", [0.97, 0.6])
@@ -357,7 +357,7 @@ def test_a_resumed_training_says_the_same():
     assert course(resumed=True) == course(resumed=False) != []
 
 
-# What the findings are made of.
+# The measurements behind the findings.
 
 
 @pytest.mark.parametrize("counts", [[1, 1], [95, 5], [3, 2, 1], [7, 0, 7]])

@@ -1,4 +1,4 @@
-"""Starting from weights that were learned before: what is taken over, what is said, and what it then computes."""
+"""Pretrained weights: the layers that are loaded, the messages, and what the network then computes."""
 
 from __future__ import annotations
 
@@ -69,8 +69,9 @@ def test_the_same_network_in_another_unit_of_pixels_computes_the_same():
 
 
 def test_folding_is_the_identity_without_batch_normalization():
-    state = AlexNet("paper", 2).state_dict()
-    assert fold_batch_norm(state).keys() == state.keys()
+    network = AlexNet("paper", 2)
+    state = network.state_dict()
+    assert fold_batch_norm(state, network.variant.batch_norms()).keys() == state.keys()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_layers_are_taken_from_the_lowest_to_the_first_that_does_not_fit(there, 
     assert set(start.layers).isdisjoint(start.skipped)
 
 
-def test_train_from_a_run_says_what_it_takes_and_what_is_known(tmp_path: Path, striped_data: Path, capsys):
+def test_train_from_a_run_reports_the_loaded_layers_and_a_linear_probe(tmp_path: Path, striped_data: Path, capsys):
     run = make_run(tmp_path / "before", striped_data, seed=1)
     assert main(["train", str(striped_data), "--out", str(tmp_path / "run"), "--init", str(run), *QUICK]) == 0
     said = capsys.readouterr().err
@@ -146,11 +147,11 @@ def test_convolutions_under_torchvisions_names_are_started_from_and_are_no_netwo
     made = Run.open(run).config
     assert (made.recipe.variant, made.start["layers"]) == ("one-weird-trick", CONVOLUTIONS)
     assert main(["import", str(file), "--out", str(tmp_path / "imported")]) == 1
-    assert f"start from it, train DATA --init {file}" in capsys.readouterr().err
+    assert f"starts from it, alexnet train DATA --init {file}" in capsys.readouterr().err
     assert not (tmp_path / "imported").exists()
 
 
-def test_a_training_that_ends_below_what_was_known_is_told_so(tmp_path: Path, striped_data: Path, capsys):
+def test_a_training_that_ends_below_the_linear_probe_is_a_finding(tmp_path: Path, striped_data: Path, capsys):
     """The kernels of the starter tell stripes apart; a last layer that is nothing but a bias does not."""
     how = {"init": "starter", "crop_size": 64, "epochs": 1, "batch_size": 24, "lr": 1e-9, "precision": "float32"}
     training = set_up_training(striped_data, tmp_path / "run", recipe="paper", **how)
@@ -170,7 +171,7 @@ def test_a_training_that_ends_below_what_was_known_is_told_so(tmp_path: Path, st
 
 
 @pytest.mark.parametrize(("accuracy", "error", "told"), [(0.9, 0.3, 1), (0.9, 0.12, 0), (0.5, 0.1, 0)])
-def test_only_what_luck_does_not_explain_is_worse_than_before(accuracy: float, error: float, told: int):
+def test_only_a_significant_difference_is_worse_than_the_linear_probe(accuracy: float, error: float, told: int):
     known = {"layer": "conv5", "split": "val", "measured": 100, "accuracy": accuracy}
     assert len(worse_than_pretrained(known, error, recipes()["small"])) == told
     assert worse_than_pretrained({**known, "split": "train"}, 1.0, recipes()["small"]) == []
@@ -202,21 +203,21 @@ def test_resuming_before_the_first_checkpoint_asks_for_the_same_weights(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("init", "words"),
+    ("init", "message"),
     [
         ("startr", "no init 'startr'"),
         ("{tmp}/empty", "holds neither model.safetensors"),
-        ("{tmp}/text", "it is none of"),
+        ("{tmp}/text", "is not a weight file of a known format"),
     ],
 )
-def test_weights_that_are_none_end_in_one_line_and_no_run(init, words, tmp_path: Path, striped_data: Path, capsys):
+def test_weights_that_are_none_end_in_one_line_and_no_run(init, message, tmp_path: Path, striped_data: Path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").write_text("weights")
     init = init.format(tmp=tmp_path)
     assert main(["train", str(striped_data), "--out", str(tmp_path / "run"), "--init", init, *QUICK]) in (1, 2)
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("alexnet: ")
-    assert words in error
+    assert message in error
     assert not (tmp_path / "run").exists()
 
 
@@ -258,7 +259,7 @@ def test_a_dataset_of_one_image_a_class_has_no_probe(tmp_path: Path, striped_fol
 
 
 def test_a_linear_probe_finds_what_a_feature_tells_apart(tmp_path: Path, striped_data: Path, monkeypatch):
-    """Stripes that lie and stand differ in what oriented kernels say, drawn at random or not."""
+    """Horizontal and vertical stripes differ in the features of oriented kernels, random or not."""
     from alexnet.training.linear_probe import probe
 
     dataset = PreparedDataset.open(striped_data)
@@ -271,7 +272,7 @@ def test_a_linear_probe_finds_what_a_feature_tells_apart(tmp_path: Path, striped
     assert left_out is not None
     assert (left_out.split, left_out.measured) == ("train", 24)
     assert left_out.accuracy > 0.9
-    # Labels that say nothing can't be learned.
+    # Random labels cannot be learned.
     mixed = dataset.split("train")
     monkeypatch.setattr(mixed, "labels", np.random.default_rng(0).permutation(mixed.labels))
     none = probe(network, preprocess, mixed, None, "conv1")

@@ -101,12 +101,12 @@ def test_a_new_kind_is_a_new_recording_and_old_ones_go() -> None:
     assert counter.runs == (MAX_RECORDINGS + 2) * (WARM_UP_STEPS + 2)
 
 
-def test_what_is_recorded_wrongly_is_not_used() -> None:
+def test_a_recording_that_differs_is_not_used() -> None:
     def wrong(work: Work, inputs: list[Tensor]) -> Recording:
         graph = traced(work, inputs)
 
         def replay() -> None:
-            torch.manual_seed(1234)  # other coins
+            torch.manual_seed(1234)  # another dropout mask
             graph.replay()
 
         return graph._replace(replay=replay)
@@ -192,7 +192,7 @@ def test_interrupted_with_a_step_on_its_way_it_loses_none(striped_data, tmp_path
     assert all(torch.equal(one[key], two[key]) for key in two)
 
 
-def test_a_loss_that_is_not_finite_is_seen_a_step_later(striped_data, tmp_path, recording, capsys) -> None:
+def test_a_loss_of_nan_is_noticed_one_step_later(striped_data, tmp_path, recording, capsys) -> None:
     with pytest.raises(AlexNetError, match="first in the loss"):
         run(striped_data, tmp_path / "run", lr=1e150)
     assert "first in the loss; rolled back to step 0, with a tenth" in capsys.readouterr().err

@@ -38,7 +38,7 @@ def metrics(run: Path) -> list[dict]:
 
 
 def learned(run: Path) -> list[tuple]:
-    """What the metrics say of the training, without the times."""
+    """The metrics of the training, without the times."""
     return [(r["event"], r["step"], r.get("loss"), r.get("train_loss"), r.get("validation_loss")) for r in metrics(run)]
 
 
@@ -113,7 +113,7 @@ def test_a_loss_that_is_not_finite_goes_back_once_then_ends_with_the_layer_named
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("arguments", "code", "message"),
     [
         (("--recipe", "papre"), 2, "unknown recipe 'papre'; choose from: auto, paper"),
         (("--variant", "vgg"), 2, "unknown variant 'vgg'; choose from: paper"),
@@ -127,15 +127,15 @@ def test_a_loss_that_is_not_finite_goes_back_once_then_ends_with_the_layer_named
         ),
     ],
 )
-def test_wrong_words_end_in_one_line_and_leave_nothing(command, striped_data, tmp_path, arguments, code, words):
+def test_invalid_usage_ends_in_one_line_and_leaves_nothing(command, striped_data, tmp_path, arguments, code, message):
     done = command("train", striped_data, "--out", tmp_path / "run", *arguments)
     assert done.returncode == code
-    assert words in done.stderr.splitlines()[-1]
+    assert message in done.stderr.splitlines()[-1]
     assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_is_no_dataset_or_no_run(command, striped_data, tmp_path, undisturbed):
-    for data, out, more, words in (
+    for data, out, more, message in (
         (tmp_path, tmp_path / "run", (), "is not a prepared dataset"),
         (striped_data, undisturbed, (), "exists already"),
         (striped_data, tmp_path / "none", ("--resume",), "is not a run folder"),
@@ -148,7 +148,7 @@ def test_a_folder_that_is_no_dataset_or_no_run(command, striped_data, tmp_path, 
     ):
         done = command("train", data, "--out", out, *more)
         assert done.returncode in (1, 2)
-        assert words in done.stderr.splitlines()[-1]
+        assert message in done.stderr.splitlines()[-1]
 
 
 def test_a_damaged_checkpoint_is_named(command, striped_data, tmp_path):

@@ -1,4 +1,4 @@
-"""When the learning rate and the color noise change."""
+"""Schedules of the learning rate and of the PCA color augmentation."""
 
 import json
 
@@ -45,7 +45,7 @@ def test_pre_trained_layers_thaw_as_in_2012():
     assert rates == [[0.0001, 0.001, 0.001]] * 2 + [[0.0001, 0.001, 0.01]] * 2
 
 
-def test_what_was_taken_over_stands_still_at_first():
+def test_loaded_layers_are_frozen_at_first():
     recipe = recipes()["small"].override(
         {"frozen_share": 0.5, "epochs": 1, "pretrained_lr_scale": 0.5, "layer_lr_decay": 0.1}
     )

@@ -39,10 +39,10 @@ def test_a_network_that_it_does_not_fit_starts_from_scratch_and_says_so(tmp_path
     }
     training = set_up_training(striped_data, tmp_path / "run", recipe="small", **changes)
     assert training.recipe.init == "he"
-    words = "no layer of the starter features fits this network (conv1: 96×3×11×11 there, 64×3×11×11 here"
-    assert words in capsys.readouterr().err
+    message = "no layer of the starter features fits this network (conv1: 96×3×11×11 there, 64×3×11×11 here"
+    assert message in capsys.readouterr().err
     out = tmp_path / "asked"
     asked = ["train", str(striped_data), "--out", str(out), "--init", "starter", "--variant", "one-weird-trick"]
     assert main([*asked, "--crop-size", "64", "--precision", "float32"]) == 1
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not out.exists()

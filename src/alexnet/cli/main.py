@@ -106,17 +106,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser(next((argument for argument in given if argument in VERBS), "")).parse_args(given)
     options.arguments = given
-    from alexnet.parallel.launch import final
+    from alexnet.parallel.launch import exit_code
 
     try:
-        return final(int(options.run(options) or 0))
+        return exit_code(int(options.run(options) or 0))
     except ReportedElsewhereError as error:
-        return final(error.exit_code)
+        return exit_code(error.exit_code)
     except AlexNetError as error:
         if options.debug:
             raise
         print(f"alexnet: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, PeerLostError) else final(error.exit_code)
+        return error.exit_code if isinstance(error, PeerLostError) else exit_code(error.exit_code)
     except KeyboardInterrupt as interruption:
         notify(f"alexnet: {str(interruption) or 'interrupted'}")
         return 130

@@ -114,7 +114,7 @@ class _SharedMaps:
             row = self._maps_of(crop[:, :, self.last_window :])
         if beside:
             column = self._maps_of(crop[:, :, :, self.last_window :])
-        # The last pooled row reads three rows of maps, the last column three columns.
+        # The last pooled row reads three rows of the feature maps, the last column three columns.
         if below:
             two_rows = torch.cat([maps[:, :, -3:-1, :-1], column[:, :, -3:-1]], 3)
             part[:, :, -1:] = self._pool(torch.cat([two_rows, row], 2))

@@ -1,4 +1,4 @@
-"""Images regrouped for the first convolution: blocks of 4×4 pixels as 48 maps, on a CPU."""
+"""Images regrouped for the first convolution on a CPU: blocks of 4×4 pixels as 48 channels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alexnet.kernels.safe import is_safe_mode
 
 
 def can_block(x: Tensor) -> bool:
-    """Whether `blocks` can take these images."""
+    """Return whether `blocks` supports this tensor."""
     return (
         not is_safe_mode()
         and x.device.type == "cpu"
@@ -24,9 +24,9 @@ def can_block(x: Tensor) -> bool:
 
 
 def blocks(x: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-    """(N, 3, H, W) channels-last → (N, 48, rows, columns) `dtype`: map `12·(y % 4) + 3·(x % 4) + color`.
+    """Regroup (N, 3, H, W), channels last, to (N, 48, rows, columns); channel ``12 * (y % 4) + 3 * (x % 4) + color``.
 
-    Zeros beyond the image's lower and right edge; what lies beyond the last block is left out. dtype: float32 or
+    Positions beyond the right and lower edge are zero; pixels beyond the last block are left out. `dtype` is float32 or
     bfloat16.
     """
     images, _, height, width = x.shape
@@ -41,8 +41,10 @@ def blocks(x: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
 
 @compiled_once
 def _regrouper(from_half: bool, to_half: bool) -> Any:
-    """x, out; height and width of x; rows and columns of blocks, columns that are whole, pixels of the next one.
-    A piece is a row of pixels."""
+    """Compile the function of (x, out, height, width, rows, columns, whole columns, pixels of the next column).
+
+    A piece is a row of pixels.
+    """
     code = ParallelCode(BYTES, BYTES, *(LONG,) * 6)
     b = code.builder
     x, out, height, width, rows, columns, whole, rest = code.arguments

@@ -1,8 +1,8 @@
-"""Machine code for the loops over memory that bound this project, written for the processor at hand when first needed.
+"""Machine code for memory-bound loops, compiled for the CPU of this machine at first use.
 
-A loop is said as LLVM IR on explicit vectors. That takes some milliseconds to compile, where numba would take a second,
-asks no compiler of the user, and gives what an auto-vectoriser can't be asked for: full-width registers, bfloat16
-conversions in one instruction, memory asked for ahead of its use.
+A loop is written as LLVM IR on explicit vectors. It compiles in milliseconds, where numba takes a second, and needs no
+compiler on the machine. It controls what automatic vectorization does not: full-width registers, bfloat16 conversion in
+one instruction, and prefetching.
 """
 
 from __future__ import annotations
@@ -27,25 +27,24 @@ _process = os.getpid()
 _compiling = threading.RLock()
 
 
-class Processor(NamedTuple):
-    """A processor, as LLVM names it."""
+class Cpu(NamedTuple):
+    """A CPU, as LLVM names it."""
 
     name: str
-    features: frozenset[str]  # those it has
-    attributes: str  # the same, and those it lacks, as "+sse,-avx..."
+    features: frozenset[str]  # the supported ones
+    attributes: str  # supported and unsupported ones, as "+sse,-avx..."
 
 
 @functools.cache
-def host() -> Processor:
-    """The processor this runs on."""
+def host() -> Cpu:
+    """Return the CPU of this machine."""
     features = llvm.get_host_cpu_features()
     present = frozenset(feature for feature, has in features.items() if has)
-    return Processor(llvm.get_host_cpu_name(), present, features.flatten())
+    return Cpu(llvm.get_host_cpu_name(), present, features.flatten())
 
 
 def compiled_once(build: Callable[..., T]) -> Callable[..., T]:
-    """A function that compiles something for its arguments, made to do so once for each, and in one thread at a time,
-    as LLVM wants it."""
+    """Cache the result of a compiling function per arguments, and run it in one thread at a time, as LLVM requires."""
     cached = functools.cache(build)
 
     @functools.wraps(build)
@@ -56,13 +55,12 @@ def compiled_once(build: Callable[..., T]) -> Callable[..., T]:
     return get
 
 
-def compile_module(module: ir.Module, processor: Processor) -> llvm.ExecutionEngine:
-    """Machine code for a module; it lives as long as what is returned. What is written is what is wanted: the IR is not
-    optimized, only its instructions are chosen."""
+def compile_module(module: ir.Module, cpu: Cpu) -> llvm.ExecutionEngine:
+    """Compile a module. The machine code lives as long as the returned engine. The IR is not optimized further."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=processor.name, features=processor.attributes, opt=3, jit=True
+        cpu=cpu.name, features=cpu.attributes, opt=3, jit=True
     )
     parsed = llvm.parse_assembly(str(module))
     parsed.triple, parsed.data_layout = machine.triple, str(machine.target_data)
@@ -72,7 +70,7 @@ def compile_module(module: ir.Module, processor: Processor) -> llvm.ExecutionEng
 
 
 def run(address: int, argument: int, threads: int) -> None:
-    """Let `threads` threads, this one among them, call the C function `void (void *)` at `address`."""
+    """Call the C function ``void (void *)`` at `address` in `threads` threads, including this one."""
     work = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
     parallel = _openmp_parallel()
     if threads == 1:
@@ -90,10 +88,10 @@ def run(address: int, argument: int, threads: int) -> None:
 
 @functools.cache
 def _openmp_parallel() -> Callable[..., None] | None:
-    """The entry to a parallel region in the OpenMP runtime torch is linked with; None where it has no such name.
+    """Return the entry of a parallel region in the OpenMP runtime of PyTorch, or None if it has another name.
 
-    Torch's workers spin for some milliseconds after each operation, waiting for the next. Threads of our own
-    would share the cores with them; running on the same workers finds them awake.
+    The threads of PyTorch spin for some milliseconds after each operation. Other threads would compete with them for
+    the cores.
     """
     try:
         import torch
@@ -107,17 +105,17 @@ def _openmp_parallel() -> Callable[..., None] | None:
 
 
 class BFloatType(ir.types.Type):
-    """bfloat16, which llvmlite has no name for."""
+    """The type bfloat16, which llvmlite does not define."""
 
     def _to_string(self) -> str:
         return "bfloat"
 
 
 class Code:
-    """The IR of a function without a result, and what is said over and over in it."""
+    """The IR of a function without a result, with helpers for vectors, loops and conversions."""
 
-    def __init__(self, *arguments: ir.Type, processor: Processor | None = None) -> None:
-        self.processor = processor or host()
+    def __init__(self, *arguments: ir.Type, cpu: Cpu | None = None) -> None:
+        self.cpu = cpu or host()
         self.module = ir.Module()
         function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), arguments), "function")
         self.arguments: Any = function.args
@@ -141,10 +139,10 @@ class Code:
 
     def store_floats(self, value: Any, place: Any, bfloat16: bool) -> None:
         """Write a vector of float32 as such, or rounded to bfloat16."""
-        self.store(rounded(self.builder, value, self.processor) if bfloat16 else value, place)
+        self.store(rounded(self.builder, value, self.cpu) if bfloat16 else value, place)
 
     def spread(self, value: Any, lanes: int) -> Any:
-        """A vector of the same number in every lane."""
+        """Return a vector with the same number in every lane."""
         vector = ir.VectorType(value.type, lanes)
         if isinstance(value, ir.Constant):
             return ir.Constant(vector, [value.constant] * lanes)
@@ -153,11 +151,11 @@ class Code:
         return self.builder.shuffle_vector(one, one, zeros)
 
     def smaller(self, one: Any, other: Any) -> Any:
-        """The smaller of two signed numbers."""
+        """Return the smaller of two signed numbers."""
         return self.builder.select(self.builder.icmp_signed("<", one, other), one, other)
 
     def accumulate(self, total: Any, count: Any, add: Callable[[Any, Any], Any]) -> Any:
-        """`total` after `add(total, index)` for each index below `count`; unrolled where that is known by now."""
+        """Apply ``total = add(total, index)`` for each index below `count`; unrolled if `count` is an int."""
         if isinstance(count, int):
             for index in range(count):
                 total = add(total, LONG(index))
@@ -172,7 +170,7 @@ class Code:
 
     @contextmanager
     def loop(self, count: Any) -> Iterator[Any]:
-        """What is built within is done `count` times, at least once."""
+        """Emit a loop: the enclosed code runs `count` times, at least once."""
         b = self.builder
         before, body, after = b.block, b.append_basic_block(), b.append_basic_block()
         b.branch(body)
@@ -186,9 +184,9 @@ class Code:
         b.position_at_end(after)
 
     def compiled(self) -> Any:
-        """The function, to be called with addresses and numbers; other threads run meanwhile."""
+        """Return the compiled function, called with addresses and numbers; it releases the interpreter lock."""
         self.builder.ret_void()
-        engine = compile_module(self.module, self.processor)
+        engine = compile_module(self.module, self.cpu)
         kinds = [ctypes.c_void_p if kind.type.is_pointer else ctypes.c_int64 for kind in self.arguments]
         function: Any = ctypes.CFUNCTYPE(None, *kinds)(engine.get_function_address("function"))
         function.engine = engine  # owns the code
@@ -196,15 +194,15 @@ class Code:
 
 
 class ParallelCode(Code):
-    """A function that several threads call at once, each taking the next few of many equal pieces of work.
+    """A function that several threads call at once; each takes the next pieces of many equal pieces of work.
 
-    Compiled, it is called as `function(pieces, threads, *arguments)` with addresses and numbers for the arguments.
+    The compiled function is called as ``function(pieces, threads, *arguments)`` with addresses and numbers.
     """
 
-    _SHARES = 8  # a thread's pieces are taken in so many goes, so that one that is held up does not hold up all
+    _SHARES = 8  # each thread takes its pieces in this many steps, so that a delayed thread does not delay the others
 
     def __init__(self, *arguments: ir.Type) -> None:
-        kinds = (LONG, LONG, LONG, *arguments)  # the next piece, how many there are, how many are taken at a time
+        kinds = (LONG, LONG, LONG, *arguments)  # next piece, number of pieces, pieces taken at a time
         super().__init__(ir.LiteralStructType(kinds).as_pointer())
         (job,) = self.arguments
         self._kinds = kinds
@@ -214,7 +212,7 @@ class ParallelCode(Code):
 
     @contextmanager
     def pieces(self) -> Iterator[Any]:
-        """What is built within is done for every piece of work; yields its number."""
+        """Emit the loop over pieces of work: the enclosed code runs for every piece; yields its number."""
         b = self.builder
         head, body, done = (b.append_basic_block() for _ in range(3))
         b.branch(head)
@@ -229,7 +227,7 @@ class ParallelCode(Code):
 
     def compiled(self) -> Any:
         self.builder.ret_void()
-        engine = compile_module(self.module, self.processor)
+        engine = compile_module(self.module, self.cpu)
         address = engine.get_function_address("function")
         c_types = {LONG: ctypes.c_int64, FLOAT: ctypes.c_float}
         fields = [(f"f{number}", c_types.get(kind, ctypes.c_void_p)) for number, kind in enumerate(self._kinds)]
@@ -243,17 +241,17 @@ class ParallelCode(Code):
 
 
 def widened(builder: ir.IRBuilder, halves: Any) -> Any:
-    """A vector of bfloat16's bits as float32."""
+    """Convert the bits of bfloat16 to float32."""
     integers = ir.VectorType(INT, halves.type.count)
     bits = builder.shl(builder.zext(halves, integers), ir.Constant(integers, [16] * halves.type.count))
     return builder.bitcast(bits, ir.VectorType(FLOAT, halves.type.count))
 
 
-def rounded(builder: ir.IRBuilder, value: Any, processor: Processor) -> Any:
-    """A vector of float32 as the bits of bfloat16, to the nearest, of two as near to the even one."""
+def rounded(builder: ir.IRBuilder, value: Any, cpu: Cpu) -> Any:
+    """Convert float32 to the bits of bfloat16, rounded to nearest, ties to even."""
     b, lanes = builder, value.type.count
     halves, integers = ir.VectorType(_SHORT, lanes), ir.VectorType(INT, lanes)
-    if "avx512bf16" in processor.features:
+    if "avx512bf16" in cpu.features:
         return b.bitcast(b.fptrunc(value, ir.VectorType(BFloatType(), lanes)), halves)
     bits = b.bitcast(value, integers)
     sixteen, one, below_half = (ir.Constant(integers, [number] * lanes) for number in (16, 1, 0x7FFF))

@@ -1,4 +1,4 @@
-"""Crops of images as floating point, turned, minus the mean, scaled: machine code for a CPU, Triton for a GPU."""
+"""Crops of images: flipped, minus the mean, scaled, as floating point. Machine code for a CPU, Triton for a GPU."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
-from alexnet.kernels import gpu_kernels
 from alexnet.kernels.code import BYTE, BYTES, FLOAT, INT, LONG, LONGS, ParallelCode, compiled_once
 from alexnet.kernels.safe import is_safe_mode
+from alexnet.kernels.selection import gpu_kernels
 
-_PIXELS = 16  # at a time: 48 bytes become three full registers of float32
+_PIXELS = 16  # per vector: 48 bytes become three full registers of float32
 _LANES = 3 * _PIXELS
 
 
 def can_cut(images: Tensor, crop_size: int, flips: Tensor, turn_mean: bool) -> bool:
-    """Whether `cut` can take these: contiguous, on a GPU with Triton, or on a CPU.
+    """Return whether `cut` supports these arguments.
 
-    There not too small, nor transposed where the mean is not.
+    Images must be contiguous. On a CPU the crop must have at least 16 pixels per side, and must not be transposed
+    unless the mean is transposed with it. On a GPU Triton must work.
     """
     if is_safe_mode() or not images.is_contiguous():
         return False
@@ -41,12 +42,31 @@ def cut(
     turn_mean: bool,
     dtype: torch.dtype,
 ) -> Tensor:
-    """A crop of each image: (N, S, S, 3) uint8 → (N, crop_size, crop_size, 3) `dtype`, `gain · (crop − mean) + shift`.
+    """Cut a crop of each image: ``gain * (crop - mean) + shift``.
 
-    mean: (S, S, 3) float32. places, mean_places: (N, 2) int64, top and left of the crops cut from the images and
-    the mean. flips: (N, 3) bool, mirrored across, down, then transposed; with `turn_mean` the mean's crop like the
-    image's. gain: (N,), shift: (N, 3) float32. dtype: float32 or bfloat16. All on one device, and such as `can_cut`
-    takes.
+    Parameters
+    ----------
+    images : Tensor
+        (N, S, S, 3) uint8.
+    mean : Tensor
+        Mean image, (S, S, 3) float32.
+    places, mean_places : Tensor
+        (N, 2) int64, top and left of the crops of the images and of the mean.
+    flips : Tensor
+        (N, 3) bool: flipped horizontally, flipped vertically, then transposed.
+    gain, shift : Tensor
+        (N,) and (N, 3) float32.
+    crop_size : int
+        Side of the crop in pixels.
+    turn_mean : bool
+        Whether the crop of the mean is flipped like that of the image.
+    dtype : torch.dtype
+        float32 or bfloat16.
+
+    Returns
+    -------
+    Tensor
+        (N, crop_size, crop_size, 3). All tensors are on one device; see `can_cut`.
     """
     count, size = images.shape[:2]
     where = torch.cat([places, mean_places, flips.long()], 1).contiguous()
@@ -67,7 +87,7 @@ def cut(
 
 @compiled_once
 def _cutter(turn_mean: bool, half: bool) -> Any:
-    """images, mean, out, where, numbers; side of the images, of the crops. A piece is a row of a crop."""
+    """Compile the function of (images, mean, out, where, numbers, image side, crop size). A piece is a crop row."""
     code = ParallelCode(BYTES, BYTES, BYTES, LONGS, BYTES, LONG, LONG)
     b = code.builder
     images, mean, out, where, numbers, size, crop_size = code.arguments
@@ -98,7 +118,7 @@ def _cutter(turn_mean: bool, half: bool) -> Any:
 
         def write(is_flipped: bool) -> None:
             with code.loop(b.udiv(b.add(crop_size, LONG(_PIXELS - 1)), LONG(_PIXELS))) as step:
-                # The last vector overlaps the one before it rather than reach beyond the crop.
+                # The last vector overlaps the previous one instead of exceeding the crop.
                 column = code.smaller(b.mul(step, LONG(_PIXELS)), last)
                 source = b.sub(last, column) if is_flipped else column
                 image = code.load(code.at(images, pixels(line, left, source)), _LANES, BYTE)

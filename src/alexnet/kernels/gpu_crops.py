@@ -1,22 +1,22 @@
-"""Crops of images as floating point, flipped, minus the mean, scaled: one pass, on a GPU, in Triton."""
+"""Crops of images: flipped, minus the mean, scaled, as floating point, in Triton."""
 
 # mypy: allow-untyped-defs
-# (what `triton.jit` compiles is not Python to a type checker)
+# (a type checker does not know the language of `triton.jit`)
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from alexnet.kernels.gpu import element_indices
+from alexnet.kernels.gpu_norm import element_indices
 
-_BLOCK = 1_024  # values a program
+_BLOCK = 1_024  # values per program
 
 
 def cut(images: Tensor, mean: Tensor, where: Tensor, numbers: Tensor, out: Tensor, turn_mean: bool) -> None:
-    """Fill `out` as `alexnet.kernels.crops.cut` says, of contiguous tensors on one GPU.
+    """Fill `out` with crops of contiguous tensors on one GPU; see `alexnet.kernels.crops.cut`.
 
-    where: (N, 7) int64, the place in the image, that in the mean, the flips. numbers: (N, 4) float32, gain and shift.
+    where: (N, 7) int64, place in the image, place in the mean, flips. numbers: (N, 4) float32, gain and shift.
     """
     if out.numel() == 0:
         return
@@ -28,6 +28,27 @@ def cut(images: Tensor, mean: Tensor, where: Tensor, numbers: Tensor, out: Tenso
             block=_BLOCK,
             wide=max(out.numel(), images.numel()) > 2**31 - _BLOCK,
         )
+
+
+def verify(device: torch.device) -> None:
+    """Compare the kernel with the plain form on `device`; raise an error if they differ."""
+    from alexnet.kernels import plain
+
+    generator, size, crop_size = torch.Generator().manual_seed(0), 23, 17
+    images = torch.randint(256, (8, size, size, 3), generator=generator).to(torch.uint8)
+    mean = 255 * torch.rand(size, size, 3, generator=generator)
+    places = torch.randint(size - crop_size + 1, (8, 2), generator=generator)
+    flips = torch.tensor([[number & 1, number & 2, number & 4] for number in range(8)]).bool()
+    gain, shift = torch.rand(8, generator=generator), torch.randn(8, 3, generator=generator)
+    for turn_mean in (True, False):
+        mean_places = places if turn_mean else torch.full_like(places, (size - crop_size) // 2)
+        expected = plain.crop(images, mean, places, mean_places, flips, gain, shift, crop_size, turn_mean)
+        where = torch.cat([places, mean_places, flips.long()], 1)
+        numbers = torch.cat([gain[:, None], shift], 1)
+        for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 2**-7)):
+            out = torch.empty(8, crop_size, crop_size, 3, dtype=dtype, device=device)
+            cut(images.to(device), mean.to(device), where.to(device), numbers.to(device), out, turn_mean)
+            torch.testing.assert_close(out.cpu().float(), expected, rtol=tolerance, atol=tolerance * 64)
 
 
 @triton.jit

@@ -1,8 +1,7 @@
-"""Max pooling 3×3 with stride 2 (paper, section 3.4) on a CPU, for channels-last maps, with ReLU in the same pass.
+"""Max pooling 3×3 with stride 2 (paper, section 3.4) on a CPU, for channels-last tensors, with an optional ReLU.
 
-Torch's remembers where each maximum was in eight bytes, and its backward pass clears a gradient before it adds to it
-place by place. Here a maximum's place is one byte, and each gradient is gathered from the windows that read its place
-and written once.
+PyTorch stores the position of each maximum in eight bytes, and its backward pass clears the gradient and then adds to
+it. Here a position is one byte, and each gradient is gathered from the windows that contain it and written once.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from torch.autograd.function import once_differentiable
 from alexnet.kernels.code import BYTE, BYTES, FLOAT, LONG, ParallelCode, compiled_once
 from alexnet.kernels.safe import is_safe_mode
 
-_NOWHERE = 255  # the place of a maximum that ReLU made zero: no gradient goes there
+_NOWHERE = 255  # position of a maximum that ReLU set to zero: it has no gradient
 
 
 def can_pool(x: Tensor) -> bool:
-    """Whether `max_pool` can take these maps."""
+    """Return whether `max_pool` supports this tensor."""
     return (
         not is_safe_mode()
         and x.device.type == "cpu"
@@ -36,9 +35,9 @@ def can_pool(x: Tensor) -> bool:
 
 
 def max_pool(x: Tensor, *, relu: bool = False, ceil: bool = False) -> Tensor:
-    """`max_pool2d(relu(x), 3, 2, ceil_mode=ceil)`: (N, C, H, W) → (N, C, h, w), for what `can_pool` says.
+    """Return ``max_pool2d(relu(x), 3, 2, ceil_mode=ceil)``, (N, C, H, W) → (N, C, h, w). See `can_pool`.
 
-    Of equal values in a window the first gets the gradient, in rows from the left; not-a-number stays what it is.
+    Of equal values in a window the first in row order gets the gradient. NaN stays NaN.
     """
     result: Tensor = _MaxPool.apply(x, relu, ceil)
     return result
@@ -74,7 +73,7 @@ class _MaxPool(torch.autograd.Function):
 
 
 def _windows(side: int, ceil: bool) -> int:
-    """How many windows a side has; with `ceil` the last may hang over the edge, but begins inside."""
+    """Return the number of windows along a side; with `ceil` the last can overhang the edge, but starts inside."""
     return (side - 3 + (1 if ceil else 0)) // 2 + 1
 
 

@@ -13,13 +13,13 @@ VARIABLE = "ALEXNET_SAFE"
 
 
 def is_safe_mode() -> bool:
-    """Whether only plain PyTorch may run."""
+    """Return whether only plain PyTorch runs."""
     return os.environ.get(VARIABLE, "") not in ("", "0")
 
 
 @contextmanager
 def safe_mode(enabled: bool = True) -> Iterator[None]:
-    """Within, only plain PyTorch runs, in this process and in those that it starts.
+    """Run only plain PyTorch in the enclosed code, in this process and in those that it starts.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The paper's update rule (section 5) in one pass over the parameters: machine code for a CPU, Triton for a GPU."""
+"""The update rule of the paper (section 5), fused: machine code for a CPU, Triton for a GPU."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet.kernels import gpu_kernels
 from alexnet.kernels.code import BYTES, FLOAT, LONG, ParallelCode, compiled_once
 from alexnet.kernels.safe import is_safe_mode
+from alexnet.kernels.selection import gpu_kernels
 
-_PIECE = 4096  # values that a thread takes at a time at least
+_PIECE = 4096  # smallest number of values of a piece of work
 _LANES = 64
 
 
 def can_update(weight: Tensor, velocity: Tensor, gradient: Tensor, copy: Tensor | None) -> bool:
-    """Whether `update` can take these: float32 without gaps, on a CPU, or a GPU with Triton; gradient and copy float32
-    or bfloat16 alike."""
+    """Return whether `update` supports these tensors: dense and on one device, with a float32 weight and velocity."""
     tensors = [weight, velocity, gradient, *([] if copy is None else [copy])]
     on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
     return (
@@ -41,10 +40,10 @@ def update(
     decay: float,
     lr: float,
 ) -> None:
-    """`velocity = momentum·velocity − decay·weight − lr·gradient; weight += velocity`, and `copy` the new weight.
+    """Apply ``velocity = momentum * velocity - decay * weight - lr * gradient; weight += velocity`` in place.
 
-    In place; `can_update` says for what. Reads and writes each value once: 20 bytes of memory traffic a parameter
-    with a bfloat16 gradient and copy.
+    `copy` receives the new weight in bfloat16. Each value is read and written once: 20 bytes of memory traffic per
+    parameter with a bfloat16 gradient and copy. See `can_update`.
     """
     if on_gpu := gpu_kernels("gpu_update", weight):
         on_gpu.update(weight, velocity, gradient, copy, momentum, decay, lr)
@@ -67,7 +66,7 @@ def update(
 
 
 def _values(tensor: Tensor) -> Tensor:
-    """All values in the order that they have in memory."""
+    """View of all values in memory order."""
     return tensor.as_strided((tensor.numel(),), (1,))
 
 

@@ -34,20 +34,20 @@ def layer_features(
     batches : iterable of ndarray
         (N, size, size, 3) uint8
     layer : str or None
-        A name of `network.layer_names()`, by default `network.feature_layer`: fc7 of the paper's network, whose 4096
-        activations section 6.1 compares.
+        A name of `network.layer_names()`; by default `network.feature_layer`, flattened: fc7 of the paper's network,
+        whose 4096 activations section 6.1 compares.
     precision : torch.dtype
         float32 or bfloat16.
 
     Yields
     ------
     ndarray
-        (N, units) or (N, C, H, W) float32 of each batch, as `AlexNet.features` returns it.
+        (N, units) or (N, C, H, W) float32 of each batch, as `AlexNet.features` returns it; (N, units) by default.
     """
     device = preprocess.mean.device
-    layer = layer or network.feature_layer
     # One context around all batches: the weights are rounded to bfloat16 once.
     with autocast(device, precision):
         for images in batches:
             tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-            yield network.features(preprocess.center(tensor), layer).float().cpu().numpy()
+            activations = network.features(preprocess.center(tensor), layer or network.feature_layer).float()
+            yield (activations if layer else activations.flatten(1)).cpu().numpy()

@@ -39,7 +39,7 @@ from alexnet.network.variants import (
 from alexnet.runtime.errors import UsageError, check_choice
 
 FIT, FLATTEN = "fit", "flatten"
-"""Modules between the last feature maps and the first fully connected layer that no row stands for."""
+"""Modules between the last feature maps and the first fully connected layer that have no row."""
 
 
 class AlexNet(nn.Module):
@@ -373,7 +373,7 @@ class _Builder:
     ) -> None:
         self.variant, self.num_classes = variant, num_classes
         self.activation, self.normalization, self.pooling, self.dropout = activation, normalization, pooling, dropout
-        self.channels, self.side = 3, variant.input_size  # units, once the maps are flattened
+        self.channels, self.side = 3, variant.input_size  # units, once the feature maps are flattened
         self.flat = False
 
     def build(self, layers: Sequence[Layer]) -> Iterator[tuple[str, nn.Module]]:

@@ -1,8 +1,7 @@
-"""Response normalization: across neighboring maps (paper, section 3.3) and across space (released 2012 code)."""
+"""Response normalization: across channels (paper, section 3.3) and across space (released 2012 code)."""
 
 import functools
 import importlib
-import warnings
 from types import ModuleType
 
 import torch
@@ -10,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from alexnet.kernels import Norm
+from alexnet.kernels.norm import Norm
 from alexnet.kernels.safe import is_safe_mode
+from alexnet.kernels.selection import gpu_kernels
+from alexnet.runtime.progress import notify
 
 
 def local_response_norm(
@@ -25,25 +26,41 @@ def local_response_norm(
     groups: int = 1,
     relu: bool = False,
 ) -> Tensor:
-    """Divide each activation by a power of the energy of its neighbors among the maps (paper, section 3.3).
+    """Local response normalization across channels (paper, section 3.3).
 
-    ``b[i] = a[i] / (k + alpha · Σ a[j]²) ** beta``, the sum over the ``size`` maps centered on ``i`` that exist in
-    the same tower. With ``divide_by_n`` the factor is ``alpha / size``: the convention of the released 2012 code,
-    Caffe, cuDNN, ONNX and ``torch.nn.LocalResponseNorm``. The paper's printed formula is ``divide_by_n=False``.
+    ``b[i] = a[i] / (k + alpha · Σ a[j]²) ** beta``, the sum over the `size` channels centered on i that exist in the
+    same tower. float32 and bfloat16 with beta = 0.75 run as machine code on a CPU and as a Triton kernel on a GPU;
+    their gradients can be taken once. Everything else runs as `local_response_norm_reference`.
 
-    ``x``: (N, C, H, W), floating point, any memory format. ``groups``: the towers; C is split into that many equal
-    parts and no window crosses from one to the next. ``relu``: a is ``max(x, 0)``, in the same pass over memory.
-    Returns the shape, dtype and memory format of ``x``.
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, H, W), floating point, any memory format.
+    size : int
+        Channels of a window, odd.
+    alpha, beta, k : float
+        Constants of the formula.
+    divide_by_n : bool
+        Whether the factor is ``alpha / size``, the convention of the released 2012 code, Caffe, cuDNN, ONNX and
+        `torch.nn.LocalResponseNorm`. The paper's printed formula is ``divide_by_n=False``.
+    groups : int
+        Number of towers: the channels are split into that many equal parts, and no window crosses from one to the next.
+    relu : bool
+        Whether a is ``max(x, 0)``, in the same pass over memory.
 
-    float32 and bfloat16 with beta = 0.75 run compiled, on a CPU and (Triton) on a GPU; these gradients can be taken
-    once. Everything else runs as ``local_response_norm_reference``.
+    Returns
+    -------
+    Tensor
+        Of the shape, dtype and memory format of `x`.
 
-    Raises ValueError for an even or non-positive ``size``, for ``groups`` that do not divide C, and for an ``x`` that
-    is not 4-D floating point.
+    Raises
+    ------
+    ValueError
+        If `size` is even or not positive, `groups` do not divide C, or `x` is not 4-D floating point.
     """
     _check(x, size)
     if groups < 1 or x.shape[1] % groups:
-        raise ValueError(f"groups must divide the number of maps: {x.shape[1]} maps in {groups} groups")
+        raise ValueError(f"groups must divide the number of channels: {x.shape[1]} channels in {groups} groups")
     kernels = _kernels(x, alpha, beta, k)
     if kernels is None:
         a = F.relu(x) if relu else x
@@ -53,15 +70,30 @@ def local_response_norm(
 
 
 def spatial_response_norm(x: Tensor, size: int = 5, alpha: float = 0.001, beta: float = 0.75) -> Tensor:
-    """Divide each activation by a power of the energy of its neighborhood in its own map (released 2012 code).
+    """Response normalization over the neighborhood in the same channel (released 2012 code).
 
-    ``b[y, x] = a[y, x] / (1 + alpha / size² · Σ a²) ** beta``, the sum over the ``size`` × ``size`` positions
-    centered on (y, x); positions outside the map count as zero, and the divisor stays ``size²`` there.
+    ``b[y, x] = a[y, x] / (1 + alpha / size² · Σ a²) ** beta``, the sum over the `size` × `size` positions centered on
+    (y, x). Positions outside the feature map count as zero, and the divisor is ``size²`` there too. float32 and
+    bfloat16 with beta = 0.75 run as machine code, as in `local_response_norm`.
 
-    ``x``: (N, C, H, W), floating point, any memory format. Returns the shape, dtype and memory format of ``x``.
-    float32 and bfloat16 with beta = 0.75 run compiled, as in ``local_response_norm``.
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, H, W), floating point, any memory format.
+    size : int
+        Height and width of a neighborhood, odd.
+    alpha, beta : float
+        Constants of the formula.
 
-    Raises ValueError for an even or non-positive ``size`` and for an ``x`` that is not 4-D floating point.
+    Returns
+    -------
+    Tensor
+        Of the shape, dtype and memory format of `x`.
+
+    Raises
+    ------
+    ValueError
+        If `size` is even or not positive, or `x` is not 4-D floating point.
     """
     _check(x, size)
     kernels = _kernels(x, alpha, beta, 1.0)
@@ -80,24 +112,24 @@ def local_response_norm_reference(
     divide_by_n: bool,
     groups: int = 1,
 ) -> Tensor:
-    """``local_response_norm`` in plain torch operations, differentiable to any order, on any device and dtype.
+    """`local_response_norm` in plain PyTorch operations, differentiable to any order, on any device and dtype.
 
-    Half precisions are computed in float32 and rounded once, at the end.
+    float16 and bfloat16 are computed in float32 and rounded once, at the end.
     """
     towers = _at_least_float32(x).unflatten(1, (groups, x.shape[1] // groups))
-    maps = towers.shape[2]
+    channels = towers.shape[2]
     squares = F.pad(towers * towers, (0, 0, 0, 0, size // 2, size // 2))
-    energy = squares.narrow(2, 0, maps)
+    energy = squares.narrow(2, 0, channels)
     for offset in range(1, size):
-        energy = energy + squares.narrow(2, offset, maps)
+        energy = energy + squares.narrow(2, offset, channels)
     scale = k + (alpha / size if divide_by_n else alpha) * energy
     return (towers * scale.pow(-beta)).flatten(1, 2).to(x.dtype)
 
 
 def spatial_response_norm_reference(x: Tensor, size: int = 5, alpha: float = 0.001, beta: float = 0.75) -> Tensor:
-    """``spatial_response_norm`` in plain torch operations, differentiable to any order, on any device and dtype.
+    """`spatial_response_norm` in plain PyTorch operations, differentiable to any order, on any device and dtype.
 
-    Half precisions are computed in float32 and rounded once, at the end.
+    float16 and bfloat16 are computed in float32 and rounded once, at the end.
     """
     wide = _at_least_float32(x)
     height, width = x.shape[2:]
@@ -112,7 +144,7 @@ def spatial_response_norm_reference(x: Tensor, size: int = 5, alpha: float = 0.0
 
 
 class _ResponseNorm(torch.autograd.Function):
-    """Saves its input and nothing else: computing the sums again costs less than writing and reading them."""
+    """Autograd of the kernels. Saves only the input: the sums are faster to compute again than to write and read."""
 
     @staticmethod
     def forward(ctx, x: Tensor, norm: Norm, kernels: ModuleType) -> Tensor:  # type: ignore[no-untyped-def]
@@ -128,9 +160,9 @@ class _ResponseNorm(torch.autograd.Function):
 
 
 def _kernels(x: Tensor, alpha: float, beta: float, k: float) -> ModuleType | None:
-    """The compiled form for ``x``; None where only the reference will do."""
+    """The module with the kernels for `x`; None where the reference must run."""
     supported = x.dtype in (torch.float32, torch.bfloat16) and beta == 0.75 and alpha >= 0 and k >= 1e-30
-    # compilers, exporters and torch.func must see the operations; a subclass may have no memory behind it
+    # Compilers, exporters and torch.func must see single operations; a tensor subclass may have no memory.
     seen_through = (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
@@ -138,22 +170,23 @@ def _kernels(x: Tensor, alpha: float, beta: float, k: float) -> ModuleType | Non
         or torch._C._are_functorch_transforms_active()
         or type(x) not in (Tensor, torch.nn.Parameter)
     )
-    return _kernels_of(x.device.type) if supported and not seen_through and not is_safe_mode() else None
+    return _kernels_of(x) if supported and not seen_through else None
+
+
+def _kernels_of(x: Tensor) -> ModuleType | None:
+    if is_safe_mode():
+        return None
+    if x.device.type == "cpu":
+        return _cpu_kernels()
+    return gpu_kernels("gpu_norm", x)
 
 
 @functools.cache
-def _kernels_of(device: str) -> ModuleType | None:
-    module = {"cpu": "alexnet.kernels.cpu", "cuda": "alexnet.kernels.gpu"}.get(device)
-    if module is None:
-        return None
+def _cpu_kernels() -> ModuleType | None:
     try:
-        return importlib.import_module(module)
+        return importlib.import_module("alexnet.kernels.cpu_norm")
     except (ImportError, OSError) as error:
-        warnings.warn(
-            f"response normalization runs many times slower on {device}: its compiled form does not load ({error})",
-            RuntimeWarning,
-            stacklevel=4,
-        )
+        notify(f"response normalization is many times slower: its machine code does not load ({error})")
         return None
 
 

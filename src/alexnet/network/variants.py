@@ -268,6 +268,11 @@ class Variant:
         """Name of the layer with one unit for each class."""
         return self.layers[-1].name
 
+    @property
+    def fully_connected_layers(self) -> list[str]:
+        """Names of the fully connected layers, the output layer among them."""
+        return [row.name for row in self.layers if isinstance(row, FullyConnected)]
+
     def batch_norms(self) -> dict[str, str]:
         """Name of the batch normalization of each convolution, when `normalization` is "batch"."""
         return {row.name: row.batch_norm_name for row in self.layers if isinstance(row, Conv)}

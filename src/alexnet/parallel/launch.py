@@ -1,4 +1,4 @@
-"""Several processes on this machine, started by torch's own launcher."""
+"""Launch of several processes on this machine, by PyTorch's own launcher."""
 
 from __future__ import annotations
 
@@ -13,14 +13,33 @@ from alexnet.runtime.cpus import available_cpus
 from alexnet.runtime.errors import UsageError
 
 _ENDS = "ALEXNET_ENDS"
-"""The folder where processes that `launch` started leave the exit codes that no restart would change."""
+"""The folder in which processes of `launch` write the exit codes that a restart would not change."""
 
 
-def launch(processes: int, words: list[str], max_restarts: int) -> int:
-    """Run `alexnet` with these words in so many processes; the exit code is that of the first to fail, or 0.
+def launch(processes: int, arguments: list[str], max_restarts: int) -> int:
+    """Run the command `alexnet` in several processes.
 
-    When one is lost, all start again, `max_restarts` times, and go on from the last checkpoint; not where they end
-    with an error that would come again.
+    When a process is lost all are restarted, and continue from the last checkpoint. An error that a restart would not
+    change ends them.
+
+    Parameters
+    ----------
+    processes : int
+        Their number, at least 1.
+    arguments : list of str
+        The command-line arguments.
+    max_restarts : int
+        The largest number of restarts.
+
+    Returns
+    -------
+    int
+        The exit code of the first process that failed, or 0.
+
+    Raises
+    ------
+    UsageError
+        If `processes` is less than 1.
     """
     if processes < 1:
         raise UsageError(f"--processes is {processes}; it must be at least 1")
@@ -28,9 +47,9 @@ def launch(processes: int, words: list[str], max_restarts: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # The cores are shared out; torchrun would give each process one.
+    # Each process gets its share of the cores; torchrun would give it one.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // processes)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes say what is wrong
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes report their errors
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -45,7 +64,7 @@ def launch(processes: int, words: list[str], max_restarts: int) -> int:
     with tempfile.TemporaryDirectory() as ends:
         os.environ[_ENDS] = ends
         try:
-            elastic_launch(config, sys.executable)("-m", "alexnet", *words)
+            elastic_launch(config, sys.executable)("-m", "alexnet", *arguments)
         except ChildFailedError as error:
             _, failure = error.get_first_failure()
             return failure.exitcode if failure.exitcode > 0 else 1
@@ -54,10 +73,10 @@ def launch(processes: int, words: list[str], max_restarts: int) -> int:
         return max((int(end.read_text()) for end in Path(ends).iterdir()), default=0)
 
 
-def final(code: int) -> int:
-    """What this process exits with when its work has ended with `code` and doing it again would end no other way.
+def exit_code(code: int) -> int:
+    """The exit code of this process after an end with `code` that a restart would not change.
 
-    To torch's launcher everything but 0 is a reason to start again: where `launch` listens, it is told the code.
+    PyTorch's launcher restarts after every code but 0: where `launch` listens, the code is written to a file instead.
     """
     if _ENDS in os.environ and "RANK" in os.environ:
         (Path(os.environ[_ENDS]) / os.environ["RANK"]).write_text(str(code))

@@ -1,8 +1,8 @@
-"""How long an epoch takes on so many devices, from operations and bytes: for each layout, before any is rented.
+"""Plan: the predicted time of an epoch on several devices, for each layout, from operations and bytes.
 
-A step is computing, moving weights and activations through memory, and sending. Computing goes at the rate measured for
-one device; sending at the rate of the link, hidden behind the computing that does not wait for it. What it leaves out:
-reading images, and devices that share a link.
+A step computes, moves weights and activations through memory, and communicates. It computes at the rate measured for
+one device, and communicates at the rate of the link, hidden behind the computation that does not wait for it. Reading
+images is left out, and so are devices that share a link.
 """
 
 from __future__ import annotations
@@ -37,10 +37,20 @@ PASSINGS = {
 
 @dataclass(frozen=True)
 class Device:
-    """What one device does: operations a second and bytes a second of its data sheet, bytes of memory.
+    """A device.
 
-    `number_bytes`: of an activation or gradient. `rate`: images a second that were measured in training, and `source`
-    where; without one, `EFFICIENCY` of the operations.
+    Attributes
+    ----------
+    name : str
+        The name on the command line.
+    operations, bandwidth, memory : float
+        Operations per second, bytes of memory traffic per second, and bytes of memory, from the data sheet.
+    number_bytes : int
+        Bytes of an activation or gradient.
+    rate : float or None
+        Images per second measured in training; None for `EFFICIENCY` of the operations.
+    source : str
+        Where the rate is from.
     """
 
     name: str
@@ -53,11 +63,11 @@ class Device:
 
 
 EFFICIENCY = 0.15
-"""Share of a data sheet's operations that training is taken to reach where no rate was measured: an assumption."""
+"""Assumed share of a data sheet's operations that training reaches, where no rate was measured."""
 LINK_EFFICIENCY = 0.8
 """Share of a link's nominal rate that large messages reach."""
 PARAMETER_BYTES = 20
-"""Of memory: a parameter, its velocity, its rounded copy, its gradient, and a checkpoint on its way to the disk."""
+"""Memory of a parameter: itself, velocity, rounded copy, gradient, and its copy while a checkpoint is written."""
 
 # The K20's rate is that of the published hours: 90 epochs of ImageNet in 98.05 hours, batch 128 (arXiv 1404.5997).
 DEVICES = {
@@ -78,15 +88,27 @@ LINKS = {
     **{"pcie2": 8e9, "pcie3": 16e9, "pcie4": 32e9, "pcie5": 64e9, "nvlink3": 300e9, "nvlink4": 450e9},
     **{"1gbe": 0.125e9, "10gbe": 1.25e9, "25gbe": 3.125e9, "100gbe": 12.5e9, "hdr": 25e9, "ndr": 50e9},
 }
-"""Bytes a second that a device sends, and receives at the same time."""
+"""Bytes per second in each direction, by the name of the link."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a network asks for, for one image where not said otherwise.
+    """The computation and the data of a network, for one image.
 
-    Multiply-adds and parameters of the convolutions and of the fully connected layers; numbers that a training step
-    keeps; numbers that cross between towers, each way; numbers that fc6, fc7 and the logits read and give.
+    Attributes
+    ----------
+    convolution_adds, full_adds, first_adds : int
+        Multiply-adds of the convolutions, of the fully connected layers and of the first convolution.
+    convolution_parameters, full_parameters : int
+        Parameters of the convolutions and of the fully connected layers.
+    activations : int
+        Values that a training step keeps.
+    crossing : tuple of int
+        Values exchanged between two towers, in each direction, layer by layer.
+    full_inputs : tuple of int
+        Values that each fully connected layer reads.
+    classes : int
+        Outputs of the last layer.
     """
 
     convolution_adds: int
@@ -101,7 +123,7 @@ class Work:
 
     @classmethod
     def of(cls, variant: str, classes: int = 1000) -> Work:
-        """Of a variant's table."""
+        """The work of a variant with `classes` outputs."""
         with torch.device("meta"):
             network = AlexNet(variant, classes)
         costs = network.costs()
@@ -130,15 +152,28 @@ class Work:
 
     @property
     def operations(self) -> int:
-        """Of a training step: three products a layer, two for the first."""
+        """Operations of a training step: three products for each layer, two for the first."""
         return 2 * (3 * (self.convolution_adds + self.full_adds) - self.first_adds)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of one layout: seconds, bytes that a device sends, bytes of memory that it needs.
+    """A training step of a layout on some devices.
 
-    `batch`: images of a step, over all devices. `waiting`: the seconds of it in which a device waits for another.
+    Attributes
+    ----------
+    layout : str
+        The layout, with the passing of "one-weird-trick".
+    devices : int
+        The number of devices.
+    batch : int
+        Images of a step on all devices.
+    seconds, waiting : float
+        Time of the step, and of it the time in which a device waits for another.
+    sent, memory : float
+        Bytes that a device sends, and bytes of memory that it needs.
+    fits : bool
+        Whether the memory suffices.
     """
 
     layout: str
@@ -151,7 +186,7 @@ class Step:
     fits: bool
 
     def epoch(self, images: int) -> float:
-        """Seconds for so many images."""
+        """Seconds of an epoch of some images."""
         return images / self.batch * self.seconds
 
 
@@ -164,9 +199,29 @@ def step(
     batch: int = 128,
     fc_batch_size: int | None = None,
 ) -> Step:
-    """A step of a layout ("one", "data", "towers", "one-weird-trick/at-once", …), `batch` images a device.
+    """Predict a training step.
 
-    `link`: bytes a second. `fc_batch_size`: images after which the fully connected layers are updated.
+    Parameters
+    ----------
+    layout : str
+        "one", "data", "towers", "one-weird-trick/at-once", …
+    devices : int
+        The number of devices.
+    device : Device
+        Their kind.
+    link : float
+        Bytes per second in each direction.
+    work : Work
+        The network.
+    batch : int
+        Images per device.
+    fc_batch_size : int, optional
+        Images per update of the fully connected layers.
+
+    Raises
+    ------
+    UsageError
+        If the layout does not run on that number of devices.
     """
     rate = device.rate or EFFICIENCY * device.operations / work.operations
     share = work.full_adds / (work.full_adds + work.convolution_adds)
@@ -181,11 +236,11 @@ def step(
     if layout == "data" and devices > 1:
         total = batch * devices
         sent = 2 * others / devices * (work.convolution_parameters + work.full_parameters) * size
-        # The fully connected layers' gradients come first, and travel while the convolutions' are computed.
+        # The gradients of the fully connected layers come first; they are sent while those of the others are computed.
         exposed = max(0.0, sent / speed - convolutions * 2 / 3)
     elif layout == "towers" and devices == 2:
         convolution_part = full_part = activations = 0.5
-        sent = batch * size * (sum(work.crossing) + work.classes / 2)  # half of each, there and back
+        sent = batch * size * (sum(work.crossing) + work.classes / 2)  # half of each, in both directions
         exposed = sent / speed
         convolutions, full = convolutions / 2, full / 2
     elif layout.startswith("one-weird-trick") and devices > 1:
@@ -196,9 +251,9 @@ def step(
         sent = gradients + passed
         passes = passed / speed
         if layout.endswith("in-turn"):
-            passes *= devices  # one sends, the links of the others are idle
+            passes *= devices  # one device sends, the links of the others are idle
         if not layout.endswith("at-once"):
-            # All but the first block travel while the one before is computed.
+            # All blocks but the first are sent while the one before is computed.
             passes = passes / devices + max(0.0, (passes - full) * others / devices)
         exposed = passes + max(0.0, gradients / speed - convolutions * 2 / 3)
     elif devices > 1:
@@ -207,7 +262,7 @@ def step(
     parameters = work.convolution_parameters * convolution_part + work.full_parameters * full_part
     moved = work.convolution_parameters * convolution_part + updates * work.full_parameters * full_part
     seconds = convolutions + full + 20 * moved / device.bandwidth + exposed
-    # Activations, and the two largest gradients on their way.
+    # Activations, and the two largest gradients.
     memory = parameters * PARAMETER_BYTES + batch * work.activations * 1.3 * size * activations
     return Step(layout, devices, total, seconds, exposed, sent, memory, memory < device.memory)
 
@@ -222,7 +277,7 @@ def towers_mismatch(network: AlexNet) -> str | None:
 
 
 def layouts_for(devices: int) -> list[str]:
-    """What can run on so many devices."""
+    """The layouts that run on a number of devices."""
     if devices == 1:
         return ["one"]
     passings = [f"one-weird-trick/{passing}" for passing in PASSINGS]
@@ -239,15 +294,33 @@ def plan(
     fc_batch_size: int | None = None,
     variant: str = "paper",
 ) -> list[Step]:
-    """Every layout on 1, 2, 4, … up to `devices` devices; `rate`: images a second measured on one of them.
+    """Predict every layout on 1, 2, 4, … up to `devices` devices.
 
-    Raises `UsageError` for a name that does not exist.
+    Parameters
+    ----------
+    devices : int
+        The largest number of devices.
+    gpu, link : str
+        Names of `DEVICES` and `LINKS`.
+    rate : float, optional
+        Images per second measured in training on one device.
+    batch : int
+        Images per device.
+    fc_batch_size : int, optional
+        Images per update of the fully connected layers.
+    variant : str
+        The network.
+
+    Raises
+    ------
+    UsageError
+        If a name does not exist, or `devices` is less than 1.
     """
     if devices < 1:
         raise UsageError(f"--devices is {devices}; it must be at least 1")
     chosen = DEVICES[check_choice(gpu, DEVICES, "device")]
     if rate is not None:
-        chosen = dataclasses.replace(chosen, rate=rate, source="as given")
+        chosen = dataclasses.replace(chosen, rate=rate, source="measured")
     speed, work = LINKS[check_choice(link, LINKS, "link")], Work.of(variant)
     with torch.device("meta"):
         has_towers = towers_mismatch(AlexNet(variant)) is None
@@ -261,14 +334,14 @@ def plan(
 
 
 def best(steps: list[Step], devices: int) -> Step | None:
-    """The fastest for each image on so many devices whose memory suffices; None where it never does."""
+    """The fastest layout per image on a number of devices whose memory suffices; None without one."""
     fitting = [step for step in steps if step.devices == devices and step.fits]
     return min(fitting, key=lambda step: step.seconds / step.batch, default=None)
 
 
 @dataclass(frozen=True)
 class Published:
-    """A row of the published table (arXiv 1404.5997): K20s, convolutions' and fully connected layers' batch, hours."""
+    """A row of the published table (arXiv 1404.5997): K20s, both batch sizes, error (%), hours, speed-up."""
 
     devices: int
     batch: int
@@ -290,30 +363,30 @@ PUBLISHED = (
 
 
 def against_published(gpu: str = "k20", link: str = "pcie2") -> list[tuple[Published, Step, float]]:
-    """Each published row, the model's step for it on other devices or the same, and the model's speed-up."""
+    """Each published row, the predicted step, and the predicted speed-up, on the same devices or others."""
     device, speed = DEVICES[check_choice(gpu, DEVICES, "device")], LINKS[check_choice(link, LINKS, "link")]
     work = Work.of("one-weird-trick")
-    alone = step("one", 1, device, speed, work)
+    single = step("one", 1, device, speed, work)
     rows = []
     for row in PUBLISHED:
         layout = "one" if row.devices == 1 else "one-weird-trick/in-shares"
-        often = None if row.fc_batch_size == row.batch else row.fc_batch_size
-        modeled = step(layout, row.devices, device, speed, work, row.batch // row.devices, often)
-        rows.append((row, modeled, alone.epoch(1) / modeled.epoch(1)))
+        fc_batch_size = None if row.fc_batch_size == row.batch else row.fc_batch_size
+        modeled = step(layout, row.devices, device, speed, work, row.batch // row.devices, fc_batch_size)
+        rows.append((row, modeled, single.epoch(1) / modeled.epoch(1)))
     return rows
 
 
 def print_plan(steps: list[Step], gpu: str, link: str, images: int, rate: float | None = None) -> None:
-    """The table for people, on stdout."""
+    """Print a plan as a table, on stdout."""
     from rich.console import Console
     from rich.table import Table
 
     from alexnet.runtime.progress import format_duration
 
     table = Table(box=None, pad_edge=False)
-    for words in ("devices", "layout", "batch", "an epoch", "speed-up", "waiting", "MB sent a step", "GB a device"):
-        table.add_column(words, justify="left" if words == "layout" else "right")
-    alone = steps[0].epoch(images)
+    for title in ("devices", "layout", "batch", "epoch", "speed-up", "waiting", "MB sent/step", "GB/device"):
+        table.add_column(title, justify="left" if title == "layout" else "right")
+    single = steps[0].epoch(images)
     for row in steps:
         chosen = best(steps, row.devices)
         values = (
@@ -321,16 +394,18 @@ def print_plan(steps: list[Step], gpu: str, link: str, images: int, rate: float 
             row.layout + (" *" if row is chosen and row.devices > 1 else ""),
             str(row.batch),
             format_duration(row.epoch(images)),
-            f"{alone / row.epoch(images):.2f}",
+            f"{single / row.epoch(images):.2f}",
             f"{row.waiting / row.seconds:.0%}",
             f"{row.sent / 1e6:,.1f}",
-            f"{row.memory / 1e9:.1f}" + ("" if row.fits else " (too much)"),
+            f"{row.memory / 1e9:.1f}" + ("" if row.fits else " (does not fit)"),
         )
         table.add_row(*values)
     Console(width=max(110, Console().width)).print(table)
     device = DEVICES[gpu]
-    source = "as given" if rate is not None else device.source
+    source = "measured" if rate is not None else device.source
     if rate is None and device.rate is None:
-        source = f"{EFFICIENCY:.0%} of the data sheet's {device.operations / 1e12:g} TFLOP/s, an assumption: measure it"
+        source = f"{EFFICIENCY:.0%} of the data sheet's {device.operations / 1e12:g} TFLOP/s, assumed: measure it"
         source += " with `alexnet bench` and give it as --rate"
-    print(f"* the fastest whose memory suffices. {gpu}: {source}; {link}: {LINKS[link] / 1e9:g} GB/s each way.")
+    print(
+        f"* the fastest whose memory suffices. {gpu}: {source}; {link}: {LINKS[link] / 1e9:g} GB/s in each direction."
+    )

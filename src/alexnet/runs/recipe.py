@@ -448,7 +448,7 @@ def choose_recipe(name: str, training_images: int) -> tuple[Recipe, str]:
 
 
 def _for_images(recipe: Recipe, images: int) -> Recipe:
-    """The recipe `small` for a number of images: at least four steps an epoch, and at least `SMALL_STEPS` steps."""
+    """The recipe `small` for a number of images: at least four steps per epoch, and at least `SMALL_STEPS` steps."""
     batch_size = min(recipe.batch_size, max(4, images // 4))
     steps_per_epoch = max(1, -(-images // batch_size))
     return recipe.override({"batch_size": batch_size, "epochs": max(recipe.epochs, -(-SMALL_STEPS // steps_per_epoch))})

@@ -126,7 +126,7 @@ def _image_routes(service: Service, explorer: Explorer) -> APIRouter:
     ) -> Response:
         """The training images nearest to each image, by Euclidean distance in the feature layer (fc7)."""
         index = explorer.index()
-        results = await service.results(request, Features(network.feature_layer))
+        results = await service.results(request, Features())
         entries = await asyncio.to_thread(
             _entries, results, lambda values: {"nearest": explorer.nearest(index, values, k)}
         )

@@ -25,9 +25,12 @@ class Probabilities:
 
 @dataclass(frozen=True)
 class Features:
-    """The activations of a layer for the center crop: (C, H, W) or (units,) float32 per image."""
+    """The activations of a layer for the center crop: (C, H, W) or (units,) float32 per image.
 
-    layer: str
+    Without a layer those in which similar images are searched, (units,).
+    """
+
+    layer: str | None = None
     max_batch = 16
 
     def __call__(self, classifier: Classifier, images: np.ndarray) -> np.ndarray:

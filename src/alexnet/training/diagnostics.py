@@ -483,10 +483,11 @@ class Diagnostics:
         ]
 
     def _dead(self, dead: dict[str, float]) -> list[Finding]:
-        affected = [name for name in dead if dead[name] >= (DEAD_UNITS if name.startswith("fc") else DEAD_MAPS)]
+        fully_connected = get_variant(self.recipe.variant).fully_connected_layers
+        affected = [name for name in dead if dead[name] >= (DEAD_UNITS if name in fully_connected else DEAD_MAPS)]
         if not affected:
             return []
-        first, units = affected[0], "units" if affected[0].startswith("fc") else "feature maps"
+        first, units = affected[0], "units" if affected[0] in fully_connected else "feature maps"
         message = f"{dead[first]:.0%} of the {units} of {first} are dead: they are zero for every image of a "
         message += "batch, and no longer learn"
         message += f" (also in {', '.join(affected[1:])})" if affected[1:] else ""

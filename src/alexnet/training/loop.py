@@ -31,7 +31,7 @@ from alexnet.training.divergence import Diverged, diverged, is_divergent, nonfin
 from alexnet.training.input_pipeline import augmentation_pipeline
 from alexnet.training.linear_probe import probe
 from alexnet.training.optimizers import make_optimizers
-from alexnet.training.pretrained import LAST, load_pretrained, pretrained_depths
+from alexnet.training.pretrained import load_pretrained, pretrained_depths
 from alexnet.training.reporting import EpochSummary, Reporter, open_reporter
 from alexnet.training.schedules import Schedule
 from alexnet.training.state import TrainingState
@@ -106,7 +106,7 @@ class Training:
         """The state in the checkpoint; without one, the state before the first step."""
         pretrained = pretrained_depths(self.run.config)
         network = self.initial_network()
-        if self.recipe.whiten and "conv1" not in pretrained:
+        if self.recipe.whiten and network.first_convolution not in pretrained:
             self.whiten(network)
         if self.dtype == torch.float64:
             network.double()
@@ -349,7 +349,7 @@ class Training:
         return self.interrupted.is_set(), due
 
     def check_weights(self) -> None:
-        """Raise `Diverged` where the weights are not finite."""
+        """Raise `Diverged` where a weight is NaN or Inf."""
         layer = nonfinite_weights(self.state.network, self.communicator.any)
         if layer:
             raise diverged(self.state.counters.step, math.nan, f"the weights of {layer}")
@@ -392,7 +392,7 @@ class Training:
     # Messages.
 
     def report_start(self, report: Reporter) -> None:
-        """Report what is known before the first step: images in both splits, and the worth of pretrained weights."""
+        """Report images that are in both splits, and a linear probe on pretrained weights, before the first step."""
         step = self.state.counters.step
         if step == 0 and self.validation is not None:
             report.findings(overlap(self.training, self.validation), step)
@@ -401,8 +401,8 @@ class Training:
         start = self.run.config.start
         if start is None or not self.communicator.leads or checkpoint.exists(self.run.path):
             return
-        layer = [name for name in start["layers"] if name != LAST][-1]
         network = self.initial_network().eval()  # whole, and in float32, where this process's may be neither
+        layer = [name for name in start["layers"] if name != network.output_layer][-1]
         result = probe(network, self.preprocess, self.training, self.validation, layer, self.dtype)
         if result is not None:
             report.note(f"before training, the pretrained weights give {result.summary()}")
@@ -416,4 +416,4 @@ class Training:
 
     def lr_of_step(self, step: int) -> float:
         """The learning rate of the weights in a step (from 1)."""
-        return self.state.schedule.lr(self.state.counters.epoch, max(0, step - 1), "logits")
+        return self.state.schedule.lr(self.state.counters.epoch, max(0, step - 1), self.state.network.output_layer)

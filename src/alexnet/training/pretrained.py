@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 from alexnet.network.layers import Weighted
 from alexnet.network.model import AlexNet
-from alexnet.network.variants import INITIALIZATIONS, SWITCHES
+from alexnet.network.variants import INITIALIZATIONS, SWITCHES, get_variant
 from alexnet.runs.recipe import IMAGENET, STARTER
 from alexnet.runs.run import Config, checksum_of
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.weights.foreign import ForeignWeights, shape_text
 from alexnet.weights.importing import find_weights
-
-LAST = "logits"
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ def match_layers(source: ForeignWeights, config: Config, name: str) -> Pretraine
         }
         optional = {key for key in expected if isinstance(network.get_submodule(key.split(".")[0]), nn.BatchNorm2d)}
         reason = _mismatch(expected, found, optional)
-        if layer == LAST and source.classes != config.classes:
+        if layer == network.output_layer and source.classes != config.classes:
             reason = "other classes"
         if reason is None and skipped:
             reason = f"above {next(iter(skipped))}"
@@ -206,22 +204,39 @@ def _converted(source: ForeignWeights, config: Config, network: AlexNet) -> dict
     """The source's weights for the normalization and the pixel scaling of `config`."""
     weights = dict(source.weights)
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.children()):
-        weights = fold_batch_norm(weights)
+        variant = source.config.network_variant if source.config else get_variant(source.variant)
+        weights = fold_batch_norm(weights, variant.batch_norms())
     standardized = source.config is not None and source.config.recipe.pixel_scaling == "std"
-    if "conv1.weight" in weights and not (standardized and config.recipe.pixel_scaling == "std"):
-        weights["conv1.weight"] = weights["conv1.weight"] * (source.scale / config.scale)
+    first = f"{network.first_convolution}.weight"
+    if first in weights and not (standardized and config.recipe.pixel_scaling == "std"):
+        weights[first] = weights[first] * (source.scale / config.scale)
     return weights
 
 
-def fold_batch_norm(weights: Mapping[str, Tensor], epsilon: float = 1e-5) -> dict[str, Tensor]:
-    """A state dict whose batch normalization, as in evaluation, is folded into the convolutions below it."""
-    result = {name: array for name, array in weights.items() if not name.startswith("batch")}
-    for name in weights:
-        if not (name.startswith("batch") and name.endswith(".running_var")):
+def fold_batch_norm(
+    weights: Mapping[str, Tensor], batch_norms: Mapping[str, str], epsilon: float = 1e-5
+) -> dict[str, Tensor]:
+    """Fold batch normalization, as in evaluation, into the convolutions below it.
+
+    Parameters
+    ----------
+    weights : mapping
+        A state dict.
+    batch_norms : mapping
+        The batch normalization of each convolution, as `Variant.batch_norms` names them; it may be absent in `weights`.
+    epsilon : float
+        That of the batch normalization.
+
+    Returns
+    -------
+    dict
+        A state dict without batch normalization.
+    """
+    result = {name: array for name, array in weights.items() if name.partition(".")[0] not in batch_norms.values()}
+    for layer, batch in batch_norms.items():
+        if f"{batch}.running_var" not in weights:
             continue
-        batch = name.partition(".")[0]
-        layer = f"conv{batch.removeprefix('batch')}"
-        gain = weights[f"{batch}.weight"] / (weights[name] + epsilon).sqrt()
+        gain = weights[f"{batch}.weight"] / (weights[f"{batch}.running_var"] + epsilon).sqrt()
         result[f"{layer}.weight"] = weights[f"{layer}.weight"] * gain[:, None, None, None]
         result[f"{layer}.bias"] = weights[f"{batch}.bias"] - weights[f"{batch}.running_mean"] * gain
     return result

@@ -47,7 +47,7 @@ def capture_cuda_graph(work: Work, inputs: list[Tensor]) -> Recording:
 
 
 class PendingResult(NamedTuple):
-    """Loss and errors of a step (from 1) on their way from the device, `totals` (2,)."""
+    """Loss and errors of a step (from 1) in transfer from the device, `totals` (2,)."""
 
     step: int
     images: int
@@ -97,7 +97,7 @@ class RecordedStep:
         self.recordings: dict[Hashable, Recording] = {}
 
     def __call__(self, kind: Hashable, work: Work, inputs: Sequence[Tensor], seed: int) -> Tensor:
-        """What `work` returns for `inputs`, with random numbers from `seed`; to be read before the next call.
+        """The result of `work` for `inputs`, with random numbers from `seed`; to be read before the next call.
 
         `kind` identifies everything that a step depends on beside the values of its inputs and of the state, such as
         shapes and learning rates.

@@ -1,4 +1,4 @@
-"""What a training reports: `metrics.jsonl`, TensorBoard's curves, the progress bar, and its findings."""
+"""The reports of a training: `metrics.jsonl`, TensorBoard's curves, the progress bar, and findings."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Reporter:
         self.draw(step, {"loss/step": loss})
 
     def epoch(self, summary: EpochSummary) -> None:
-        """Print, record and draw what an epoch has come to."""
+        """Print, record and draw the results of an epoch."""
         validation = summary.validation
         record: dict[str, Any] = {
             "epoch": summary.epoch,
@@ -164,10 +164,10 @@ def open_reporter(folder: Path, *, size: int, step: int, total: int, done: int, 
 
 
 def _traffic_line(summary: EpochSummary) -> str:
-    """What this process has sent in an epoch, and how long it has waited."""
+    """The traffic of this process in an epoch, in one line."""
     traffic = summary.traffic
     size, waited = (sum(values[number] for values in traffic.values()) for number in (0, 1))
     largest = sorted(traffic.items(), key=lambda entry: -entry[1][0])[:4]
     parts = ", ".join(f"{name} {values[0] / summary.steps / 1e6:.2f}" for name, values in largest)
     share = waited / max(summary.seconds, 1e-9)
-    return f"sent {size / summary.steps / 1e6:.2f} MB a step ({parts}); waited {share:.0%} of the time"
+    return f"sent {size / summary.steps / 1e6:.2f} MB per step ({parts}); waited {share:.0%} of the time"

@@ -58,7 +58,7 @@ class StepExecutor(Protocol):
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """What the network reads of a training batch: augmented crops, drawn by the seed of the step.
+    """The input of the network for a training batch: augmented crops, drawn by the seed of the step.
 
     `pipeline_of` makes the augmentation pipeline for a standard deviation of the color augmentation.
     """

@@ -151,7 +151,7 @@ def set_up_training(
     ended, or the training is deleted, no other process can write to the run folder.
     """
     if resume and parallel is None:
-        _reopen(out, changes)  # what is wrong with it is said before anything else is read
+        _reopen(out, changes)  # its errors are reported before anything else is read
     if parallel is not None:
         check_choice(parallel, LAYOUTS, "layout")
     check_choice(passing, PASSINGS, "passing")

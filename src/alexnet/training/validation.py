@@ -1,4 +1,4 @@
-"""What is measured after an epoch: the validation split, and the updates of the layers."""
+"""Measurements after an epoch: the validation split, and the updates of the layers."""
 
 from __future__ import annotations
 

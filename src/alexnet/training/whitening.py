@@ -13,23 +13,23 @@ FLOOR = 1e-3  # of the mean variance of a pixel: directions with less are noise,
 
 @torch.no_grad()
 def whiten_first_convolution(network: AlexNet, inputs: Tensor, generator: torch.Generator) -> None:
-    """Set the kernels of conv1 to the whitened principal components of its windows.
+    """Set the kernels of the first convolution to the whitened principal components of its windows.
 
-    With n kernels the first n / 2 principal components of the 3×11×11 windows are used, each with both signs, in random
-    order, scaled so that every kernel's output has unit variance. Random kernels have nearly equal outputs on
-    photographs, whose windows vary mostly in brightness; these detect edges from the first step. (After Jordan, "94% on
-    CIFAR-10 in 3.29 seconds", arXiv 2404.00498, there with 2×2 windows.)
+    With n kernels the first n / 2 principal components of its windows (3×11×11 in conv1) are used, each with both
+    signs, in random order, scaled so that every kernel's output has unit variance. Random kernels have nearly equal
+    outputs on photographs, whose windows vary mostly in brightness; these detect edges from the first step. (After
+    Jordan, "94% on CIFAR-10 in 3.29 seconds", arXiv 2404.00498, there with 2×2 windows.)
 
     Parameters
     ----------
     network : AlexNet
-        Its conv1 is changed in place.
+        Its first convolution is changed in place.
     inputs : Tensor
         Images as the network reads them, (N, 3, S, S).
     generator : torch.Generator
         On the CPU; draws the windows and the order of the kernels.
     """
-    convolution = network.get_submodule("conv1")
+    convolution = network.get_submodule(network.first_convolution)
     assert isinstance(convolution, nn.Conv2d)
     kernels, depth, size, _ = convolution.weight.shape
     stride = convolution.stride

@@ -1,33 +1,35 @@
-"""The response normalizations on a CPU: a tensor cut into tiles, worked off by torch's own threads."""
+"""Response normalizations on a CPU: tiles of a tensor, processed by the threads of PyTorch."""
 
 import ctypes
 
 import torch
 from torch import Tensor
 
-from alexnet.kernels import Norm
 from alexnet.kernels.code import run
-from alexnet.kernels.simd import Job, KernelShape, compile_kernel
+from alexnet.kernels.norm import Norm
+from alexnet.kernels.norm_code import Job, KernelShape, compile_kernel
 
 _SERIAL_BELOW = 32_768  # values; as torch does for its own elementwise operations
-_TILE = 1_024  # values of a tile of whole rows: with its scratch memory and the next tile it fits the first-level cache
+_TILE = (
+    1_024  # values of a tile of whole rows: with its scratch memory and the next tile it fits in the first-level cache
+)
 _STRIP = 384  # positions of a tile of a contiguous tensor: long enough runs of memory in each map
-_BLOCK = 32  # maps of a spatial tile of a channels-last tensor: a cache line of bfloat16
-_SHARE = 16  # tiles that a thread takes at a time: neighbors, so that one is fetched while another is worked on
+_BLOCK = 32  # channels of a spatial tile of a channels-last tensor: a cache line of bfloat16
+_SHARE = 16  # tiles that a thread takes at a time: neighbors, so that the next is prefetched
 
 
 def forward(x: Tensor, norm: Norm) -> Tensor:
-    """The normalized ``x``: (N, C, H, W), float32 or bfloat16, any strides."""
+    """Return the normalization of ``x``, (N, C, H, W) float32 or bfloat16 with any strides."""
     return _run(x, None, norm)
 
 
 def backward(x: Tensor, grad: Tensor, norm: Norm) -> Tensor:
-    """The gradient with respect to ``x``, given the one with respect to what ``forward`` returned."""
+    """Return the gradient with respect to ``x``, given the gradient with respect to the output of `forward`."""
     return _run(x, grad, norm)
 
 
 def _run(x: Tensor, grad: Tensor | None, norm: Norm) -> Tensor:
-    # a tensor of one map or one position is both: its maps are then one row
+    # a tensor with one channel or one position has both formats
     channels_last = x.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     x = x.contiguous(memory_format=layout)
@@ -50,7 +52,7 @@ def _run(x: Tensor, grad: Tensor | None, norm: Norm) -> Tensor:
 
 
 def _tiles(x: Tensor, channels_last: bool, norm: Norm, *, backward: bool) -> tuple[KernelShape, Job]:
-    """What kernel ``x`` needs, and how its tiles lie in memory."""
+    """Return the kernel for ``x`` and the layout of its tiles in memory."""
     images, maps, height, width = x.shape
     positions = height * width
     neighbors: tuple[str, ...]

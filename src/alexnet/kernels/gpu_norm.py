@@ -1,32 +1,32 @@
-"""The response normalizations on a GPU, in Triton: channels-last and contiguous, float32 and bfloat16.
+"""Response normalizations in Triton: channels-last and contiguous, float32 and bfloat16.
 
-A program takes a run of consecutive values in memory, and reads their neighbors again from the caches: from the first
-level when the maps are last, where they are the neighbors in memory.
+A program computes consecutive values in memory and reads their neighbors from the caches again: from the first level in
+the channels-last format, where neighboring feature maps are neighbors in memory.
 """
 
 # mypy: allow-untyped-defs, disable-error-code="assignment,var-annotated"
-# (what `triton.jit` compiles is not Python to a type checker)
+# (a type checker does not know the language of `triton.jit`)
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from alexnet.kernels import Norm
+from alexnet.kernels.norm import Norm
 
 if tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 3):
     raise ImportError(f"Triton {triton.__version__} cannot compile these kernels; 3.3 or newer can")
 
-_BLOCK = 1_024  # values a program
+_BLOCK = 1_024  # values per program
 
 
 def forward(x: Tensor, norm: Norm) -> Tensor:
-    """The normalized ``x``: (N, C, H, W), float32 or bfloat16, any strides."""
+    """Return the normalization of ``x``, (N, C, H, W) float32 or bfloat16 with any strides."""
     return _run(x, None, norm)
 
 
 def backward(x: Tensor, grad: Tensor, norm: Norm) -> Tensor:
-    """The gradient with respect to ``x``, given the one with respect to what ``forward`` returned."""
+    """Return the gradient with respect to ``x``, given the gradient with respect to the output of `forward`."""
     return _run(x, grad, norm)
 
 
@@ -44,7 +44,7 @@ def _run(x: Tensor, grad: Tensor | None, norm: Norm) -> Tensor:
 
 
 def _launch(x: Tensor, norm: Norm) -> tuple[tuple[int], dict[str, int]]:
-    """The grid, and what the kernels are compiled for."""
+    """Return the grid and the compile-time parameters."""
     wide = x.numel() > 2**31 - _BLOCK  # 64-bit indices; their divisions are several times slower
     return (triton.cdiv(x.numel(), _BLOCK),), {
         "half": norm.size // 2,
@@ -74,6 +74,24 @@ def _across_space(x: Tensor, grad: Tensor | None, out: Tensor, channels_last: bo
         cross = torch.empty_like(x, dtype=torch.float32)
         _space_cross_kernel[grid](x, grad, cross, *numbers, **fixed)
         _space_backward_kernel[grid](x, grad, cross, out, *numbers, **fixed)
+
+
+def verify(device: torch.device) -> None:
+    """Compare the kernels with the plain forms on `device`; raise an error if they differ."""
+    from alexnet.kernels import plain
+
+    generator = torch.Generator().manual_seed(0)
+    for norm in (Norm("maps", 5, 0.3, 2.0, 2), Norm("maps", 3, 0.1, 1.0, 1, True), Norm("space", 3, 0.1, 1.0)):
+        for layout in (torch.channels_last, torch.contiguous_format):
+            for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 2**-6)):
+                x, grad = (torch.randn(2, 6, 5, 4, generator=generator).to(dtype) for _ in range(2))
+                reference = x.double().requires_grad_()
+                expected = plain.response_norm(reference, norm)
+                expected.backward(grad.double())
+                assert reference.grad is not None
+                x, grad = (tensor.to(device).contiguous(memory_format=layout) for tensor in (x, grad))
+                for result, wanted in ((forward(x, norm), expected), (backward(x, grad, norm), reference.grad)):
+                    torch.testing.assert_close(result.cpu().double(), wanted.detach(), rtol=tolerance, atol=tolerance)
 
 
 @triton.jit

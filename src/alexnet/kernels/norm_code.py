@@ -1,26 +1,26 @@
-"""Machine code for the response normalizations, written for the processor at hand when first needed.
+"""Machine code of the response normalizations, compiled for the CPU of this machine at first use.
 
-One kernel serves both normalizations in both memory formats: each walks over *tiles*, (A, B, length) boxes of the
-tensor whose last axis is contiguous in memory, and sums squares over neighbors at fixed distances within the tile:
+One kernel computes both normalizations in both memory formats. It processes *tiles*, (A, B, length) boxes of the tensor
+whose last axis is contiguous in memory, and sums squares over neighbors at fixed distances within the tile:
 
 =====================  ==========================  =========================  =========================
                        A × B rows                  of length                  neighbors
 =====================  ==========================  =========================  =========================
-maps, channels last    1 × some positions          the maps of a tower        1 apart
-maps, contiguous       1 × the maps of a tower     some positions             a row apart
-space, channels last   height × width              some maps                  a row, then a line apart
+maps, channels last    1 × some positions          channels of a tower        1 apart
+maps, contiguous       1 × channels of a tower     some positions             a row apart
+space, channels last   height × width              some channels              a row, then a line apart
 space, contiguous      1 × height                  width                      1, then a row apart
 =====================  ==========================  =========================  =========================
 
-The code is built as LLVM IR on explicit vectors, because four things decide the speed and none of them can be said to
-an auto-vectoriser: full-width registers, several independent vectors in flight (the chain from square to root is some
-sixty cycles long), a bfloat16 conversion in one instruction, and the next tile on its way into the cache while this one
-is worked on. What is written is what is wanted, so LLVM's optimizer is not run; building and compiling take tens of
-milliseconds, and nothing needs a cache on disk.
+The code is LLVM IR on explicit vectors, because automatic vectorization does not control four things that decide the
+speed: full-width registers, several independent vectors at once (the chain from square to root has about sixty cycles),
+bfloat16 conversion in one instruction, and prefetching of the next tile. The optimizer of LLVM is not needed; building
+and compiling take tens of milliseconds, and there is no cache on disk.
 """
 
 import ctypes
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import llvmlite.binding as llvm
@@ -33,15 +33,15 @@ from alexnet.kernels.code import (
     INT,
     LONG,
     Code,
-    Processor,
+    Cpu,
     compile_module,
     compiled_once,
     host,
 )
 
-# s ** (-1/4) without a division or a square root: a guess w from the bits of s, for which e = 1 - s·w⁴ is within 0.1243
-# of zero, then this minimax polynomial of (1 - e) ** (-1/4) on that interval. The relative error left, 2.9e-6, is a
-# thousandth of the spacing of bfloat16; one Newton step more takes float32 to its last bits.
+# s ** (-1/4) without division or square root: an estimate w from the bits of s, for which e = 1 - s·w⁴ is within 0.1243
+# of zero, then this minimax polynomial of (1 - e) ** (-1/4) on that interval. The relative error, 2.9e-6, is a
+# thousandth of the spacing of bfloat16; one Newton step more gives float32 accuracy.
 _ROOT_GUESS = 0x4F582000
 _ROOT_POLYNOMIAL = (0.9999971932319688, 0.2499941202731563, 0.1577206855162725, 0.1186603735857109)
 
@@ -49,7 +49,7 @@ _CACHE_LINE = 16  # float32 values; rows of the scratch memory start on one
 
 
 class KernelShape(NamedTuple):
-    """What a kernel is compiled for."""
+    """Compile-time parameters of a kernel."""
 
     backward: bool
     relu: bool  # ReLU before the normalization, in the same pass
@@ -124,7 +124,7 @@ _FIELDS = {
 
 
 class Job(ctypes.Structure):
-    """What one call works on; shared by its threads. Strides in elements."""
+    """Arguments of one call, shared by its threads. Strides are in elements."""
 
     _fields_ = tuple((name, c_type) for name, (c_type, _) in _FIELDS.items())  # type: ignore[misc]
 
@@ -133,21 +133,21 @@ _JOB = ir.LiteralStructType([ir_type for _, ir_type in _FIELDS.values()])
 
 
 class Kernel(NamedTuple):
-    """Compiled code: ``address`` of a C function ``void (Job *)``, to be called by each thread that shall take part."""
+    """Compiled code: ``address`` of a C function ``void (Job *)``, called by each thread."""
 
     address: int
-    scratch_bytes: int  # of memory that each of them needs
+    scratch_bytes: int  # of memory for each thread
     engine: llvm.ExecutionEngine  # owns the code
 
 
-def compile_kernel(shape: KernelShape, processor: Processor | None = None) -> Kernel:
-    """The kernel for ``shape``, compiled on its first use in this process; for the host where no processor is given."""
-    return _compile(shape, processor or host())
+def compile_kernel(shape: KernelShape, cpu: Cpu | None = None) -> Kernel:
+    """The kernel for ``shape``, compiled on its first use in this process; for the host where no cpu is given."""
+    return _compile(shape, cpu or host())
 
 
 @compiled_once
-def _compile(shape: KernelShape, processor: Processor) -> Kernel:
-    engine = compile_module(_Builder(shape, processor).module, processor)
+def _compile(shape: KernelShape, cpu: Cpu) -> Kernel:
+    engine = compile_module(_Builder(shape, cpu).module, cpu)
     return Kernel(engine.get_function_address("function"), shape.scratch_bytes, engine)
 
 
@@ -156,7 +156,7 @@ def _round_up(count: int, multiple: int = _CACHE_LINE) -> int:
 
 
 class _Lanes:
-    """A vector in the IR, with the arithmetic operators of one; plain numbers are spread over the lanes."""
+    """A vector in the IR with arithmetic operators; numbers are broadcast to all lanes."""
 
     def __init__(self, builder: ir.IRBuilder, value: ir.Value):
         self.builder, self.value = builder, value
@@ -185,12 +185,12 @@ class _Lanes:
         return _Lanes(self.builder, self.builder.select(positive, self.value, self.spread(0.0)))
 
     def zero_where_negative(self) -> "_Lanes":
-        negative = self.builder.fcmp_ordered("<", self.value, self.spread(0.0))  # not a number stays not a number
+        negative = self.builder.fcmp_ordered("<", self.value, self.spread(0.0))  # NaN stays NaN
         return _Lanes(self.builder, self.builder.select(negative, self.spread(0.0), self.value))
 
 
 class _Place(NamedTuple):
-    """Some consecutive values: where they lie in the tensors and in a scratch buffer, and how many."""
+    """Consecutive values: their position in the tensors and in a scratch buffer, and their number."""
 
     memory: ir.Value
     scratch: ir.Value
@@ -201,13 +201,13 @@ _Pass = Callable[[_Place], None]
 
 
 class _Builder(Code):
-    """Writes the IR of a kernel. A method that yields writes a loop around what the caller writes."""
+    """Emits the IR of a kernel."""
 
-    def __init__(self, shape: KernelShape, processor: Processor):
-        super().__init__(_JOB.as_pointer(), processor=processor)
+    def __init__(self, shape: KernelShape, cpu: Cpu):
+        super().__init__(_JOB.as_pointer(), cpu=cpu)
         self.shape = shape
         # of several registers, so that several independent chains are in flight
-        self.widest = 64 if "avx512f" in processor.features else 16
+        self.widest = 64 if "avx512f" in cpu.features else 16
         (self.job,), self.b = self.arguments, self.builder
         self.prefetch = self._intrinsic("llvm.prefetch.p0", [BYTES, INT, INT, INT])
         self.fill = self._intrinsic("llvm.memset.p0.i64", [BYTES, BYTE, LONG, _BIT])
@@ -221,7 +221,7 @@ class _Builder(Code):
         scratch = b.gep(
             b.load(self._field("scratch")), [b.mul(self._take("next_thread"), LONG(self.shape.scratch_bytes))]
         )
-        # only the values of tiles are ever written: what lies between them stays the zeros beyond an edge
+        # only the values of tiles are written; the memory between them stays zero, the padding beyond an edge
         b.call(self.fill, [scratch, BYTE(0), LONG(self.shape.scratch_bytes), _BIT(0)])
         self.scratch = b.bitcast(scratch, FLOAT.as_pointer())
         self.field = {name: b.load(self._field(name)) for name in _FIELDS}
@@ -232,7 +232,7 @@ class _Builder(Code):
         b.cbranch(b.icmp_signed("<", first, self.field["tiles"]), body, done)
         b.position_at_end(body)
         share = self.smaller(self.field["share"], b.sub(self.field["tiles"], first))
-        for index in self._loop(share):
+        with self.loop(share) as index:
             self._tile(b.add(first, index))
         b.branch(head)
         b.position_at_end(done)
@@ -251,24 +251,24 @@ class _Builder(Code):
         outermost = self.shape.neighbors[-1]
         if outermost == "element":
             for _, work in passes:
-                for row in self._loop(self.shape.rows[1]):
+                with self._loop(self.shape.rows[1]) as row:
                     self._row(LONG(0), row, work)
             return
-        # Other tiles are too large for the first-level cache. So all passes go through one together, each as close
-        # behind the one before as its neighbors allow, and find there what that one left.
+        # Other tiles exceed the first-level cache. All passes therefore advance through a tile together, each as close
+        # behind the previous one as its neighbors allow, so that the data is still in the cache.
         b, count = self.b, self.shape.rows[0 if outermost == "line" else 1]
-        for step in self._loop(count + passes[-1][0]):
+        with self._loop(count + passes[-1][0]) as step:
             for behind, work in passes:
                 index = b.sub(step, LONG(behind))
-                with b.if_then(b.icmp_unsigned("<", index, LONG(count))):  # unsigned: one before the first is large
+                with b.if_then(b.icmp_unsigned("<", index, LONG(count))):  # unsigned: a negative index is large
                     if outermost == "line":
-                        for row in self._loop(self.shape.rows[1]):
+                        with self._loop(self.shape.rows[1]) as row:
                             self._row(index, row, work)
                     else:
                         self._row(LONG(0), index, work)
 
     def _passes(self) -> list[tuple[int, _Pass]]:
-        """What is done to each value in turn, and how many rows or lines behind the first: once its neighbors are."""
+        """The passes over each value, and by how many rows or lines each follows the first."""
         squares = 0
         energies = squares + len(self.shape.neighbors) - 1
         direct, crosses = energies + 1, energies + 2
@@ -313,7 +313,7 @@ class _Builder(Code):
         return [(0, square), *((0, work) for work in self._partial_sums(squares)), (behind, normalize)]
 
     def _partial_sums(self, buffer: int) -> Iterator[_Pass]:
-        """Sums along every direction but the last, from one buffer into the next."""
+        """Sums along every direction except the last, from one buffer to the next."""
         for source, direction in enumerate(self.shape.neighbors[:-1], buffer):
 
             def add_up(here: _Place, source: int = source, direction: str = direction) -> None:
@@ -353,15 +353,16 @@ class _Builder(Code):
         return w
 
     def _row(self, line: ir.Value, row: ir.Value, work: _Pass) -> None:
-        """``work`` on a row of the tile, as many values at a time as pay."""
+        """Apply ``work`` to a row of the tile, in vectors as wide as possible."""
         b, shape, widest = self.b, self.shape, self.widest
         memory = b.add(self.begin, b.mul(line, self.field["line_stride"]))
         memory = b.add(memory, b.mul(row, self.field["row_stride"]))
         scratch = b.add(LONG(shape.origin), b.mul(line, LONG(shape.line)))
         scratch = b.add(scratch, b.mul(row, LONG(shape.row)))
-        for step in self._loop(shape.length // widest):
-            offset = b.mul(step, LONG(widest))
-            work(_Place(b.add(memory, offset), b.add(scratch, offset), widest))
+        if shape.length >= widest:
+            with self._loop(shape.length // widest) as step:
+                offset = b.mul(step, LONG(widest))
+                work(_Place(b.add(memory, offset), b.add(scratch, offset), widest))
         done, lanes = shape.length // widest * widest, widest
         while done < shape.length:
             lanes //= 2
@@ -369,9 +370,11 @@ class _Builder(Code):
                 work(_Place(b.add(memory, LONG(done)), b.add(scratch, LONG(done)), lanes))
                 done += lanes
 
-    def _loop(self, count: "int | ir.Value") -> Iterator[ir.Value]:
-        if count in (0, 1):
-            yield from [LONG(0)] * count
+    @contextmanager
+    def _loop(self, count: int) -> Iterator[ir.Value]:
+        """Emit a loop, or the enclosed code alone if it runs once."""
+        if count == 1:
+            yield LONG(0)
             return
         with self.loop(count) as index:
             yield index
@@ -387,7 +390,7 @@ class _Builder(Code):
         self.store_floats(lanes.value, self._at("out", here), self.shape.bfloat16)
 
     def _fetch_ahead(self, tensor: str, here: _Place) -> None:
-        """Ask for the next tile's part of ``tensor`` into the cache; an address past the end does no harm."""
+        """Prefetch the part of ``tensor`` in the next tile; an address past the end is harmless."""
         element = 2 if self.shape.bfloat16 else 4
         for lane in range(0, here.lanes, 64 // element):
             offset = self.b.add(self.b.add(here.memory, self.ahead), LONG(lane))

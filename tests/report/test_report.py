@@ -328,7 +328,7 @@ def test_a_run_has_a_notebook_representation(run: Run) -> None:
     assert "2 of 2" in html
     assert "lying, standing" in html
     epochs = run.metrics("epoch")
-    assert f"{epochs[-1]['validation_error']:.2%} in validation" in html
+    assert f"{epochs[-1]['validation_error']:.2%} (validation)" in html
 
 
 def test_the_notebook_representation_needs_no_matplotlib(run: Run) -> None:

@@ -291,7 +291,7 @@ def overhead(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def kills(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Kill a worker of a small training at random moments; torchrun starts it again. Compare the final weights bitwise."""
+    """Kill a worker of a small training at random moments, restarted by torchrun; compare the final weights bitwise."""
     rng, moments = np.random.default_rng(0), random.Random(0)
     for name in ("lying", "standing"):
         (scratch / "few" / name).mkdir(parents=True, exist_ok=True)

@@ -100,7 +100,8 @@ def measured(classifier: Classifier, address: str, files: list[bytes], arguments
             "served_ms": 1000 * statistics.median(alone["served"]) / len(few),
         },
         "throughput": {
-            "description": f"{arguments.clients} clients, times the images per second of Classifier.predict in batches of 64",
+            "description": f"{arguments.clients} clients, times the images per second of Classifier.predict in batches "
+            "of 64",
             **_ratio(throughput),
             "at_least": 0.9,
             "own_per_second": len(many) / statistics.median(together["own"]),

@@ -58,7 +58,7 @@ def preparing(folder: Path, rounds: int, images: Path | None) -> list[Comparison
             seconds["decode"].append(decoding)
     return [
         compared(
-            f"prepare, {len(files):,} photographs of {_description(files)}",
+            f"prepare, {len(files):,} photographs of {_sizes(files)}",
             "libjpeg-turbo decoding them, nothing else",
             *(seconds["ours"], seconds["decode"], 0.8),
             images_per_second=len(files) / statistics.median(seconds["ours"]),
@@ -150,7 +150,7 @@ def loading(folder: Path, rounds: int, images: Path | None, batch_size: int | No
     return [
         compared(
             "loader, 256×256 prepared images, crops and color",
-            f"Image.open, resize, crop, flip in a DataLoader of {loader.num_workers} workers, from {_description(files)}",
+            f"Image.open, resize, crop, flip in a DataLoader of {loader.num_workers} workers, from {_sizes(files)}",
             *(seconds["ours"], seconds["theirs"], 10.0),
             images_per_second=count / statistics.median(seconds["ours"]),
             common_images_per_second=count / statistics.median(seconds["theirs"]),
@@ -161,7 +161,7 @@ def loading(folder: Path, rounds: int, images: Path | None, batch_size: int | No
 def paper_batches(
     dataset: PreparedDataset, count: int, device: torch.device, dtype: torch.dtype
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The paper's crops of `count` images and their labels, without end: shuffled, cropped, flipped and with color augmentation."""
+    """The paper's augmented crops of `count` shuffled images and their labels, without end."""
     recipe = recipes()["paper"]
     preprocess = Preprocessing(torch.from_numpy(dataset.mean_image.copy()).to(device), 224, 1.0)
     augment = augmentation_pipeline(recipe, preprocess, dataset.pca_eigenvectors, dataset.pca_eigenvalues)
@@ -192,7 +192,7 @@ def _files(folder: Path, images: Path | None, count: int) -> list[Path]:
     return list(itertools.islice(itertools.cycle(found or photographs(folder / "made", 256)), count))
 
 
-def _description(files: list[Path]) -> str:
+def _sizes(files: list[Path]) -> str:
     heads = [simplejpeg.decode_jpeg_header(file.read_bytes()) for file in files[:50]]
     height, width = (round(statistics.median(head[i] for head in heads)) for i in (0, 1))
     size = statistics.mean(file.stat().st_size for file in files)

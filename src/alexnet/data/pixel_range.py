@@ -131,7 +131,7 @@ class RangeFinder:
     Parameters
     ----------
     images : int
-        Largest number of images that will be added; it limits the pixels that are kept of each, so that all fit in memory.
+        Largest number of images that will be added; it limits the pixels kept of each, so that all fit in memory.
     """
 
     def __init__(self, images: int) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from alexnet.runtime.errors import AlexNetError, UsageError
     from alexnet.training.train import train
     from alexnet.weights.exporting import export
+    from alexnet.weights.formats import register_weight_format
     from alexnet.weights.importing import import_weights
 
 # Loaded when first used: `import alexnet` and `alexnet --help` do not wait for torch.
@@ -59,6 +60,7 @@ _HOMES = {
     "register_metric": "alexnet.evaluation.metrics",
     "register_source": "alexnet.data.sources.registry",
     "register_variant": "alexnet.network.variants",
+    "register_weight_format": "alexnet.weights.formats",
     "train": "alexnet.training.train",
 }
 
@@ -86,6 +88,7 @@ __all__ = [
     "register_metric",
     "register_source",
     "register_variant",
+    "register_weight_format",
     "train",
 ]
 

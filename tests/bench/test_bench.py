@@ -15,8 +15,8 @@ from alexnet.runtime.provenance import machine_slug
 
 
 def test_one_bench_as_json_on_stdout_and_in_a_file(capsys, tmp_path) -> None:
-    words = ["bench", "--only", "train-step", "--batch-size", "2", "--rounds", "1", "--json"]
-    assert main([*words, "--results", str(tmp_path)]) == 0
+    arguments = ["bench", "--only", "train-step", "--batch-size", "2", "--rounds", "1", "--json"]
+    assert main([*arguments, "--results", str(tmp_path)]) == 0
     out = capsys.readouterr()
     report = json.loads(out.out)
     assert report["train-step"]["images_per_second"] > 0
@@ -39,15 +39,15 @@ def test_what_is_not_timed_now_stays_in_the_file(capsys, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("options", "message"),
     [
         (["--only", "warp"], "unknown bench 'warp'; choose from: train-step"),
         (["--batch-size", "0"], "batch size is 0"),
         (["--images", "/nowhere"], "/nowhere is not a folder"),
     ],
 )
-def test_wrong_words_end_in_one_line(words, message, capsys) -> None:
-    assert main(["bench", *words]) == 2
+def test_invalid_usage_is_one_line(options, message, capsys) -> None:
+    assert main(["bench", *options]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1

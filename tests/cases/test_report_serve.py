@@ -147,9 +147,8 @@ def test_a_report_of_a_thousand_classes_stays_readable(run: Path, evaluation: Ev
     predicted = np.where(rng.random(4000) < 0.7, labels, rng.integers(0, 1000, 4000))
     labels[:50], predicted[:50] = 3, 4
     shares[np.arange(4000), predicted] = 0.9
-    many = dataclasses.replace(
-        evaluation, classes=classes, positive=None, predictions=Predictions.of(shares / shares.sum(1)[:, None], labels)
-    )
+    predictions = Predictions.from_probabilities(shares / shares.sum(1)[:, None], labels)
+    many = dataclasses.replace(evaluation, classes=classes, positive=None, predictions=predictions)
     assert class_list(classes).endswith("and 997 more")
     (axes,) = metric_figures.per_class(many).axes
     assert len(axes.get_yticklabels()) == metric_figures.MAX_CLASSES
@@ -167,7 +166,7 @@ def test_a_report_of_a_thousand_classes_stays_readable(run: Path, evaluation: Ev
 def test_whatever_a_decoder_raises_is_an_error_of_that_file(
     run: Path, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def decode(data: bytes, size: int, max_pixels: int) -> np.ndarray:
+    def decode(data: bytes, size: int, *_: object) -> np.ndarray:
         if data == b"damaged":
             raise error
         return np.zeros((size, size, 3), dtype=np.uint8)

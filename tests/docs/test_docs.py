@@ -355,7 +355,7 @@ def _row(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
 
 
 def _transfer(results: Callable[[str], Any], dataset: str, images: int, method: str) -> str:
-    row = _row(results("transfer")["table"], set=dataset, images=images, way=method)
+    row = _row(results("transfer")["table"], set=dataset, images=images, method=method)
     return f"{row['mean']:.1%} ± {100 * row['standard_deviation']:.1f}"
 
 
@@ -364,7 +364,7 @@ SEARCH = "search-intel-r-xeon-r-processor-2-cores"
 
 
 def _inference(results: Callable[[str], Any]) -> dict[str, Any]:
-    return _row(results(BENCH)["inference"]["comparisons"], what="inference, batch 64, float32")
+    return _row(results(BENCH)["inference"]["comparisons"], description="inference, batch 64, float32")
 
 
 README_NUMBERS: dict[str, Callable[[Callable[[str], Any]], str]] = {

@@ -199,7 +199,7 @@ def test_very_large_and_very_small_values():
         lambda x: x[:, :1].expand(-1, 12, -1, -1),
         lambda x: x.contiguous(memory_format=torch.channels_last)[:, 3:9],
     ],
-    ids=["every other map", "transposed", "cropped", "expanded", "some maps of channels-last"],
+    ids=["every other map", "transposed", "cropped", "expanded", "some channels of channels-last"],
 )
 def test_any_strides(view):
     x, _ = example((2, 12, 8, 6), torch.float32, "contiguous")
@@ -233,7 +233,7 @@ def test_a_window_without_a_center_is_refused(size):
 
 
 def test_towers_that_do_not_divide_the_channels_are_refused():
-    with pytest.raises(ValueError, match="10 maps in 3 groups"):
+    with pytest.raises(ValueError, match="10 channels in 3 groups"):
         local_response_norm(torch.zeros(1, 10, 4, 4), divide_by_n=True, groups=3)
 
 

@@ -199,7 +199,7 @@ def test_a_run_in_progress_is_reported_with_its_weights_so_far(run: Run, tmp_pat
     assert page.sections == ["summary", "training", "features", "recipe"]
     assert "Training in progress: 1 of 2 epochs completed; this report uses its last weights so far." in page.text
     assert "epochs completed 1 of 2" in page.text
-    assert f"the prepared dataset is no longer at {begun / 'gone'}; name it with --data" in page.text
+    assert f"the prepared dataset is no longer at {begun / 'gone'}: name it with --data" in page.text
     drawn = {file.stem for file in (begun / "figures").iterdir()}
     assert drawn == {"losses", "error-rates", "layer-weights", "layer-updates", "first-layer-kernels"}
 
@@ -328,7 +328,7 @@ def test_a_run_has_a_notebook_representation(run: Run) -> None:
     assert "2 of 2" in html
     assert "lying, standing" in html
     epochs = run.metrics("epoch")
-    assert f"{epochs[-1]['validation_error']:.2%} in validation" in html
+    assert f"{epochs[-1]['validation_error']:.2%} (validation)" in html
 
 
 def test_the_notebook_representation_needs_no_matplotlib(run: Run) -> None:

@@ -1,1 +1,1 @@
-"""What is timed on this machine, and against whom: `alexnet bench`."""
+"""Timings of this package on this machine against named peers: `alexnet bench`."""

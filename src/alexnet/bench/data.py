@@ -1,4 +1,4 @@
-"""Images on their way in: preparing against decoding alone, loading against the common recipe."""
+"""Timings of the data: preparation against decoding alone, loading against the common recipe."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BATCH_SIZE = 128
 
 
 def preparing(folder: Path, rounds: int, images: Path | None) -> list[Comparison]:
-    """`alexnet prepare` on photographs against libjpeg-turbo decoding the same files, a process a core."""
+    """`alexnet prepare` on photographs against libjpeg-turbo decoding the same files, one process per core."""
     files = _files(folder, images, 8192)
     source = _listed(files, folder / "listed.csv")
 
@@ -58,7 +58,7 @@ def preparing(folder: Path, rounds: int, images: Path | None) -> list[Comparison
             seconds["decode"].append(decoding)
     return [
         compared(
-            f"prepare, {len(files):,} photographs of {_words(files)}",
+            f"prepare, {len(files):,} photographs of {_sizes(files)}",
             "libjpeg-turbo decoding them, nothing else",
             *(seconds["ours"], seconds["decode"], 0.8),
             images_per_second=len(files) / statistics.median(seconds["ours"]),
@@ -69,7 +69,7 @@ def preparing(folder: Path, rounds: int, images: Path | None) -> list[Comparison
 
 
 def _profile(files: list[Path], folder: Path) -> dict[str, float]:
-    """What preparing does to an image, in milliseconds of one process that does nothing else; and what it does once.
+    """Return milliseconds per image of each part of the preparation, in one process, and those of its start.
 
     `files`: those of one shard.
     """
@@ -117,9 +117,9 @@ for file in files:
         simplejpeg.decode_jpeg(opened.read(), "RGB")
 print(time.perf_counter() - start)
 """
-    words = [sys.executable, "-c", program, str(listed)]
+    command = [sys.executable, "-c", program, str(listed)]
     workers = [
-        subprocess.Popen([*words, str(number), str(cores)], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([*command, str(number), str(cores)], stdout=subprocess.PIPE, text=True)
         for number in range(cores)
     ]
     return max(float(worker.communicate()[0]) for worker in workers)
@@ -150,7 +150,7 @@ def loading(folder: Path, rounds: int, images: Path | None, batch_size: int | No
     return [
         compared(
             "loader, 256×256 prepared images, crops and color",
-            f"Image.open, resize, crop, flip in a DataLoader of {loader.num_workers} workers, from {_words(files)}",
+            f"Image.open, resize, crop, flip in a DataLoader of {loader.num_workers} workers, from {_sizes(files)}",
             *(seconds["ours"], seconds["theirs"], 10.0),
             images_per_second=count / statistics.median(seconds["ours"]),
             common_images_per_second=count / statistics.median(seconds["theirs"]),
@@ -161,7 +161,7 @@ def loading(folder: Path, rounds: int, images: Path | None, batch_size: int | No
 def paper_batches(
     dataset: PreparedDataset, count: int, device: torch.device, dtype: torch.dtype
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The paper's crops of `count` images and their labels, without end: shuffled, cut, mirrored and colored."""
+    """The paper's augmented crops of `count` shuffled images and their labels, without end."""
     recipe = recipes()["paper"]
     preprocess = Preprocessing(torch.from_numpy(dataset.mean_image.copy()).to(device), 224, 1.0)
     augment = augmentation_pipeline(recipe, preprocess, dataset.pca_eigenvectors, dataset.pca_eigenvalues)
@@ -180,7 +180,7 @@ def _listed(files: list[Path], source: Path) -> Path:
 
 
 def _files(folder: Path, images: Path | None, count: int) -> list[Path]:
-    """So many JPEG files, some of them more than once: those of the folder given, or made ones."""
+    """Return `count` JPEG files, repeated where there are fewer: those of the given folder, or generated ones."""
     found = sorted(path for path in images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg")) if images else []
     if images and not found:
         raise UsageError(f"no JPEG files in {images}")
@@ -192,7 +192,7 @@ def _files(folder: Path, images: Path | None, count: int) -> list[Path]:
     return list(itertools.islice(itertools.cycle(found or photographs(folder / "made", 256)), count))
 
 
-def _words(files: list[Path]) -> str:
+def _sizes(files: list[Path]) -> str:
     heads = [simplejpeg.decode_jpeg_header(file.read_bytes()) for file in files[:50]]
     height, width = (round(statistics.median(head[i] for head in heads)) for i in (0, 1))
     size = statistics.mean(file.stat().st_size for file in files)

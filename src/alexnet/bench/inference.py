@@ -1,4 +1,4 @@
-"""A trained network at work: ten views, ONNX Runtime on the same weights, and how soon the first words come."""
+"""Timings of inference: ten views, ONNX Runtime on the same weights, and the start of the command line."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def startup(folder: Path, rounds: int) -> list[Comparison]:
     run.save_weights("best", network.state_dict(), torch.full((256, 256, 3), 120.0))
     (image,) = photographs(folder / "image", 1)
     ours = "import sys; from alexnet.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    words = {
+    commands = {
         "help": ["-c", ours, "--help"],
         "pass": ["-c", "pass"],
         "predict": ["-c", ours, "predict", str(run.path), str(image)],
@@ -130,11 +130,11 @@ def startup(folder: Path, rounds: int) -> list[Comparison]:
     def runner(arguments: list[str]):  # type: ignore[no-untyped-def]
         return lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
 
-    seconds = in_turn({name: runner(arguments) for name, arguments in words.items()}, 3 * rounds)
+    seconds = in_turn({name: runner(arguments) for name, arguments in commands.items()}, 3 * rounds)
     extra = [max(a - b, 1e-6) for a, b in zip(seconds["help"], seconds["pass"], strict=True)]
     return [
         compared(
-            "what `alexnet --help` takes beyond starting Python",
+            "`alexnet --help`, beyond the start of Python",
             "150 ms",
             *(extra, [0.15] * len(extra), 1.0),
             milliseconds=1e3 * statistics.median(extra),

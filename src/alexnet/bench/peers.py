@@ -1,4 +1,4 @@
-"""Whom we are measured against, written as it is commonly written."""
+"""The peers of the timings, in their common form."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class TextbookTraining:
 
 
 def wait_for(device: torch.device) -> None:
-    """Until what was asked of a device is done."""
+    """Wait until the work queued on a device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 class CommonDataset(Dataset):
-    """Files, opened one by one with Pillow: shorter side to 256, a random 224×224 of it, mirrored or not."""
+    """Files, opened one by one with Pillow: shorter side to 256, a random 224×224 crop, flipped horizontally or not."""
 
     def __init__(self, files: list[Path], side: int = 256, crop_size: int = 224) -> None:
         self.files, self.side, self.crop_size = files, side, crop_size
@@ -78,7 +78,7 @@ class CommonDataset(Dataset):
 
 
 def common_loader(files: list[Path], batch_size: int, workers: int) -> DataLoader:
-    """The common recipe: a worker process a core, each image decoded and cut when its turn comes."""
+    """The common recipe: one worker process per core, each image decoded and cropped when it is needed."""
     return DataLoader(
         CommonDataset(files), batch_size, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=True
     )

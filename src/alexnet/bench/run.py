@@ -94,11 +94,11 @@ def _line(row: Comparison) -> str:
         if row.at_least is None
         else f"  [{'reached' if row.ratio >= row.at_least else 'missed'}: {row.at_least:.3g}]"
     )
-    figures = "".join(f"\n    {name.replace('_', ' ')}: {_words(value)}" for name, value in row.figures.items())
-    return f"{row.what}\n  {row.ratio:.3g}×{spread} of: {row.against}{aim}{figures}"
+    figures = "".join(f"\n    {name.replace('_', ' ')}: {_as_text(value)}" for name, value in row.figures.items())
+    return f"{row.description}\n  {row.ratio:.3g}×{spread} of: {row.against}{aim}{figures}"
 
 
-def _words(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {number:,.4g}" for name, number in value.items())
     return f"{value:,.4g}" if isinstance(value, float) and value < 1e4 else f"{value:,.0f}"

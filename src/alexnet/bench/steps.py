@@ -94,10 +94,10 @@ def train_step(batch_size: int | None, rounds: int) -> list[Comparison]:
     rate = ours.operations() * count / statistics.median(seconds["ours"])
     product_rate = 2 * size**3 / statistics.median(seconds["product"])
     needed = [ours.operations() * count / (2 * size**3) * value for value in seconds["product"]]
-    words = str(ours.dtype).removeprefix("torch.")
+    dtype = str(ours.dtype).removeprefix("torch.")
     return [
         compared(
-            f"training step, paper with LRN, batch {count}, {words}",
+            f"training step, paper with LRN, batch {count}, {dtype}",
             "textbook AlexNet, float32, eager",
             *(seconds["ours"], seconds["theirs"], 7.0),
             images_per_second=count / statistics.median(seconds["ours"]),
@@ -106,7 +106,7 @@ def train_step(batch_size: int | None, rounds: int) -> list[Comparison]:
         ),
         compared(
             "training step, floating-point rate",
-            f"{words} matrix product of {size}×{size}",
+            f"{dtype} matrix product of {size}×{size}",
             *(seconds["ours"], needed, 0.7),
             gflops_per_second=rate / 1e9,
             product_gflops_per_second=product_rate / 1e9,
@@ -139,7 +139,7 @@ def _profile(training: OurTraining, steps: int = 3) -> dict[str, float]:
 
 
 def fed(folder: Path, rounds: int, batch_size: int | None) -> list[Comparison]:
-    """Training on data, shuffled, cut, mirrored and colored, against training on one batch again and again."""
+    """Training on data, shuffled and augmented, against training on one batch repeatedly."""
     count = batch_size or BATCH_SIZE
     files = photographs(folder / "photographs", max(512, 2 * count))
     dataset = prepare(files[0].parents[1], folder / "data", split={"val": 0.0}, progress=False)

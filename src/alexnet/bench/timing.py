@@ -1,4 +1,4 @@
-"""Two ways of doing one thing, timed in turn: machines change their speed, ratios within a round do so less."""
+"""Timing of two implementations in turn: the speed of a machine varies, ratios within a round vary less."""
 
 from __future__ import annotations
 
@@ -11,12 +11,23 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was timed against what. `ratio`: how many times as good ours is; `at_least`: what it should be.
+    """A timing of this package against a peer.
 
-    spread: least and greatest of the ratios of the rounds. figures: what else was measured, by name.
+    Attributes
+    ----------
+    description, against : str
+        The operation, and the peer.
+    ratio : float
+        The peer's time (or memory) divided by ours: median over the rounds.
+    spread : tuple of float
+        Smallest and largest ratio of the rounds.
+    at_least : float, optional
+        Target of the ratio.
+    figures : dict
+        Further measurements by name.
     """
 
-    what: str
+    description: str
     against: str
     ratio: float
     spread: tuple[float, float]
@@ -24,9 +35,9 @@ class Comparison:
     figures: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """As the JSON file has it."""
+        """Return the entry of the JSON file."""
         return {
-            "what": self.what,
+            "description": self.description,
             "against": self.against,
             "ratio": _short(self.ratio),
             "spread": [_short(value) for value in self.spread],
@@ -36,7 +47,7 @@ class Comparison:
 
 
 def in_turn(sides: Mapping[str, Callable[[], object]], rounds: int, repeats: int = 1) -> dict[str, list[float]]:
-    """Seconds that each of `sides` took, one value a round; before the first round each runs once unseen."""
+    """Return the seconds of each of `sides`, one value per round; before the first round each runs once untimed."""
     for run in sides.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -50,11 +61,11 @@ def in_turn(sides: Mapping[str, Callable[[], object]], rounds: int, repeats: int
 
 
 def compared(
-    what: str, against: str, ours: list[float], theirs: list[float], at_least: float | None, **figures: Any
+    description: str, against: str, ours: list[float], theirs: list[float], at_least: float | None, **figures: Any
 ) -> Comparison:
-    """The comparison of seconds (or bytes): less is better."""
+    """Return the comparison of seconds (or bytes): less is better."""
     ratios = sorted(their / our for our, their in zip(ours, theirs, strict=True))
-    return Comparison(what, against, statistics.median(ratios), (ratios[0], ratios[-1]), at_least, figures)
+    return Comparison(description, against, statistics.median(ratios), (ratios[0], ratios[-1]), at_least, figures)
 
 
 def _short(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The prepared dataset: one `dataset.json` and Arrow shards, read at random by index without ever being loaded whole.
+"""The prepared dataset: `dataset.json` and memory-mapped Arrow shards with random access by index.
 
 A shard is an Arrow IPC file with the columns `image` (fixed_size_binary, size × size × 3 bytes of RGB, row by row),
 `label` (int32) and `path` (string), in one record batch of up to 256 rows. The image column of a shard is therefore one
@@ -34,22 +34,41 @@ FORMAT_VERSION = 1
 SHARD_ROWS = 256
 INDEX_NAME = "dataset.json"
 MEAN_NAME = "mean.npy"
-PLAN_NAME = "prepare.json"  # stands in a folder whose preparation has begun and not ended
+PLAN_NAME = "prepare.json"  # in a folder whose preparation has not finished
 
 
 class PreparedDataset:
     """A prepared dataset on disk, opened with `PreparedDataset.open(path)`.
 
-    classes: class names, sorted; a label is a position in this list. size: side of the square images in pixels.
-    mean_image: (size, size, 3) float32, 0 to 255, over the training split. mean_rgb: (3,) float64, its mean.
-    pca_eigenvalues: (3,) float64, descending, in squared pixel values; pca_eigenvectors: (3, 3) float64, one a column.
-    splits: names of the splits. left_out: what could not be read, as {"path", "reason"}. source: what it was made from.
-    descriptions: for each class what it is in words, where the source knows (ImageNet), else None.
+    Attributes
+    ----------
+    classes : list of str
+        Class names, sorted; a label is a position in this list.
+    descriptions : list of str or None
+        A readable name for each class, where the source has them (ImageNet).
+    size : int
+        Side of the square images in pixels.
+    mean_image : numpy.ndarray
+        (size, size, 3) float32, 0 to 255, over the training split.
+    mean_rgb : numpy.ndarray
+        (3,) float64, its mean color.
+    pca_eigenvalues, pca_eigenvectors : numpy.ndarray
+        (3,) float64, descending, in squared pixel values, and (3, 3) float64, one per column.
+    pixel_range : PixelRange or None
+        Black and white of the source's images with more than 8 bits; None: it has none.
+    splits : list of str
+        Names of the splits.
+    left_out : list of dict
+        Images that could not be read, as {"path", "reason"}.
+    source : str
+        Source that the dataset was prepared from.
+    options : dict
+        Options of `prepare`.
     """
 
     def __init__(self, path: str | os.PathLike[str], index: dict[str, Any]):
         self.path = Path(path)
-        self.address = str(path)  # where others find it
+        self.address = str(path)  # where other processes find it
         self.index = index
         self.classes: list[str] = index["classes"]
         self.descriptions: list[str] | None = index.get("descriptions")
@@ -65,9 +84,17 @@ class PreparedDataset:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> PreparedDataset:
-        """Open the folder `path`, or the address of one (`s3://…`), which is fetched first.
+        """Open a prepared dataset.
 
-        Raises AlexNetError when it is no dataset, of another version, or misses a file.
+        Parameters
+        ----------
+        path : str or path
+            The folder, or its address (`s3://…`), from which it is fetched first.
+
+        Raises
+        ------
+        AlexNetError
+            It is not a prepared dataset, has another format version, or lacks a file.
         """
         if is_address(path):
             dataset = cls.open(fetch(str(path), INDEX_NAME))
@@ -98,23 +125,23 @@ class PreparedDataset:
         return np.load(self.path / self.index["mean_image"], allow_pickle=False)
 
     def split(self, name: str) -> Split:
-        """The split called `name`. Raises AlexNetError, naming the splits there are, when there is none."""
+        """Return the split called `name`; AlexNetError, with the names of all splits, if there is none."""
         if name not in self.index["splits"]:
             raise AlexNetError(f"{self.path} has no split {name!r}: it has {', '.join(self.splits)}")
         return Split(self.path, name, self.size, self.index["splits"][name])
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many images each split has."""
+        """Number of images of each split."""
         return {name: len(self.split(name)) for name in self.splits}
 
     @property
     def measured_on(self) -> str | None:
-        """The split that says how good a network is: "test" where it has images, else "val", else None."""
+        """The split that networks are evaluated on: "test" if it has images, else "val", else None."""
         return next((name for name in ("test", "val") if self.counts.get(name)), None)
 
     def checksums(self) -> dict[str, str]:
-        """File name → sha256 (hex) of the shards and the mean image, as recorded when they were written."""
+        """Return file name → SHA-256 (hex) of the shards and the mean image, as recorded when they were written."""
         recorded = {self.index["mean_image"]: self.index["mean_image_sha256"]}
         for split in self.index["splits"].values():
             recorded |= {shard["file"]: shard["sha256"] for shard in split["shards"]}
@@ -123,7 +150,7 @@ class PreparedDataset:
         return recorded
 
     def verify(self) -> None:
-        """Read every file and compare with its recorded checksum. Raises AlexNetError naming those that differ."""
+        """Compare every file with its recorded checksum; AlexNetError names those that differ."""
         differing = [name for name, recorded in self.checksums().items() if sha256_of(self.path / name) != recorded]
         if differing:
             raise AlexNetError(
@@ -135,8 +162,12 @@ class PreparedDataset:
 class Split:
     """One split of a prepared dataset: images by index, from 0 to `len(split) - 1`, in the order of the source.
 
-    class_counts: number of images of each class, in the order of `classes`.
-    Can be pickled: another process maps the shards itself.
+    It can be pickled: another process maps the shards itself.
+
+    Attributes
+    ----------
+    class_counts : list of int
+        Number of images of each class, in the order of `classes`.
     """
 
     def __init__(self, folder: Path, name: str, size: int, index: dict[str, Any]):
@@ -158,26 +189,41 @@ class Split:
         return {**self.__dict__, "_mapped": {}}
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Image (size, size, 3) uint8 RGB and label of `index`. The image is a read-only view of the memory map."""
+        """Return image (size, size, 3) uint8 RGB, a read-only view of the memory map, and label of `index`."""
         shard, row = self._locate(index)
         return self._images(shard)[row], int(self.labels[index])
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """Labels of all images, (len,) int64. Read once."""
+        """Labels of all images, (len,) int64; read once."""
         columns = [values(self._batch(shard).column("label"), np.int32) for shard in range(len(self._files))]
         labels = np.concatenate(columns, dtype=np.int64) if columns else np.empty(0, dtype=np.int64)
         return labels if self._rows is None else labels[self._rows]
 
     def paths(self, index: int) -> str:
-        """The name that the image of `index` had in its source."""
+        """Return the name that the image of `index` had in its source."""
         shard, row = self._locate(index)
         return self._batch(shard).column("path")[row].as_py()
 
     def gather(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """The images of `indices` (n,) in that order, as (n, size, size, 3) uint8 RGB, in `out` where given.
+        """Copy images.
 
-        Raises IndexError for an index outside 0 … len - 1.
+        Parameters
+        ----------
+        indices : numpy.ndarray
+            (n,) integers.
+        out : numpy.ndarray, optional
+            (n, size, size, 3) uint8 to copy to. Default: a new array.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n, size, size, 3) uint8 RGB, in the order of `indices`.
+
+        Raises
+        ------
+        IndexError
+            An index is outside 0 … len - 1.
         """
         indices = np.asarray(indices, dtype=np.int64)
         if len(indices) and not (indices.min() >= 0 and indices.max() < len(self)):
@@ -196,7 +242,7 @@ class Split:
         return indices if self._rows is None else self._rows[indices]
 
     def batches(self, indices: np.ndarray, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """`indices`, `count` at a time, each time with what `gather` gives for them."""
+        """Yield `indices`, `count` at a time, with their images as `gather` returns them."""
         for start in range(0, len(indices), count):
             part = indices[start : start + count]
             yield part, self.gather(part)
@@ -220,7 +266,7 @@ class Split:
 
 
 def read_shard(path: Path) -> pa.RecordBatch:
-    """The one record batch of a shard, memory-mapped. Raises AlexNetError when the file is no whole shard."""
+    """Memory-map the record batch of a shard; AlexNetError if the file is not a complete shard."""
     try:
         # Closing the file ends its descriptor, not the mapping, which lives as long as the batch:
         # ImageNet has 5,000 shards, more than a process may hold open.
@@ -231,15 +277,29 @@ def read_shard(path: Path) -> pa.RecordBatch:
 
 
 def images_of(batch: pa.RecordBatch, size: int) -> np.ndarray:
-    """The image column of a shard as (rows, size, size, 3) uint8, without a copy."""
+    """Return the image column of a shard as (rows, size, size, 3) uint8, without a copy."""
     pixels = np.frombuffer(batch.column("image").buffers()[1], dtype=np.uint8)
     return pixels[: len(batch) * size * size * 3].reshape(len(batch), size, size, 3)
 
 
 def write_shard(path: Path, images: np.ndarray, labels: list[int], paths: list[str], classes: list[str]) -> str:
-    """Write `images` (rows, size, size, 3) uint8 with labels and paths as one shard at `path`, which appears whole.
+    """Write a shard atomically.
 
-    Returns the sha256 (hex) of the file.
+    Parameters
+    ----------
+    path : Path
+        The file.
+    images : numpy.ndarray
+        (rows, size, size, 3) uint8.
+    labels, paths : list
+        Label and name in the source of each image.
+    classes : list of str
+        Class names, stored in the metadata.
+
+    Returns
+    -------
+    str
+        SHA-256 (hex) of the file.
     """
     size = images.shape[1]
     image = pa.Array.from_buffers(pa.binary(size * size * 3), len(images), [None, pa.py_buffer(images)])
@@ -259,7 +319,7 @@ def write_shard(path: Path, images: np.ndarray, labels: list[int], paths: list[s
 
 
 class _Digesting:
-    """A file to write to that computes a checksum on the way."""
+    """A file that computes the checksum of what is written to it."""
 
     closed = False
 
@@ -275,7 +335,7 @@ class _Digesting:
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 (hex) of a file."""
+    """Return the SHA-256 (hex) of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -288,5 +348,5 @@ def _why_not_prepared(folder: Path) -> str:
     if not folder.exists():
         return f"{folder} does not exist: make it with `alexnet prepare SOURCE {quoted}`"
     if (folder / PLAN_NAME).is_file():
-        return f"{folder} is not finished: run its `alexnet prepare` again, it goes on where it was"
+        return f"{folder} is not finished: run its `alexnet prepare` again to continue"
     return f"{folder} is not a prepared dataset (no {INDEX_NAME}): make one with `alexnet prepare {quoted} DATA`"

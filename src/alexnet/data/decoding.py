@@ -160,7 +160,7 @@ def deep_values(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, 
     Returns
     -------
     tuple or None
-        Integer or floating point array and the value that stands for "no data", if the file names one. None for a
+        Integer or floating point array and the value that marks missing data, if the file names one. None for a
         file of 8 bits, and for one that cannot be read.
     """
     if not may_be_deep(data):
@@ -282,7 +282,7 @@ class _JpegHeader(NamedTuple):
 
 
 def _jpeg_header(data: bytes) -> _JpegHeader | None:
-    """What a JPEG says of itself before its first scan; None when that is not what the standard prescribes."""
+    """Return the header of a JPEG before its first scan; None if it does not follow the standard."""
     position, exif = 2, False
     while data[position : position + 1] == b"\xff" and position + 9 < len(data):
         marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")

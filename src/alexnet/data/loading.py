@@ -1,4 +1,4 @@
-"""From a prepared dataset to batches, read ahead of the step that uses them."""
+"""Batches of a prepared dataset, read ahead of the step that uses them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,22 @@ from torch import Tensor
 
 from alexnet.data.dataset import Split
 
-READERS = {"cpu": 1, "cuda": 4}  # threads; beside a CPU's own work one is enough, and more would take from it
-READ_AHEAD = 2  # batches a reader
+READERS = {"cpu": 1, "cuda": 4}  # threads; on a CPU one is enough, and more would compete with the computation
+READ_AHEAD = 2  # batches per reader
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images as stored, (n, size, size, 3) uint8, and the labels (N,) int64 of all images of the batch.
+    """Images and labels of a training or evaluation step.
 
-    `rows` (n,) int64: which of the batch the images are, where other processes have the others; None: all.
+    Attributes
+    ----------
+    images : Tensor
+        (n, size, size, 3) uint8, as stored.
+    labels : Tensor
+        (N,) int64, of all images of the batch.
+    rows : Tensor or None
+        (n,) int64, positions of the images in the batch, where other processes hold the others; None: all.
     """
 
     images: Tensor
@@ -29,11 +36,11 @@ class Batch:
 
 
 Rows = Callable[[int], np.ndarray | None]
-"""Which images of a batch of so many a process reads; None for all."""
+"""Maps the size of a batch to the positions of the images that this process reads; None: all."""
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """How many batches it takes to see every image once."""
+    """Return the number of batches in an epoch."""
     return -(-len(split) // batch_size)
 
 
@@ -46,10 +53,29 @@ def training_batches(
     rows: Rows | None = None,
     device: torch.device | None = None,
 ) -> Iterator[Batch]:
-    """The batches of an epoch in an order that `seed` and `epoch` determine, from batch number `first` on.
+    """Read the batches of an epoch in random order.
 
-    Every image comes once; the sizes of the batches differ by at most one. Of each only `rows` are read. Their
-    images are on the CPU, or with `device` there: a graphics card is sent the next batch while it works on one.
+    Every image comes once; the sizes of the batches differ by at most one.
+
+    Parameters
+    ----------
+    split : Split
+        The training split.
+    batch_size : int
+        Largest number of images in a batch.
+    seed, epoch : int
+        Determine the order; epochs are counted from 1.
+    first : int
+        Number of the first batch to read, from 0, for a resumed epoch.
+    rows : callable, optional
+        Which images of a batch to read. Default: all.
+    device : torch.device, optional
+        Where the images are put: a GPU is sent the next batch while it processes one. Default: the CPU.
+
+    Yields
+    ------
+    Batch
+        In order.
     """
     order = np.random.default_rng((seed, epoch)).permutation(len(split))
     device = device or torch.device("cpu")
@@ -58,29 +84,32 @@ def training_batches(
 
 
 def evaluation_batches(split: Split, batch_size: int, rows: Rows | None = None) -> Iterator[Batch]:
-    """All images in stored order; of each batch only `rows` are read."""
+    """Read all images of a split in stored order, `batch_size` at a time; of each batch only `rows`."""
     count = len(split)
     return _read(split, [np.arange(i, min(i + batch_size, count)) for i in range(0, count, batch_size)], rows, "cpu")
 
 
 def step_seeds(seed: int, step: int) -> tuple[int, int]:
-    """Two seeds of its own for each step of each run, one for the images and one for the network.
+    """Return the two seeds of a training step: that of the augmentation and that of the network.
 
-    So a step draws the same numbers in a run that was resumed and one that was never stopped.
+    They depend on the run's seed and the step alone, so that a resumed run draws the same numbers as an uninterrupted
+    one.
     """
     images, network = np.random.SeedSequence((seed, step)).generate_state(2, np.uint64)
     return int(images >> 1), int(network >> 1)
 
 
 def _read(split: Split, batches: list[np.ndarray], rows: Rows | None, kind: str) -> Iterator[Batch]:
-    """The batches in order, read ahead on the CPU for a device of that kind."""
+    """Read batches in order, ahead of the consumer, on the CPU for a device of that type."""
     labels = torch.from_numpy(split.labels)
 
     def read(indices: np.ndarray) -> Batch:
         mine = None if rows is None else rows(len(indices))
         wanted = indices if mine is None else indices[mine]
         shape = (len(wanted), split.size, split.size, 3)
-        images = torch.empty(shape, dtype=torch.uint8, pin_memory=kind == "cuda")  # pinned, it is sent beside a step
+        images = torch.empty(
+            shape, dtype=torch.uint8, pin_memory=kind == "cuda"
+        )  # pinned memory is copied during a step
         split.gather(wanted, images.numpy())
         return Batch(images, labels[indices], None if mine is None else torch.from_numpy(mine))
 
@@ -95,7 +124,7 @@ def _read(split: Split, batches: list[np.ndarray], rows: Rows | None, kind: str)
 
 
 def _sent(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches with their images on a device, each sent there before the one in front of it is used."""
+    """The batches with their images on a device, each copied there before the previous one is used."""
     if device.type != "cuda":
         yield from (replace(batch, images=batch.images.to(device)) for batch in batches)
         return
@@ -112,7 +141,7 @@ def _sent(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
 
 
 def _arrived(batch: Batch, event: torch.cuda.Event) -> Batch:
-    """A batch for what is launched from now on."""
+    """The batch, safe for kernels that are launched from now on."""
     current = torch.cuda.current_stream(batch.images.device)
     current.wait_event(event)
     batch.images.record_stream(current)

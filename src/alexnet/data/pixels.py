@@ -1,7 +1,6 @@
-"""Machine code for the two loops over every pixel that `prepare` has: scaling, and the sums of products of RGB.
+"""Machine code for the two loops of `prepare` over every pixel: scaling, and the sums of products of R, G and B.
 
-It counts in whole numbers, so that every CPU gets the same result, and runs several times as fast as what numba
-or Pillow make of the same loops.
+It computes in integers, so that the result is the same on every CPU.
 """
 
 from __future__ import annotations
@@ -14,25 +13,35 @@ from llvmlite import ir
 from alexnet.kernels.code import BYTE, BYTES, INT, INTS, LONG, LONGS, Code, compiled_once
 
 WEIGHT_BITS = 22
-"""Weights are whole numbers, 1 << 22 for one: with the 8 bits of a pixel they stay below the sign of an int32."""
+"""Weights are integers in units of 2^-22: their products with the 8 bits of a pixel fit an int32."""
 
 _LANES = 16
-_ROWS = 4  # new rows that are made at a time: a pixel's four bytes of each fill a vector
-_UNROLLED = 8  # a reduction by up to 3.5 has no more taps; of those a loop would cost half as much again
-_SPAN = 1 << 20  # pixels in a row whose products fit an uint32 a lane
+_ROWS = 4  # output rows computed at a time: the four bytes of a pixel in each fill a vector
+_UNROLLED = 8  # a reduction by up to 3.5 has no more taps; unrolled, they take two thirds of the time
+_SPAN = 1 << 20  # consecutive pixels whose sums of products fit a uint32 per lane
 
 
 def resample(
     image: np.ndarray, x_first: np.ndarray, x_weights: np.ndarray, y_first: np.ndarray, y_weights: np.ndarray
 ) -> np.ndarray:
-    """Weigh the rows of an image into new rows, rounded to 8 bits, then the pixels of each into new pixels.
+    """Resample an image along its columns, rounded to 8 bits, then along its rows.
 
-    image: (H, W, 3) uint8. y_first (h,) and x_first (w,) int64, ascending: the first of the rows or pixels that a new
-    one sums; y_weights (h, taps) and x_weights (w, taps) int32: their weights, in units of 2^-22. All lie within the
-    image. Returns (h, w, 3) uint8.
+    Parameters
+    ----------
+    image : numpy.ndarray
+        (H, W, 3) uint8.
+    x_first, y_first : numpy.ndarray
+        (w,) and (h,) int64, ascending: the first source pixel of each output column and row.
+    x_weights, y_weights : numpy.ndarray
+        (w, taps) and (h, taps) int32, weights in units of 2^-22; all taps lie within the image.
+
+    Returns
+    -------
+    numpy.ndarray
+        (h, w, 3) uint8.
     """
     height, width = len(y_first), len(x_first)
-    if height < _ROWS or width < 2:  # more than asked for, of which the rest is cut off
+    if height < _ROWS or width < 2:  # computed larger, then cut
         wider = [np.concatenate([ones, ones[-1:]]) for ones in (x_first, x_weights)]
         higher = [np.concatenate([ones, *[ones[-1:]] * (_ROWS - 1)]) for ones in (y_first, y_weights)]
         return np.ascontiguousarray(resample(image, *wider, *higher)[:height, :width])
@@ -56,9 +65,17 @@ def resample(
 
 
 def rgb_products(images: np.ndarray) -> np.ndarray:
-    """Sum over all pixels of the products of each two of R, G, B: (3, 3) int64, exact.
+    """Sum the products of each pair of R, G and B over all pixels.
 
-    images: (n, H, W, 3) uint8, contiguous.
+    Parameters
+    ----------
+    images : numpy.ndarray
+        (n, H, W, 3) uint8, contiguous.
+
+    Returns
+    -------
+    numpy.ndarray
+        (3, 3) int64, exact.
     """
     pixels = images.reshape(-1, 3)
     whole = len(pixels) // _LANES * _LANES

@@ -1,8 +1,8 @@
-"""The paper's scaling (section 2): shorter side to a size and the central square, with every source pixel counted.
+"""Scaling as in the paper (section 2): shorter side to a size, central square, antialiased.
 
-A triangle as wide as the reduction, so that nothing aliases, in fixed point: what Pillow calls `BILINEAR`, first down
-the columns, then along the rows, equal to its result to the last bit and several times as fast. Scaling, not JPEG
-decoding, would otherwise bound `prepare`.
+A triangle filter as wide as the reduction, in fixed point: Pillow's `BILINEAR`, first along the columns, then along the
+rows. The result is bitwise identical to Pillow's and computed several times as fast; scaling, not JPEG decoding, would
+otherwise bound the speed of `prepare`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ from alexnet.data.pixels import WEIGHT_BITS, resample
 def square(image: np.ndarray, size: int) -> np.ndarray:
     """Scale the shorter side of an image to `size` and cut the center.
 
-    image: (H, W, 3) uint8 RGB. Returns (size, size, 3) uint8 RGB: the central square of the image, scaled once.
+    Parameters
+    ----------
+    image : numpy.ndarray
+        (H, W, 3) uint8 RGB.
+    size : int
+        Side of the result in pixels.
+
+    Returns
+    -------
+    numpy.ndarray
+        (size, size, 3) uint8 RGB, the central square of the image, resampled once.
     """
     height, width, _ = image.shape
     side = min(height, width)
@@ -28,9 +38,9 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
 
 @lru_cache(maxsize=1024)
 def _weights(length: int, start: float, side: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `size` pixels over [start, start + side): the first of the source pixels it sums, and their weights.
+    """For each of `size` pixels over [start, start + side): its first source pixel and the weights of its taps.
 
-    Returns (size,) int64 and (size, taps) int32; the weights of a row sum to 2^22 but for rounding.
+    (size,) int64 and (size, taps) int32; the weights of a row sum to 2^22 up to rounding.
     """
     scale = side / size
     support = max(scale, 1.0)
@@ -42,5 +52,5 @@ def _weights(length: int, start: float, side: int, size: int) -> tuple[np.ndarra
     positions = first[:, None] + np.arange(taps)
     weights = np.maximum(1.0 - np.abs((positions - centers[:, None] + 0.5) * (1.0 / support)), 0.0)
     weights[(positions < begin[:, None]) | (positions >= end[:, None])] = 0.0
-    weights /= np.cumsum(weights, axis=1)[:, -1:]  # added one after the other, as Pillow does
+    weights /= np.cumsum(weights, axis=1)[:, -1:]  # summed sequentially, as Pillow does
     return first, (0.5 + weights * (1 << WEIGHT_BITS)).astype(np.int32)

@@ -29,7 +29,13 @@ def test_a_training_and_an_evaluation_use_none_of_our_machine_code(tmp_path: Pat
     from alexnet.training import optimizers
 
     for module, name in (
-        *((cpu_norm, "forward"), (cpu_norm, "backward"), (augmentation, "cut"), (optimized, "max_pool"), (optimized, "blocks")),
+        *(
+            (cpu_norm, "forward"),
+            (cpu_norm, "backward"),
+            (augmentation, "cut"),
+            (optimized, "max_pool"),
+            (optimized, "blocks"),
+        ),
         (optimizers, "update"),
     ):
         monkeypatch.setattr(module, name, broken)

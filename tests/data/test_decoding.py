@@ -8,6 +8,7 @@ import io
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -410,7 +411,7 @@ def test_threads_read_arrays_while_garbage_is_collected() -> None:
             self.itself = self
 
         def __del__(self) -> None:
-            sum(range(20))  # a chance to switch to another thread
+            time.sleep(0)  # switches to another thread
 
     file = io.BytesIO()
     np.save(file, corners())

@@ -364,7 +364,7 @@ SEARCH = "search-intel-r-xeon-r-processor-2-cores"
 
 
 def _inference(results: Callable[[str], Any]) -> dict[str, Any]:
-    return _row(results(BENCH)["inference"]["comparisons"], what="inference, batch 64, float32")
+    return _row(results(BENCH)["inference"]["comparisons"], description="inference, batch 64, float32")
 
 
 README_NUMBERS: dict[str, Callable[[Callable[[str], Any]], str]] = {

@@ -1,1 +1,1 @@
-"""What is timed on this machine, and against whom: `alexnet bench`."""
+"""`alexnet bench`: the time and memory of each part of the package on this machine, compared with named peers."""

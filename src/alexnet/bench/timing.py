@@ -1,4 +1,4 @@
-"""Two ways of doing one thing, timed in turn: machines change their speed, ratios within a round do so less."""
+"""Alternating timings of two implementations: a machine's speed varies, ratios within a round vary less."""
 
 from __future__ import annotations
 
@@ -11,12 +11,25 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was timed against what. `ratio`: how many times as good ours is; `at_least`: what it should be.
+    """One implementation compared with another.
 
-    spread: least and greatest of the ratios of the rounds. figures: what else was measured, by name.
+    Attributes
+    ----------
+    description : str
+        The measurement.
+    against : str
+        The peer.
+    ratio : float
+        The peer's time (or bytes) divided by this package's; more is better.
+    spread : (float, float)
+        Minimum and maximum of the ratios of the rounds.
+    at_least : float or None
+        The target of the ratio.
+    figures : dict
+        Other values that were measured, by name.
     """
 
-    what: str
+    description: str
     against: str
     ratio: float
     spread: tuple[float, float]
@@ -24,19 +37,34 @@ class Comparison:
     figures: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """As the JSON file has it."""
+        """Return the comparison in its JSON form, floating-point values with four significant digits."""
         return {
-            "what": self.what,
+            "description": self.description,
             "against": self.against,
-            "ratio": _short(self.ratio),
-            "spread": [_short(value) for value in self.spread],
+            "ratio": _rounded(self.ratio),
+            "spread": [_rounded(value) for value in self.spread],
             "at_least": self.at_least,
-            **{name: _short(value) for name, value in self.figures.items()},
+            **{name: _rounded(value) for name, value in self.figures.items()},
         }
 
 
 def in_turn(sides: Mapping[str, Callable[[], object]], rounds: int, repeats: int = 1) -> dict[str, list[float]]:
-    """Seconds that each of `sides` took, one value a round; before the first round each runs once unseen."""
+    """Time functions in turn, after one call of each that is not timed.
+
+    Parameters
+    ----------
+    sides : mapping of str to callable
+        The functions by name.
+    rounds : int
+        Timings of each function.
+    repeats : int
+        Calls per timing.
+
+    Returns
+    -------
+    dict of str to list of float
+        Seconds per call, one value per round.
+    """
     for run in sides.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -50,12 +78,12 @@ def in_turn(sides: Mapping[str, Callable[[], object]], rounds: int, repeats: int
 
 
 def compared(
-    what: str, against: str, ours: list[float], theirs: list[float], at_least: float | None, **figures: Any
+    description: str, against: str, ours: list[float], theirs: list[float], at_least: float | None, **figures: Any
 ) -> Comparison:
-    """The comparison of seconds (or bytes): less is better."""
+    """Compare seconds (or bytes) of the same rounds: the median of the ratios, and their range."""
     ratios = sorted(their / our for our, their in zip(ours, theirs, strict=True))
-    return Comparison(what, against, statistics.median(ratios), (ratios[0], ratios[-1]), at_least, figures)
+    return Comparison(description, against, statistics.median(ratios), (ratios[0], ratios[-1]), at_least, figures)
 
 
-def _short(value: Any) -> Any:
+def _rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value

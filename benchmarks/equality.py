@@ -1,11 +1,12 @@
-"""Is the fast step the plain step? 200 updates of the paper's rule in float32, both ways, and plainly in float64.
+"""Compare the optimized and the plain step: 200 updates of the paper's rule in float32, and plain in float64.
 
-    python benchmarks/equality.py [--steps 200] [--batch-size 8] [--side 99] [--lr 1e-4] [--out FILE]
+    python benchmarks/equality.py [--steps 200] [--batch-size 8] [--input-size 99] [--lr 1e-4] [--out FILE]
 
-All three start from the same weights and see the same images: dropout is off, its coins are drawn differently. Where
-a window's two greatest values agree but for rounding, either may be the maximum, so even two sound float32 trainings
-drift apart; the float64 one says how far rounding alone takes them. The fast one should be no farther from the float64
-training than the plain float32 one is, up to a small factor. At larger rates batches so small make training chaotic.
+All three start from the same weights and see the same images. Dropout is off, because the two forms draw its masks
+differently. Where the two largest values of a pooling window differ only by rounding, either may be the maximum, so
+that two correct float32 trainings diverge; the float64 training shows the share of rounding. The distance of the
+optimized training from it should be that of the plain float32 training, up to a small factor. At larger learning rates
+batches of this size make the training chaotic.
 """
 
 import argparse
@@ -28,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--side", type=int, default=99)
+    parser.add_argument("--input-size", type=int, default=99)
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--out", type=Path, default=Path("docs/results/equality.json"))
     arguments = parser.parse_args()
@@ -46,7 +47,7 @@ def main() -> None:
     losses: dict[str, list[float]] = {name: [] for name in networks}
     with progress(arguments.steps, "steps") as bar:
         for _ in range(arguments.steps):
-            shape = (arguments.batch_size, 3, arguments.side, arguments.side)
+            shape = (arguments.batch_size, 3, arguments.input_size, arguments.input_size)
             labels = torch.randint(10, (arguments.batch_size,), generator=generator)
             images = torch.randn(shape, generator=generator) + 0.3 * labels[:, None, None, None]
             images = images.contiguous(memory_format=torch.channels_last)
@@ -59,15 +60,15 @@ def main() -> None:
             bar.advance(loss=f"{loss.item():.3f}")
 
     def distance(one: str, other: list[torch.Tensor]) -> float:
-        """Of all weights, relative to the way they came since the start."""
+        """Distance of all weights from others, relative to their distance from the start."""
         weights = [p.detach().double() for p in networks[one].parameters()]
         apart = sum(float((a - b).square().sum()) for a, b in zip(weights, other, strict=True))
-        way = sum(float((a - b).square().sum()) for a, b in zip(weights, start, strict=True))
-        return (apart / way) ** 0.5
+        total = sum(float((a - b).square().sum()) for a, b in zip(weights, start, strict=True))
+        return (apart / total) ** 0.5
 
     exact = [p.detach() for p in networks["plain float64"].parameters()]
     report = {
-        "what": "distance of all weights from the float64 training, relative to the way from the start",
+        "description": "distance of all weights from the float64 training, relative to their distance from the start",
         "plain float32 from float64": distance("plain float32", exact),
         "fast from float64": distance("fast", exact),
         "fast from plain float32": distance(

@@ -1,4 +1,4 @@
-"""Time the response normalizations, forward + backward, against copying the same bytes, PyTorch and other ways.
+"""Time the response normalizations, forward + backward, against copying the same bytes, PyTorch and other forms.
 
     python benchmarks/lrn.py [--batch-sizes 64 128] [--rounds 5] [--clock wall] [--only NAME] [--out FILE]
 
@@ -6,7 +6,7 @@ Each round times every contestant once, in turn; a ratio is the median over the 
 with the quartiles beside it. "Copying the same bytes" is 2.5 copies of the tensor: the forward reads one and writes
 one, the backward reads two and writes one. Copies and normalizations alike allocate what they write, and the process
 keeps freed memory: otherwise page faults would be most of what is timed. On a machine that others use at the same time
-`--clock processor` compares the time that all threads of this process spent computing; start it with
+`--clock cpu` compares the time that all threads of this process spent computing; start it with
 OMP_WAIT_POLICY=passive, so that waiting is not counted.
 """
 
@@ -35,7 +35,7 @@ from alexnet.runtime.provenance import machine_slug, provenance, write_result
 SHAPES = {"conv1": (96, 55, 55), "conv2": (256, 27, 27)}
 LAYOUTS = {torch.channels_last: "channels-last", torch.contiguous_format: "contiguous"}
 ALPHA, TOWERS = 1e-4, 2
-CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 Contestant = Callable[[], object]
 
 
@@ -100,8 +100,8 @@ def cases(batch_sizes: list[int]) -> dict[str, Callable[[], dict[str, Contestant
     found: dict[str, Callable[[], dict[str, Contestant]]] = {}
     for batch_size, (layer, shape) in itertools.product(batch_sizes, SHAPES.items()):
         where, size = f"{layer} of {batch_size}", (batch_size, *shape)
-        for dtype, (layout, words) in itertools.product((torch.bfloat16, torch.float32), LAYOUTS.items()):
-            found[f"{where} {str(dtype)[6:]} {words}"] = partial(against_copy, size, dtype, layout)
+        for dtype, (layout, layout_name) in itertools.product((torch.bfloat16, torch.float32), LAYOUTS.items()):
+            found[f"{where} {str(dtype)[6:]} {layout_name}"] = partial(against_copy, size, dtype, layout)
         found[f"{where} float32 against PyTorch"] = partial(against_pytorch, size)
         if batch_size == batch_sizes[0]:
             found[f"{where} bfloat16 other ways"] = partial(against_other_ways, size)
@@ -179,7 +179,7 @@ def banded(x: Tensor) -> Tensor:
 
 
 def numba_forward_backward(x: Tensor, grad: Tensor) -> None:
-    """The same passes over tiles of whole rows as plain loops, for LLVM's vectoriser."""
+    """The same passes over tiles of whole rows as plain loops, for LLVM's vectorizer."""
     tower = x.shape[1] // TOWERS
     rows = [tensor.permute(0, 2, 3, 1).reshape(-1).view(torch.uint16).numpy() for tensor in (x, grad)]
     channel = np.arange(16 * tower) % tower

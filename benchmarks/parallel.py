@@ -1,4 +1,4 @@
-"""What several processes on this machine send, need and take, against one; kills; and what the plan says of many.
+"""Bytes, memory and time of several processes on this machine against one; kills; the plan for many devices.
 
     python benchmarks/parallel.py [--only PART ...] [--batch-size 128] [--steps 4] [--rounds 5] [--kills 20]
 
@@ -95,7 +95,7 @@ def run(
     alone_on_loopback: bool = False,
     **training: Any,
 ) -> list[dict[str, Any]]:
-    """What each process of a training measured in a few steps; see `work`."""
+    """Measurements of each process of a training of a few steps; see `work`."""
     out = scratch / "run"
     shutil.rmtree(out, ignore_errors=True)
     values = {
@@ -162,7 +162,7 @@ def work(
 
 
 def loopback_bytes() -> int:
-    """What the loopback device of this network namespace has carried."""
+    """Bytes that the loopback device of this network namespace has sent."""
     lines = Path("/proc/net/dev").read_text().splitlines()
     return next(int(line.split(":")[1].split()[8]) for line in lines if line.strip().startswith("lo:"))
 
@@ -291,7 +291,7 @@ def overhead(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def kills(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """A worker killed at random moments of a small training, which torchrun starts again; its end, bit for bit."""
+    """Kill a worker of a small training at random moments, restarted by torchrun; compare the final weights bitwise."""
     rng, moments = np.random.default_rng(0), random.Random(0)
     for name in ("lying", "standing"):
         (scratch / "few" / name).mkdir(parents=True, exist_ok=True)
@@ -304,11 +304,11 @@ def kills(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
     def command(out: Path) -> list[str]:
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        words = f"--max-restarts {2 * arguments.kills} {worker} train {scratch / 'small'} --out {out} --parallel data"
-        words += (
+        options = f"--max-restarts {2 * arguments.kills} {worker} train {scratch / 'small'} --out {out} --parallel data"
+        options += (
             " --variant narrow --recipe paper --crop-size 64 --epochs 40 --batch-size 6 --lr 0.001 --precision float32"
         )
-        return [*launcher, *words.split(), "--checkpoint-interval", "0.2"]
+        return [*launcher, *options.split(), "--checkpoint-interval", "0.2"]
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     undisturbed = scratch / "undisturbed"
@@ -374,14 +374,14 @@ def planned(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
                 {
                     **{"gpu": gpu, "link": link, "variant": variant, "layout": step.layout, "devices": step.devices},
                     **{"epoch_seconds": step.epoch(1_281_167), "speed_up": steps[0].epoch(1) / step.epoch(1)},
-                    **{"bytes_a_step": step.sent, "memory_bytes": step.memory, "best": step is chosen},
+                    **{"bytes_per_step": step.sent, "memory_bytes": step.memory, "best": step is chosen},
                 }
             )
     return {
         "published": table,
         "scaling": scaling,
         "rates": {name: DEVICES[name].source for name in ("k20", "h100")},
-        "links_bytes_a_second": {name: LINKS[name] for name in ("pcie2", "pcie5", "nvlink4", "100gbe")},
+        "links_bytes_per_second": {name: LINKS[name] for name in ("pcie2", "pcie5", "nvlink4", "100gbe")},
     }
 
 

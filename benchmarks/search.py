@@ -71,8 +71,8 @@ def main() -> None:
             for name in ("features.npy", "index.faiss", "codes.safetensors"):
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()
-    words = ["python", "benchmarks/search.py", "--images", str(arguments.images)]
-    report |= provenance(" ".join(words))
+    command = ["python", "benchmarks/search.py", "--images", str(arguments.images)]
+    report |= provenance(" ".join(command))
     report["versions"]["faiss"] = faiss.__version__
     text = json.dumps(report, indent=1)
     print(text)
@@ -101,7 +101,8 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
         "codes": binary_codes.BinaryCodes(coder, faiss).nearest,
     }
     report: dict[str, Any] = {
-        "what": f"the nearest of {count:,} vectors of {DIMENSIONS}: one query at a time, of {QUERIES}; memory is warm",
+        "description": f"the nearest of {count:,} vectors of {DIMENSIONS}: one query at a time, of {QUERIES}; "
+        "memory is warm",
         "images": count,
         "seconds to build": {name: round(value, 1) for name, value in seconds.items()},
         "bytes on disk": {path.name: path.stat().st_size for path in (features, index, coder)},

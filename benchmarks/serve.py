@@ -1,4 +1,4 @@
-"""What the way over HTTP costs: `alexnet serve` against the same network, asked in the same process.
+"""The cost of HTTP: `alexnet serve` against the same network in the same process.
 
     python benchmarks/serve.py [--run RUN] [--images FOLDER] [--rounds 7] [--out FOLDER]
 
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def measured(classifier: Classifier, address: str, files: list[bytes], arguments: argparse.Namespace) -> dict:
-    """Seconds of an image alone, images a second of many, and the ratios."""
+    """Seconds per single image, images per second of many, and the ratios."""
     few = files[:20]
     many = [files[i % len(files)] for i in range(arguments.clients * arguments.each)]
     shares = [many[i :: arguments.clients] for i in range(arguments.clients)]
@@ -93,14 +93,15 @@ def measured(classifier: Classifier, address: str, files: list[bytes], arguments
     throughput = sorted(a / b for a, b in zip(together["own"], together["served"], strict=True))
     return {
         "latency": {
-            "what": "one image over HTTP, times the seconds of Classifier.predict",
+            "description": "one image over HTTP, times the seconds of Classifier.predict",
             **_ratio(latency),
             "at_most": 1.15,
             "own_ms": 1000 * statistics.median(alone["own"]) / len(few),
             "served_ms": 1000 * statistics.median(alone["served"]) / len(few),
         },
         "throughput": {
-            "what": f"{arguments.clients} clients, times the images a second of Classifier.predict in batches of 64",
+            "description": f"{arguments.clients} clients, times the images per second of Classifier.predict in batches "
+            "of 64",
             **_ratio(throughput),
             "at_least": 0.9,
             "own_per_second": len(many) / statistics.median(together["own"]),

@@ -132,7 +132,8 @@ RULES = (
     Rule(r"\bsymmetries\b(?! of)", "flip", "results"),
     # Korean.
     Rule(
-        r"분류(?=[가는은이를을의와과로에도만]|마다|별|\s*\d|\()(?!\s*(모델|작업|문제|성능|결과))(?<!이미지 분류)",
+        r"(?<!오)분류(?=[가는은이를을의와과로에도만]|마다|별|\s*\d|\()(?!\s*(모델|작업|문제|성능|결과))"
+        r"(?<!이미지 분류)",
         "클래스 (category)",
     ),
     Rule(r"찍는 수준|찍기|찍을 때", "무작위 추측"),
@@ -156,7 +157,7 @@ ALLOWED = (
     (
         "*",
         r"patch(es)?",
-        r"\bMonkeyPatch\b|\bmock\.patch|\bmatplotlib\.patches|[\"']PATCH[\"']|\.patch\.|patch\.set_",
+        r"\bMonkeyPatch\b|\bmock\.patch|\bmatplotlib\.patches|[\"']PATCH[\"']|\.patch\.|\.patches\b|\.add_patch\(",
         "names of other libraries",
     ),
     (
@@ -176,6 +177,8 @@ ALLOWED = (
     ("src/alexnet/data/sources/*", r"pictures?|라벨", r"\*?\(?\"\w+\", ", "names of columns and folders of others"),
     ("docs/how-to/*", r"# What ", r"# What counts as a dataset", "a title"),
     ("src/alexnet/data/sources/ilsvrc.py", r"Word", r"WordNet", "the name of a dictionary"),
+    ("*", r"alarm", r"\bsignal\.alarm\(", "the function of the signal module"),
+    ("*.css", r"word", r"word-break", "the CSS property"),
     ("*", r"cancelled", r"\.cancelled\(|CancelledError", "names of asyncio and concurrent.futures"),
     ("src/alexnet/kernels/*", r"words?", r".*", "machine words of 16 and 32 bits"),
     ("docs/results/*.json", r".*", r"\"(command|published)\": ", "commands as they were run"),
@@ -221,7 +224,6 @@ def rules_for(file: Path, text: str) -> list[tuple[Rule, re.Pattern[str]]]:
     """The rules that match anywhere in a file; the files of results have rules of their own."""
     if file.suffix == ".json":
         return [(rule, pattern) for rule, pattern in COMPILED if rule.scope == "results" and pattern.search(text)]
-    # A rule for the start of a comment or string is tried on every fragment.
     # Rules for the start of a comment or string, and for options, are tried on every fragment.
     always = ("^", "--")
     return [(rule, pattern) for rule, pattern in COMPILED if rule.pattern.startswith(always) or pattern.search(text)]

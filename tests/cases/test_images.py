@@ -328,7 +328,7 @@ def test_prepare_names_a_damaged_array_and_keeps_the_others(tmp_path: Path) -> N
     assert sum(dataset.counts.values()) == 6
 
 
-# What is not an image is named.
+# A file that is not an image is named.
 
 
 @pytest.mark.parametrize(
@@ -391,7 +391,7 @@ def test_heic_and_jpeg_xl_are_read_with_their_decoder_and_named_without(monkeypa
         decode(file.getvalue())
 
 
-# What predict is given.
+# The arguments of predict.
 
 
 def test_predict_reads_archives_and_lists_and_goes_on_after_a_bad_one(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_the_mean_of_each_pixel_is_subtracted_wherever_the_crop_lies() -> None:
 
 
 def test_released_2012_subtracts_the_central_mean_from_every_crop_flipped_or_not() -> None:
-    """`data -= data_mean_crop`, the released code's last step after cutting and mirroring."""
+    """`data -= data_mean_crop`, the released code's last step after the crop and the flip."""
     rng = np.random.default_rng(0)
     mean = rng.uniform(0, 255, (SIZE, SIZE, 3)).astype(np.float32)
     edge = (SIZE - CROP) // 2

@@ -242,7 +242,7 @@ def bomb() -> bytes:
     ("data", "reason"),
     [
         (b"", "empty file"),
-        (b"these are words", "not an image"),
+        (b"this is text", "not an image"),
         (b"\0" * 1000, "not an image"),
         (b"%PDF-1.7 ...", "a PDF document"),
         (b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),
@@ -301,7 +301,7 @@ def pillow_square(image: np.ndarray, size: int) -> np.ndarray:
 
 @settings(max_examples=80, deadline=None)
 @given(height=st.integers(1, 300), width=st.integers(1, 300), size=st.integers(1, 120), seed=st.integers(0, 9))
-def test_square_equals_pillow_to_the_last_bit(height: int, width: int, size: int, seed: int) -> None:
+def test_square_equals_pillow_bitwise(height: int, width: int, size: int, seed: int) -> None:
     image = noise(height, width, seed)
     if seed % 3 == 0:
         image = np.where(image > 127, 255, 0).astype(np.uint8)
@@ -370,3 +370,28 @@ def test_imagenet_photographs_decode_as_pillow_decodes_them() -> None:
 def test_decoding_needs_neither_torch_nor_numba() -> None:
     code = "import sys, alexnet.data.shards; assert not {'torch', 'numba', 'pandas'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_decoders_of_damaged_tiff_files_write_nothing_on_stderr(tmp_path: Path) -> None:
+    """Lines of libtiff and tifffile name no file, and break lines that do."""
+    lzw = bytearray(file_bytes(corners(), "TIFF", compression="tiff_lzw"))
+    (tmp_path / "lzw.tif").write_bytes(lzw.replace(struct.pack("<H", 64), struct.pack("<H", 9000), 1))
+    plain = file_bytes(corners(), "TIFF")
+    (tmp_path / "tags.tif").write_bytes(plain[:8] + bytes([0x10, 0, *[0x77] * 30]) + plain[40:])
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from alexnet.data.decoding import UnreadableImageError, decode
+        for name in sys.argv[1:]:
+            try:
+                decode(Path(name).read_bytes())
+            except UnreadableImageError as error:
+                print(error)
+    """
+    files = sorted(map(str, tmp_path.iterdir()))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *files], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 2
+    assert done.stderr == ""

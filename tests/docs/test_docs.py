@@ -355,7 +355,7 @@ def _row(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
 
 
 def _transfer(results: Callable[[str], Any], dataset: str, images: int, method: str) -> str:
-    row = _row(results("transfer")["table"], set=dataset, images=images, way=method)
+    row = _row(results("transfer")["table"], set=dataset, images=images, method=method)
     return f"{row['mean']:.1%} ± {100 * row['standard_deviation']:.1f}"
 
 

@@ -21,8 +21,8 @@ from alexnet.prediction.classifier import UnreadableImage
 from alexnet.prediction.inputs import NamedImage, find_images
 
 
-def process(*words: object, stdin: bytes | None = None) -> subprocess.CompletedProcess:
-    line = [sys.executable, "-m", "alexnet.cli.main", "predict", *map(str, words)]
+def process(*arguments: object, stdin: bytes | None = None) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", "alexnet.cli.main", "predict", *map(str, arguments)]
     return subprocess.run(line, capture_output=True, input=stdin, check=False)
 
 
@@ -232,8 +232,8 @@ def test_predict_reads_one_image_from_standard_input(run, folder) -> None:
 
 
 def test_predict_without_images_or_run_is_one_clear_line(command, run, folder, tmp_path) -> None:
-    for words in ((run, tmp_path), (tmp_path, files_of(folder)[0])):
-        done = command("predict", *words)
+    for arguments in ((run, tmp_path), (tmp_path, files_of(folder)[0])):
+        done = command("predict", *arguments)
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1
         assert str(tmp_path) in done.stderr

@@ -1,4 +1,4 @@
-"""What the page shows of the network: drawing, receptive fields, top activations, optimized images."""
+"""The network on the page: drawing, receptive fields, top activations, optimized images."""
 
 from xml.etree import ElementTree
 
@@ -45,7 +45,7 @@ def test_the_receptive_field_is_where_the_gradient_is_not_zero(layer: str) -> No
     x = torch.randn(1, 3, 195, 195, requires_grad=True)
     field = receptive_field(network, layer)
     assert field is not None
-    # Before the ReLU of the layer, so that no gradient is zero; normalization only reads across maps.
+    # Before the ReLU of the layer, so that no gradient is zero; normalization only reads across channels.
     maps = dict(network.iter_features(x, [layer]))[layer]
     row, column = maps.shape[2] // 2, maps.shape[3] // 2 + 1
     (gradient,) = torch.autograd.grad(maps[0, :, row, column].sum(), x)

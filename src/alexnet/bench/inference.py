@@ -133,7 +133,7 @@ def startup(settings: Settings) -> list[Comparison]:
     extra = [max(a - b, 1e-6) for a, b in zip(seconds["help"], seconds["pass"], strict=True)]
     return [
         compared(
-            "time of `alexnet --help` beyond the start of Python",
+            "`alexnet --help`, beyond the start of Python",
             "150 ms",
             *(extra, [0.15] * len(extra), 1.0),
             milliseconds=1e3 * statistics.median(extra),

@@ -111,8 +111,8 @@ def _write(folder: Path, part: Part, result: dict[str, Any]) -> Path:
         return file
     content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     content[part.key] = result
-    keys = [other.key for other in PARTS if other.file == part.file]
-    write_result(file, {key: content[key] for key in keys if key in content})
+    keys = [other.key for other in PARTS if other.file == part.file and other.key in content]
+    write_result(file, {str(key): content[key] for key in keys})
     return file
 
 

@@ -20,7 +20,7 @@ OUTLIERS = 1e-4
 """Share of pixels that may lie above a bit depth, such as hot pixels of a camera, without making it the next."""
 _SAMPLED = 4_000_000  # pixels of all images together that quantiles are computed from
 _NO_DATA = (-9999.0, -99999.0, -32768.0)
-"""Values that stand for "no data" where they are the least of an image, beside NaN, Inf and what is beyond 1e30."""
+"""Values that mark missing data where they are the smallest of an image, besides NaN, Inf and values beyond 1e30."""
 
 
 class Interval(NamedTuple):
@@ -117,7 +117,7 @@ def missing(values: np.ndarray, no_data: float | None = None) -> np.ndarray | No
 
 @dataclass
 class _Kind:
-    """What is known of the images of one kind of number so far."""
+    """Statistics of the images of one kind of number so far."""
 
     least: float = np.inf
     greatest: float = -np.inf
@@ -131,7 +131,7 @@ class RangeFinder:
     Parameters
     ----------
     images : int
-        Number of images that will be added at most; of each so many pixels are remembered that all fit in memory.
+        Largest number of images that will be added; it limits the pixels kept of each, so that all fit in memory.
     """
 
     def __init__(self, images: int) -> None:

@@ -13,7 +13,7 @@ _SERIAL_BELOW = 32_768  # values; as torch does for its own elementwise operatio
 _TILE = (
     1_024  # values of a tile of whole rows: with its scratch memory and the next tile it fits in the first-level cache
 )
-_STRIP = 384  # positions of a tile of a contiguous tensor: long enough runs of memory in each map
+_STRIP = 384  # positions of a tile of a contiguous tensor: long enough runs of memory in each feature map
 _BLOCK = 32  # channels of a spatial tile of a channels-last tensor: a cache line of bfloat16
 _SHARE = 16  # tiles that a thread takes at a time: neighbors, so that the next is prefetched
 

@@ -160,7 +160,7 @@ def _maps_backward_kernel(
 ):
     index = element_indices(block, wide)
     inside, channel = index < count, index // step % tower
-    # the gradient at a map needs its neighbors' sums, which need their neighbors: twice as far, each value read once
+    # the gradient of a channel needs the sums of its neighbors, which need theirs: twice the range, read once
     xs = ()
     for distance in tl.static_range(-2 * half, 2 * half + 1):
         xs = xs + (_rectified(_map_at(x_pointer, index, inside, channel, distance, step, tower), relu),)  # noqa: RUF005

@@ -52,7 +52,7 @@ def tiles_of(weight: Tensor) -> np.ndarray:
 
 @drawn
 def feature_maps(network: AlexNet, inputs: Tensor, layer: str) -> Figure:
-    """Draw every feature map of a layer for one image, each scaled to its own largest value, one tower per block.
+    """Draw all feature maps of a layer for one image, each scaled to its own largest value, one tower per block.
 
     A fully connected layer is drawn as one square of its units, scaled to the largest.
 
@@ -103,7 +103,7 @@ def _squares(images: list[np.ndarray], title: str, width: float) -> Figure:
 
 
 def scaled(maps: np.ndarray) -> np.ndarray:
-    """Scale each map (n, …) from [0, largest] to [0, 1]; with negative values from [smallest, largest]."""
+    """Scale each feature map (n, …) from [0, largest] to [0, 1]; with negative values from [smallest, largest]."""
     each = tuple(range(1, maps.ndim))
     low = np.minimum(maps.min(axis=each, keepdims=True), 0)
     span = maps.max(axis=each, keepdims=True) - low

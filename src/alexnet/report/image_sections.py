@@ -217,6 +217,6 @@ def _layer_figure(network: AlexNet, inputs: torch.Tensor, layer: str, truth: str
         f"feature-maps-{layer}",
         filters.feature_maps(network, inputs, layer),
         alt=f"The {kind} of {layer} for an image of {short_name(truth)}; bright is a large activation",
-        caption="Black is zero; each map is scaled to its largest value." if is_map else "One square per unit.",
+        caption="Black is zero; each feature map is scaled to its largest value." if is_map else "One square per unit.",
         narrow=not is_map,
     )

@@ -1,4 +1,4 @@
-"""What the page shows besides the images of requests: the network, its units, the dataset and the mistakes."""
+"""Content of the page besides the images of requests: the network, its units, the dataset and the mistakes."""
 
 from __future__ import annotations
 

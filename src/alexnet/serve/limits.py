@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """What the server accepts.
+    """Limits of the requests that the server accepts.
 
     Parameters
     ----------

@@ -94,7 +94,7 @@ def _side(block: Block) -> int:
 
 
 def _block_size(block: Block) -> tuple[float, float, float]:
-    """Width (number of maps), height and depth (side of a map) of a block, in pixels."""
+    """Width (number of feature maps), height and depth (side of a feature map) of a block, in pixels."""
     each = block.shape[0] // block.towers
     if len(block.shape) == 1:
         return 15, max(26.0, min(132.0, 26 + 0.052 * each)), 10

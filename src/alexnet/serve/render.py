@@ -28,7 +28,8 @@ def tiles(maps: np.ndarray) -> dict[str, object]:
     Returns
     -------
     dict
-        `shape`, `columns` (tiles per row), `image` (a `data:` URL) and `peaks` (the largest value of each map or unit).
+        `shape`, `columns` (tiles per row), `image` (a `data:` URL) and `peaks` (the largest value of each feature map
+        or unit).
     """
     if maps.ndim == 1:
         columns = math.ceil(math.sqrt(len(maps)))

@@ -29,7 +29,7 @@ export const MESSAGES = {
     mapsTitle: "{layer}: {count} feature maps of {height} × {width}",
     unitsTitle: "{layer}: {count} units",
     outputsTitle: "{layer}: {count} outputs, one per class",
-    mapsLead: "Black is zero; each map is scaled to its largest value. Use the arrow keys to move between maps.",
+    mapsLead: "Black is zero; each feature map is scaled to its largest value. Use the arrow keys to move between feature maps.",
     unitsLead: "Left: all units, one square each. Right: the units with the largest activations.",
     mapsNone: "Choose an image to see the activations of this layer.",
     kernelsLead: "The first-layer kernels; gray is zero. Choose an image to see the feature maps.",

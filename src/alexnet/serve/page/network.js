@@ -74,7 +74,7 @@ export function startNetwork(about) {
     mark();
   }
 
-  // Each map is a button. One of them is in the tab order; the arrow keys reach the others.
+  // Each feature map is a button. One of them is in the tab order; the arrow keys reach the others.
   function mapGrids(sprite) {
     const [count] = sprite.shape;
     const rows = Math.ceil(count / sprite.columns);

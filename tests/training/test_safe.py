@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from alexnet.evaluation.evaluate import evaluate
-from alexnet.kernels import cpu
+from alexnet.kernels import cpu_norm
 from alexnet.kernels.blocks import can_block
 from alexnet.kernels.pool import can_pool
 from alexnet.kernels.safe import VARIABLE, is_safe_mode, safe_mode
@@ -29,7 +29,13 @@ def test_a_training_and_an_evaluation_use_none_of_our_machine_code(tmp_path: Pat
     from alexnet.training import optimizers
 
     for module, name in (
-        *((cpu, "forward"), (cpu, "backward"), (augmentation, "cut"), (optimized, "max_pool"), (optimized, "blocks")),
+        *(
+            (cpu_norm, "forward"),
+            (cpu_norm, "backward"),
+            (augmentation, "cut"),
+            (optimized, "max_pool"),
+            (optimized, "blocks"),
+        ),
         (optimizers, "update"),
     ):
         monkeypatch.setattr(module, name, broken)

@@ -370,3 +370,28 @@ def test_imagenet_photographs_decode_as_pillow_decodes_them() -> None:
 def test_decoding_needs_neither_torch_nor_numba() -> None:
     code = "import sys, alexnet.data.shards; assert not {'torch', 'numba', 'pandas'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_decoders_of_damaged_tiff_files_write_nothing_on_stderr(tmp_path: Path) -> None:
+    """Lines of libtiff and tifffile name no file, and break lines that do."""
+    lzw = bytearray(file_bytes(corners(), "TIFF", compression="tiff_lzw"))
+    (tmp_path / "lzw.tif").write_bytes(lzw.replace(struct.pack("<H", 64), struct.pack("<H", 9000), 1))
+    plain = file_bytes(corners(), "TIFF")
+    (tmp_path / "tags.tif").write_bytes(plain[:8] + bytes([0x10, 0, *[0x77] * 30]) + plain[40:])
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from alexnet.data.decoding import UnreadableImageError, decode
+        for name in sys.argv[1:]:
+            try:
+                decode(Path(name).read_bytes())
+            except UnreadableImageError as error:
+                print(error)
+    """
+    files = sorted(map(str, tmp_path.iterdir()))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *files], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 2
+    assert done.stderr == ""

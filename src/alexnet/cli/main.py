@@ -6,6 +6,7 @@ import argparse
 import importlib
 import io
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn, Protocol, cast
 
@@ -102,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 the work failed, 2 invalid usage, 130 interrupted.
     """
     _escape_what_the_terminal_cannot_show()
+    # Decoders warn of oddities in damaged images, without the name of the file.
+    warnings.filterwarnings("ignore", module=r"PIL\.|tifffile")
     limit_threads()
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser(next((argument for argument in given if argument in VERBS), "")).parse_args(given)

@@ -14,8 +14,11 @@ Conversion of what is not 8-bit RGB:
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import gzip
 import io
+import logging
 import math
 import re
 import struct
@@ -23,6 +26,7 @@ import threading
 import zlib
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +51,8 @@ FORMATS = (
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2")
 _BOMB = 1000  # pixels for each byte of the file: a larger ratio is called a decompression bomb
 _large = threading.Lock()
+# tifffile logs each oddity of a damaged file, without a name. Without a handler, Python prints it on stderr.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class UnreadableImageError(AlexNetError):
@@ -314,6 +320,8 @@ def _load(image: Any, data: bytes, at_least: int | None) -> np.ndarray | _Stored
     factor = _reduction(min(image.size), at_least)
     if factor > 1 and image.format in ("JPEG", "MPO"):
         image.draft(None, (image.size[0] // factor, image.size[1] // factor))
+    if image.format == "TIFF":
+        _silence_libtiff()
     if halves := _color_of_16_bits(image, data):
         return halves
     inverted = image.format == "TIFF" and image.mode.startswith(("I", "F")) and image.tag_v2.get(262) == 0
@@ -366,6 +374,15 @@ def _optional_format(data: bytes) -> tuple[str, ...]:
 
             return ("JXL",)
     return ()
+
+
+@functools.cache
+def _silence_libtiff() -> None:
+    """Keep Pillow's copy of libtiff from writing to stderr, past Python; the error that Pillow raises remains."""
+    folder = Path(Image.__file__).parent
+    for file in (*folder.parent.glob("pillow.libs/libtiff*"), *folder.glob(".dylibs/libtiff*")):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(str(file)).TIFFSetErrorHandler(None)
 
 
 def _color_of_16_bits(image: Any, data: bytes) -> _Stored | None:

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -83,8 +82,7 @@ def predict(
     output = {"table": _table, "json": _json, "csv": _csv}[form](classifier, inputs.images, top)
     show_file_names()
     unreadable = 0
-    with progress(len(inputs.images), "classify") as bar, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.|tifffile")  # of images that are read all the same
+    with progress(len(inputs.images), "classify") as bar:
         for line in output.head:
             bar.result(line)
         try:

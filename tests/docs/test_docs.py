@@ -136,7 +136,7 @@ def test_code_blocks_run(page: Path, example_folder: Path, striped_data: Path, m
         (example_folder / "data").symlink_to(striped_data)
         make_run(example_folder / "run", striped_data, seed=0)
     monkeypatch.setattr(alexnet, "train", quick_train(alexnet.train))
-    for module, name in REGISTRIES:  # what a page registers is forgotten after it
+    for module, name in REGISTRIES:  # the registrations of a page end with it
         monkeypatch.setattr(module, name, copy(getattr(module, name)))
     parsers = [CodeBlockParser("sh", check_shell), SkipParser()]
     parsers += [PythonCodeBlockParser()] * (page in ENGLISH)

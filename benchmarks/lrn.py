@@ -69,7 +69,7 @@ def write(out: Path, clock: str, rows: list[dict[str, Any]]) -> None:
 
 
 def measure(contestants: dict[str, Contestant], rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
-    """Median milliseconds of each, and each one's time as a multiple of the first one's."""
+    """Median milliseconds of each contestant, and its time as a multiple of that of the first."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for round_number in range(rounds + 1):
         for name, run in contestants.items():
@@ -169,7 +169,7 @@ def reference(x: Tensor) -> Tensor:
 
 
 def banded(x: Tensor) -> Tensor:
-    """The sums as a product with a matrix of ones near the diagonal, where a matrix unit might make them cheap."""
+    """The sums as a product with a band matrix, which a matrix unit may compute fast."""
     tower = x.shape[1] // TOWERS
     near = torch.arange(tower)
     band = ((near[:, None] - near).abs() <= 2).to(x.dtype)[:, :, None, None].repeat(TOWERS, 1, 1, 1)

@@ -2,11 +2,11 @@
 
     python benchmarks/parallel.py [--only PART ...] [--batch-size 128] [--steps 4] [--rounds 5] [--kills 20]
 
-Parts: exchange (bytes of each layout: counted, computed, and on the loopback device where it can be had alone; where
-a step's time goes), memory (of a process, two towers against one process: tensors, and all that is its own), overhead
-(two processes of one thread against one of two, in turn), kills (at random moments of a small training; its end against
-the undisturbed one), plan (the published table beside the model's times). The images are noise, 1000 classes. A part
-stays in the file as it was until it is measured again.
+Parts: exchange (bytes of each layout: counted, computed, and on the loopback device where a network namespace can be
+created; profile of a step), memory (of a process, two towers against one process: tensors, and private memory),
+overhead (two processes of one thread against one of two, in turn), kills (at random moments of a small training; its
+final weights against those of an undisturbed one), plan (the published table beside the model's times). The images are
+noise, 1000 classes. A part stays in the file until it is measured again.
 """
 
 import argparse
@@ -120,7 +120,7 @@ def run(
 def work(
     data: str, out: str, report: str, steps: int, batch_size: int, measure_tensors: bool = False, **options: Any
 ) -> None:
-    """Take some steps, and write seconds, bytes sent and the most memory of this process."""
+    """Execute some steps; write the seconds, the bytes sent and the peak memory of this process."""
     training = begin(
         *(data, out),
         recipe="paper",
@@ -168,20 +168,20 @@ def loopback_bytes() -> int:
 
 
 def own_bytes() -> int:
-    """The memory that belongs to this process alone; pages of mapped files are the kernel's, and not counted."""
+    """Private memory of this process in bytes, without the pages of mapped files."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
 
 
 class Anonymous(threading.Thread):
-    """`most`: the most that `own_bytes` was while inside, looked at 200 times a second."""
+    """Peak of `own_bytes` in the enclosed code, sampled 200 times per second, as `most`."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.most, self.over = own_bytes(), threading.Event()
 
     def run(self) -> None:
-        """Look until it is over."""
+        """Sample until the end of the enclosed code."""
         while not self.over.wait(0.005):
             self.most = max(self.most, own_bytes())
 
@@ -195,7 +195,7 @@ class Anonymous(threading.Thread):
 
 
 def tensor_bytes(training: Training, batch: Batch) -> int:
-    """The most that torch has allocated at a time in a step, with the weights and their velocity, which lie before."""
+    """Peak of the bytes allocated by torch in a step, including the weights and their velocity."""
     before = sum(weight.nbytes for weight in training.network.parameters())
     before += sum(state.nbytes for one in training.optimizers for per in one.state.values() for state in per.values())
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
@@ -207,7 +207,7 @@ def tensor_bytes(training: Training, batch: Batch) -> int:
 
 
 def exchange(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Bytes that one process sends in a step: counted where it sends, computed, and seen on the loopback device."""
+    """Bytes that one process sends in a step: counted at the call, computed, and measured on the loopback device."""
     alone = subprocess.run(["unshare", "-rn", "ip", "link", "set", "lo", "up"], capture_output=True, check=False)
     rows = []
     layouts = [
@@ -255,7 +255,7 @@ def computed(layout: str, processes: int, work: Work, batch: int, size: int = 4)
 
 
 def memory(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The most memory of a process while training, beside what it has before the network is there."""
+    """Peak memory of a process during training, minus that before the network is built."""
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); from benchmarks import parallel"
     program = f"{code}; print(parallel.own_bytes())"  # nothing but the imports
     idle = float(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout)
@@ -342,7 +342,7 @@ def kills(scratch: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def wait_for_moment(process: subprocess.Popen, checkpoint: Path, moments: random.Random) -> None:
-    """Some time after another checkpoint; one moment of five is any, also while the workers are starting."""
+    """Wait for a random time after the next checkpoint; in one of five cases for any time, also during the start."""
     before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
     anywhen = moments.random() < 0.2
     while not anywhen and process.poll() is None:

@@ -1,4 +1,4 @@
-"""Search among many vectors of fc7's size: how fast, how much memory, and how many of the nearest are found.
+"""Time, memory and recall of the search among many vectors of the size of fc7.
 
     python benchmarks/search.py [--images 1000000] [--folder FOLDER] [--keep] [--results docs/results]
 
@@ -36,7 +36,7 @@ EXACT_ALONE = 3
 
 
 class Synthetic:
-    """Where the vectors come from."""
+    """Source of the vectors."""
 
     def __init__(self, classes: int = 1000, inner: int = 64, hidden: int = 256) -> None:
         rng = np.random.default_rng(0)
@@ -64,7 +64,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         report = measure(folder, arguments.images)
-        # Here nothing maps the features any more: what is mapped could not be dropped from memory.
+        # The features are no longer mapped here: mapped pages could not be dropped from memory.
         report["index"]["milliseconds, cold"] = cold(folder, arguments.images)
     finally:
         if not arguments.keep:
@@ -109,7 +109,7 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
         "exact": {"milliseconds": spread([alone(exact.nearest, query, stored) for query in queries[:EXACT_ALONE]])},
     }
     for name, nearest in methods.items():
-        rows = nearest(queries, 100)[1]  # and what the measured queries will read is in memory
+        rows = nearest(queries, 100)[1]  # the data that the measured queries read is now in memory
         report[name] = {
             "milliseconds": spread([alone(nearest, query) for query in queries]),
             "recall at 10": share(near, nearest(queries, 10)[1]),
@@ -143,7 +143,7 @@ def cold(folder: Path, count: int) -> dict[str, float]:
 
 
 def alone(nearest: Callable[..., tuple[np.ndarray, np.ndarray]], query: np.ndarray, *stored: np.ndarray) -> float:
-    """Milliseconds that one query takes for its ten nearest."""
+    """Milliseconds per query for its ten nearest vectors."""
     start = time.perf_counter()
     nearest(query[None], *stored, 10)
     return 1e3 * (time.perf_counter() - start)
@@ -155,7 +155,7 @@ def spread(milliseconds: list[float]) -> dict[str, float]:
 
 
 def share(near: np.ndarray, found: np.ndarray) -> float:
-    """Of the rows of `near`, how many are among those of `found`, on average."""
+    """Mean share of the rows of `near` that are among those of `found`."""
     return float(np.mean([np.isin(mine, theirs).mean() for mine, theirs in zip(near, found, strict=True)]).round(4))
 
 

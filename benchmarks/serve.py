@@ -115,13 +115,13 @@ def _ratio(ratios: list[float]) -> dict[str, object]:
 
 
 class Connection:
-    """A client with as little of its own to do as can be: one connection, one request after the other."""
+    """A client with minimal work of its own: one connection, one request after the other."""
 
     def __init__(self, address: str) -> None:
         self.host, self.port = urlsplit(address).hostname, urlsplit(address).port
 
     async def alone(self, files: list[bytes]) -> list[bytes]:
-        """The bodies of the answers, each asked for when the one before is there."""
+        """Send requests one after the other; return the bodies of the responses."""
         reader, writer = await asyncio.open_connection(self.host, self.port)
         answers = []
         for file in files:
@@ -137,7 +137,7 @@ class Connection:
 
 @contextmanager
 def serving(run: Path) -> Iterator[str]:
-    """`alexnet serve` in a process of its own, without data, which it would look through meanwhile."""
+    """`alexnet serve` in a process of its own, without a dataset, which it would evaluate in the background."""
     command = [sys.executable, "-m", "alexnet.cli.main", "serve", str(run), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

@@ -30,6 +30,9 @@ python_maximum_signature_line_length = 88
 add_module_names = False
 toc_object_entries = False
 
+# Types in docstrings, such as "path", are also names of attributes: no reference is meant.
+suppress_warnings = ["ref.python"]
+
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 

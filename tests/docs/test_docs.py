@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from copy import copy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,13 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings it
 
 import alexnet
 from alexnet.cli.main import build_parser
+from alexnet.data import augmentation
+from alexnet.data.sources import registry
+from alexnet.evaluation import metrics
+from alexnet.experiments import catalog
 from alexnet.experiments.catalog import experiments
+from alexnet.network import variants
+from alexnet.weights import formats
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "alexnet"
@@ -48,10 +55,10 @@ PAGES_OF_TODAY = [page for page in PAGES if page.name != "CHANGELOG.md"]
 
 PROSE_LANGUAGES = ("text", "")
 """Fences that hold no code: trees, diagrams, output."""
-OTHER_PROGRAMS = (".", "curl", "git", "docker")
+OTHER_PROGRAMS = (".", "curl", "find", "git", "docker")
 """Commands that are not ours, and are not checked."""
-OTHER_OPTIONS = ("--rdzv-id", "--rdzv-conf", "--rdzv-backend", "--rdzv-endpoint", "--nnodes", "--only", "--steps")
-"""Options in prose that belong to torchrun and to the scripts of `benchmarks/`."""
+OTHER_OPTIONS = ("--rdzv-id", "--rdzv-conf", "--rdzv-backend", "--rdzv-endpoint", "--nnodes")
+"""Options in prose that belong to torchrun."""
 
 
 def name_of(page: Path) -> str:
@@ -101,6 +108,15 @@ def quick_train(train: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+REGISTRIES = (
+    (augmentation, "_registered"),
+    (catalog, "_EXPERIMENTS"),
+    (formats, "_FORMATS"),
+    (metrics, "_registry"),
+    (registry, "_formats"),
+    (variants, "_registry"),
+)
+
 ENGLISH = [page for page in PAGES if not page.name.endswith(".ko.md")]
 
 
@@ -120,6 +136,8 @@ def test_code_blocks_run(page: Path, example_folder: Path, striped_data: Path, m
         (example_folder / "data").symlink_to(striped_data)
         make_run(example_folder / "run", striped_data, seed=0)
     monkeypatch.setattr(alexnet, "train", quick_train(alexnet.train))
+    for module, name in REGISTRIES:  # the registrations of a page end with it
+        monkeypatch.setattr(module, name, copy(getattr(module, name)))
     parsers = [CodeBlockParser("sh", check_shell), SkipParser()]
     parsers += [PythonCodeBlockParser()] * (page in ENGLISH)
     for example in Document.parse(str(page), *parsers).examples():
@@ -304,12 +322,14 @@ def test_the_reference_has_every_recipe_and_variant(name: str) -> None:
 
 
 def slugs_of(page: Path) -> set[str]:
-    """The anchors of a page: its headings as GitHub names them, and explicit targets."""
+    """The anchors of a page: its headings as GitHub names them, explicit targets, and those of included pages."""
     tokens = tokens_of(page)
+    included = [token.info.removeprefix("{include}").strip() for token in tokens if token.info.startswith("{include}")]
     headings = [tokens[i + 1].content for i, token in enumerate(tokens) if token.type == "heading_open"]
     plain = (re.sub(r"[^\w\- ]", "", re.sub(r"[`*]|\]\([^)]*\)", "", heading)).strip().lower() for heading in headings)
     targets = re.findall(r"(?m)^\(([\w-]+)\)=$", page.read_text(encoding="utf-8"))
-    return {heading.replace(" ", "-") for heading in plain} | set(targets)
+    anchors = {heading.replace(" ", "-") for heading in plain} | set(targets)
+    return anchors.union(*(slugs_of((page.parent / file).resolve()) for file in included))
 
 
 @each_page()

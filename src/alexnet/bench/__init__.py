@@ -1,1 +1,1 @@
-"""Timings of this package on this machine against named peers: `alexnet bench`."""
+"""`alexnet bench`: the time and memory of each part of the package on this machine, compared with named peers."""

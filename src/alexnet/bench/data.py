@@ -1,4 +1,4 @@
-"""Timings of the data: preparation against decoding alone, loading against the common recipe."""
+"""Preparation compared with decoding alone, and loading compared with a `DataLoader` over the files."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import simplejpeg
 import torch
 from torch import Tensor
 
+from alexnet.bench.parts import Settings
 from alexnet.bench.peers import common_loader, photographs
 from alexnet.bench.timing import Comparison, compared
 from alexnet.data.augmentation import Preprocessing
@@ -38,10 +39,11 @@ from alexnet.training.input_pipeline import augmentation_pipeline
 BATCH_SIZE = 128
 
 
-def preparing(folder: Path, rounds: int, images: Path | None) -> list[Comparison]:
-    """`alexnet prepare` on photographs against libjpeg-turbo decoding the same files, one process per core."""
-    files = _files(folder, images, 8192)
-    source = _listed(files, folder / "listed.csv")
+def preparing(settings: Settings) -> list[Comparison]:
+    """Compare `alexnet prepare` with libjpeg-turbo decoding the same photographs, one process per CPU."""
+    folder, rounds = settings.folder, settings.rounds
+    files = _files(folder, settings.images, 8192)
+    source = _write_csv(files, folder / "listed.csv")
 
     def prepare_all() -> None:
         shutil.rmtree(folder / "out", ignore_errors=True)
@@ -53,12 +55,12 @@ def preparing(folder: Path, rounds: int, images: Path | None) -> list[Comparison
         prepare_all()
         ours = time.perf_counter() - start
         decoding = _decode_all(source, available_cpus())
-        if number:  # the first reads the files into memory
+        if number:  # the first round reads the files into memory
             seconds["ours"].append(ours)
             seconds["decode"].append(decoding)
     return [
         compared(
-            f"prepare, {len(files):,} photographs of {_sizes(files)}",
+            f"prepare, {len(files):,} photographs of {_size_text(files)}",
             "libjpeg-turbo decoding them, nothing else",
             *(seconds["ours"], seconds["decode"], 0.8),
             images_per_second=len(files) / statistics.median(seconds["ours"]),
@@ -69,7 +71,7 @@ def preparing(folder: Path, rounds: int, images: Path | None) -> list[Comparison
 
 
 def _profile(files: list[Path], folder: Path) -> dict[str, float]:
-    """Return milliseconds per image of each part of the preparation, in one process, and those of its start.
+    """Milliseconds per image of the steps of preparation, in one process, and of the start, which occurs once.
 
     `files`: those of one shard.
     """
@@ -92,7 +94,7 @@ def _profile(files: list[Path], folder: Path) -> dict[str, float]:
         passes.append(spent)
     an_image = {name: min(spent[name] for spent in passes) / len(files) for name in passes[0]}
     once: dict[str, float] = {"starting, once": 0.0}
-    source = _listed(files[:2], folder / "two.csv")
+    source = _write_csv(files[:2], folder / "two.csv")
     with _timed(once, "starting, once"):
         prepare(source, folder / "two", split={"val": 0.0}, progress=False, workers=1)
     return {name: round(1e3 * value, 3) for name, value in {**an_image, **once}.items()}
@@ -106,10 +108,10 @@ def _timed(spent: dict[str, float], name: str) -> Iterator[None]:
 
 
 def _decode_all(listed: Path, cores: int) -> float:
-    """Seconds that the slowest of `cores` processes needs to read and decode its share, without starting up."""
+    """Seconds of the slowest of `cores` processes that read and decode all files, without their start."""
     program = """
 import sys, time, simplejpeg
-lines = open(sys.argv[1]).read().splitlines()[1:]
+lines = open(sys.argv[1], encoding="utf-8").read().splitlines()[1:]
 files = [line.rsplit(",", 1)[0] for line in lines][int(sys.argv[2]) :: int(sys.argv[3])]
 start = time.perf_counter()
 for file in files:
@@ -125,11 +127,12 @@ print(time.perf_counter() - start)
     return max(float(worker.communicate()[0]) for worker in workers)
 
 
-def loading(folder: Path, rounds: int, images: Path | None, batch_size: int | None) -> list[Comparison]:
-    """Batches of the paper's crops, float32, from prepared images, against a `DataLoader` over the files."""
-    count = batch_size or BATCH_SIZE
-    files = _files(folder, images, max(1024, 4 * count))
-    source = _listed(files, folder / "loaded.csv")
+def loading(settings: Settings) -> list[Comparison]:
+    """Compare float32 batches of the paper's crops from a prepared dataset with a `DataLoader` over the files."""
+    folder, rounds = settings.folder, settings.rounds
+    count = settings.batch_size or BATCH_SIZE
+    files = _files(folder, settings.images, max(1024, 4 * count))
+    source = _write_csv(files, folder / "loaded.csv")
     dataset = prepare(source, folder / "loaded", split={"val": 0.0}, progress=False)
     loader = common_loader(files, count, available_cpus())
 
@@ -145,12 +148,12 @@ def loading(folder: Path, rounds: int, images: Path | None, batch_size: int | No
             start = time.perf_counter()
             for _ in range(per_round[name]):
                 next(stream)
-            if number:  # the first fills what is read ahead
+            if number:  # the first round fills the read-ahead queues
                 seconds[name].append((time.perf_counter() - start) / per_round[name])
     return [
         compared(
             "loader, 256×256 prepared images, crops and color",
-            f"Image.open, resize, crop, flip in a DataLoader of {loader.num_workers} workers, from {_sizes(files)}",
+            f"Image.open, resize, crop, flip in a DataLoader of {loader.num_workers} workers, from {_size_text(files)}",
             *(seconds["ours"], seconds["theirs"], 10.0),
             images_per_second=count / statistics.median(seconds["ours"]),
             common_images_per_second=count / statistics.median(seconds["theirs"]),
@@ -161,7 +164,24 @@ def loading(folder: Path, rounds: int, images: Path | None, batch_size: int | No
 def paper_batches(
     dataset: PreparedDataset, count: int, device: torch.device, dtype: torch.dtype
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The paper's augmented crops of `count` shuffled images and their labels, without end."""
+    """Yield batches of `count` images with the paper's augmentation, and their labels, without end.
+
+    Parameters
+    ----------
+    dataset : PreparedDataset
+        The source; its split "train" is shuffled in each epoch.
+    count : int
+        Images per batch.
+    device : torch.device
+        The device of the batches.
+    dtype : torch.dtype
+        The type of the crops.
+
+    Yields
+    ------
+    (Tensor, Tensor)
+        Crops (N, 3, 224, 224) and labels (N,).
+    """
     recipe = recipes()["paper"]
     preprocess = Preprocessing(torch.from_numpy(dataset.mean_image.copy()).to(device), 224, 1.0)
     augment = augmentation_pipeline(recipe, preprocess, dataset.pca_eigenvectors, dataset.pca_eigenvalues)
@@ -173,14 +193,15 @@ def paper_batches(
             yield augment(batch.images, generator, dtype=dtype), labels
 
 
-def _listed(files: list[Path], source: Path) -> Path:
-    """Write a CSV of the files, in classes a and b by turns."""
-    source.write_text("path,label\n" + "".join(f"{file.resolve()},{'ab'[i % 2]}\n" for i, file in enumerate(files)))
+def _write_csv(files: list[Path], source: Path) -> Path:
+    """Write a table of the files, with the classes a and b in turn."""
+    rows = [f"{file.resolve()},{'ab'[number % 2]}\n" for number, file in enumerate(files)]
+    source.write_text("path,label\n" + "".join(rows), encoding="utf-8")
     return source
 
 
 def _files(folder: Path, images: Path | None, count: int) -> list[Path]:
-    """Return `count` JPEG files, repeated where there are fewer: those of the given folder, or generated ones."""
+    """`count` JPEG files, repeated if there are fewer: those of a folder, or synthetic ones."""
     found = sorted(path for path in images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg")) if images else []
     if images and not found:
         raise UsageError(f"no JPEG files in {images}")
@@ -188,11 +209,12 @@ def _files(folder: Path, images: Path | None, count: int) -> list[Path]:
         try:
             decode(file.read_bytes())
         except UnreadableImageError as error:
-            raise UsageError(f"{file} can't be read: {error}; take it out of {images}") from None
+            raise UsageError(f"{file} cannot be read: {error}; remove it from {images}") from None
     return list(itertools.islice(itertools.cycle(found or photographs(folder / "made", 256)), count))
 
 
-def _sizes(files: list[Path]) -> str:
+def _size_text(files: list[Path]) -> str:
+    """Median height and width and mean size of some files, as text."""
     heads = [simplejpeg.decode_jpeg_header(file.read_bytes()) for file in files[:50]]
     height, width = (round(statistics.median(head[i] for head in heads)) for i in (0, 1))
     size = statistics.mean(file.stat().st_size for file in files)

@@ -1,4 +1,4 @@
-"""Timings of inference: ten views, ONNX Runtime on the same weights, and the start of the command line."""
+"""Inference: ten views, ONNX Runtime with the same weights, and the time to start."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from alexnet.bench.parts import Settings
 from alexnet.bench.peers import photographs
 from alexnet.bench.timing import Comparison, compared, in_turn
 from alexnet.data.augmentation import Preprocessing
@@ -19,13 +20,12 @@ from alexnet.network.optimized import OptimizedNetwork
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Config, Run
 from alexnet.runtime.devices import autocast, choose_device, choose_precision
-from alexnet.runtime.errors import AlexNetError
 
 
-def ten_views(batch_size: int | None, rounds: int) -> list[Comparison]:
-    """The paper's test of a batch of prepared images against ten forward passes of the plain network."""
+def ten_views(settings: Settings) -> list[Comparison]:
+    """Compare the paper's ten views of a batch of prepared images with ten forward passes of the plain network."""
     device = choose_device()
-    count = batch_size or 64
+    count = settings.batch_size or 64
     network = AlexNet("paper").to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     images = torch.randint(256, (count, 256, 256, 3), dtype=torch.uint8, device=device)
     preprocess = Preprocessing(torch.full((256, 256, 3), 120.0, device=device), 224, 1.0)
@@ -45,7 +45,7 @@ def ten_views(batch_size: int | None, rounds: int) -> list[Comparison]:
         def ours(working: OptimizedNetwork = working) -> None:
             probabilities(working, preprocess, images, 10)
 
-        seconds = in_turn({"ours": ours, "apart": apart, "fast": apart_and_fast}, rounds)
+        seconds = in_turn({"ours": ours, "apart": apart, "fast": apart_and_fast}, settings.rounds)
         gain = statistics.median(b / a for a, b in zip(seconds["ours"], seconds["fast"], strict=True))
         rows.append(
             compared(
@@ -59,14 +59,12 @@ def ten_views(batch_size: int | None, rounds: int) -> list[Comparison]:
     return rows
 
 
-def against_onnx_runtime(rounds: int) -> list[Comparison]:
-    """One image and 64 against ONNX Runtime: the same weights, float32, the same number of threads."""
-    try:
-        import onnxruntime
+def against_onnx_runtime(settings: Settings) -> list[Comparison]:
+    """Compare inference of one image and of 64 with ONNX Runtime in float32, with the same weights and threads."""
+    import onnxruntime
 
-        from alexnet.weights.onnx_writer import to_onnx
-    except ImportError:
-        raise AlexNetError("the bench `inference` needs ONNX Runtime: pip install 'alexnet[onnx]'") from None
+    from alexnet.weights.onnx_writer import to_onnx
+
     network = AlexNet("paper").to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -93,8 +91,8 @@ def against_onnx_runtime(rounds: int) -> list[Comparison]:
 
             if dtype == torch.float32:
                 difference = (ours() - torch.from_numpy(theirs())).abs().max()
-                assert difference <= 1e-3 * ours().abs().max() + 1e-5, f"not the same network: {difference}"
-            seconds = in_turn({"ours": ours, "theirs": theirs}, 2 * rounds, repeats)
+                assert difference <= 1e-3 * ours().abs().max() + 1e-5, f"the logits differ by {difference}"
+            seconds = in_turn({"ours": ours, "theirs": theirs}, 2 * settings.rounds, repeats)
             rows.append(
                 compared(
                     f"inference, batch {count}, {str(dtype).removeprefix('torch.')}",
@@ -107,8 +105,9 @@ def against_onnx_runtime(rounds: int) -> list[Comparison]:
     return rows
 
 
-def startup(folder: Path, rounds: int) -> list[Comparison]:
-    """`alexnet --help` against a Python that does nothing, and one image from a cold start to its answer."""
+def startup(settings: Settings) -> list[Comparison]:
+    """Compare `alexnet --help` with a Python that does nothing, and a prediction for one image with `import torch`."""
+    folder = settings.folder
     network = AlexNet("paper")
     recipe = recipes()["paper"]
     run = Run.create(
@@ -130,7 +129,7 @@ def startup(folder: Path, rounds: int) -> list[Comparison]:
     def runner(arguments: list[str]):  # type: ignore[no-untyped-def]
         return lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
 
-    seconds = in_turn({name: runner(arguments) for name, arguments in commands.items()}, 3 * rounds)
+    seconds = in_turn({name: runner(arguments) for name, arguments in commands.items()}, 3 * settings.rounds)
     extra = [max(a - b, 1e-6) for a, b in zip(seconds["help"], seconds["pass"], strict=True)]
     return [
         compared(

@@ -1,4 +1,4 @@
-"""Local response normalization, forward and backward, against PyTorch's and against copying the same bytes."""
+"""Local response normalization, forward and backward, compared with PyTorch's and with copying the same bytes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import statistics
 import torch
 from torch import nn
 
+from alexnet.bench.parts import Settings
 from alexnet.bench.timing import Comparison, compared, in_turn
 from alexnet.network.normalization import local_response_norm
 
@@ -14,17 +15,17 @@ SHAPES = {"conv1": (96, 55, 55), "conv2": (256, 27, 27)}
 BATCH_SIZE = 64
 
 
-def normalization(batch_size: int | None, rounds: int) -> list[Comparison]:
-    """Both shapes of the paper's network, channels-last, in both precisions; towers and constants as in the paper.
+def normalization(settings: Settings) -> list[Comparison]:
+    """Compare both shapes of the paper's network, channels-last, in bfloat16 and float32, with the paper's constants.
 
-    PyTorch's, which a CPU has in float32 only, has the same tensor in float32 and contiguous, where it is faster.
-    Copying the same bytes is two and a half copies: the forward reads one tensor and writes one, the backward reads two
-    and writes one.
+    PyTorch's normalization, which a CPU has in float32 only, reads the same tensor in float32 and contiguous, where it
+    is faster. "Copying the same bytes" is two and a half copies: the forward pass reads one tensor and writes one, the
+    backward pass reads two and writes one.
     """
     rows = []
     for dtype in (torch.bfloat16, torch.float32):
         for layer, shape in SHAPES.items():
-            x = torch.randn(batch_size or BATCH_SIZE, *shape).relu().to(dtype)
+            x = torch.randn(settings.batch_size or BATCH_SIZE, *shape).relu().to(dtype)
             last = x.to(memory_format=torch.channels_last)
             sides = [last.clone().requires_grad_(), x.float().requires_grad_()]
             grad, grad_last = torch.randn_like(sides[1]), torch.randn_like(last)
@@ -45,8 +46,8 @@ def normalization(batch_size: int | None, rounds: int) -> list[Comparison]:
                 target.copy_(last)
                 target[rest].copy_(last[rest])
 
-            fast = in_turn({"ours": run_ours, "copy": copy}, 5 * rounds)
-            slow = in_turn({"ours": run_ours, "theirs": run_theirs}, rounds)
+            fast = in_turn({"ours": run_ours, "copy": copy}, 5 * settings.rounds)
+            slow = in_turn({"ours": run_ours, "theirs": run_theirs}, settings.rounds)
             where = f"LRN forward + backward, {layer}, {str(dtype).removeprefix('torch.')}"
             milliseconds = 1e3 * statistics.median(fast["ours"])
             rows.append(

@@ -1,4 +1,4 @@
-"""The peers of the timings, in their common form."""
+"""The peers: a textbook AlexNet, its training step and the usual loading of images, in common PyTorch; and images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alexnet.runtime.devices import choose_device
 
 
 def textbook_alexnet(classes: int = 1000) -> nn.Module:
-    """AlexNet as textbooks have it: no towers, `nn.LocalResponseNorm`."""
+    """The AlexNet of textbooks: no towers, `nn.LocalResponseNorm`."""
     return nn.Sequential(
         *(nn.Conv2d(3, 96, 11, 4), nn.ReLU(True), nn.LocalResponseNorm(5, 1e-4, 0.75, 2), nn.MaxPool2d(3, 2)),
         *(nn.Conv2d(96, 256, 5, 1, 2), nn.ReLU(True), nn.LocalResponseNorm(5, 1e-4, 0.75, 2), nn.MaxPool2d(3, 2)),
@@ -30,7 +30,15 @@ def textbook_alexnet(classes: int = 1000) -> nn.Module:
 
 
 class TextbookTraining:
-    """The textbook's training step: float32, eager, torch's SGD."""
+    """The training step of a textbook AlexNet: float32, eager, `torch.optim.SGD`.
+
+    Parameters
+    ----------
+    batch_size : int
+        Images of the synthetic batch.
+    side : int
+        Height and width of its images.
+    """
 
     def __init__(self, batch_size: int, side: int = 227) -> None:
         self.device = choose_device()
@@ -40,6 +48,7 @@ class TextbookTraining:
         self.labels = torch.randint(1000, (batch_size,), device=self.device)
 
     def step(self) -> None:
+        """Take a step, and wait for the device."""
         self.optimizer.zero_grad()
         nn.functional.cross_entropy(self.network(self.images), self.labels).backward()
         self.optimizer.step()
@@ -47,13 +56,23 @@ class TextbookTraining:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until the work queued on a device is done."""
+    """Wait until all work queued on a device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 class CommonDataset(Dataset):
-    """Files, opened one by one with Pillow: shorter side to 256, a random 224×224 crop, flipped horizontally or not."""
+    """Images opened one by one with Pillow: shorter side resized, random crop, random horizontal flip.
+
+    Parameters
+    ----------
+    files : list of Path
+        The images.
+    side : int
+        Length of the shorter side after resizing.
+    crop_size : int
+        Height and width of the crop.
+    """
 
     def __init__(self, files: list[Path], side: int = 256, crop_size: int = 224) -> None:
         self.files, self.side, self.crop_size = files, side, crop_size
@@ -78,14 +97,29 @@ class CommonDataset(Dataset):
 
 
 def common_loader(files: list[Path], batch_size: int, workers: int) -> DataLoader:
-    """The common recipe: one worker process per core, each image decoded and cropped when it is needed."""
+    """The usual loader: one worker process per CPU, each image decoded and cropped when it is needed."""
     return DataLoader(
         CommonDataset(files), batch_size, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=True
     )
 
 
 def photographs(folder: Path, count: int, width: int = 500, height: int = 375) -> list[Path]:
-    """Write `count` JPEG files like photographs in size and detail: noise whose power falls as in natural images."""
+    """Write JPEG files with the size and the detail of photographs: noise with the power spectrum of natural images.
+
+    Parameters
+    ----------
+    folder : Path
+        The files go to its subfolders "a" and "b" in turn.
+    count : int
+        Number of files.
+    width, height : int
+        Pixels.
+
+    Returns
+    -------
+    list of Path
+        The files.
+    """
     rng = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = 1 / width

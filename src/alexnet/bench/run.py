@@ -1,19 +1,22 @@
-"""Everything that is timed, by name; the table and the JSON of it."""
+"""The run of the benchmark: the parts of the table, their output on stderr, and the files of results."""
 
 from __future__ import annotations
 
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from alexnet.bench.parts import PARTS, Part, Settings, find_part, names
 from alexnet.bench.timing import Comparison
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.provenance import machine_slug, provenance, write_result
 
-NAMES = ("train-step", "fed", "memory", "lrn", "loader", "prepare", "views", "inference", "startup")
+Result = Sequence[Comparison] | Mapping[str, Any]
 
 
 def bench(
@@ -25,80 +28,111 @@ def bench(
     results: Path | None = None,
     command: str = "alexnet bench",
 ) -> dict[str, Any]:
-    """Time what `only` names, or everything, in turn with its peers, and print each comparison as it is known.
+    """Measure parts of the package, alternating with their peers; print each comparison when it is known.
 
-    batch_size: instead of each bench's own. images: a folder of JPEG photographs for `prepare` and `loader`, instead
-    of made ones. results: a folder to write `bench-<machine>.json` into, where what is not timed now stays as it was.
-    Returns what was timed. Raises `UsageError` for a name that does not exist, `AlexNetError` when a peer is not
-    installed.
+    Parameters
+    ----------
+    only : sequence of str
+        Names of `alexnet.bench.parts.PARTS`; empty for the default run.
+    batch_size : int, optional
+        Images per batch, instead of each part's own.
+    rounds : int
+        Timings of each side.
+    images : Path, optional
+        A folder of JPEG photographs for the parts that read files, instead of synthetic ones.
+    results : Path, optional
+        A folder to write the results to. A file there keeps the parts that are not measured now.
+    command : str
+        The command line, for the provenance of the results.
+
+    Returns
+    -------
+    dict
+        The results by the name of the part, and their provenance.
+
+    Raises
+    ------
+    UsageError
+        If a name, the batch size or the number of rounds is invalid, or if `images` has no readable photographs.
+    AlexNetError
+        If a part named in `only` requires a package that is not installed.
     """
     for name in only:
-        check_choice(name, NAMES, "bench")
+        check_choice(name, names(), "bench")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch size is {batch_size}; it must be at least 1")
+    if rounds < 1:
+        raise UsageError(f"rounds is {rounds}; it must be at least 1")
     if images is not None and not images.is_dir():
         raise UsageError(f"{images} is not a folder of photographs")
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     origin = {**provenance(command), "rounds": rounds}
-    for name in only or NAMES:
+    for name in only or names(by_default=True):
+        part = find_part(name)
         try:
             with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
-                rows = _benches(Path(folder), batch_size, rounds, images)[name]()
+                result = _function(part)(Settings(Path(folder), batch_size, rounds, images))
         except AlexNetError as error:
             if only:
                 raise
-            print(f"{name}: left out: {error}", file=sys.stderr)
+            print(f"{name}: skipped: {error}", file=sys.stderr)
             continue
-        for row in rows:
-            print(_line(row), file=sys.stderr, flush=True)
-        found[name] = {**_entry(rows), **origin}
-    if results is not None:
-        file = results / f"bench-{machine_slug()}.json"
-        before = json.loads(file.read_text()) if file.exists() else {}
-        write_result(file, {name: part for name in NAMES if (part := found.get(name, before.get(name)))})
-        print(f"all of it in {file}", file=sys.stderr)
-    return {**found, **origin}
+        if isinstance(result, Mapping):
+            print(json.dumps(result, indent=1), file=sys.stderr, flush=True)
+            measured[name] = {**result, **origin, "versions": origin["versions"] | result.get("versions", {})}
+        else:
+            for comparison in result:
+                print(_text(comparison), file=sys.stderr, flush=True)
+            measured[name] = {**_entry(result), **origin}
+        if results is not None:
+            print(f"{name}: written to {_write(results, part, measured[name])}", file=sys.stderr)
+    return {**measured, **origin}
 
 
-def _benches(
-    folder: Path, batch_size: int | None, rounds: int, images: Path | None
-) -> dict[str, Callable[[], list[Comparison]]]:
-    from alexnet.bench import data as of_images
-    from alexnet.bench import inference, lrn, steps
+def _function(part: Part) -> Callable[[Settings], Result]:
+    """The function of a part; raises `AlexNetError` where a package that it requires is not installed."""
+    missing = [package for package in part.packages if find_spec(package) is None]
+    if missing:
+        raise AlexNetError(
+            f"the benchmark {part.name} requires {', '.join(missing)}: pip install 'alexnet[{part.extra}]'"
+        )
     from alexnet.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
-    return {
-        "train-step": lambda: steps.train_step(batch_size, rounds),
-        "fed": lambda: steps.fed(folder, 3 * rounds, batch_size),
-        "memory": lambda: steps.memory(batch_size),
-        "lrn": lambda: lrn.normalization(batch_size, rounds),
-        "loader": lambda: of_images.loading(folder, rounds, images, batch_size),
-        "prepare": lambda: of_images.preparing(folder, rounds, images),
-        "views": lambda: inference.ten_views(batch_size, rounds),
-        "inference": lambda: inference.against_onnx_runtime(rounds),
-        "startup": lambda: inference.startup(folder, rounds),
-    }
+    module, function = part.function.split(".")
+    return getattr(import_module(f"alexnet.bench.{module}"), function)
 
 
-def _entry(rows: list[Comparison]) -> dict[str, Any]:
-    """One bench as JSON has it: the first comparison's figures at hand, and all comparisons."""
-    return {**rows[0].figures, "comparisons": [row.to_dict() for row in rows]}
+def _write(folder: Path, part: Part, result: dict[str, Any]) -> Path:
+    """Write the result of a part; the other parts of its file stay as they are."""
+    file = folder / f"{part.file.format(machine=machine_slug())}.json"
+    if part.key is None:
+        write_result(file, result)
+        return file
+    content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    content[part.key] = result
+    keys = [other.key for other in PARTS if other.file == part.file and other.key in content]
+    write_result(file, {str(key): content[key] for key in keys})
+    return file
 
 
-def _line(row: Comparison) -> str:
+def _entry(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """The JSON form of a part: the figures of its first comparison, and all comparisons."""
+    return {**comparisons[0].figures, "comparisons": [comparison.to_dict() for comparison in comparisons]}
+
+
+def _text(row: Comparison) -> str:
+    """A comparison as text: its ratio and its target, then a line for each figure."""
     low, high = row.spread
     spread = f" ({low:.3g} to {high:.3g})" if low != high else ""
-    aim = (
-        ""
-        if row.at_least is None
-        else f"  [{'reached' if row.ratio >= row.at_least else 'missed'}: {row.at_least:.3g}]"
-    )
-    figures = "".join(f"\n    {name.replace('_', ' ')}: {_as_text(value)}" for name, value in row.figures.items())
-    return f"{row.description}\n  {row.ratio:.3g}×{spread} of: {row.against}{aim}{figures}"
+    target = ""
+    if row.at_least is not None:
+        target = f"  [target {row.at_least:.3g} {'reached' if row.ratio >= row.at_least else 'missed'}]"
+    figures = "".join(f"\n    {name.replace('_', ' ')}: {_number(value)}" for name, value in row.figures.items())
+    return f"{row.description}\n  {row.ratio:.3g}×{spread} compared with: {row.against}{target}{figures}"
 
 
-def _as_text(value: Any) -> str:
+def _number(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {number:,.4g}" for name, number in value.items())
     return f"{value:,.4g}" if isinstance(value, float) and value < 1e4 else f"{value:,.0f}"

@@ -1,4 +1,4 @@
-"""A training step: against the textbook's, against the machine's matrix product, and fed from data."""
+"""A training step, compared with that of a textbook AlexNet, with a matrix product, and with a repeated batch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from alexnet.bench.data import paper_batches
+from alexnet.bench.parts import Settings
 from alexnet.bench.peers import TextbookTraining, photographs, wait_for
 from alexnet.bench.timing import Comparison, compared, in_turn
 from alexnet.data.preparation import prepare
@@ -31,7 +31,19 @@ SIDE = 227
 
 
 class OurTraining:
-    """The step of `alexnet train --recipe paper`, on a batch that is there already or one that is given."""
+    """The training step of `alexnet train --recipe paper`, without augmentation.
+
+    Parameters
+    ----------
+    batch_size : int
+        Images of the synthetic batch.
+    side : int
+        Height and width of its images.
+    dtype : torch.dtype, optional
+        Arithmetic; None for the faster on this machine.
+    variant : str
+        The network.
+    """
 
     def __init__(
         self, batch_size: int, side: int = SIDE, dtype: torch.dtype | None = None, variant: str = "paper"
@@ -52,6 +64,7 @@ class OurTraining:
         self.replay = None if capture is None else RecordedStep(self.device, capture, self.state, notify)
 
     def step(self, images: Tensor | None = None, labels: Tensor | None = None) -> None:
+        """Take a step on a batch, by default the synthetic one, and wait for the device."""
         inputs = (self.images if images is None else images, self.labels if labels is None else labels)
         if self.replay is None:
             self.work(*inputs)
@@ -61,6 +74,7 @@ class OurTraining:
 
     @torch.enable_grad()
     def work(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Forward and backward pass, and update; returns the loss."""
         clear_gradients(self.optimizers, self.working.copies)
         loss = functional.cross_entropy(self.working(images).float(), labels)
         loss.backward()
@@ -69,18 +83,18 @@ class OurTraining:
         return loss.detach()
 
     def state(self) -> Iterator[Tensor]:
+        """The tensors that a step changes."""
         return tensors_of_step(self.network, self.working.copies.values(), self.optimizers)
 
     def operations(self) -> int:
-        """Floating-point operations that an image's step can't do without: three products a layer, two for conv1,
-        whose input needs no gradient."""
+        """Floating-point operations per image: three products per layer, two for conv1, whose input has no gradient."""
         costs = [cost for cost in self.network.costs() if isinstance(cost.module, Weighted)]
         return 2 * (3 * sum(cost.multiply_adds for cost in costs) - costs[0].multiply_adds)
 
 
-def train_step(batch_size: int | None, rounds: int) -> list[Comparison]:
-    """The step against the textbook's, and the rate of its operations against a matrix product's."""
-    count = batch_size or BATCH_SIZE
+def train_step(settings: Settings) -> list[Comparison]:
+    """Compare the step with the textbook's, and the rate of its operations with that of a matrix product."""
+    count = settings.batch_size or BATCH_SIZE
     ours, theirs = OurTraining(count), TextbookTraining(count)
     size = 4096 if ours.device.type == "cpu" else 8192
     factor = torch.randn(size, size, device=ours.device, dtype=ours.dtype)
@@ -90,14 +104,14 @@ def train_step(batch_size: int | None, rounds: int) -> list[Comparison]:
         torch.mm(factor, factor, out=product)
         wait_for(ours.device)
 
-    seconds = in_turn({"ours": ours.step, "theirs": theirs.step, "product": multiply}, rounds)
+    seconds = in_turn({"ours": ours.step, "theirs": theirs.step, "product": multiply}, settings.rounds)
     rate = ours.operations() * count / statistics.median(seconds["ours"])
     product_rate = 2 * size**3 / statistics.median(seconds["product"])
     needed = [ours.operations() * count / (2 * size**3) * value for value in seconds["product"]]
-    dtype = str(ours.dtype).removeprefix("torch.")
+    precision = str(ours.dtype).removeprefix("torch.")
     return [
         compared(
-            f"training step, paper with LRN, batch {count}, {dtype}",
+            f"training step, paper with LRN, batch {count}, {precision}",
             "textbook AlexNet, float32, eager",
             *(seconds["ours"], seconds["theirs"], 7.0),
             images_per_second=count / statistics.median(seconds["ours"]),
@@ -106,7 +120,7 @@ def train_step(batch_size: int | None, rounds: int) -> list[Comparison]:
         ),
         compared(
             "training step, floating-point rate",
-            f"{dtype} matrix product of {size}×{size}",
+            f"{precision} matrix product of {size}×{size}",
             *(seconds["ours"], needed, 0.7),
             gflops_per_second=rate / 1e9,
             product_gflops_per_second=product_rate / 1e9,
@@ -114,7 +128,7 @@ def train_step(batch_size: int | None, rounds: int) -> list[Comparison]:
     ]
 
 
-_PARTS = {
+_OPERATIONS = {
     "aten::mkldnn_convolution": "convolutions forward",
     "aten::convolution_backward": "convolutions backward",
     "aten::addmm": "fully connected layers",
@@ -128,28 +142,28 @@ _PARTS = {
 
 
 def _profile(training: OurTraining, steps: int = 3) -> dict[str, float]:
-    """Where the time of a step goes, in milliseconds."""
+    """Milliseconds of the operations of a step, by their name in the profile."""
     with torch.profiler.profile() as profiled:
         for _ in range(steps):
             training.step()
-    parts = dict.fromkeys([*_PARTS.values(), "everything else"], 0.0)
+    parts = dict.fromkeys([*_OPERATIONS.values(), "everything else"], 0.0)
     for event in profiled.key_averages():
-        parts[_PARTS.get(event.key, "everything else")] += event.self_cpu_time_total / 1e3 / steps
+        parts[_OPERATIONS.get(event.key, "everything else")] += event.self_cpu_time_total / 1e3 / steps
     return {name: round(milliseconds, 1) for name, milliseconds in parts.items()}
 
 
-def fed(folder: Path, rounds: int, batch_size: int | None) -> list[Comparison]:
-    """Training on data, shuffled and augmented, against training on one batch repeatedly."""
-    count = batch_size or BATCH_SIZE
-    files = photographs(folder / "photographs", max(512, 2 * count))
-    dataset = prepare(files[0].parents[1], folder / "data", split={"val": 0.0}, progress=False)
+def fed(settings: Settings) -> list[Comparison]:
+    """Compare training on shuffled and augmented data with training on one repeated batch."""
+    count = settings.batch_size or BATCH_SIZE
+    files = photographs(settings.folder / "photographs", max(512, 2 * count))
+    dataset = prepare(files[0].parents[1], settings.folder / "data", split={"val": 0.0}, progress=False)
     ours = OurTraining(count, side=224)
     batches = paper_batches(dataset, count, ours.device, ours.dtype)
 
     def on_data() -> None:
         ours.step(*next(batches))
 
-    seconds = in_turn({"data": on_data, "repeated": ours.step}, rounds)
+    seconds = in_turn({"data": on_data, "repeated": ours.step}, 3 * settings.rounds)
     return [
         compared(
             f"training on data, batch {count}",
@@ -160,11 +174,11 @@ def fed(folder: Path, rounds: int, batch_size: int | None) -> list[Comparison]:
     ]
 
 
-def memory(batch_size: int | None) -> list[Comparison]:
-    """The most memory that a process needs for two steps, ours against the textbook's."""
+def memory(settings: Settings) -> list[Comparison]:
+    """Compare the peak memory of a process that takes two steps with that of the textbook's."""
     if choose_device().type != "cpu":
-        raise AlexNetError("memory is compared on a CPU")
-    count = batch_size or BATCH_SIZE
+        raise AlexNetError("memory is measured on a CPU only; hide the GPU with CUDA_VISIBLE_DEVICES=")
+    count = settings.batch_size or BATCH_SIZE
     ours, theirs = (_peak(kind, count) for kind in ("OurTraining", "TextbookTraining"))
     return [
         compared(
@@ -178,7 +192,7 @@ def memory(batch_size: int | None) -> list[Comparison]:
 
 
 def _peak(kind: str, batch_size: int) -> float:
-    """Bytes."""
+    """Peak bytes of a process that takes two steps."""
     module = "steps" if kind == "OurTraining" else "peers"
     program = f"""
 import os, re, resource
@@ -190,8 +204,8 @@ keep_freed_memory() if {kind!r} == "OurTraining" else None
 training = {kind}({batch_size})
 for _ in range(2):
     training.step()
-try:  # what getrusage says of a child includes what its parent had when it forked
-    print(1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]))
+try:  # the peak that getrusage reports for a child includes its parent's at the fork
+    print(1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status", encoding="utf-8").read())[1]))
 except OSError:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

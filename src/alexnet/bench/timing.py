@@ -1,4 +1,4 @@
-"""Timing of two implementations in turn: the speed of a machine varies, ratios within a round vary less."""
+"""Alternating timings of two implementations: a machine's speed varies, ratios within a round vary less."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Comparison:
-    """A timing of this package against a peer.
+    """One implementation compared with another.
 
     Attributes
     ----------
-    description, against : str
-        The operation, and the peer.
+    description : str
+        The measurement.
+    against : str
+        The peer.
     ratio : float
-        The peer's time (or memory) divided by ours: median over the rounds.
-    spread : tuple of float
-        Smallest and largest ratio of the rounds.
-    at_least : float, optional
-        Target of the ratio.
+        The peer's time (or bytes) divided by this package's; more is better.
+    spread : (float, float)
+        Minimum and maximum of the ratios of the rounds.
+    at_least : float or None
+        The target of the ratio.
     figures : dict
-        Further measurements by name.
+        Other values that were measured, by name.
     """
 
     description: str
@@ -35,19 +37,34 @@ class Comparison:
     figures: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entry of the JSON file."""
+        """Return the comparison in its JSON form, floating-point values with four significant digits."""
         return {
             "description": self.description,
             "against": self.against,
-            "ratio": _short(self.ratio),
-            "spread": [_short(value) for value in self.spread],
+            "ratio": _rounded(self.ratio),
+            "spread": [_rounded(value) for value in self.spread],
             "at_least": self.at_least,
-            **{name: _short(value) for name, value in self.figures.items()},
+            **{name: _rounded(value) for name, value in self.figures.items()},
         }
 
 
 def in_turn(sides: Mapping[str, Callable[[], object]], rounds: int, repeats: int = 1) -> dict[str, list[float]]:
-    """Return the seconds of each of `sides`, one value per round; before the first round each runs once untimed."""
+    """Time functions in turn, after one call of each that is not timed.
+
+    Parameters
+    ----------
+    sides : mapping of str to callable
+        The functions by name.
+    rounds : int
+        Timings of each function.
+    repeats : int
+        Calls per timing.
+
+    Returns
+    -------
+    dict of str to list of float
+        Seconds per call, one value per round.
+    """
     for run in sides.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -63,10 +80,10 @@ def in_turn(sides: Mapping[str, Callable[[], object]], rounds: int, repeats: int
 def compared(
     description: str, against: str, ours: list[float], theirs: list[float], at_least: float | None, **figures: Any
 ) -> Comparison:
-    """Return the comparison of seconds (or bytes): less is better."""
+    """Compare seconds (or bytes) of the same rounds: the median of the ratios, and their range."""
     ratios = sorted(their / our for our, their in zip(ours, theirs, strict=True))
     return Comparison(description, against, statistics.median(ratios), (ratios[0], ratios[-1]), at_least, figures)
 
 
-def _short(value: Any) -> Any:
+def _rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -13,24 +13,35 @@ HELP = "speed of this machine against named peers"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
-    from alexnet.bench.run import NAMES
+    from alexnet.bench.parts import PARTS
 
     parser.description = (
-        "Time training, normalization, loading, preparation and inference, alternating with named peers. All parts "
-        "take about ten minutes; each comparison is printed on stderr when it is known."
+        "Time training, normalization, loading, preparation and inference, alternating with named peers. The default "
+        "parts take about ten minutes; each comparison is printed on stderr when it is known."
     )
     parser.epilog = "example: alexnet bench --only train-step --batch-size 64 --json"
+    parts = {
+        by_default: "; ".join(f"{part.name}: {part.description}" for part in PARTS if part.by_default == by_default)
+        for by_default in (True, False)
+    }
+    others = f". Not in the default run: {parts[False]}" if parts[False] else ""
     parser.add_argument(
-        "--only", action="append", default=[], metavar="NAME", help=f"{', '.join(NAMES)} (repeatable; default: all)"
+        "--only",
+        action="append",
+        default=[],
+        metavar="PART",
+        help=f"a part to measure (repeatable; default: all of the default run). {parts[True]}{others}",
     )
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="images per batch (default: that of each part; 128 for training)"
     )
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="timings of each side (default: 3)")
     parser.add_argument(
-        "--images", metavar="FOLDER", help="JPEG photographs for preparation and loading (default: synthetic images)"
+        "--images", metavar="FOLDER", help="JPEG photographs for the parts that read files (default: synthetic images)"
     )
-    parser.add_argument("--results", metavar="FOLDER", help="also write bench-<machine>.json to this folder")
+    parser.add_argument(
+        "--results", metavar="FOLDER", help="folder to write the results to as well, such as bench-<machine>.json"
+    )
     add_json(parser)
 
 
@@ -41,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
     use_huge_pages()
     from alexnet.bench.run import bench
 
-    command = ["alexnet", "bench", *(part for name in options.only for part in ("--only", name))]
+    command = ["alexnet", "bench", *(argument for name in options.only for argument in ("--only", name))]
     command += ["--images", "IMAGES"] * (options.images is not None)
     command += ["--batch-size", str(options.batch_size)] * (options.batch_size is not None)
     report = bench(

@@ -126,7 +126,7 @@ class Evaluation:
 
     @property
     def confusion_matrix(self) -> np.ndarray:
-        """Counts (classes, classes): one row for each true class, one column for each predicted class."""
+        """Counts of shape (classes, classes), one row per true class and one column per predicted class."""
         return metrics.confusion_matrix(self.predictions, len(self.classes))
 
     def per_class(self) -> dict[str, dict[str, Any]]:

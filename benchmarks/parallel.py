@@ -36,8 +36,9 @@ from alexnet.parallel.plan import DEVICES, LINKS, Work, against_published, best,
 from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import progress
 from alexnet.runtime.provenance import provenance
-from alexnet.training.loop import Training
-from alexnet.training.train import begin
+from alexnet.training.state import TrainingState
+from alexnet.training.steps import StepExecutor, step_executor
+from alexnet.training.train import set_up_training
 
 PARTS = ("exchange", "memory", "overhead", "kills", "plan")
 WEIRD = "one-weird-trick"
@@ -121,7 +122,7 @@ def work(
     data: str, out: str, report: str, steps: int, batch_size: int, measure_tensors: bool = False, **options: Any
 ) -> None:
     """Execute some steps; write the seconds, the bytes sent and the peak memory of this process."""
-    training = begin(
+    training = set_up_training(
         *(data, out),
         recipe="paper",
         batch_size=batch_size,
@@ -130,25 +131,28 @@ def work(
         lr=1e-5,
         **options,
     )
-    training.saved_at, training.interrupted = float("inf"), lambda: False
+    communicator = training.communicator
+
+    def no_requests() -> tuple[bool, bool]:
+        return False, False
+
+    executor = step_executor(training.state, training.inputs, communicator, no_requests, print)
     seconds: list[float] = []
-    with training.open_metrics(), training.open_board(), progress(None, "", silent=True) as training.bar:
-        rows = training.layout.rows
-        batches = training_batches(training.training, batch_size, 0, 1, 0, rows)
-        with Anonymous() as memory_own:
-            for number, batch in zip(range(steps + 1), batches, strict=False):
-                if number == 1:  # the first step is warming up
-                    training.layout.traffic()
-                    before = loopback_bytes()
-                start = time.perf_counter()
-                training.step(batch)
-                seconds.append(time.perf_counter() - start)
-        tensors = tensor_bytes(training, next(batches)) if measure_tensors else None
-        training.layout.leave()
-        part()
+    batches = training_batches(training.training, batch_size, 0, 1, 0, communicator.rows)
+    with Anonymous() as memory_own:
+        for number, batch in zip(range(steps + 1), batches, strict=False):
+            if number == 1:  # the first step is warming up
+                communicator.traffic()
+                before = loopback_bytes()
+            start = time.perf_counter()
+            executor.step(batch)
+            seconds.append(time.perf_counter() - start)
+    tensors = tensor_bytes(training.state, executor, next(batches)) if measure_tensors else None
+    communicator.leave()
+    part()
     taken = len(seconds) - 1
-    traffic = {name: [a / taken, b / taken] for name, (a, b) in training.layout.traffic().items()}
-    parameters = sum(p.numel() for p in training.network.parameters())
+    traffic = {name: [a / taken, b / taken] for name, (a, b) in communicator.traffic().items()}
+    parameters = sum(p.numel() for p in training.state.network.parameters())
     result = {
         "seconds": statistics.median(seconds[1:]),
         "traffic": traffic,
@@ -194,12 +198,12 @@ class Anonymous(threading.Thread):
         self.join()
 
 
-def tensor_bytes(training: Training, batch: Batch) -> int:
+def tensor_bytes(training: TrainingState, steps: StepExecutor, batch: Batch) -> int:
     """Peak of the bytes allocated by torch in a step, including the weights and their velocity."""
     before = sum(weight.nbytes for weight in training.network.parameters())
     before += sum(state.nbytes for one in training.optimizers for per in one.state.values() for state in per.values())
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        training.step(batch)
+        steps.step(batch)
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         profiler.export_chrome_trace(file.name)
         events = json.loads(Path(file.name).read_text())["traceEvents"]

@@ -23,7 +23,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 AREAS = {
-    "source": ("src/**/*.py", "benchmarks/**/*.py"),
+    "source": ("src/**/*.py",),
     "tests": ("tests/**/*.py",),
     "pages": ("src/**/*.js", "src/**/*.html", "src/**/*.css", "src/**/*.jinja", "src/**/*.j2"),
     "documentation": ("docs/**/*.md", "docs/*.svg", "docs/conf.py", "src/**/*.md", "*.md", "examples/*"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -378,6 +381,9 @@ def test_decoders_of_damaged_tiff_files_write_nothing_on_stderr(tmp_path: Path) 
     (tmp_path / "lzw.tif").write_bytes(lzw.replace(struct.pack("<H", 64), struct.pack("<H", 9000), 1))
     plain = file_bytes(corners(), "TIFF")
     (tmp_path / "tags.tif").write_bytes(plain[:8] + bytes([0x10, 0, *[0x77] * 30]) + plain[40:])
+    samples = struct.pack("<HHIHH", 277, 3, 1, 3, 0)
+    assert samples in plain
+    (tmp_path / "samples.tif").write_bytes(plain.replace(samples, struct.pack("<HHIHH", 277, 3, 1, 69, 0)))
     code = """if True:
         import sys
         from pathlib import Path
@@ -393,5 +399,34 @@ def test_decoders_of_damaged_tiff_files_write_nothing_on_stderr(tmp_path: Path) 
         [sys.executable, "-W", "ignore", "-c", code, *files], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0
-    assert len(done.stdout.splitlines()) == 2
+    assert len(done.stdout.splitlines()) == 3
     assert done.stderr == ""
+
+
+def test_threads_read_arrays_while_garbage_is_collected() -> None:
+    """CPython's parser of literals fails when another thread parses during a collection within it."""
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            time.sleep(0)  # switches to another thread
+
+    file = io.BytesIO()
+    np.save(file, corners())
+    data = file.getvalue()
+
+    def read(_: int) -> bool:
+        Cycle()
+        return bool(np.array_equal(decode(data), corners()))
+
+    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
+    gc.set_threshold(3)
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            assert all(threads.map(read, range(4000)))
+    finally:
+        gc.set_threshold(*thresholds)
+        sys.setswitchinterval(interval)

@@ -57,8 +57,8 @@ PROSE_LANGUAGES = ("text", "")
 """Fences that hold no code: trees, diagrams, output."""
 OTHER_PROGRAMS = (".", "curl", "find", "git", "docker")
 """Commands that are not ours, and are not checked."""
-OTHER_OPTIONS = ("--rdzv-id", "--rdzv-conf", "--rdzv-backend", "--rdzv-endpoint", "--nnodes", "--only", "--steps")
-"""Options in prose that belong to torchrun and to the scripts of `benchmarks/`."""
+OTHER_OPTIONS = ("--rdzv-id", "--rdzv-conf", "--rdzv-backend", "--rdzv-endpoint", "--nnodes")
+"""Options in prose that belong to torchrun."""
 
 
 def name_of(page: Path) -> str:

@@ -19,7 +19,6 @@ def test_damaged_files_are_named_and_their_neighbors_processed(files: int, tmp_p
     for stage in result["stages"].values():
         assert sum(stage["outcomes"].values()) == files
         assert stage["outcomes"]["processed"] >= result["sound files"] == files // 10
-        assert stage["lines of decoders on stderr"] == 0
 
 
 def test_sound_files_of_every_format_are_read_at_their_size() -> None:

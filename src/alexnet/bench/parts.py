@@ -71,6 +71,11 @@ def _compared(name: str, description: str, function: str, **options: str | tuple
     return Part(name, description, function, key=name, **options)  # type: ignore[arg-type]
 
 
+def _parallel(key: str, description: str, function: str) -> Part:
+    """A part of the file of results of parallel training, not in the default run."""
+    return Part(f"parallel-{key}", description, f"parallel.{function}", by_default=False, file="parallel", key=key)
+
+
 PARTS = (
     _compared("train-step", "a training step against a textbook AlexNet and a matrix product", "steps.train_step"),
     _compared("fed", "training on data against training on one repeated batch", "steps.fed"),
@@ -87,6 +92,36 @@ PARTS = (
         packages=("onnx", "onnxruntime"),
     ),
     _compared("startup", "start of the command, and one image from a cold start", "inference.startup"),
+    Part(
+        "equality",
+        "the optimized network against the plain one over 200 updates",
+        "equality.equality",
+        by_default=False,
+        file="equality",
+    ),
+    Part(
+        "search",
+        "nearest neighbors among a million vectors (17 GB of disk)",
+        "search.search",
+        by_default=False,
+        extra="search",
+        packages=("faiss",),
+        file="search-{machine}",
+    ),
+    Part(
+        "serve",
+        "latency and throughput over HTTP against the same process",
+        "serve.serve",
+        by_default=False,
+        extra="serve",
+        packages=("fastapi", "uvicorn", "multipart", "prometheus_client"),
+        file="serve-{machine}",
+    ),
+    _parallel("plan", "the model of many devices beside the published table", "planned"),
+    _parallel("exchange", "bytes that each layout sends", "exchange"),
+    _parallel("memory", "memory of a tower against a single process", "memory"),
+    _parallel("kills", "a training whose workers are killed", "kills"),
+    _parallel("overhead", "two processes against one with two threads", "overhead"),
 )
 """All parts, in the order of the default run and of the files of results."""
 

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images", metavar="FOLDER", help="JPEG photographs for the parts that read files (default: synthetic images)"
     )
     parser.add_argument(
-        "--results", metavar="FOLDER", help="folder to write the results to as well: bench-<machine>.json"
+        "--results", metavar="FOLDER", help="folder to write the results to as well, such as bench-<machine>.json"
     )
     add_json(parser)
 

@@ -51,8 +51,12 @@ FORMATS = (
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2")
 _BOMB = 1000  # pixels for each byte of the file: a larger ratio is called a decompression bomb
 _large = threading.Lock()
-# tifffile logs each oddity of a damaged file, without a name. Without a handler, Python prints it on stderr.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
+# The header of an array is a Python literal. Until Python 3.11.8 and 3.12.2, threads that parse at once fail now and
+# then with "AST constructor recursion depth mismatch" (python/cpython issue 106905).
+_array_parser = threading.Lock()
+# Decoders log the oddities of a damaged file, without its name. Without a handler, Python prints them on stderr.
+for _decoder in ("PIL", "tifffile"):
+    logging.getLogger(_decoder).addHandler(logging.NullHandler())
 
 
 class UnreadableImageError(AlexNetError):
@@ -584,14 +588,16 @@ def _load_array(data: bytes, max_pixels: int) -> np.ndarray:
         file = io.BytesIO(data)
         version = np.lib.format.read_magic(file)
         readers: dict[Any, Callable[..., Any]] = {(1, 0): np.lib.format.read_array_header_1_0}
-        shape, _, dtype = readers.get(version, np.lib.format.read_array_header_2_0)(file)
+        with _array_parser:
+            shape, _, dtype = readers.get(version, np.lib.format.read_array_header_2_0)(file)
         if dtype.hasobject:
             raise UnreadableImageError("an array of Python objects: an image is made of numbers")
         if math.prod(shape) * dtype.itemsize > len(data):
             raise UnreadableImageError("truncated")
         if math.prod(shape[:2]) > max_pixels:
             raise TooManyPixelsError(math.prod(shape[:2]), max_pixels, len(data))
-        array: Any = np.load(io.BytesIO(data), allow_pickle=False)
+        with _array_parser:
+            array: Any = np.load(io.BytesIO(data), allow_pickle=False)
     except UnreadableImageError:
         raise
     except Exception as error:  # the header is Python text: of a damaged one the parser raises what it likes

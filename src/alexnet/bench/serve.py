@@ -1,0 +1,150 @@
+"""The overhead of HTTP: `alexnet serve` compared with the same network in this process.
+
+Both sides read the same JPEG files, and their labels are compared first. Latency: one image after the other, by
+`Classifier.predict` and by POST /v1/predict. Throughput: 32 clients, each of which sends its next image when it has the
+response to its last, and `Classifier.predict` of as many files in batches of 64, decoded ahead by threads. The clients
+run on the same machine as the server. The network is the paper's with random weights and 1,000 classes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+
+from alexnet.bench.parts import Settings
+from alexnet.bench.peers import photographs
+from alexnet.bench.timing import in_turn
+from alexnet.prediction.classifier import Classifier
+from alexnet.runs.recipe import recipes
+from alexnet.runs.run import Config, Run
+
+BATCH_SIZE = 64
+LATENCY_IMAGES = 20
+
+
+def serve(
+    settings: Settings, *, clients: int = 32, images_per_client: int = 8, variant: str = "paper"
+) -> dict[str, Any]:
+    """Compare latency and throughput of the server with those of `Classifier.predict`.
+
+    Parameters
+    ----------
+    settings : Settings
+        `rounds` times three timings of each side; `images` instead of synthetic photographs.
+    clients : int
+        Clients that send images at the same time.
+    images_per_client : int
+        Images that each of them sends in a round.
+    variant : str
+        The network.
+    """
+    rounds = 3 * settings.rounds
+    run = random_run(settings.folder / "run", variant)
+    paths = sorted(settings.images.rglob("*.jp*g")) if settings.images else photographs(settings.folder / "images", 64)
+    files = [path.read_bytes() for path in paths[: clients * images_per_client]]
+    classifier = Classifier.load(run)
+    with _server(run) as address:
+        for file in files[:3]:
+            (body,) = asyncio.run(_predict(address, [file]))
+            served = [entry["label"] for entry in json.loads(body)["predictions"][0]["top"]]
+            expected = [label for label, _ in classifier.predict(file)[0].top]
+            assert served == expected, f"the server predicts {served}, this process {expected}"
+        return {
+            "latency": _latency(classifier, address, files[:LATENCY_IMAGES], rounds),
+            "throughput": _throughput(classifier, address, files, rounds, clients, images_per_client),
+            "clients": clients,
+        }
+
+
+def _latency(classifier: Classifier, address: str, files: list[bytes], rounds: int) -> dict[str, Any]:
+    def own() -> None:
+        for file in files:
+            classifier.predict(file)
+
+    seconds = in_turn({"own": own, "served": lambda: asyncio.run(_predict(address, files))}, rounds)
+    return {
+        "description": "one image over HTTP, times the seconds of Classifier.predict",
+        **_ratio([served / own for own, served in zip(seconds["own"], seconds["served"], strict=True)]),
+        "at_most": 1.15,
+        "own_ms": 1000 * statistics.median(seconds["own"]) / len(files),
+        "served_ms": 1000 * statistics.median(seconds["served"]) / len(files),
+    }
+
+
+def _throughput(
+    classifier: Classifier, address: str, files: list[bytes], rounds: int, clients: int, images_per_client: int
+) -> dict[str, Any]:
+    many = [files[number % len(files)] for number in range(clients * images_per_client)]
+
+    async def all_clients() -> None:
+        await asyncio.gather(*(_predict(address, many[number::clients]) for number in range(clients)))
+
+    sides = {
+        "own": lambda: classifier.predict(many, batch_size=BATCH_SIZE),
+        "served": lambda: asyncio.run(all_clients()),
+    }
+    seconds = in_turn(sides, rounds)
+    return {
+        "description": f"{clients} clients, times the images per second of Classifier.predict in batches of 64",
+        **_ratio([own / served for own, served in zip(seconds["own"], seconds["served"], strict=True)]),
+        "at_least": 0.9,
+        "own_per_second": len(many) / statistics.median(seconds["own"]),
+        "served_per_second": len(many) / statistics.median(seconds["served"]),
+    }
+
+
+def _ratio(ratios: list[float]) -> dict[str, Any]:
+    return {"ratio": statistics.median(ratios), "spread": [min(ratios), max(ratios)]}
+
+
+async def _predict(address: str, files: list[bytes]) -> list[bytes]:
+    """Send one request after the other over one connection, with as little work as possible; return the bodies."""
+    url = urlsplit(address)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    bodies = []
+    for file in files:
+        head = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(file)}"
+        writer.write(head.encode() + b"\r\n\r\n" + file)
+        response = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", response.lower())
+        assert response.startswith(b"HTTP/1.1 200"), response
+        assert length is not None, response
+        bodies.append(await reader.readexactly(int(length[1])))
+    writer.close()
+    return bodies
+
+
+@contextmanager
+def _server(run: Path) -> Iterator[str]:
+    """`alexnet serve` in its own process, without a dataset, which it would index meanwhile; yields the URL."""
+    command = [sys.executable, "-m", "alexnet.cli.main", "serve", str(run), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+def random_run(path: Path, variant: str = "paper") -> Path:
+    """Write a run folder with random weights and 1,000 classes, and return its path."""
+    recipe = recipes()["paper"].override({"init": "he", "variant": variant})
+    names = [f"class {number:04}" for number in range(1000)]
+    config = Config(recipe, names, size=256, crop_size=224, input_size=224, scale=1 / 64, dataset={})
+    run = Run.create(path, config)
+    torch.manual_seed(0)
+    network = config.network()
+    torch.nn.init.normal_(network.get_parameter(f"{network.output_layer}.weight"), 0, 0.01)
+    run.save_weights(recipe.keep, network.state_dict(), torch.full((256, 256, 3), 120.0))
+    return path

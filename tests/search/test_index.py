@@ -153,7 +153,7 @@ def test_misfits_are_refused_in_one_line(
 
 def test_a_run_without_weights_is_an_error(striped_data: Path, tmp_path: Path) -> None:
     (make_run(tmp_path / "run", striped_data, 1) / "model.safetensors").unlink()
-    with pytest.raises(AlexNetError, match="has not come that far"):
+    with pytest.raises(AlexNetError, match="the training has not saved these weights yet"):
         open_index(tmp_path / "run", striped_data)
 
 

@@ -77,7 +77,7 @@ BAD = {
     "text": (b"this is not an image", 415, "not an image"),
     "pdf": (b"%PDF-1.4 " + b"x" * 100, 415, "a PDF document"),
     "empty": (b"", 422, "empty file"),
-    "many pixels": (large_png(), 413, "56,000,000 pixels, more than 50,000,000"),
+    "many pixels": (large_png(), 413, "56,000,000 pixels, more than the limit of 50,000,000"),
     "array": (
         b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (99999, 99999), }" + b" " * 51,
         422,
@@ -105,14 +105,14 @@ def test_of_several_files_only_the_damaged_ones_have_an_error(
     answer = server.post("/v1/predict", images[0], b"no image", images[1][:3000], images[2])
     one, two, three, four = answer.json()["predictions"]
     assert answer.status_code == 200
-    assert two == {"source": "1", "error": {"status": 415, "reason": "not an image"}}
+    assert two == {"source": "1", "error": {"status": 415, "reason": "text, not an image"}}
     assert three == {"source": "2", "error": {"status": 422, "reason": "truncated"}}
     for entry, top in zip((one, four), expected(classifier, images[0], images[2]), strict=True):
         assert same(top_of(entry), top)
 
 
 def test_when_no_file_can_be_read_the_request_fails(server: Server) -> None:
-    answer = server.post("/v1/predict", b"one", b"two")
+    answer = server.post("/v1/predict", b"first text", b"second text")
     assert answer.status_code == 415
     assert "no image can be read" in answer.json()["detail"]
 

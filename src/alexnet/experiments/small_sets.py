@@ -40,7 +40,7 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str) -> 
 
 
 def _measure(name: str, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    data = prepare_once(partial(_source, folder / "cells.csv", SETS[name]), folder / "data").path
+    data = prepare_once(partial(_source, folder / "cells.csv", SETS[name]), folder / "data", split={}).path
     losses = []
     for seed in seeds:
         training = set_up_training(

@@ -176,7 +176,7 @@ def _sample(dataset: PreparedDataset, trial: Trial, work: Path) -> Path:
     chosen = [split[int(index)] for index in (*first_of_each, *rest[positions])]
     images = [(image, dataset.classes[label], "train") for image, label in chosen]
     data = work / "samples" / f"{trial.set}-{trial.images}-{trial.seed}"
-    return prepare_once(images, data, size=dataset.size, progress=False).path
+    return prepare_once(images, data, size=dataset.size, split={}, progress=False).path
 
 
 def _summary(measured: dict[Trial, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -99,14 +99,16 @@ def missing(values: np.ndarray, no_data: float | None = None) -> np.ndarray | No
     """
     found = None
     if values.dtype.kind == "f":
-        found = ~(np.abs(values) < 1e30)  # NaN compares false
+        with np.errstate(over="ignore"):  # 1e30 is infinite in float16
+            found = ~(np.abs(values) < 1e30)  # NaN compares false
         if not found.any():
             found = None
     for value in (no_data, *_NO_DATA):
         # A value of the list counts only where no other is near it: in an image of -20000 to 20000, -9999 is data.
         if value is None or not np.isfinite(value):
             continue
-        equal = values == value
+        with np.errstate(over="ignore"):
+            equal = values == value
         if not equal.any():
             continue
         rest = values[~equal] if found is None else values[~(equal | found)]

@@ -13,7 +13,8 @@ from random_runs import make_run
 
 from alexnet import AlexNetError, PreparedDataset, Run
 from alexnet.data.preparation import prepare
-from alexnet.network.variants import Activation, Conv, FullyConnected, Variant, register_variant
+from alexnet.network.rows import Activation, Conv, FullyConnected
+from alexnet.network.variants import Variant, register_variant
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Config, dataset_record
 

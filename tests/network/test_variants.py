@@ -13,7 +13,7 @@ import torch
 import alexnet
 from alexnet import AlexNet, AlexNetError, UsageError, Variant, get_variant, list_variants, register_variant
 from alexnet.network import variants
-from alexnet.network.variants import Activation, Conv, Dropout, FullyConnected, LocallyConnected, Pool
+from alexnet.network.rows import Activation, Conv, Dropout, FullyConnected, LocallyConnected, Pool
 
 SMALL = Variant(
     name="small-net",

@@ -4,16 +4,8 @@ import json
 import sys
 from pathlib import Path
 
-from alexnet.network.variants import (
-    Activation,
-    Conv,
-    Dropout,
-    FullyConnected,
-    LocalNorm,
-    Pool,
-    Variant,
-    register_variant,
-)
+from alexnet.network.rows import Activation, Conv, Dropout, FullyConnected, LocalNorm, Pool
+from alexnet.network.variants import Variant, register_variant
 
 CLASSIFIER = (
     *(FullyConnected("fc6", 34), Activation("relu6"), Dropout("drop6")),

@@ -10,7 +10,8 @@ from random_runs import make_run
 
 from alexnet import Run
 from alexnet.network import variants
-from alexnet.network.variants import Activation, Conv, FullyConnected, Pool, Variant, register_variant
+from alexnet.network.rows import Activation, Conv, FullyConnected, Pool
+from alexnet.network.variants import Variant, register_variant
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Config
 

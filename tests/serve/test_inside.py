@@ -8,7 +8,8 @@ import torch
 
 from alexnet import AlexNet, Classifier, list_variants
 from alexnet.data.dataset import PreparedDataset
-from alexnet.network.layers import Weighted
+from alexnet.network.layers import ResidualBlock
+from alexnet.network.model import towers_of
 from alexnet.serve.activation_maximization import optimized_image
 from alexnet.serve.excitation import DatasetScan, receptive_field
 from alexnet.serve.network_drawing import drawing
@@ -23,14 +24,17 @@ def test_every_variant_is_drawn_with_its_towers(variant: str) -> None:
         network = AlexNet(variant, 7)
     image = ElementTree.fromstring(drawing(network, network.input_size))
     layers = {group.get("data-layer"): group for group in image.iter(f"{SVG}g") if group.get("data-layer")}
-    assert list(layers) == [n for n, m in network.named_children() if isinstance(m, Weighted)]
-    towers = 2 if network.get_submodule("conv2").groups == 2 else 1
+    shown = {*network.weighted_layers(), network.feature_layer}
+    assert list(layers) == [name for name, _ in network.named_children() if name in shown]
+    towers = towers_of(network)
     assert {len(group.findall(f"{SVG}rect")) for name, group in layers.items() if name != "logits"} == {towers}
     assert len(layers["logits"].findall(f"{SVG}rect")) == 1
     # Of the paper's layers only conv3 and the fully connected ones read both towers.
     reading = [n for n in layers if n.startswith("fc") or n in ("conv3", "conv6")]
     crossing = sum(path.get("class") == "cross" for path in image.iter(f"{SVG}path"))
     assert crossing == (2 * len(reading) if towers == 2 else 0)
+    blocks = [name for name, module in network.named_children() if isinstance(module, ResidualBlock)]
+    assert sum(path.get("class") == "shortcut" for path in image.iter(f"{SVG}path")) == len(blocks)
     # Everything is within the view box.
     _, _, width, height = map(float, image.get("viewBox", "").split())
     for rect in image.iter(f"{SVG}rect"):

@@ -22,7 +22,7 @@ from alexnet.training.diagnostics import worse_than_pretrained
 from alexnet.training.pretrained import fold_batch_norm, match_layers, pretrained_depths
 from alexnet.training.train import set_up_training
 from alexnet.weights.foreign import ForeignWeights
-from alexnet.weights.torchvision import LAYERS
+from alexnet.weights.torchvision import layers_of
 
 CONVOLUTIONS = ["conv1", "conv2", "conv3", "conv4", "conv5"]
 QUICK = ("--recipe", "paper", "--crop-size", "64", "--epochs", "1", "--batch-size", "8", "--precision", "float32")
@@ -128,7 +128,7 @@ def test_convolutions_under_torchvisions_names_are_started_from_and_are_no_netwo
 ):
     """A backbone without a last layer, as others publish them."""
     generator = torch.Generator().manual_seed(5)
-    names = {theirs: ours for theirs, ours in LAYERS.items() if ours in CONVOLUTIONS}
+    names = {theirs: ours for theirs, ours in layers_of("one-weird-trick").items() if ours in CONVOLUTIONS}
     network = AlexNet("one-weird-trick", 2)
     for theirs in names.values():
         torch.nn.init.kaiming_normal_(network.get_submodule(theirs).weight, generator=generator)

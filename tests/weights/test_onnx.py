@@ -13,6 +13,7 @@ from torch import Tensor
 
 from alexnet import AlexNet, AlexNetError, list_variants
 from alexnet.data.augmentation import Preprocessing
+from alexnet.network.layers import CodeDistances
 from alexnet.prediction.inputs import load_image
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Config
@@ -34,6 +35,9 @@ SWITCHES = [
     {"drop_layer": "conv4"},
 ]
 CIFAR = [name for name in list_variants() if name.startswith("cifar")]
+NEIGHBORS = [name for name in list_variants() if name.startswith(("lenet", "vgg", "resnet"))]
+ALEXNETS = [name for name in list_variants() if name not in NEIGHBORS]
+SMALL_SIDE = {"vgg11": 64, "vgg16": 64, "resnet18": 64, "resnet50": 64}
 
 
 def narrow(variant: str, **switches: str) -> AlexNet:
@@ -46,8 +50,14 @@ def narrow(variant: str, **switches: str) -> AlexNet:
             network.fc7 = torch.nn.Linear(24, 24)
             network.logits = torch.nn.Linear(24, CLASSES)
     network.to_empty(device="cpu").initialize("he")
-    torch.nn.init.normal_(network.logits.weight, 0, 0.3)
-    for module in network.children():
+    if isinstance(network.logits, CodeDistances):
+        network.logits.codes.copy_(AlexNet(variant, CLASSES).logits.codes)
+        for pool in (network.pool1, network.pool2):
+            torch.nn.init.normal_(pool.weight, 1, 0.1)
+            torch.nn.init.normal_(pool.bias, 0, 0.1)
+    else:
+        torch.nn.init.normal_(network.logits.weight, 0, 0.3)
+    for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.num_batches_tracked.zero_()
             torch.nn.init.uniform_(module.running_mean, -1, 1)
@@ -76,15 +86,21 @@ def answers(model: "onnx.ModelProto", x: Tensor) -> np.ndarray:
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("variant", "switches"),
-    [each for each in product(list_variants(), SWITCHES) if each[0] not in CIFAR or "drop_layer" not in each[1]],
+    [
+        *(each for each in product(ALEXNETS, SWITCHES) if each[0] not in CIFAR or "drop_layer" not in each[1]),
+        *product(NEIGHBORS, [{}]),
+        ("resnet18", {"normalization": "none", "pooling": "non-overlapping", "drop_layer": "block2_2"}),
+        ("lenet5", {"pooling": "overlapping"}),
+    ],
     ids=str,
 )
 def test_onnx_runtime_gives_the_same_logits(variant: str, switches: dict[str, str]) -> None:
     network = narrow(variant, **switches)
-    side = network.input_size
+    side = SMALL_SIDE.get(variant, network.input_size)
     x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1)) * 50
-    expected = network(x).numpy()
-    np.testing.assert_allclose(answers(to_onnx(network), x), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    expected = network(x).softmax(1).numpy() if variant == "lenet5-1998" else network(x).numpy()
+    found = answers(to_onnx(network, input_size=side, softmax=variant == "lenet5-1998"), x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
 @torch.no_grad()
@@ -107,7 +123,7 @@ def photographs() -> Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("variant", list_variants())
+@pytest.mark.parametrize("variant", ALEXNETS)
 def test_real_photographs_have_the_same_five_most_probable_classes(variant: str, photographs: Tensor) -> None:
     network = narrow(variant)
     mean = photographs.float().mean(0)

@@ -1,10 +1,14 @@
-"""torchvision's `alexnet`, rebuilt from its published layout, against `one-weird-trick`."""
+"""torchvision's networks, rebuilt from their published layouts, against the variants here."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision_layouts import torchvision_network
 
-from alexnet import AlexNet, AlexNetError
+from alexnet import AlexNet, AlexNetError, Classifier, import_weights
 from alexnet.weights.torchvision import from_torchvision
 
 
@@ -74,3 +78,41 @@ def test_missing_unknown_and_wrongly_shaped_arrays_are_named(theirs: nn.Module) 
     assert "classifier.4.bias is missing" in message
     assert "features.1.running_mean is unknown" in message
     assert "features.3.weight is 256×48×5×5, not 192×64×5×5" in message
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["vgg11", "vgg16", "resnet18", "resnet50"])
+def test_vgg_and_resnet_compute_the_logits_of_torchvisions_networks(name: str) -> None:
+    network = torchvision_network(name, 5)
+    with torch.device("meta"):
+        ours = AlexNet(name, 5).eval()
+    ours.load_state_dict(from_torchvision(network.state_dict()), assign=True)
+    x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    expected = network(x)
+    torch.testing.assert_close(ours(x), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    if name.startswith("resnet"):  # as files of torch before 0.4.1 are
+        without = {key: array for key, array in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+        assert torch.equal(from_torchvision(without)["logits.weight"], network.fc.weight)
+
+
+@torch.no_grad()
+def test_an_imported_resnet_predicts_as_torchvision_does_with_its_preprocessing(tmp_path: Path) -> None:
+    network = torchvision_network("resnet18", 3)
+    torch.save({f"module.{key}": array for key, array in network.state_dict().items()}, tmp_path / "resnet18.pth")
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n", encoding="utf-8")
+    import_weights(tmp_path / "resnet18.pth", tmp_path / "run", classes=tmp_path / "classes.txt")
+    classifier = Classifier.load(tmp_path / "run")
+    assert classifier.config.recipe.variant == "resnet18"
+    images = np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3), dtype=np.uint8)
+    crops = torch.from_numpy(images[:, 16:240, 16:240]).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    expected = network((crops - mean) / std).softmax(1)
+    found = torch.from_numpy(np.asarray(classifier.probabilities(images, views=1))).float()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_another_resnet_is_named_by_what_does_not_fit(tmp_path: Path) -> None:
+    state = dict(torchvision_network("resnet18", 3).state_dict())
+    state["layer1.2.conv1.weight"] = torch.zeros(64, 64, 3, 3)  # as ResNet-34 has
+    with pytest.raises(AlexNetError, match=r"torchvision's resnet18: layer1\.2\.conv1\.weight is unknown"):
+        from_torchvision(state)

@@ -25,7 +25,7 @@ from alexnet.evaluation.ensemble import (
 from alexnet.evaluation.metrics import Predictions
 from alexnet.evaluation.views import check_views
 from alexnet.kernels.safe import safe_mode
-from alexnet.network.optimized import OptimizedNetwork
+from alexnet.network.optimized import OptimizedNetwork, without_batch_norm
 from alexnet.runs.run import Run
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
@@ -295,7 +295,7 @@ def evaluate(
     searched = dataset.split("val") if on_val else evaluated
     total = len(evaluated) + (len(searched) if search_coefficients else 0)
     with safe_mode(safe), progress(total, "evaluate") as bar:
-        networks = [OptimizedNetwork(member.network, dtype) for member in members]
+        networks = [OptimizedNetwork(without_batch_norm(member.network), dtype) for member in members]
         ensemble = _Ensemble(members, networks, views, batch_size, bar)
         coefficients = None
         if search_coefficients:

@@ -19,7 +19,7 @@ from alexnet.data.augmentation import Preprocessing
 from alexnet.network.layers import LocalResponseNorm, output_size
 from alexnet.network.optimized import OptimizedNetwork
 
-_POINTWISE_IN_SPACE = (nn.ReLU, nn.Tanh, nn.BatchNorm2d, LocalResponseNorm)
+_POINTWISE_IN_SPACE = (nn.ReLU, nn.Tanh, nn.BatchNorm2d, nn.Identity, LocalResponseNorm)
 
 
 def can_share(network: OptimizedNetwork, preprocess: Preprocessing) -> bool:

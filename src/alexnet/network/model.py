@@ -4,42 +4,56 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from alexnet.network.layers import (
+    CodeDistances,
+    Convolution,
+    GlobalAvgPool2d,
     LocallyConnected2d,
     LocalResponseNorm,
+    Luminance,
     OverhangConv2d,
+    PartialConv2d,
+    ResidualBlock,
+    ScaledAvgPool2d,
+    ScaledTanh,
     SpatialResponseNorm,
     Weighted,
+    leaves,
     output_size,
 )
-from alexnet.network.variants import (
+from alexnet.network.rows import (
     ACTIVATIONS,
-    INITIALIZATIONS,
-    NORMALIZATIONS,
-    POOLINGS,
     Activation,
+    BatchNorm,
     Conv,
     Dropout,
     FullyConnected,
+    GlobalPool,
+    Grayscale,
     Layer,
     LocallyConnected,
     LocalNorm,
     Pool,
+    RadialBasis,
+    Residual,
     SpatialNorm,
-    Variant,
     WeightedLayer,
-    get_variant,
+    all_rows,
 )
+from alexnet.network.variants import INITIALIZATIONS, NORMALIZATIONS, POOLINGS, Variant, get_variant
 from alexnet.runtime.errors import UsageError, check_choice
 
 FIT, FLATTEN = "fit", "flatten"
 """Modules between the last feature maps and the first fully connected layer that have no row."""
+_NONLINEARITIES = {"relu": nn.ReLU, "tanh": nn.Tanh, "scaled-tanh": ScaledTanh}
 
 
 class AlexNet(nn.Module):
@@ -53,17 +67,17 @@ class AlexNet(nn.Module):
         A name of `list_variants()`, or a table of layers.
     num_classes : int
         Units of the output layer.
-    activation : {"relu", "tanh"} or None
+    activation : {"relu", "tanh", "scaled-tanh"} or None
         The non-linearity (section 3.1). None here and below keeps what the variant has.
     normalization : {"lrn", "none", "batch"} or None
         Local response normalization (3.3), none, or batch normalization between every convolution and what follows it.
     pooling : {"overlapping", "non-overlapping"} or None
         Windows of 3×3 or of 2×2, both with stride 2 (3.4).
     drop_layer : str or None
-        A convolution to leave out, any but the first, with its non-linearity and normalization (7).
+        A convolution or residual block to leave out, any but the first, with its non-linearity and normalization (7).
     dropout : float or None
         Probability of dropping a unit, 0 up to, not including, 1; 0 for no dropout; None for 0.5 (4.2).
-    init : {"paper", "released-2012", "cuda-convnet", "he"} or None
+    init : {"paper", "released-2012", "cuda-convnet", "he", "lecun"} or None
         Initialization scheme, see `initialize`.
 
     Attributes
@@ -113,14 +127,13 @@ class AlexNet(nn.Module):
         self.num_classes = num_classes
         self.input_size = table.input_size
         self.init = init or table.init
-        layers = _with_lrn(table) if normalization == "lrn" else table.layers
+        layers = _with_normalization(table, normalization)
         if drop_layer is not None:
             layers = _without_layer(layers, drop_layer, table.name)
         builder = _Builder(
             table,
             num_classes,
             activation=activation,
-            normalization=normalization,
             pooling=pooling,
             dropout=0.5 if dropout is None else dropout,
         )
@@ -157,30 +170,42 @@ class AlexNet(nn.Module):
     @property
     def first_convolution(self) -> str:
         """Name of the convolution that reads the pixels."""
-        return next(name for name, module in self.named_children() if isinstance(module, nn.Conv2d))
+        return self.variant.first_convolution
 
     @property
     def feature_layer(self) -> str:
-        """Name of the last layer with weights below the output layer: fc7 of the paper's network (section 6.1)."""
-        return self.weighted_layers()[-2] if len(self.weighted_layers()) > 1 else self.output_layer
+        """Name of the layer whose activations describe an image: fc7 of the paper's network (section 6.1).
+
+        It is the last one with weights below the output layer, or the global average pooling above that.
+        """
+        names = [
+            name
+            for name, module in self.named_children()
+            if isinstance(module, Weighted | ResidualBlock | GlobalAvgPool2d) and name != self.output_layer
+        ]
+        return names[-1] if names else self.output_layer
 
     def layer_names(self) -> list[str]:
         """The names that `features` takes, from the input to the output."""
         return [name for name, _ in self.named_children() if name not in (FIT, FLATTEN)]
 
     def weighted_layers(self) -> list[str]:
-        """Names of the layers with weights, from the input to the output."""
-        return [name for name, module in self.named_children() if isinstance(module, Weighted)]
+        """Names of the layers with weights and of the output layer, from the input up; a residual block is one."""
+        return [
+            name
+            for name, module in self.named_children()
+            if isinstance(module, Weighted | ResidualBlock | CodeDistances)
+        ]
 
     def is_fully_connected(self, layer: str) -> bool:
         """Whether a layer is fully connected: its activations are (N, units) and not (N, C, H, W)."""
-        return isinstance(self.get_submodule(layer), nn.Linear)
+        return isinstance(self.get_submodule(layer), nn.Linear | CodeDistances)
 
     def features(self, x: Tensor, layer: str) -> Tensor:
         """The activations of one layer.
 
-        A convolution or fully connected layer is read after the non-linearity that follows it directly (`conv1` …
-        `conv5`, `fc6`, `fc7`), so ``features(x, "fc7")`` are the 4096 numbers of the paper's section 6.1.
+        A convolution, residual block or fully connected layer is read after the non-linearity that follows it directly
+        (`conv1` … `conv5`, `fc6`, `fc7`), so ``features(x, "fc7")`` are the 4096 numbers of the paper's section 6.1.
 
         Parameters
         ----------
@@ -241,7 +266,8 @@ class AlexNet(nn.Module):
         while last + 1 < len(names) and isinstance(self.get_submodule(names[last + 1]), nn.BatchNorm2d):
             last += 1
         following = self.get_submodule(names[last + 1]) if last + 1 < len(names) else None
-        if isinstance(self.get_submodule(layer), nn.Conv2d | nn.Linear) and isinstance(following, nn.ReLU | nn.Tanh):
+        nonlinear = isinstance(following, tuple(_NONLINEARITIES.values()))
+        if nonlinear and isinstance(self.get_submodule(layer), Convolution | nn.Linear | ResidualBlock):
             last += 1
         return last + 1
 
@@ -251,30 +277,34 @@ class AlexNet(nn.Module):
 
         Parameters
         ----------
-        scheme : {"paper", "released-2012", "cuda-convnet", "he"}
+        scheme : {"paper", "released-2012", "cuda-convnet", "he", "lecun"}
             "paper" (section 5): N(0, 0.01²), and the biases of the variant's table: 1 in conv2, conv4, conv5, fc6 and
             fc7 of the paper's network. "released-2012": the same with a standard deviation of 0.03 in conv3 and above,
             as the released configurations have it. "cuda-convnet": the standard deviation of each row of the table,
             zero biases. "he": variance 2 / fan-in (1 / fan-in for tanh), zero biases, and zeros in the output layer,
-            so that the loss starts at ln(classes) whatever the images are.
+            so that the loss starts at ln(classes) whatever the images are. "lecun" (LeCun et al. 1998): uniform in
+            ±2.4 / fan-in, zero biases.
         """
-        tanh = any(isinstance(module, nn.Tanh) for module in self.children())
-        rows = {row.name: row for row in self.variant.layers if isinstance(row, WeightedLayer)}
-        for name, module in self.named_children():
+        tanh = any(isinstance(module, nn.Tanh | ScaledTanh) for module in self.children())
+        rows = {path: row for path, row in all_rows(self.variant.layers) if isinstance(row, WeightedLayer)}
+        for name, module in leaves(self):
             if not isinstance(module, Weighted) or module.weight.is_meta:
                 continue  # nothing to draw without memory; torch would import its compiler for it
             std, bias = 0.01, 0.0
             match scheme:
                 case "paper":
-                    bias = rows[name].bias
+                    bias = rows[name].bias or 0.0
                 case "released-2012":
-                    std, bias = rows[name].released_std, rows[name].bias
+                    std, bias = rows[name].released_std, rows[name].bias or 0.0
                 case "cuda-convnet":
                     std = rows[name].std
                 case "he":
-                    fan_in = module.weight[0].numel()
-                    std = 0.0 if name == self.output_layer else math.sqrt((1 if tanh else 2) / fan_in)
-            nn.init.normal_(module.weight, 0.0, std)
+                    std = 0.0 if name == self.output_layer else math.sqrt((1 if tanh else 2) / _fan_in(module))
+            if scheme == "lecun":
+                fan_in = module.fan_in() if isinstance(module, PartialConv2d) else _fan_in(module)
+                module.weight.copy_(nn.init.uniform_(module.weight, -2.4, 2.4) / fan_in)
+            else:
+                nn.init.normal_(module.weight, 0.0, std)
             if module.bias is not None:
                 nn.init.constant_(module.bias, bias)
 
@@ -309,23 +339,26 @@ class AlexNet(nn.Module):
         Returns
         -------
         list of LayerCost
-            One for each name of `layer_names()`.
+            One for each layer, and for each layer of a residual block, in the order in which they are computed.
         """
         shadow = copy.deepcopy(self).to("meta").eval()
         side = self.input_size if side is None else side
-        x = torch.empty(1, 3, side, side, device="meta")
-        result = []
-        for name, module in shadow.named_children():
-            x = module(x)
-            if name not in self.layer_names():
-                continue
+        result: list[LayerCost] = []
+
+        def measure(name: str, module: nn.Module, inputs: tuple[Tensor, ...], x: Tensor) -> None:
             parameters = sum(p.numel() for p in module.parameters())
             multiply_adds = neurons = 0
             if isinstance(module, Weighted):
-                positions = x[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
+                positions = x[0, 0].numel() if isinstance(module, Convolution) else 1
                 multiply_adds = module.weight.numel() * positions
                 neurons = x.numel()
-            result.append(LayerCost(name, tuple(x.shape[1:]), module, parameters, multiply_adds, neurons))
+            shapes = tuple(inputs[0].shape[1:]), tuple(x.shape[1:])
+            result.append(LayerCost(name, *shapes, module, parameters, multiply_adds, neurons))
+
+        for name, module in leaves(shadow):
+            if name not in (FIT, FLATTEN):
+                module.register_forward_hook(partial(measure, name))
+        shadow(torch.empty(1, 3, side, side, device="meta"))
         return result
 
 
@@ -336,9 +369,9 @@ class LayerCost:
     Parameters
     ----------
     name : str
-        Name of the layer.
-    output : tuple of int
-        Shape of its output, without the batch.
+        Name of the layer; its path, in a residual block.
+    input, output : tuple of int
+        Shapes of its input and output, without the batch.
     module : Module
         The layer itself, on the meta device.
     parameters, multiply_adds, neurons : int
@@ -346,6 +379,7 @@ class LayerCost:
     """
 
     name: str
+    input: tuple[int, ...]
     output: tuple[int, ...]
     module: nn.Module
     parameters: int
@@ -355,7 +389,12 @@ class LayerCost:
 
 def towers_of(network: AlexNet) -> int:
     """Number of towers of a network (paper, section 3.2): the largest number of groups of a convolution."""
-    return max(m.groups for m in network.children() if isinstance(m, nn.Conv2d))
+    return max(m.groups for m in network.children() if isinstance(m, Convolution))
+
+
+def _fan_in(module: Weighted) -> float:
+    """The mean number of inputs of a unit."""
+    return float(module.fan_in().double().mean()) if isinstance(module, PartialConv2d) else module.weight[0].numel()
 
 
 class _Builder:
@@ -367,12 +406,11 @@ class _Builder:
         num_classes: int,
         *,
         activation: str | None,
-        normalization: str | None,
         pooling: str | None,
         dropout: float,
     ) -> None:
         self.variant, self.num_classes = variant, num_classes
-        self.activation, self.normalization, self.pooling, self.dropout = activation, normalization, pooling, dropout
+        self.activation, self.pooling, self.dropout = activation, pooling, dropout
         self.channels, self.side = 3, variant.input_size  # units, once the feature maps are flattened
         self.flat = False
 
@@ -383,53 +421,126 @@ class _Builder:
             if self.side < 1:
                 raise UsageError(f"variant {self.variant.name!r}: {row.name} has no output for its input size")
 
-    def _modules(self, row: Layer) -> Iterator[tuple[str, nn.Module]]:
+    def _modules(self, row: Layer) -> Iterator[tuple[str, nn.Module]]:  # noqa: PLR0912
         match row:
             case Conv():
-                yield from self._convolution(row)
+                yield row.name, self._convolution(row)
             case LocallyConnected():
                 local = LocallyConnected2d(self.channels, row.kernels, row.size, row.padding, self.side)
                 yield row.name, local
                 self.channels, self.side = row.kernels, local.output_side
-            case LocalNorm() if self.normalization in (None, "lrn"):
+            case LocalNorm():
                 yield row.name, LocalResponseNorm(row)
-            case SpatialNorm() if self.normalization in (None, "lrn"):
+            case SpatialNorm():
                 yield row.name, SpatialResponseNorm(row)
+            case BatchNorm():
+                yield row.name, nn.BatchNorm2d(self.channels)
             case Activation():
-                yield row.name, nn.Tanh() if self.activation == "tanh" else nn.ReLU(inplace=True)
+                kind = self.activation or row.kind
+                yield row.name, nn.ReLU(inplace=True) if kind == "relu" else _NONLINEARITIES[kind]()
             case Pool():
-                size, ceil = (2, False) if self.pooling == "non-overlapping" else (3, row.ceil)
-                yield row.name, (nn.AvgPool2d if row.average else nn.MaxPool2d)(size, 2, ceil_mode=ceil)
-                self.side = (self.side - size + ceil) // 2 + 1
+                yield row.name, self._pooling(row)
+            case GlobalPool():
+                yield row.name, GlobalAvgPool2d()
+                self.side = 1
             case Dropout() if self.dropout:
                 yield row.name, nn.Dropout(self.dropout)
+            case Grayscale():
+                yield row.name, Luminance()
+                self.channels = 1
+            case Residual():
+                yield row.name, self._residual(row)
             case FullyConnected():
-                yield from self._fully_connected(row)
+                yield from self._flattened()
+                units = self.num_classes if row.units is None else row.units
+                yield row.name, nn.Linear(self.channels, units)
+                self.channels = units
+            case RadialBasis():
+                yield from self._flattened()
+                yield row.name, CodeDistances(self.channels, self.num_classes)
 
-    def _convolution(self, row: Conv) -> Iterator[tuple[str, nn.Module]]:
-        if self.channels % row.groups or row.kernels % row.groups:
+    def _convolution(self, row: Conv) -> nn.Conv2d | PartialConv2d:
+        where = f"variant {self.variant.name!r}: {row.name}"
+        channels, self.channels = self.channels, row.kernels
+        if row.connections is not None:
+            read = {channel for channels in row.connections for channel in channels}
+            if len(row.connections) != row.kernels or not read <= set(range(channels)):
+                raise UsageError(f"{where} has connections that do not fit {channels} channels, {row.kernels} kernels")
+            self.side -= row.size - 1
+            return PartialConv2d(channels, row.connections, row.size)
+        if channels % row.groups or row.kernels % row.groups:
             raise UsageError(
-                f"variant {self.variant.name!r}: {row.name} has {row.groups} groups, which do not divide its "
-                f"{self.channels} input channels and {row.kernels} kernels"
+                f"{where} has {row.groups} groups, which do not divide its {channels} input channels and "
+                f"{row.kernels} kernels"
             )
-        batch = self.normalization == "batch"
         kind = OverhangConv2d if row.overhang else nn.Conv2d
         options = {"stride": row.stride, "padding": row.padding, "groups": row.groups}
-        conv = kind(self.channels, row.kernels, row.size, bias=not batch, **options)  # type: ignore[arg-type]
-        yield row.name, conv
-        self.channels, self.side = row.kernels, output_size(conv, self.side + 2 * row.padding)
-        if batch:
-            yield row.batch_norm_name, nn.BatchNorm2d(row.kernels)
+        conv = kind(channels, row.kernels, row.size, bias=row.bias is not None, **options)  # type: ignore[arg-type]
+        self.side = output_size(conv, self.side + 2 * row.padding)
+        return conv
 
-    def _fully_connected(self, row: FullyConnected) -> Iterator[tuple[str, nn.Module]]:
+    def _pooling(self, row: Pool) -> nn.Module:
+        if self.pooling == "non-overlapping" and row.size > row.stride:
+            row = replace(row, size=2, stride=2, padding=0, ceil=False)
+        elif self.pooling == "overlapping" and row.size <= row.stride:
+            row = replace(row, size=3, stride=2, ceil=True)
+        self.side = (self.side + 2 * row.padding - row.size + row.ceil * (row.stride - 1)) // row.stride + 1
+        if row.trainable:
+            return ScaledAvgPool2d(self.channels, row.size, row.stride, ceil_mode=row.ceil)
+        if row.average:
+            return nn.AvgPool2d(row.size, row.stride, ceil_mode=row.ceil)
+        return nn.MaxPool2d(row.size, row.stride, row.padding, ceil_mode=row.ceil)
+
+    def _residual(self, row: Residual) -> ResidualBlock:
+        channels, side = self.channels, self.side
+        parts = []
+        for layers in (row.layers, row.shortcut):
+            self.channels, self.side = channels, side
+            modules = dict(self.build(layers))
+            first = next(iter(modules.values()), None)
+            if isinstance(first, nn.ReLU):
+                first.inplace = False  # the other part reads the same input
+            parts.append((nn.Sequential(OrderedDict(modules)), self.channels, self.side))
+        (body, *shape), (shortcut, *other) = parts
+        if shape != other:
+            sizes = [f"{maps} channels of {side}×{side}" for maps, side in (shape, other)]
+            raise UsageError(f"variant {self.variant.name!r}: {row.name} adds {sizes[0]} to {sizes[1]} of its shortcut")
+        return ResidualBlock(body, shortcut)
+
+    def _flattened(self) -> Iterator[tuple[str, nn.Module]]:
+        """The modules before the first fully connected layer."""
         if not self.flat:
             # The identity on the nominal input; makes every variant read other sizes.
             yield FIT, nn.AdaptiveAvgPool2d(self.side)
             yield FLATTEN, nn.Flatten()
             self.channels, self.flat = self.channels * self.side**2, True
-        units = self.num_classes if row.units is None else row.units
-        yield row.name, nn.Linear(self.channels, units)
-        self.channels = units
+
+
+def _with_normalization(variant: Variant, normalization: str | None) -> tuple[Layer, ...]:
+    """The table with the normalization that replaces its own, None for its own."""
+    if normalization is None or (normalization == "batch" and variant.has_batch_norm):
+        return variant.layers
+    if normalization == "lrn":
+        return _with_lrn(variant)
+    return tuple(_normalized(variant.layers, batch=normalization == "batch"))
+
+
+def _normalized(layers: Sequence[Layer], *, batch: bool) -> Iterator[Layer]:
+    """The rows without normalization, or with batch normalization after each convolution in its place."""
+    for row in layers:
+        match row:
+            case LocalNorm() | SpatialNorm() | BatchNorm():
+                continue
+            case Residual():
+                body, shortcut = (tuple(_normalized(part, batch=batch)) for part in (row.layers, row.shortcut))
+                yield replace(row, layers=body, shortcut=shortcut)
+            case Conv() if batch and row.connections is None:
+                yield replace(row, bias=None)
+                yield BatchNorm(row.batch_norm_name)
+            case Conv() if row.bias is None:  # a shift of the batch normalization took its place
+                yield replace(row, bias=0.0)
+            case _:
+                yield row
 
 
 def _with_lrn(variant: Variant) -> tuple[Layer, ...]:
@@ -449,15 +560,15 @@ def _with_lrn(variant: Variant) -> tuple[Layer, ...]:
 
 
 def _without_layer(layers: tuple[Layer, ...], name: str, variant: str) -> tuple[Layer, ...]:
-    """The table without a convolution, its non-linearity and normalization; a pooling stays for the layers above."""
-    convolutions = [row.name for row in layers if isinstance(row, Conv | LocallyConnected)]
-    check_choice(name, convolutions[1:], f"convolution to leave out of {variant}:")
+    """The table without a layer, its non-linearity and normalization; a pooling stays for the layers above."""
+    droppable = [row.name for row in layers if isinstance(row, Conv | LocallyConnected | Residual)]
+    check_choice(name, droppable[1:], f"layer to leave out of {variant}:")
     kept: list[Layer] = []
     dropping = False
     for row in layers:
-        if isinstance(row, WeightedLayer):
+        if isinstance(row, WeightedLayer | Residual | RadialBasis):
             dropping = row.name == name
-        if not dropping or isinstance(row, Pool | Dropout):
+        if not dropping or isinstance(row, Pool | GlobalPool | Dropout):
             kept.append(row)
     return tuple(kept)
 
@@ -472,6 +583,9 @@ def _shape_cells(module: nn.Module) -> tuple[str, str, str]:  # noqa: PLR0911
                 f"{module.stride[0]}/{module.padding[0]}",
                 str(module.groups),
             )
+        case PartialConv2d():
+            size = module.kernel_size[0]
+            return f"{module.out_channels} of up to {module.in_channels}×{size}×{size}", "1/0", "1"
         case nn.Linear():
             return f"{module.in_features}→{module.out_features}", "", ""
         case nn.MaxPool2d() | nn.AvgPool2d():

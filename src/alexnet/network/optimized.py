@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from itertools import pairwise, zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +13,55 @@ from torch.nn import functional
 from alexnet.kernels.blocks import blocks, can_block
 from alexnet.kernels.code import host
 from alexnet.kernels.pool import can_pool, max_pool
-from alexnet.network.layers import LocalResponseNorm, Weighted, output_size
+from alexnet.network.layers import LocalResponseNorm, ResidualBlock, Weighted, leaves, output_size
 from alexnet.network.model import AlexNet
 from alexnet.network.normalization import local_response_norm
 
 BLOCK = 4
 """Height and width in pixels of the blocks that the first convolution reads as channels: its stride."""
+
+
+def without_batch_norm(network: AlexNet) -> AlexNet:
+    """The network for inference: batch normalization, as in evaluation, folded into the convolution below it.
+
+    Parameters
+    ----------
+    network : AlexNet
+        In evaluation mode; it is not changed.
+
+    Returns
+    -------
+    AlexNet
+        A network with the same outputs up to rounding; `network` itself where it has no batch normalization.
+    """
+    pairs = list(_normalized_convolutions(network))
+    if not pairs:
+        return network
+    # Parameters that folding leaves alone are shared: the fully connected layers are most of the memory.
+    kept = {id(parameter): parameter for parameter in network.parameters()}
+    folded = copy.deepcopy(network, kept)
+    with torch.no_grad():
+        for path, norm_path in pairs:
+            conv, norm = folded.get_submodule(path), network.get_submodule(norm_path)
+            assert isinstance(conv, nn.Conv2d)
+            assert isinstance(norm, nn.BatchNorm2d)
+            assert norm.running_var is not None
+            assert norm.running_mean is not None
+            gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+            before = 0 if conv.bias is None else conv.bias
+            conv.weight = nn.Parameter(conv.weight * gain[:, None, None, None])
+            conv.bias = nn.Parameter(norm.bias + (before - norm.running_mean) * gain)
+            parent, _, name = norm_path.rpartition(".")
+            folded.get_submodule(parent)._modules[name] = nn.Identity()
+    return folded
+
+
+def _normalized_convolutions(network: AlexNet) -> Iterator[tuple[str, str]]:
+    """The paths of each convolution and of the batch normalization that reads it alone."""
+    for (path, module), (after, following) in pairwise(leaves(network)):
+        siblings = path.rpartition(".")[0] == after.rpartition(".")[0]
+        if siblings and isinstance(module, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+            yield path, after
 
 
 class OptimizedNetwork(nn.Module):
@@ -91,8 +135,12 @@ class OptimizedNetwork(nn.Module):
 
     def _in_dtype(self, module: nn.Module) -> nn.Module:
         """The module itself, or a copy whose weights are rounded to `dtype`."""
-        if self.dtype in (torch.float32, torch.float64) or not isinstance(module, Weighted):
+        if self.dtype in (torch.float32, torch.float64) or not isinstance(module, Weighted | ResidualBlock):
             return module
+        if isinstance(module, ResidualBlock):
+            return ResidualBlock(
+                *(nn.Sequential(*map(self._in_dtype, part)) for part in (module.body, module.shortcut))
+            )
         rounded = copy.deepcopy(module).to(self.dtype)
         self.copies.update(zip(module.parameters(), rounded.parameters(), strict=True))
         return rounded
@@ -100,19 +148,21 @@ class OptimizedNetwork(nn.Module):
 
 def _fused_steps(modules: list[nn.Module]) -> Iterator[Callable[[Tensor], Tensor]]:
     """The modules as functions; some of them fuse two modules."""
-    pairs = iter(zip(modules, [*modules[1:], None], strict=True))
+    pairs = iter(zip_longest(modules, modules[1:]))
     for module, following in pairs:
         match module, following:
             case nn.ReLU(), LocalResponseNorm():
                 next(pairs)
                 yield _ReluNorm(following)
-            case nn.ReLU(), nn.MaxPool2d() if following.kernel_size == 3:
+            case nn.ReLU(), nn.MaxPool2d() if _is_overlapping(following):
                 next(pairs)
                 yield _ReluPool(following, relu=True)
-            case nn.MaxPool2d(), _ if module.kernel_size == 3:
+            case nn.MaxPool2d(), _ if _is_overlapping(module):
                 yield _ReluPool(module, relu=False)
             case nn.Conv2d(), _ if _reads_blocks(module):
                 yield _BlockConvolution(module)
+            case ResidualBlock(), _:
+                yield _Sum(*(list(_fused_steps(list(part))) for part in (module.body, module.shortcut)))
             case nn.Dropout(), _:
                 yield FastDropout(module)
             case nn.AdaptiveAvgPool2d(), _:
@@ -121,6 +171,26 @@ def _fused_steps(modules: list[nn.Module]) -> Iterator[Callable[[Tensor], Tensor
                 yield _FullyConnected(module)
             case _:
                 yield module
+
+
+class _Sum:
+    """A residual block."""
+
+    def __init__(self, body: list[Callable[[Tensor], Tensor]], shortcut: list[Callable[[Tensor], Tensor]]) -> None:
+        self.body, self.shortcut = body, shortcut
+
+    def __call__(self, x: Tensor) -> Tensor:
+        added = x
+        for step in self.shortcut:
+            added = step(added)
+        for step in self.body:
+            x = step(x)
+        return x + added
+
+
+def _is_overlapping(pool: nn.MaxPool2d) -> bool:
+    """Whether the windows are those of the paper, which the kernels compute."""
+    return (pool.kernel_size, pool.stride, pool.padding) == (3, 2, 0)
 
 
 class _ReluNorm:

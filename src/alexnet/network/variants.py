@@ -5,7 +5,8 @@ This module does not import torch, so that the command line can list the variant
 A variant of one's own is a table that is registered under a new name; `AlexNet`, the recipes and the command
 line then know it:
 
->>> from alexnet.network.variants import Activation, Conv, FullyConnected, Pool, Variant, register_variant
+>>> from alexnet.network.rows import Activation, Conv, FullyConnected, Pool
+>>> from alexnet.network.variants import Variant, register_variant
 >>> tiny = Variant(
 ...     name="tiny",
 ...     description="Two convolutions for images of 32×32 pixels.",
@@ -23,189 +24,37 @@ line then know it:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from alexnet.network.neighbors import lenet5, lenet5_1998, resnet, vgg
+from alexnet.network.rows import (
+    ACTIVATIONS,
+    Activation,
+    BatchNorm,
+    Conv,
+    Dropout,
+    FullyConnected,
+    Grayscale,
+    Layer,
+    LocallyConnected,
+    LocalNorm,
+    OutputLayer,
+    Pool,
+    Residual,
+    SpatialNorm,
+    all_rows,
+    row_from_dict,
+    row_to_dict,
+)
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 
-ACTIVATIONS = ("relu", "tanh")
 NORMALIZATIONS = ("lrn", "none", "batch")
 POOLINGS = ("overlapping", "non-overlapping")
-INITIALIZATIONS = ("paper", "released-2012", "cuda-convnet", "he")
+INITIALIZATIONS = ("paper", "released-2012", "cuda-convnet", "he", "lecun")
 """The schemes of `AlexNet.initialize`."""
 SWITCHES = ("activation", "normalization", "pooling", "drop_layer")
 """The values of a recipe that change the layers of a variant."""
-
-
-@dataclass(frozen=True)
-class Conv:
-    """A convolution.
-
-    Parameters
-    ----------
-    name : str
-        Name of the module and prefix of its arrays in a state dict.
-    kernels : int
-        Number of kernels, which is the number of output channels.
-    size : int
-        Height and width of a kernel, in pixels of its input.
-    stride, padding : int
-        As in `torch.nn.Conv2d`.
-    groups : int
-        Each kernel reads one of `groups` equal parts of the channels below.
-    overhang : bool
-        Whether the last window may hang over the right and lower edge and read zeros there, so that the output has
-        ``1 + ceil((input - size) / stride)`` rows, as the released code computes it.
-    batch_norm : str or None
-        Name of the batch normalization that follows the convolution when `normalization` is "batch"; by default
-        ``batch_`` and the convolution's name.
-    std : float
-        Standard deviation of the initial weights, scheme "cuda-convnet".
-    released_std : float
-        Standard deviation of the initial weights, scheme "released-2012".
-    bias : float
-        Initial biases, schemes "paper" and "released-2012".
-    """
-
-    name: str
-    kernels: int
-    size: int
-    stride: int = 1
-    padding: int = 0
-    groups: int = 1
-    overhang: bool = False
-    batch_norm: str | None = None
-    std: float = 0.01
-    released_std: float = 0.01
-    bias: float = 0.0
-
-    @property
-    def batch_norm_name(self) -> str:
-        """Name of the batch normalization that follows when `normalization` is "batch"."""
-        return self.batch_norm or f"batch_{self.name}"
-
-
-@dataclass(frozen=True)
-class LocallyConnected:
-    """A convolution of stride 1 whose weights are not shared: each output position has its own kernels.
-
-    Parameters are those of `Conv`.
-    """
-
-    name: str
-    kernels: int
-    size: int
-    padding: int = 0
-    std: float = 0.01
-    released_std: float = 0.01
-    bias: float = 0.0
-
-
-@dataclass(frozen=True)
-class FullyConnected:
-    """A fully connected layer.
-
-    Parameters
-    ----------
-    name : str
-        Name of the module and prefix of its arrays in a state dict.
-    units : int or None
-        Number of units; None for the output layer, which has one unit for each class.
-    std, released_std, bias : float
-        Initial values, as in `Conv`.
-    """
-
-    name: str
-    units: int | None
-    std: float = 0.01
-    released_std: float = 0.01
-    bias: float = 0.0
-
-
-@dataclass(frozen=True)
-class Activation:
-    """The non-linearity: ReLU, or tanh where `activation` says so.
-
-    Parameters
-    ----------
-    name : str
-        Name of the module.
-    lrn : str or None
-        Name of the local response normalization that ``normalization="lrn"`` inserts after it in a variant that has
-        none of its own; None for none here.
-    """
-
-    name: str
-    lrn: str | None = None
-
-
-@dataclass(frozen=True)
-class LocalNorm:
-    """Local response normalization across channels (paper, section 3.3).
-
-    Parameters
-    ----------
-    name : str
-        Name of the module.
-    groups : int
-        Number of towers; no window crosses from one to the next.
-    k, alpha, beta, size
-        Constants of the formula; `size` is the number of channels in a window.
-    divide_by_n : bool
-        Whether alpha is divided by `size`, as in the released code, Caffe and PyTorch, and not in the paper's formula.
-    """
-
-    name: str
-    groups: int = 1
-    k: float = 2.0
-    divide_by_n: bool = False
-    size: int = 5
-    alpha: float = 1e-4
-    beta: float = 0.75
-
-
-@dataclass(frozen=True)
-class SpatialNorm:
-    """Response normalization over the `size` × `size` neighborhood in the same channel (configuration #145)."""
-
-    name: str
-    size: int = 5
-    alpha: float = 0.001
-    beta: float = 0.75
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Pooling over windows of 3×3 with stride 2 (paper, section 3.4).
-
-    Parameters
-    ----------
-    name : str
-        Name of the module.
-    ceil : bool
-        Whether windows may hang over the edge, as `ceil_mode` of `torch.nn.MaxPool2d`.
-    average : bool
-        Average pooling instead of max pooling.
-    """
-
-    name: str
-    ceil: bool = False
-    average: bool = False
-
-
-@dataclass(frozen=True)
-class Dropout:
-    """Dropout with probability 0.5, or that of `AlexNet`'s `dropout`."""
-
-    name: str
-
-
-WeightedLayer = Conv | LocallyConnected | FullyConnected
-Layer = WeightedLayer | Activation | LocalNorm | SpatialNorm | Pool | Dropout
-_KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind
-    for kind in (Conv, LocallyConnected, FullyConnected, Activation, LocalNorm, SpatialNorm, Pool, Dropout)
-}
 
 
 @dataclass(frozen=True)
@@ -223,7 +72,8 @@ class Variant:
     init : str
         Initialization scheme that is used when none is given, one of `INITIALIZATIONS`.
     layers : tuple of Layer
-        The rows, from the input up. The last one is a `FullyConnected` with `units=None`, the output layer.
+        The rows, from the input up (`alexnet.network.rows`). The last one is the output layer: a `FullyConnected` with
+        `units=None`, or a `RadialBasis`.
 
     Raises
     ------
@@ -248,20 +98,26 @@ class Variant:
         if self.input_size < 1:
             raise UsageError(f"{where}: input_size is {self.input_size}; it must be at least 1")
         check_choice(self.init, INITIALIZATIONS, f"{where}: init")
-        names = [row.name for row in self.layers]
-        names += [row.batch_norm_name for row in self.layers if isinstance(row, Conv)]
-        names += [row.lrn for row in self.layers if isinstance(row, Activation) and row.lrn]
+        rows = dict(all_rows(self.layers))
+        names = [row.name for row in rows.values()]
+        names += [row.batch_norm_name for row in rows.values() if isinstance(row, Conv)]
+        names += [row.lrn for row in rows.values() if isinstance(row, Activation) and row.lrn]
         for name in names:
             if not name.isidentifier():
                 raise UsageError(f"{where}: a layer can't be named {name!r}; use letters, digits and underscores")
-        layers = [row.name for row in self.layers]
-        if repeated := next((name for name in layers if layers.count(name) > 1), None):
+        for row in rows.values():
+            if isinstance(row, Activation):
+                check_choice(row.kind, ACTIVATIONS, f"{where}: kind of {row.name}")
+        paths = [path for path, _ in all_rows(self.layers)]
+        if repeated := next((path for path in paths if paths.count(path) > 1), None):
             raise UsageError(f"{where} has two layers named {repeated!r}; a name identifies one layer")
-        outputs = [row for row in self.layers if isinstance(row, FullyConnected) and row.units is None]
+        outputs = [row for row in self.layers if isinstance(row, OutputLayer) and getattr(row, "units", None) is None]
         if len(outputs) != 1 or self.layers[-1] is not outputs[0]:
             raise UsageError(f"{where}: its last layer, and only that one, must be a FullyConnected with units=None")
-        if not isinstance(self.layers[0], Conv):
+        if not isinstance(next((row for row in self.layers if not isinstance(row, Grayscale)), None), Conv):
             raise UsageError(f"{where}: its first layer must be a Conv")
+        if any(isinstance(row, Residual | OutputLayer) for path, row in rows.items() if "." in path):
+            raise UsageError(f"{where}: a residual block can't hold another one or a fully connected layer")
 
     @property
     def output_layer(self) -> str:
@@ -269,23 +125,40 @@ class Variant:
         return self.layers[-1].name
 
     @property
+    def first_convolution(self) -> str:
+        """Name of the convolution that reads the pixels."""
+        return next(row.name for row in self.layers if isinstance(row, Conv))
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether batch normalization is part of the table, whatever `normalization` is."""
+        return any(isinstance(row, BatchNorm) for _, row in all_rows(self.layers))
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether every layer reads the one below alone, up to a fully connected one: no blocks, no codes."""
+        return not any(isinstance(row, Residual) for row in self.layers) and isinstance(self.layers[-1], FullyConnected)
+
+    @property
     def fully_connected_layers(self) -> list[str]:
         """Names of the fully connected layers, the output layer among them."""
         return [row.name for row in self.layers if isinstance(row, FullyConnected)]
 
     def batch_norms(self) -> dict[str, str]:
-        """Name of the batch normalization of each convolution, when `normalization` is "batch"."""
-        return {row.name: row.batch_norm_name for row in self.layers if isinstance(row, Conv)}
+        """Name of the batch normalization of each convolution that has one when `normalization` is "batch"."""
+        if self.has_batch_norm:
+            return {}
+        rows = [row for row in self.layers if isinstance(row, Conv) and row.connections is None]
+        return {row.name: row.batch_norm_name for row in rows}
 
     def to_dict(self) -> dict[str, Any]:
         """The table as JSON-able values; `from_dict` reads it."""
-        rows = [{"layer": type(row).__name__, **asdict(row)} for row in self.layers]
         return {
             "name": self.name,
             "description": self.description,
             "input_size": self.input_size,
             "init": self.init,
-            "layers": rows,
+            "layers": [row_to_dict(row) for row in self.layers],
         }
 
     @classmethod
@@ -298,8 +171,7 @@ class Variant:
             If the values do not describe a variant.
         """
         try:
-            layers = [dict(row) for row in values["layers"]]
-            rows = tuple(_KINDS[row.pop("layer")](**row) for row in layers)
+            rows = tuple(row_from_dict(row) for row in values["layers"])
             return cls(values["name"], values["description"], values["input_size"], values["init"], rows)
         except (KeyError, TypeError, AttributeError) as error:
             raise AlexNetError(f"the table of a variant can't be read: {type(error).__name__}: {error}") from error
@@ -546,6 +418,48 @@ _BUILT_IN = (
         input_size=24,
         init="cuda-convnet",
         layers=_cifar_local(_NORMS_OF_11PCT, 64),
+    ),
+    Variant(
+        name="lenet5-1998",
+        description="LeNet-5 as published in 1998: a table of connections, trainable averages, tanh, fixed codes.",
+        input_size=32,
+        init="lecun",
+        layers=lenet5_1998(),
+    ),
+    Variant(
+        name="lenet5",
+        description="LeNet-5 in its common form, as Caffe's `lenet`: max pooling, ReLU, softmax.",
+        input_size=28,
+        init="he",
+        layers=lenet5(),
+    ),
+    Variant(
+        name="vgg11",
+        description="VGG-11, configuration A of Simonyan and Zisserman (2014), as torchvision's `vgg11`.",
+        input_size=224,
+        init="he",
+        layers=vgg((1, 1, 2, 2, 2)),
+    ),
+    Variant(
+        name="vgg16",
+        description="VGG-16, configuration D of Simonyan and Zisserman (2014), as torchvision's `vgg16`.",
+        input_size=224,
+        init="he",
+        layers=vgg((2, 2, 3, 3, 3)),
+    ),
+    Variant(
+        name="resnet18",
+        description="ResNet-18 of He et al. (2015), as torchvision's `resnet18`.",
+        input_size=224,
+        init="he",
+        layers=resnet((2, 2, 2, 2), bottleneck=False),
+    ),
+    Variant(
+        name="resnet50",
+        description="ResNet-50 of He et al. (2015) with stride 2 in the 3×3 convolutions, as torchvision's `resnet50`.",
+        input_size=224,
+        init="he",
+        layers=resnet((3, 4, 6, 3), bottleneck=True),
     ),
 )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 
 from torch import nn
 
-from alexnet.network.layers import LocalResponseNorm
+from alexnet.network.layers import LocalResponseNorm, ResidualBlock
 from alexnet.network.model import AlexNet
 from alexnet.parallel.collectives import Group, flat
 from alexnet.parallel.communicator import Communicator
@@ -88,6 +89,11 @@ def _split_by_images(modules: list[tuple[str, nn.Module]], communicator: Communi
                 yield name, SyncBatchNorm.like(module, communicator)
             case nn.Dropout():
                 yield name, PartDropout(module, communicator, None, images)
+            case ResidualBlock():
+                parts = (
+                    _split_by_images(list(part.named_children()), communicator, images) for part in module.children()
+                )
+                yield name, ResidualBlock(*(nn.Sequential(OrderedDict(part)) for part in parts))
             case _:
                 yield name, module
 

@@ -270,6 +270,8 @@ def step(
 def towers_mismatch(network: AlexNet) -> str | None:
     """The reason why a network can't be split into its towers; None where it can."""
     towers = towers_of(network)
+    if not network.variant.is_sequence:
+        return "it has none"
     for name, module in network.named_children():
         if isinstance(module, LocalResponseNorm) and module.row.groups != towers:
             return f"{name} of {network.variant.name} crosses them"
@@ -323,13 +325,14 @@ def plan(
         chosen = dataclasses.replace(chosen, rate=rate, source="measured")
     speed, work = LINKS[check_choice(link, LINKS, "link")], Work.of(variant)
     with torch.device("meta"):
-        has_towers = towers_mismatch(AlexNet(variant)) is None
+        network = AlexNet(variant)
+    has_towers, is_sequence = towers_mismatch(network) is None, network.variant.is_sequence
     counts = sorted({*(2**n for n in range(devices.bit_length()) if 2**n <= devices), devices})
     return [
         step(layout, count, chosen, speed, work, batch, fc_batch_size)
         for count in counts
         for layout in layouts_for(count)
-        if layout != "towers" or has_towers
+        if (layout != "towers" or has_towers) and (is_sequence or not layout.startswith("one-weird-trick"))
     ]
 
 

@@ -137,6 +137,10 @@ def check_layout(
     passing : str
         A name of `plan.PASSINGS`.
     """
+    variant = network.variant
+    if (layout == "one-weird-trick" or recipe.fc_batch_size is not None) and not variant.is_sequence:
+        option = "--fc-batch-size" if layout is None else f"--parallel {layout}"
+        raise UsageError(f"{option} is for networks with fully connected layers of their own, not for {variant.name}")
     if layout is None:
         return
     if layout == "towers":

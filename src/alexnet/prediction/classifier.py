@@ -21,7 +21,7 @@ from alexnet.data.sources.items import Item
 from alexnet.evaluation.inference import probabilities
 from alexnet.evaluation.views import check_views
 from alexnet.network.model import AlexNet
-from alexnet.network.optimized import OptimizedNetwork
+from alexnet.network.optimized import OptimizedNetwork, without_batch_norm
 from alexnet.prediction.inputs import ImageInput, NamedImage, load_image
 from alexnet.runs.run import Config, Run
 from alexnet.runtime.devices import choose_device, choose_precision
@@ -107,7 +107,7 @@ class Classifier:
         self.network, self.preprocess, self.config = network, preprocess, config
         self.pixel_range = PixelRange.from_dict(config.pixel_range)
         self.max_pixels = MAX_PIXELS
-        self._optimized = OptimizedNetwork(network, precision)
+        self._optimized = OptimizedNetwork(without_batch_norm(network), precision)
 
     @classmethod
     def load(cls, run: str | os.PathLike[str], *, device: str | None = None, precision: str = "float32") -> Classifier:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from alexnet.data.augmentation import Preprocessing
+from alexnet.network.layers import Convolution, ResidualBlock
 from alexnet.network.model import AlexNet
 from alexnet.report.mosaic import overlay
 from alexnet.report.style import MUTED, Figure, canvas, drawn, fit, place
@@ -70,8 +71,9 @@ def grad_cam(network: AlexNet, inputs: Tensor, classes: Sequence[int] | Tensor, 
 
 
 def last_convolution(network: AlexNet) -> str:
-    """Return the name of the last convolution."""
-    return [name for name, module in network.named_children() if isinstance(module, nn.Conv2d)][-1]
+    """Return the name of the last convolution or residual block."""
+    kinds = Convolution | ResidualBlock
+    return [name for name, module in network.named_children() if isinstance(module, kinds)][-1]
 
 
 def center_crops(preprocess: Preprocessing, images: np.ndarray) -> np.ndarray:

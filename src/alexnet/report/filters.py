@@ -23,6 +23,7 @@ def first_layer_kernels(network: AlexNet) -> Figure:
     Gray is zero; each kernel is scaled to its own largest weight.
     """
     tiles, towers = kernel_tiles(network), towers_of(network)
+    channels = network.get_parameter(f"{network.first_convolution}.weight").shape[1]
     parts = np.split(tiles, towers)
     enlarge = max(1, KERNEL_PIXELS // tiles.shape[1])
     images = [mosaic(part, COLUMNS, gap=4, enlarge=enlarge) for part in parts]
@@ -33,7 +34,7 @@ def first_layer_kernels(network: AlexNet) -> Figure:
         count = len(tiles) // towers
         name = f"Tower {number + 1}" if towers > 1 else "First layer"
         side = tiles.shape[1]
-        axes.set_title(f"{name}: {count} kernels of {side}×{side}×3", fontsize=8)
+        axes.set_title(f"{name}: {count} kernels of {side}×{side}×{channels}", fontsize=8)
     return figure
 
 
@@ -44,8 +45,8 @@ def kernel_tiles(network: AlexNet) -> np.ndarray:
 
 
 def tiles_of(weight: Tensor) -> np.ndarray:
-    """Convert kernels (n, 3, h, w) to images (n, h, w, 3) uint8: gray is zero, each scaled to its largest weight."""
-    weight = weight.float().cpu()
+    """Convert kernels (n, 3 or 1, h, w) to images (n, h, w, 3) uint8: gray is zero, each scaled to its largest."""
+    weight = weight.float().cpu().expand(-1, 3, -1, -1)
     scaled = 0.5 + 0.5 * weight / weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
     return (scaled.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from alexnet.network.variants import ACTIVATIONS, INITIALIZATIONS, NORMALIZATIONS, POOLINGS
+from alexnet.network.rows import ACTIVATIONS
+from alexnet.network.variants import INITIALIZATIONS, NORMALIZATIONS, POOLINGS
 from alexnet.runtime.errors import UsageError, check_choice
 
 STARTER, IMAGENET = "starter", "imagenet"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.evaluation.metrics import Predictions
+from alexnet.network.layers import CodeDistances, Convolution, GlobalAvgPool2d, ResidualBlock
 from alexnet.network.model import AlexNet
 from alexnet.prediction.classifier import Classifier
 from alexnet.serve.tasks import center_inputs
@@ -116,19 +117,28 @@ class DatasetScan:
 
 
 def receptive_field(network: AlexNet, layer: str) -> ReceptiveField | None:
-    """Return the receptive field of a layer; None for a fully connected layer, which reads the whole input."""
-    size, step, start = 1, 1, 0
+    """Return the receptive field of a layer; None for one that reads the whole input, such as a fully connected one."""
+    field: ReceptiveField | None = ReceptiveField(1, 1, 0)
     for name, module in network.named_children():
-        if isinstance(module, nn.Linear):
-            return None
-        if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
-            kernel, stride, padding = (
-                value[0] if isinstance(value, tuple) else value
-                for value in (module.kernel_size, module.stride, module.padding)
-            )
-            start -= int(padding) * step
-            size += (int(kernel) - 1) * step
-            step *= int(stride)
-        if name == layer:
-            return ReceptiveField(size, step, start)
+        field = _field_after(field, module)
+        if name == layer or field is None:
+            return field
     return None
+
+
+def _field_after(field: ReceptiveField | None, module: nn.Module) -> ReceptiveField | None:
+    """The receptive field of a module whose input has that `field`."""
+    if field is None or isinstance(module, nn.Linear | CodeDistances | GlobalAvgPool2d):
+        return None
+    if isinstance(module, ResidualBlock):
+        for inner in module.body:  # the shortcut reads no more
+            field = _field_after(field, inner)
+        return field
+    if not isinstance(module, Convolution | nn.MaxPool2d | nn.AvgPool2d):
+        return field
+    kernel, stride, padding = (
+        int(value[0] if isinstance(value, tuple) else value)
+        for value in (module.kernel_size, module.stride, module.padding)
+    )
+    size, step, start = field
+    return ReceptiveField(size + (kernel - 1) * step, step * stride, start - padding * step)

@@ -7,8 +7,8 @@ from html import escape
 
 from torch import nn
 
-from alexnet.network.layers import Weighted
-from alexnet.network.model import AlexNet, LayerCost, towers_of
+from alexnet.network.layers import Convolution, GlobalAvgPool2d, ResidualBlock, Weighted
+from alexnet.network.model import AlexNet, towers_of
 
 OBLIQUE = 0.42
 """Pixels to the right and up per pixel of a block's depth (oblique projection)."""
@@ -21,7 +21,8 @@ class Block:
     """A layer with weights in the drawing.
 
     `shape`: its output, (C, H, W) or (units,). `kernel`, `stride`: of a convolution, else 0. `towers`: the number of
-    parts. `crosses`: whether each part reads all parts of the layer below. `pooled`: whether max pooling follows.
+    parts. `crosses`: whether each part reads all parts of the layer below. `pooled`: whether pooling follows.
+    `shortcut`: of a residual block, whether the identity is added to what it computes, or a projection; else None.
     """
 
     name: str
@@ -31,32 +32,51 @@ class Block:
     towers: int
     crosses: bool
     pooled: bool
+    shortcut: str | None = None
 
 
 def blocks_of(network: AlexNet, side: int) -> list[Block]:
-    """Return the layers with weights for inputs of `side` pixels, with the towers of the network (section 3.5)."""
+    """Return the layers with weights for inputs of `side` pixels, with the towers of the network (section 3.5).
+
+    A residual block is one of them, and so is an average over whole feature maps that describes an image.
+    """
     towers = towers_of(network)
+    shown = {*network.weighted_layers(), network.feature_layer}
+    # Of a residual block, the output of its last layer.
+    outputs = {cost.name.split(".")[0]: cost.output for cost in network.costs(side)}
+    modules = list(network.named_children())
     blocks: list[Block] = []
-    costs = network.costs(side)
-    for cost in costs:
-        module = cost.module
-        if not isinstance(module, Weighted):
+    for number, (name, module) in enumerate(modules):
+        if name not in shown:
             continue
-        kernel, stride = (
-            (int(module.kernel_size[0]), int(module.stride[0])) if isinstance(module, nn.Conv2d) else (0, 0)
-        )
+        kernel, stride = _kernel_and_stride(module)
         whole = not isinstance(module, nn.Conv2d) or module.groups == 1
-        split = towers if cost.name != network.output_layer else 1
-        crosses = bool(blocks) and whole and towers > 1
-        blocks.append(Block(cost.name, cost.output, kernel, stride, split, crosses, _is_pooled(costs, cost)))
+        split = towers if name != network.output_layer else 1
+        shape = outputs[name][:1] if isinstance(module, GlobalAvgPool2d) else outputs[name]
+        shortcut = None
+        if isinstance(module, ResidualBlock):
+            shortcut = "projection" if len(module.shortcut) else "identity"
+        pooled = _is_pooled(modules[number + 1 :])
+        blocks.append(
+            Block(name, shape, kernel, stride, split, bool(blocks) and whole and towers > 1, pooled, shortcut)
+        )
     return blocks
+
+
+def _kernel_and_stride(module: nn.Module) -> tuple[int, int]:
+    """Of a convolution, or the largest of a residual block; 0 for other layers."""
+    if isinstance(module, ResidualBlock):
+        each = [_kernel_and_stride(inner) for inner in module.body]
+        return max(kernel for kernel, _ in each), max(stride for _, stride in each)
+    return (int(module.kernel_size[0]), int(module.stride[0])) if isinstance(module, Convolution) else (0, 0)
 
 
 def drawing(network: AlexNet, side: int) -> str:
     """Draw the network for inputs of `side` pixels, as an SVG. Each layer is a group with a `data-layer` attribute."""
     blocks, towers = blocks_of(network, side), towers_of(network)
     parts: list[str] = []
-    lane = LABEL_HEIGHT + max(high + deep * OBLIQUE for _, high, deep in map(_block_size, blocks))
+    scale = _Scale.of(blocks)
+    lane = LABEL_HEIGHT + max(high + deep * OBLIQUE for _, high, deep in map(scale.size, blocks))
     height = towers * lane + 34
     middles = [10 + lane * (tower + 0.5) for tower in range(towers)]
     x = float(MARGIN)
@@ -65,7 +85,7 @@ def drawing(network: AlexNet, side: int) -> str:
     ends = [(x + 34, height / 2)] * towers
     x += 34 + GAP
     for block in blocks:
-        width, high, deep = _block_size(block)
+        width, high, deep = scale.size(block)
         places = [height / 2] if block.towers == 1 and towers > 1 else middles
         reads_all = block.crosses or len(places) == 1 or block is blocks[0]
         lines = [
@@ -75,6 +95,9 @@ def drawing(network: AlexNet, side: int) -> str:
             for other, (from_x, from_y) in enumerate(ends)
             if reads_all or other == number
         ]
+        lines += [_shortcut(ends[0], (x + width + deep * OBLIQUE, middles[0]), high + deep * OBLIQUE)] * bool(
+            block.shortcut
+        )
         parts.append(f'<g class="lines">{"".join(dict.fromkeys(lines))}</g>')
         shapes = "".join(_box(x, middle, width, high, deep) for middle in places)
         labels = _labels(block, x, width, deep, high, places)
@@ -93,13 +116,37 @@ def _side(block: Block) -> int:
     return block.shape[1] if len(block.shape) == 3 else 0
 
 
-def _block_size(block: Block) -> tuple[float, float, float]:
-    """Width (number of feature maps), height and depth (side of a feature map) of a block, in pixels."""
-    each = block.shape[0] // block.towers
-    if len(block.shape) == 1:
-        return 15, max(26.0, min(132.0, 26 + 0.052 * each)), 10
-    side = block.shape[1]
-    return 8 + 0.28 * each, max(26.0, 1.8 * side), max(20.0, 1.3 * side)
+@dataclass(frozen=True)
+class _Scale:
+    """Pixels of the drawing for each feature map (in width) and for each of its rows (in height)."""
+
+    width: float
+    height: float
+
+    @classmethod
+    def of(cls, blocks: list[Block]) -> _Scale:
+        """The scale of the paper's network, smaller where the maps are larger or more."""
+        maps = [block for block in blocks if len(block.shape) == 3]
+        most = max(block.shape[0] // block.towers for block in maps)
+        return cls(min(0.28, 108 / most), min(1.8, 99 / max(block.shape[1] for block in maps)))
+
+    def size(self, block: Block) -> tuple[float, float, float]:
+        """Width (number of feature maps), height and depth (side of a feature map) of a block, in pixels."""
+        each = block.shape[0] // block.towers
+        if len(block.shape) == 1:
+            return 15, max(26.0, min(132.0, 26 + 0.052 * each)), 10
+        side = block.shape[1]
+        return 8 + self.width * each, max(26.0, self.height * side), max(20.0, self.height * 0.72 * side)
+
+
+def _shortcut(start: tuple[float, float], end: tuple[float, float], high: float) -> str:
+    """The line of a shortcut, below the block that it passes."""
+    (x, y), (to_x, to_y) = start, end
+    below = high / 2 + 14
+    middle = (x + to_x) / 2
+    return (
+        f'<path class="shortcut" fill="none" d="M{x:.1f} {y:.1f}Q{middle:.1f} {y + below:.1f} {to_x:.1f} {to_y:.1f}"/>'
+    )
 
 
 def _box(x: float, middle: float, width: float, high: float, deep: float) -> str:
@@ -121,7 +168,8 @@ def _labels(block: Block, x: float, width: float, deep: float, high: float, plac
     lines = [f'<text class="name" x="{center:.1f}" y="{places[0] - half - 10:.1f}">{block.name}</text>']
     lines += [f'<text x="{center:.1f}" y="{middle + half + 17:.1f}">{small}</text>' for middle in places]
     notes = [f"{block.kernel}×{block.kernel}" + f", stride {block.stride}" * (block.stride > 1)] * bool(block.kernel)
-    notes += ["max pool"] * block.pooled
+    notes += ["pooling"] * block.pooled
+    notes += [f"+ {block.shortcut}"] * bool(block.shortcut)
     for number, note in enumerate(notes):
         y = places[-1] + half + 33 + 14 * number
         lines.append(f'<text class="faint" x="{center:.1f}" y="{y:.1f}">{note}</text>')
@@ -139,11 +187,11 @@ def _input(x: float, middle: float, side: int) -> str:
     )
 
 
-def _is_pooled(costs: list[LayerCost], cost: LayerCost) -> bool:
+def _is_pooled(following: list[tuple[str, nn.Module]]) -> bool:
     """Whether pooling follows before the next layer with weights."""
-    for other in costs[costs.index(cost) + 1 :]:
-        if isinstance(other.module, Weighted):
+    for _, module in following:
+        if isinstance(module, Weighted | ResidualBlock):
             return False
-        if isinstance(other.module, nn.MaxPool2d | nn.AvgPool2d):
+        if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
             return True
     return False

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alexnet.data.dataset import Split
-from alexnet.network.layers import Weighted
+from alexnet.network.layers import ResidualBlock, Weighted
 from alexnet.network.model import AlexNet
 from alexnet.network.variants import get_variant
 from alexnet.runs.recipe import SMALL_MAX_IMAGES, Recipe, recipes
@@ -119,7 +119,7 @@ def dead_units(
     x, layer = batch, ""
     for name, module in network.named_children():
         x = module(x)
-        if isinstance(module, Weighted):
+        if isinstance(module, Weighted | ResidualBlock):
             layer = name
         elif isinstance(module, nn.ReLU):
             alive = (x > 0).transpose(0, 1).flatten(1).any(1)

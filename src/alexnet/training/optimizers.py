@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.kernels.update import can_update, update
+from alexnet.network.layers import leaves
 from alexnet.runs.recipe import Recipe
 
 GatherRows = Callable[[str, Tensor], tuple[Tensor, slice]]
@@ -175,7 +176,7 @@ def make_optimizers(
     pretrained, decays = pretrained or {}, dict(recipe.layer_weight_decay)
     groups: list[dict[str, Any]] = []
     convolutions: list[dict[str, Any]] = []
-    for layer, module in network.named_children():
+    for layer, module in leaves(network):
         factor = recipe.pretrained_lr_scale * recipe.layer_lr_decay ** pretrained[layer] if layer in pretrained else 1.0
         for name, parameter in module.named_parameters():
             bias = name == "bias" or isinstance(module, nn.BatchNorm2d)

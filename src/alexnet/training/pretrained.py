@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alexnet.network.layers import Weighted
+from alexnet.network.layers import ResidualBlock, Weighted, leaves
 from alexnet.network.model import AlexNet
 from alexnet.network.variants import INITIALIZATIONS, SWITCHES, get_variant
 from alexnet.runs.recipe import IMAGENET, STARTER
@@ -139,7 +139,9 @@ def match_layers(source: ForeignWeights, config: Config, name: str) -> Pretraine
             for name in modules
             for key, array in network.get_submodule(name).state_dict().items()
         }
-        optional = {key for key in expected if isinstance(network.get_submodule(key.split(".")[0]), nn.BatchNorm2d)}
+        optional = {
+            key for key in expected if isinstance(network.get_submodule(key.rpartition(".")[0]), nn.BatchNorm2d)
+        }
         reason = _mismatch(expected, found, optional)
         if layer == network.output_layer and source.classes != config.classes:
             reason = "other classes"
@@ -170,22 +172,31 @@ def load_pretrained(network: AlexNet, config: Config) -> None:
 
 
 def pretrained_depths(config: Config) -> dict[str, int]:
-    """The modules with loaded weights, each with the number of loaded layers above it."""
+    """The paths of the modules with loaded weights, each with the number of loaded layers above it."""
     if config.start is None:
         return {}
     with torch.device("meta"):
-        modules = dict(_layers(config.network()))
+        network = config.network()
+    modules = dict(_layers(network))
     order = config.start["layers"]
-    return {name: len(order) - 1 - place for place, layer in enumerate(order) for name in modules[layer]}
+    depths = {name: len(order) - 1 - place for place, layer in enumerate(order) for name in modules[layer]}
+    return {path: depths[path.split(".")[0]] for path, _ in leaves(network) if path.split(".")[0] in depths}
 
 
 def _layers(network: AlexNet) -> Iterator[tuple[str, list[str]]]:
-    """Each layer with weights, and its modules: itself, and the batch normalization that follows it."""
-    modules = list(network.named_children())
-    for number, (name, module) in enumerate(modules):
-        if isinstance(module, Weighted):
-            following = modules[number + 1 : number + 2]
-            yield name, [name, *(after for after, other in following if isinstance(other, nn.BatchNorm2d))]
+    """Each layer with weights or residual block, and its modules: itself, and those with arrays before the next one.
+
+    Those are batch normalization and averages with coefficients.
+    """
+    layer, modules = "", list[str]()
+    for name, module in network.named_children():
+        if isinstance(module, Weighted | ResidualBlock):
+            if layer:
+                yield layer, modules
+            layer, modules = name, [name]
+        elif module.state_dict():
+            modules.append(name)
+    yield layer, modules
 
 
 def _mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], optional: set[str]) -> str | None:
@@ -203,7 +214,7 @@ def _mismatch(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], optio
 def _converted(source: ForeignWeights, config: Config, network: AlexNet) -> dict[str, Tensor]:
     """The source's weights for the normalization and the pixel scaling of `config`."""
     weights = dict(source.weights)
-    if not any(isinstance(module, nn.BatchNorm2d) for module in network.children()):
+    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         variant = source.config.network_variant if source.config else get_variant(source.variant)
         weights = fold_batch_norm(weights, variant.batch_norms())
     standardized = source.config is not None and source.config.recipe.pixel_scaling == "std"
@@ -232,7 +243,7 @@ def fold_batch_norm(
     dict
         A state dict without batch normalization.
     """
-    result = {name: array for name, array in weights.items() if name.partition(".")[0] not in batch_norms.values()}
+    result = {name: array for name, array in weights.items() if name.rpartition(".")[0] not in batch_norms.values()}
     for layer, batch in batch_norms.items():
         if f"{batch}.running_var" not in weights:
             continue

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from alexnet.network.layers import Weighted
+from alexnet.network.layers import Weighted, leaves
 from alexnet.network.model import AlexNet
 from alexnet.network.optimized import OptimizedNetwork
 from alexnet.runs.checkpoint import Checkpoint
@@ -132,7 +132,7 @@ class TrainingState:
 
     def layer_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Name and weight tensor of each layer with weights."""
-        for name, module in self.network.named_children():
+        for name, module in leaves(self.network):
             if isinstance(module, Weighted):
                 yield name, module.weight.detach()
 

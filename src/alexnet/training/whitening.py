@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -31,6 +33,8 @@ def whiten_first_convolution(network: AlexNet, inputs: Tensor, generator: torch.
     """
     convolution = network.get_submodule(network.first_convolution)
     assert isinstance(convolution, nn.Conv2d)
+    for module in takewhile(lambda module: module is not convolution, network.children()):
+        inputs = module(inputs)
     kernels, depth, size, _ = convolution.weight.shape
     stride = convolution.stride
     windows = functional.unfold(inputs.float(), size, stride=stride).transpose(1, 2).reshape(-1, depth * size * size)

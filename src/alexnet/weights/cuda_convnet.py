@@ -16,18 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet.network.variants import (
-    Activation,
-    Conv,
-    Dropout,
-    FullyConnected,
-    LocalNorm,
-    Pool,
-    SpatialNorm,
-    Variant,
-    get_variant,
-    list_variants,
-)
+from alexnet.network.rows import Activation, Conv, Dropout, FullyConnected, LocalNorm, Pool, SpatialNorm
+from alexnet.network.variants import Variant, get_variant, list_variants
 from alexnet.runtime.errors import AlexNetError
 from alexnet.weights.foreign import IMAGE_SIZE, ForeignWeights, color_mean, require_arrays
 from alexnet.weights.formats import ReadOptions

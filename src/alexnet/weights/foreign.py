@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alexnet.network.model import AlexNet
-from alexnet.network.variants import Variant, list_variants
+from alexnet.network.variants import Variant, get_variant, list_variants
 from alexnet.runs.run import FORMAT_VERSION, Config
 from alexnet.runtime.errors import AlexNetError
 from alexnet.weights.imagenet import NUM_CLASSES
@@ -75,21 +75,26 @@ class ForeignWeights:
 
     def from_bgr(self) -> ForeignWeights:
         """Return a copy for RGB input, given that the weights expect the channels as BGR."""
-        return self._with_conv1(self.weights["conv1.weight"].flip(1))
+        return self._with_first(self.weights[self.first].flip(1))
 
     def from_standardized(self, std: Sequence[float]) -> ForeignWeights:
         """Return a copy for input with one scale, given that the weights expect each channel divided by its own `std`.
 
         The scale becomes the reciprocal of the mean of `std` (RGB, 0 to 255). The rest of each channel's factor is
-        multiplied into conv1, so that the weights keep their magnitude.
+        multiplied into the first convolution, so that the weights keep their magnitude.
         """
         values = torch.tensor(std, dtype=torch.float64)
         rest = (values.mean() / values)[:, None, None]
-        conv1 = (self.weights["conv1.weight"].double() * rest).float()
-        return replace(self._with_conv1(conv1), scale=1 / float(values.mean()))
+        weight = (self.weights[self.first].double() * rest).float()
+        return replace(self._with_first(weight), scale=1 / float(values.mean()))
 
-    def _with_conv1(self, weight: Tensor) -> ForeignWeights:
-        return replace(self, weights={**self.weights, "conv1.weight": weight.contiguous()})
+    @property
+    def first(self) -> str:
+        """Name of the weights that read the pixels."""
+        return f"{get_variant(self.variant).first_convolution}.weight"
+
+    def _with_first(self, weight: Tensor) -> ForeignWeights:
+        return replace(self, weights={**self.weights, self.first: weight.contiguous()})
 
 
 def require_arrays(
@@ -140,7 +145,7 @@ def require_arrays(
     missing = [
         f"{names.get(name, name)} is missing"
         for name in expected
-        if name not in weights and (layers is None or name.partition(".")[0] in layers)
+        if name not in weights and (layers is None or name.rpartition(".")[0] in layers)
     ]
     problems = [*mismatched[:3], *unknown[:3], *missing[:3]]
     more = len(mismatched) + len(unknown) + len(missing) - len(problems)

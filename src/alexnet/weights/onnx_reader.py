@@ -26,7 +26,7 @@ from torch.func import functional_call
 from alexnet.network.model import AlexNet
 from alexnet.network.variants import list_variants
 from alexnet.runs.run import MEAN, Config
-from alexnet.runtime.errors import AlexNetError
+from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.weights.caffe import caffe_mean
 from alexnet.weights.foreign import (
     MAX_ARRAY_SIZE,
@@ -366,8 +366,11 @@ def _candidates(config: Config | None) -> Iterator[tuple[str, dict[str, str], Al
     named = [dict(zip(("normalization", "activation", "pooling"), values, strict=True)) for values in combinations]
     switches = [{key: value for key, value in one.items() if value is not None} for one in named]
     for one, variant in product(switches, list_variants()):
-        with torch.device("meta"):
-            network = AlexNet(variant, 1, **one).eval()  # type: ignore[arg-type]
+        try:
+            with torch.device("meta"):
+                network = AlexNet(variant, 1, **one).eval()  # type: ignore[arg-type]
+        except UsageError:
+            continue  # it has no place for response normalization
         yield variant, one, network
 
 

@@ -15,9 +15,17 @@ from torch.nn import functional
 from alexnet import __version__
 from alexnet.data.augmentation import Preprocessing
 from alexnet.network.layers import (
+    LUMINANCE,
+    CodeDistances,
+    GlobalAvgPool2d,
     LocallyConnected2d,
     LocalResponseNorm,
+    Luminance,
     OverhangConv2d,
+    PartialConv2d,
+    ResidualBlock,
+    ScaledAvgPool2d,
+    ScaledTanh,
     SpatialResponseNorm,
     Weighted,
 )
@@ -85,9 +93,7 @@ def to_onnx(
         value = _add_preprocess(graph, preprocess, value)
     shadow = copy.deepcopy(network).to("meta", torch.float32).eval()
     x = torch.empty(1, 3, input_size, input_size, device="meta")
-    for name, module in network.named_children():
-        value = _add(graph, name, module, x.shape, value)
-        x = shadow.get_submodule(name)(x)
+    value = _add_sequence(graph, "", network, shadow, x, value)
     if softmax:
         value = graph.add("Softmax", "probabilities", [value], axis=1)
     output = onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, ["N", network.num_classes])
@@ -170,6 +176,22 @@ def _both_axes(graph: _Graph, name: str, rows: Tensor, value: str) -> str:
     return graph.add("MatMul", name, [graph.add("MatMul", f"{name}.down", [down, value]), across])
 
 
+def _add_sequence(graph: _Graph, path: str, modules: nn.Module, shadow: nn.Module, x: Tensor, value: str) -> str:
+    """Add the nodes of modules one after the other; `shadow`, on the meta device, computes the shapes from `x`."""
+    for name, module in modules.named_children():
+        twin = shadow.get_submodule(name)
+        if isinstance(module, ResidualBlock):
+            parts = [
+                _add_sequence(graph, f"{path}{name}.{part}.", inner, twin.get_submodule(part), x, value)
+                for part, inner in module.named_children()
+            ]
+            value = graph.add("Add", f"{path}{name}", parts)
+        else:
+            value = _add(graph, f"{path}{name}", module, x.shape, value)
+        x = twin(x)
+    return value
+
+
 def _add(graph: _Graph, name: str, module: nn.Module, shape: torch.Size, value: str) -> str:  # noqa: PLR0911, PLR0912
     """Add the nodes of a module that reads `value`, a tensor of `shape`; returns the name of its output."""
     match module:
@@ -189,6 +211,21 @@ def _add(graph: _Graph, name: str, module: nn.Module, shape: torch.Size, value: 
             names = ("weight", "bias", "running_mean", "running_var")
             inputs = [graph.constant(f"{name}.{part}", getattr(module, part)) for part in names]
             return graph.add("BatchNormalization", name, [value, *inputs], epsilon=module.eps)
+        case PartialConv2d():
+            return _add_partial(graph, name, module, value)
+        case Luminance():
+            return graph.add(
+                "Conv",
+                name,
+                [value, graph.constant(f"{name}.colors", torch.tensor(LUMINANCE).view(1, 3, 1, 1))],
+                kernel_shape=[1, 1],
+            )
+        case ScaledTanh():
+            inner = graph.add("Mul", f"{name}.inner", [value, graph.constant(f"{name}.slope", 2 / 3)])
+            outer = graph.add("Tanh", f"{name}.tanh", [inner])
+            return graph.add("Mul", name, [outer, graph.constant(f"{name}.height", 1.7159)])
+        case CodeDistances():
+            return _add_distances(graph, name, module, value)
         case LocalResponseNorm():
             return _add_local_norm(graph, name, module, shape[1], value)
         case SpatialResponseNorm():
@@ -199,9 +236,15 @@ def _add(graph: _Graph, name: str, module: nn.Module, shape: torch.Size, value: 
             return graph.add("Tanh", name, [value])
         case nn.MaxPool2d() | nn.AvgPool2d():
             operator = "MaxPool" if isinstance(module, nn.MaxPool2d) else "AveragePool"
-            window, strides = [module.kernel_size] * 2, [module.stride] * 2
-            ceil = int(module.ceil_mode)
-            return graph.add(operator, name, [value], kernel_shape=window, strides=strides, ceil_mode=ceil)
+            window, strides, pads = [module.kernel_size] * 2, [module.stride] * 2, [module.padding] * 4
+            options = {"kernel_shape": window, "strides": strides, "pads": pads, "ceil_mode": int(module.ceil_mode)}
+            if not isinstance(module, ScaledAvgPool2d):
+                return graph.add(operator, name, [value], **options)
+            average = graph.add(operator, f"{name}.average", [value], **options)
+            weight, bias = (_per_channel(graph, f"{name}.{part}", getattr(module, part)) for part in ("weight", "bias"))
+            return graph.add("Add", name, [graph.add("Mul", f"{name}.scaled", [average, weight]), bias])
+        case GlobalAvgPool2d():
+            return graph.add("GlobalAveragePool", name, [value])
         case nn.AdaptiveAvgPool2d():
             side = module.output_size
             assert isinstance(side, int)
@@ -223,6 +266,31 @@ def _parameters(graph: _Graph, name: str, module: Weighted) -> list[str]:
     """The names of the weights, and of the biases if the module has some."""
     weight = graph.weight(f"{name}.weight", module.weight)
     return [weight] if module.bias is None else [weight, graph.constant(f"{name}.bias", module.bias)]
+
+
+def _per_channel(graph: _Graph, name: str, values: Tensor) -> str:
+    """A number for each channel, in the shape that ONNX broadcasts over feature maps."""
+    shape = graph.integers(f"{name}.shape", [len(values), 1, 1])
+    return graph.add("Reshape", f"{name}.maps", [graph.constant(name, values), shape])
+
+
+def _add_partial(graph: _Graph, name: str, module: PartialConv2d, value: str) -> str:
+    """A convolution of kernels with zeros for the channels that they do not read."""
+    weight, bias = _parameters(graph, name, module)
+    zeros = graph.constant(f"{name}.nothing", torch.zeros(1, module.weight.shape[1]))
+    padded = graph.add("Concat", f"{name}.padded", [weight, zeros], axis=0)
+    rows = graph.integers(f"{name}.rows", module.rows())
+    gathered = graph.add("Gather", f"{name}.gathered", [padded, rows], axis=0)
+    sides = graph.integers(f"{name}.sides", [module.out_channels, module.in_channels, *module.kernel_size])
+    whole = graph.add("Reshape", f"{name}.whole", [gathered, sides])
+    return graph.add("Conv", name, [value, whole, bias], kernel_shape=list(module.kernel_size))
+
+
+def _add_distances(graph: _Graph, name: str, module: CodeDistances, value: str) -> str:
+    """2·x·c - c·c, which differs from minus the squared distance by the same number for every class."""
+    codes = graph.constant(f"{name}.codes", module.codes)
+    norms = graph.constant(f"{name}.norms", -module.codes.double().square().sum(1))
+    return graph.add("Gemm", name, [value, codes, norms], transB=1, alpha=2.0)
 
 
 def _add_local(graph: _Graph, name: str, module: LocallyConnected2d, value: str) -> str:

@@ -19,11 +19,11 @@ from alexnet.weights.caffe import caffe_mean
 from alexnet.weights.foreign import IMAGE_SIZE, ForeignWeights, config_from_json
 from alexnet.weights.formats import ReadOptions
 from alexnet.weights.pickles import Inert
-from alexnet.weights.torchvision import LAYERS, network_from_torchvision
+from alexnet.weights.torchvision import network_from_torchvision, recognize
 
 CONFIG_FILE = "config.json"
 _WRAPPERS = ("module", "_orig_mod")  # of DataParallel and its relatives, and of torch.compile
-_ANCHORS = ("features.0.weight", "conv1.weight")  # the first layer in torchvision's layout and in ours
+_ANCHORS = ("features.0.weight", "conv1.weight", "conv1_1.weight")  # first layers, in torchvision's layout and in ours
 _COUNTERS = ("n_averaged",)  # of torch.optim.swa_utils.AveragedModel
 _MAX_DEPTH = 4
 
@@ -60,8 +60,8 @@ class StateDict:
 
     @property
     def is_torchvision(self) -> bool:
-        """Whether the names are those of torchvision's `alexnet`."""
-        return any(f"{layer}.weight" in self.arrays for layer in LAYERS)
+        """Whether the names are those of a network of torchvision."""
+        return recognize(self.arrays) is not None
 
     def load(self) -> dict[str, Tensor]:
         """Read all arrays; floating point as float32."""
@@ -172,9 +172,7 @@ def _state_dicts(value: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[St
             if short.startswith(prefix) and short not in _COUNTERS
         }
         # The names of other networks have a conv1, too.
-        if not any(name.startswith(_ANCHORS[0]) for name in arrays) and not arrays.keys() <= _own_names(
-            tuple(list_variants())
-        ):
+        if recognize(arrays) is None and not arrays.keys() <= _own_names(tuple(list_variants())):
             continue
         others = [name for name, short in cleaned.items() if not short.startswith((*prefixes, *_COUNTERS))]
         yield StateDict(".".join((*path, *prefix.split("."))).strip("."), arrays, others)

@@ -1,27 +1,87 @@
-"""The layout of torchvision's `alexnet`: the names of its state dict, and those of `one-weird-trick`."""
+"""The layouts of torchvision's networks: the names of their state dicts, and those of the variants here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor
 
+from alexnet.network.rows import BatchNorm, Conv, FullyConnected, all_rows
+from alexnet.network.variants import get_variant
 from alexnet.weights.foreign import ForeignWeights, color_mean, require_arrays
 from alexnet.weights.imagenet import TORCHVISION_MEAN, TORCHVISION_STD
 
-VARIANT = "one-weird-trick"
 CROP_SIZE = 224
-LAYERS = {
-    "features.0": "conv1",
-    "features.3": "conv2",
-    "features.6": "conv3",
-    "features.8": "conv4",
-    "features.10": "conv5",
-    "classifier.1": "fc6",
-    "classifier.4": "fc7",
-    "classifier.6": "logits",
+NETWORKS = {
+    "one-weird-trick": "alexnet",
+    "vgg11": "vgg11",
+    "vgg16": "vgg16",
+    "resnet18": "resnet18",
+    "resnet50": "resnet50",
 }
-HEAD = "classifier."
+"""The variants whose weights torchvision publishes, and its names for them."""
+
+# The numbers of the layers with weights in its `features` and `classifier`.
+_NUMBERS = {
+    "one-weird-trick": ((0, 3, 6, 8, 10), (1, 4, 6)),
+    "vgg11": ((0, 3, 6, 8, 11, 13, 16, 18), (0, 3, 6)),
+    "vgg16": ((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), (0, 3, 6)),
+}
+_OF_BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+_HEADS = ("classifier.", "fc.")
+
+
+def layers_of(variant: str) -> dict[str, str]:
+    """Torchvision's name of each layer with arrays, to its path in the variant, from the input up."""
+    rows = dict(all_rows(get_variant(variant).layers))
+    if variant in _NUMBERS:
+        features, classifier = _NUMBERS[variant]
+        theirs = [*(f"features.{number}" for number in features), *(f"classifier.{number}" for number in classifier)]
+        ours = [path for path, row in rows.items() if isinstance(row, Conv | FullyConnected)]
+        return dict(zip(theirs, ours, strict=True))
+    return dict(_residual_layers(rows))
+
+
+def _residual_layers(rows: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """The layers of a ResNet: ``layer1.0.conv2`` is ``block2_1.body.conv_b``, ``downsample`` the shortcut."""
+    yield from (("conv1", "conv1"), ("bn1", "batch1"))
+    for path, row in rows.items():
+        block, _, inner = path.partition(".")
+        if not inner or not isinstance(row, Conv | BatchNorm):
+            continue
+        group, number = block.removeprefix("block").split("_")
+        part, _, name = inner.partition(".")
+        kind, _, letter = name.partition("_")
+        theirs = f"layer{int(group) - 1}.{int(number) - 1}"
+        if part == "shortcut":
+            yield f"{theirs}.downsample.{int(kind == 'batch')}", path
+        else:
+            yield f"{theirs}.{'bn' if kind == 'batch' else 'conv'}{'abc'.index(letter) + 1}", path
+    yield "fc", "logits"
+
+
+def arrays_of(variant: str, *, head: bool = True) -> dict[str, str]:
+    """Torchvision's name of each array, to its name in the variant; without `head`, those of the backbone alone."""
+    rows = dict(all_rows(get_variant(variant).layers))
+    names: dict[str, str] = {}
+    for theirs, ours in layers_of(variant).items():
+        row = rows[ours]
+        has_bias = not isinstance(row, Conv) or row.bias is not None
+        kinds = _OF_BATCH_NORM if isinstance(row, BatchNorm) else ("weight", "bias") if has_bias else ("weight",)
+        if head or not theirs.startswith(_HEADS):
+            names |= {f"{theirs}.{kind}": f"{ours}.{kind}" for kind in kinds}
+    return names
+
+
+def recognize(names: Mapping[str, object]) -> str | None:
+    """The variant that shares most names with a state dict of torchvision; None where none has its first layer."""
+    fitting = {}
+    for variant in NETWORKS:
+        known = arrays_of(variant)
+        if next(iter(known)) in names and len(known.keys() & names.keys()) > 2:
+            fitting[variant] = len(known.keys() & names.keys()) / len(known.keys() | names.keys())
+    return max(fitting, key=lambda variant: fitting[variant]) if fitting else None
 
 
 def network_from_torchvision(state: Mapping[str, Tensor], file: str) -> ForeignWeights:
@@ -30,7 +90,7 @@ def network_from_torchvision(state: Mapping[str, Tensor], file: str) -> ForeignW
     Parameters
     ----------
     state : mapping of str to Tensor
-        The state dict of a torchvision `alexnet`, whose input is (pixel - mean) / std of each channel.
+        The state dict of one of `NETWORKS`, whose input is (pixel - mean) / std of each channel.
     file : str
         Name for messages.
 
@@ -39,19 +99,24 @@ def network_from_torchvision(state: Mapping[str, Tensor], file: str) -> ForeignW
     AlexNetError
         If arrays are missing, unknown or of the wrong shape.
     """
-    weights = {name: array.float() for name, array in from_torchvision(state, file).items()}
-    network = ForeignWeights("torchvision", VARIANT, weights, color_mean(TORCHVISION_MEAN), CROP_SIZE)
+    variant = recognize(state) or "one-weird-trick"
+    weights = {name: _floating(array) for name, array in from_torchvision(state, file).items()}
+    network = ForeignWeights("torchvision", variant, weights, color_mean(TORCHVISION_MEAN), CROP_SIZE)
     return network.from_standardized(TORCHVISION_STD)
 
 
+def _floating(array: Tensor) -> Tensor:
+    return array.float() if array.is_floating_point() else array
+
+
 def from_torchvision(state: Mapping[str, Tensor], file: str = "the state dict") -> dict[str, Tensor]:
-    """Rename the weights of a torchvision `alexnet` to those of ``AlexNet("one-weird-trick", num_classes)``.
+    """Rename the weights of a network of torchvision to those of the variant that is the same network.
 
     Parameters
     ----------
     state : mapping of str to Tensor
-        Its `state_dict()`; the number of classes is the length of ``classifier.6.bias``. Without any array of
-        ``classifier.`` the convolutions alone are read, as backbones are saved.
+        Its `state_dict()`; the number of classes is the length of its last bias. Without any array of ``classifier.``
+        or ``fc.`` the layers below are read, as backbones are saved.
     file : str
         Name for messages.
 
@@ -66,14 +131,16 @@ def from_torchvision(state: Mapping[str, Tensor], file: str = "the state dict") 
     AlexNetError
         If arrays are missing, unknown or of the wrong shape.
     """
-    has_head = any(name.startswith(HEAD) for name in state)
-    layers = {theirs: ours for theirs, ours in LAYERS.items() if has_head or not theirs.startswith(HEAD)}
-    names = {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in layers.items() for kind in ("weight", "bias")}
+    variant = recognize(state) or "one-weird-trick"
+    names = arrays_of(variant, head=any(name.startswith(_HEADS) for name in state))
+    # Files of torch before 0.4.1 lack the counters of batch normalization, which nothing here reads.
+    counters = {name: torch.tensor(0) for name in names if name.endswith("num_batches_tracked")}
+    state = {**counters, **state}
     require_arrays(
         {names.get(name, name): array for name, array in state.items()},
-        VARIANT,
-        f"{file} does not hold the weights of torchvision's alexnet",
+        variant,
+        f"{file} does not hold the weights of torchvision's {NETWORKS[variant]}",
         {ours: theirs for theirs, ours in names.items()},
-        layers=layers.values(),
+        layers={ours.rpartition(".")[0] for ours in names.values()},
     )
     return {ours: state[name] for name, ours in names.items()}

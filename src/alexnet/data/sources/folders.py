@@ -559,7 +559,13 @@ class Interpreter:
             raise UsageError(
                 f"--classes-from {named!r} is neither folder, parent, name nor a table in {self.request.path} or here"
             )
-        table = read_table(read_entry(entry), printable(entry.name), self.request.encoding, column or None)
+        table = read_table(
+            read_entry(entry),
+            printable(entry.name),
+            self.request.encoding,
+            column or None,
+            ignored=self.request.ignore_columns,
+        )
         if table is None:
             table = read_listing(read_entry(entry), printable(entry.name), self.request.encoding)
         if table is None:
@@ -660,7 +666,14 @@ class Interpreter:
                 size = entry.length if entry.length >= 0 else os.path.getsize(entry.file)
                 if _SUBMISSION.search(entry.parts[-1]) or size > _LARGEST_TABLE:
                     continue
-                table = read_table(read_entry(entry), printable(entry.name), self.request.encoding, None, named_columns)
+                table = read_table(
+                    read_entry(entry),
+                    printable(entry.name),
+                    self.request.encoding,
+                    None,
+                    named_columns,
+                    self.request.ignore_columns,
+                )
                 if table is None and not named_columns:
                     table = read_listing(read_entry(entry), printable(entry.name), self.request.encoding)
                 if table is not None:

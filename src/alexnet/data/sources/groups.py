@@ -1,4 +1,4 @@
-"""What is counted of the items of a source, and groups of images: found in names, kept in one split, and drawn."""
+"""Counts of the items of a source, and groups of images: found in names, kept in one split, and drawn."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def with_groups(source: Source, regex: str | None) -> Source:
 
 @dataclass
 class ItemCounts:
-    """What is counted of the items of a source while they are listed.
+    """Counts of the items of a source, made while they are listed.
 
     Attributes
     ----------

@@ -27,7 +27,7 @@ MAX_BYTES = 1 << 30
 
 
 class Sample(NamedTuple):
-    """What a source says of an image besides its class; None: nothing.
+    """Weight, soft label and group of an image; None where the source has none.
 
     Attributes
     ----------

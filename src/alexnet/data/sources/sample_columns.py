@@ -1,4 +1,4 @@
-"""What a table says of an image besides its class: weight, confidence and group, or a probability of each class."""
+"""Columns of a table beside path and class: weight, confidence and group, or a probability of each class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alexnet.runtime.errors import AlexNetError
 WEIGHT, CONFIDENCE, GROUP = "weight", "confidence", "group"
 SAMPLE_COLUMNS = (WEIGHT, CONFIDENCE, GROUP)
 PROBABILITY_PREFIXES = ("", "p_", "prob_", "probability_")
-"""What the name of a column with the probability of a class has before the name of the class."""
+"""Prefixes of the name of a class in the name of the column of its probabilities."""
 SUM_TOLERANCE = 0.01
 """Largest difference from 1 of the sum of an image's probabilities; they are divided by their sum."""
 

@@ -86,6 +86,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="largest image in pixels; larger ones are not decoded (default: 250000000)",
     )
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="CSV of corrected labels with the columns path and label, such as CV/labels.csv of `alexnet labels`; the "
+        "source is not changed",
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per available CPU)")
 
 
@@ -95,6 +101,8 @@ def run(options: argparse.Namespace) -> None:
     from alexnet.data.sources.interpretation import plan_source
     from alexnet.runtime.errors import UsageError
 
+    if options.labels is not None and options.dry_run:
+        raise UsageError("--dry-run shows the source as it is: leave --labels out")
     split = parse_split(options.split) if options.split is not None else None
     splits = parse_folders(options.splits) if options.splits is not None else None
     ignored = [name.strip() for name in (options.ignore_columns or "").split(",") if name.strip()]
@@ -139,4 +147,5 @@ def run(options: argparse.Namespace) -> None:
         encoding=options.encoding,
         group_regex=options.group_regex,
         ignore_columns=ignored,
+        labels=options.labels,
     )

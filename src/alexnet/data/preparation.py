@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 
 from alexnet.data.columns import numbers, texts, values
+from alexnet.data.corrections import Corrected, Correction, apply_corrections, read_corrections
 from alexnet.data.dataset import (
     FORMAT_VERSION,
     INDEX_NAME,
@@ -74,6 +75,23 @@ class _Shards(NamedTuple):
     shards: dict[str, np.ndarray]
     split: dict[str, float] | None
     columns: SampleFlags
+    corrected: dict[int, str | None]
+
+    def take(self, indices: np.ndarray) -> list[Item]:
+        """The items of `indices`, with corrected labels."""
+        items = self.items.take(indices)
+        if not self.corrected:
+            return items
+        labels = [self.corrected.get(index) for index in indices.tolist()]
+        return [
+            item if label in (None, item.label) else _with_label(item, str(label))
+            for item, label in zip(items, labels, strict=True)
+        ]
+
+
+def _with_label(item: Item, label: str) -> Item:
+    """An item with a corrected label, which is certain: a soft label was about the one before."""
+    return item._replace(label=label, sample=item.sample._replace(confidence=None, probabilities=None))
 
 
 def prepare(
@@ -94,6 +112,7 @@ def prepare(
     encoding: str | None = None,
     group_regex: str | None = None,
     ignore_columns: Sequence[str] = (),
+    labels: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> PreparedDataset:
     """Prepare the images of a source: shorter side to `size` pixels, center crop, RGB.
@@ -139,6 +158,9 @@ def prepare(
         lot or patient); all images of a group are in one split. In the path in the source where it contains a slash.
     ignore_columns
         Columns of tables that are not read, such as a column weight that holds grams.
+    labels
+        A CSV of corrected labels, such as the ``labels.csv`` of `alexnet labels`. A corrected image stays in the split
+        that it had without it, so that accuracies can be compared.
     progress
         Whether to print what the source was understood to be, and a progress bar, on stderr.
 
@@ -168,12 +190,18 @@ def prepare(
         options["pixel_range"] = chosen.to_dict()
     if max_pixels != MAX_PIXELS:
         options["max_pixels"] = max_pixels
+    corrections = read_corrections(labels) if labels is not None else []
+    if labels is not None:
+        options["labels"] = {"file": str(labels), "sha256": sha256_of(Path(labels))}
     with _claimed(folder, _name_of(source, absolute=True), options):
         plan, counts, descriptions, changes = _list_images(source, folder, split, reading, seed)
         if progress:
             for note in [*plan.notes(), *changes]:
                 notify(note)
-        shards = _shards(folder, plan, counts, descriptions, seed)
+        shards, corrected = _shards(folder, plan, counts, descriptions, seed, corrections, str(labels))
+        if progress:
+            for note in corrected:
+                notify(note)
         workers = workers or available_cpus()
         pixel_range, range_notes = _pixel_range(folder, shards, workers, max_pixels, chosen)
         if progress:
@@ -384,7 +412,16 @@ def _list_images(
     return plan, counts, found.descriptions, changes
 
 
-def _shards(folder: Path, plan: SourcePlan, counts: ItemCounts, descriptions: dict[str, str], seed: int) -> _Shards:
+def _shards(
+    folder: Path,
+    plan: SourcePlan,
+    counts: ItemCounts,
+    descriptions: dict[str, str],
+    seed: int,
+    corrections: Sequence[Correction],
+    corrections_name: str,
+) -> tuple[_Shards, list[str]]:
+    """The shards and notes about corrected labels; the split is drawn by the labels of the source."""
     items = ItemList(folder / WORK_FOLDER / _LIST_NAME)
     coded = items.labels.combine_chunks().dictionary_encode()
     label_of = {name: label for label, name in enumerate(plan.classes)}
@@ -401,13 +438,17 @@ def _shards(folder: Path, plan: SourcePlan, counts: ItemCounts, descriptions: di
             splits[training] = _grouped_split(labels[training], groups, plan.classes, draw, seed)
         else:
             splits[training] = stratified_split(labels[training], plan.classes, plan.drawn, seed)
+    corrected = Corrected({}, [])
+    if corrections:
+        corrected = apply_corrections(corrections, items.names(), items.labels.to_pylist(), corrections_name)
+        splits[[position for position, label in corrected.labels.items() if label is None]] = -1  # in no shard
     shards = {}
     for code, name in enumerate(SPLITS):
         members = np.flatnonzero(splits == code)
         for number, start in enumerate(range(0, len(members), SHARD_ROWS)):
             shards[f"{name}-{number:05}.arrow"] = members[start : start + SHARD_ROWS]
     flags = SampleFlags(counts.has_weights, counts.has_soft_labels, counts.has_groups)
-    return _Shards(items, plan.classes, descriptions, shards, plan.drawn, flags)
+    return _Shards(items, plan.classes, descriptions, shards, plan.drawn, flags, corrected.labels), corrected.notes
 
 
 def _grouped_split(
@@ -462,10 +503,10 @@ def _make(
         if path.name not in plan.shards:  # of a list that was longer
             path.unlink()
     todo = [shard for shard in plan.shards if not _is_complete(folder, plan, shard)]
-    total = len(plan.items)
+    total = sum(map(len, plan.shards.values()))
     left = sum(len(plan.shards[shard]) for shard in todo)
     _check_space(folder, left, size)
-    jobs = (Job(shard, plan.items.take(plan.shards[shard])) for shard in todo)
+    jobs = (Job(shard, plan.take(plan.shards[shard])) for shard in todo)
     if not todo:
         return
     shown = show_progress(total, "images", total - left) if progress else nullcontext()
@@ -486,7 +527,7 @@ def _is_complete(folder: Path, plan: _Shards, shard: str) -> bool:
     result = read_result(folder, shard)
     if result is None or not (folder / shard).is_file():
         return False
-    items = plan.items.take(plan.shards[shard])
+    items = plan.take(plan.shards[shard])
     made = (folder / shard).stat().st_mtime
     files = {item.file for item in items} if result.items == digest(items, plan.classes, plan.columns) else None
     if files is None or any(_changed_since(file, made) for file in files):
@@ -547,7 +588,7 @@ def _finish(
             pixel_sums += read_pixel_sum(folder, shard)
             products += np.array(result.rgb_products)
     unread.sort()
-    items = plan.items.take(np.array([position for position, _ in unread], dtype=np.int64))
+    items = plan.take(np.array([position for position, _ in unread], dtype=np.int64))
     left_out = [{"path": item.name, "reason": reason} for item, (_, reason) in zip(items, unread, strict=True)]
     _check_left_out(folder, left_out, len(plan.items), max_bad)
     if "train" not in splits:

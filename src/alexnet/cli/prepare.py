@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from alexnet.cli.options import add_max_pixels
+
 HELP = "images -> prepared dataset"
 
 
@@ -79,13 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--white", type=float, metavar="X", help="value that becomes white in them, such as 4095 for 12 bits"
     )
-    parser.add_argument(
-        "--max-pixels",
-        type=int,
-        default=250_000_000,
-        metavar="N",
-        help="largest image in pixels; larger ones are not decoded (default: 250000000)",
-    )
+    add_max_pixels(parser)
     parser.add_argument(
         "--labels",
         metavar="FILE",

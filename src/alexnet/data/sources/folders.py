@@ -16,8 +16,9 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from alexnet.data.sources.items import Ignored, Item, Origin, Source
@@ -34,8 +35,9 @@ from alexnet.data.sources.names import (
 from alexnet.data.sources.plan import count, printable
 from alexnet.data.sources.published import CUB_FILES, read_cub
 from alexnet.data.sources.registry import Request
+from alexnet.data.sources.split_lists import read_list, split_of_list, splits_of_lists
 from alexnet.data.sources.tables import TABLE_ENDINGS, FileIndex, Table, read_listing, read_table, table_source
-from alexnet.data.sources.walking import Entry, Tally, Walk, other_reason, read_entry
+from alexnet.data.sources.walking import Entry, Tally, Walk, archive_kind, other_reason, read_entry
 from alexnet.runtime.errors import AlexNetError, UsageError
 
 Parts = tuple[str, ...]
@@ -132,6 +134,21 @@ class Tree:
         self._clean: dict[str, str] = {}
         self._foreign: list[str] = []
         self._count()
+        archives = self._archives()
+        if archives:
+            self.walk.open_archives = True
+            self.others, self.assumptions, self.top, self._clean = Tally(), [], Folder(()), {}
+            self._count()
+            self.assumptions.append(
+                f"{count(len(archives), 'archive')} in the folder read as folders: "
+                f"{first_names(printable(entry.name) for entry in archives)}"
+            )
+
+    def _archives(self) -> list[Entry]:
+        """The archives in a folder."""
+        if not self.request.path.is_dir() or self.top.total:
+            return []
+        return [one for one in self.walk if not one.image and archive_kind(Path(one.file))]
 
     def entries(self) -> Iterator[Entry]:
         """All image files, with their paths composed."""
@@ -273,13 +290,18 @@ class Interpreter:
         if classes_from == "name":
             return self._forced_names(self._split_places(node))
         found = self._folders(node, classes_from)
-        if found is None:
+        if found is None or (classes_from is None and self._is_neutral(found)):
             return self._without_class_folders(node)
         if classes_from:
             found.classes_from = classes_from
         else:
             self._compare_with_tables(node, found)
-        return self._from_layout(found)
+        return self._from_layout(found, self._split_lists(found))
+
+    def _is_neutral(self, layout: Layout) -> bool:
+        """Whether the only class folder of a layout says what its files are, as in part_1/images/, part_2/images/."""
+        classes = {kid.name for parts in layout.places for kid in self._at(parts).filled}
+        return len(layout.places) > 1 and len(classes) == 1 and all(map(is_neutral, classes))
 
     # Enclosing folders, splits and classes
 
@@ -748,9 +770,30 @@ class Interpreter:
                 ],
             )
 
+    def _split_lists(self, layout: Layout) -> dict[tuple[str, int], str]:
+        """The split of each image by lists such as meta/train.txt; empty where folders say it or there are none."""
+        if self.request.classes_from or any(place.split for place in layout.places.values()):
+            return {}
+        lists = []
+        for folder in self.tree.top.below():
+            for entry in folder.tables:
+                size = entry.length if entry.length >= 0 else os.path.getsize(entry.file)
+                if split_of_list(entry.parts[-1]) is None or size > _LARGEST_TABLE:
+                    continue
+                name = printable(entry.name)
+                lines = read_list(read_entry(entry), name, self.request.encoding)
+                if lines:
+                    lists.append((name, self.tree.clean(entry.parts)[:-1], lines))
+        if not lists:
+            return {}
+        splits, used, assumptions = splits_of_lists(lists, FileIndex(self.tree.entries()))
+        self.used |= set(used)
+        self.assumptions += assumptions
+        return splits
+
     # Results
 
-    def _from_layout(self, layout: Layout) -> Source:
+    def _from_layout(self, layout: Layout, splits: Mapping[tuple[str, int], str] | None = None) -> Source:
         self.assumptions += layout.assumptions
         tree = self.tree
         loose = sum(self._at(parts).images for parts in layout.places) if layout.classes_from != "name" else 0
@@ -772,6 +815,16 @@ class Interpreter:
                 Origin(split, f"{split} folders of the classes") for split in sorted({str(o.split) for o in origins})
             ]
 
+        rest = None
+        if splits:
+            folders = origins[0].place
+            origins = [Origin(split, f"{folders}, by a list") for split in sorted(set(splits.values()) | {"train"})]
+            unlisted = sum(self._at(parts).total for parts in layout.places) - len(splits)
+            if "train" not in splits.values():
+                rest = "train"
+            elif unlisted > 0:
+                self.left.add("in none of the lists of splits", "images", unlisted)
+
         def items() -> Iterator[Item]:
             last: tuple[Parts, tuple[str, str | None] | None] | None = None
             for entry in tree.entries():
@@ -779,8 +832,11 @@ class Interpreter:
                 if last is None or last[0] != folder or layout.classes_from == "name":
                     last = (folder, layout.assign(entry.parts))
                 assigned = last[1]
-                if assigned is not None:
-                    yield Item("/".join(entry.parts), assigned[0], assigned[1], *entry[1:5])
+                if assigned is None:
+                    continue
+                split = splits.get((entry.file, entry.offset), rest) if splits else assigned[1]
+                if split is not None or not splits:
+                    yield Item("/".join(entry.parts), assigned[0], split, *entry[1:5])
             for source in self.extra:
                 yield from source.items
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -375,7 +376,8 @@ def _open_folder(request: Request) -> Source:
     root = request.path
     names = {path.name for path in root.iterdir()}
     if "dataset.json" in names and ("mean.npy" in names or any(name.endswith(".arrow") for name in names)):
-        raise AlexNetError(f"{root} is a prepared dataset already: train on it with `alexnet train {root} --out run`")
+        quoted = shlex.quote(str(root))
+        raise AlexNetError(f"{root} is a prepared dataset already: train on it with `alexnet train {quoted} --out run`")
     if "config.json" in names and names & {"model.safetensors", "metrics.jsonl", "checkpoint.pt"}:
         raise AlexNetError(f"{root} is a run folder, not a source of images: name the folder of the images")
     if is_ilsvrc(root):

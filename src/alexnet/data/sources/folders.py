@@ -511,6 +511,19 @@ class Interpreter:
                 places[folder.parts] = Place(_split(folder), kid.name)
         if "train" not in {place.split for place in places.values()}:
             return None
+        inner = sorted({folder.name for parts in places for folder in self._at(parts).filled})
+        if inner and self.request.classes_from is None:
+            outer = [kid.name for kid in kids]
+            raise self._ambiguous(
+                f"{first_names(outer)} hold folders of splits, and those hold folders",
+                [
+                    (f"{len(outer)} classes {first_names(outer)}", ["--classes-from", "folder"]),
+                    (f"{len(inner)} classes {first_names(inner)}", ["--classes-from", "parent"]),
+                    (f"only {outer[0]!r}", ["--root", "/".join(kids[0].parts)]),
+                ],
+            )
+        if self.request.classes_from == "parent":
+            places = {parts: place._replace(label=None) for parts, place in places.items()}
         return Layout(places, assumptions=["each class folder holds folders of splits"])
 
     def _check_nesting(self, classes: Sequence[Folder], node: Folder) -> None:
@@ -752,11 +765,18 @@ class Interpreter:
         total = sum(self._at(parts).total for parts in layout.places)
         for entry, table in tables:
             pairs: Counter[tuple[str, str]] = Counter()
+            unclear: list[str] = []
             for row in table.rows:
                 found = index.find(row.path, self.tree.clean(entry.parts)[:-1])
                 assigned = layout.assign(self.tree.clean(found.parts)) if isinstance(found, Entry) else None
                 if assigned is not None:
                     pairs[assigned[0], row.label] += 1
+                elif isinstance(found, str) and "files have this name" in found:
+                    unclear.append(f"line {row.line}: {row.path}: {found}")
+            if len(unclear) * 2 > len(table.rows):
+                self.warnings.append(
+                    f"{printable(entry.name)} beside the class folders says classes and is not used: {unclear[0]}"
+                )
             by_folder, by_table = {pair[0] for pair in pairs}, {pair[1] for pair in pairs}
             if sum(pairs.values()) * 2 < total or len(by_table) < 2 or len(by_table) * 2 > sum(pairs.values()):
                 continue
@@ -873,22 +893,40 @@ class Interpreter:
         if detected:
             return AlexNetError(f"{where} is {detected}: `alexnet` classifies images and needs one class for each")
         kids = node.filled
+        workbook = next((one.first for one in self.tree.unused() if one.reason.endswith((".xlsx)", ".xls)"))), None)
+        hint = f"; if {printable(workbook)} names the classes, save it as CSV beside the images" if workbook else ""
         if kids and not node.images:
             names = first_names(sorted(kid.name for kid in kids))
+            commands = self._commands_of_splits(kids)
+            if commands:
+                return UsageError(
+                    f"{where} can be understood in several ways, as its folders {names} hold class folders and are "
+                    f"called as splits and as something else. Choose the folders of each split: {commands}"
+                )
             command = self.request.command("--classes-from", "folder")
             return UsageError(
                 f"no classes in {where}: its folders {names} are called as splits or as images in general, and hold "
                 "neither class folders nor file names with classes, and no table names the classes. To take the "
                 f"folders as the classes: {command}; otherwise put each image in a folder named after its class, or "
-                "write a CSV of path,label"
+                f"write a CSV of path,label{hint}"
             )
         first = printable("/".join((*node.parts, node.first)))
-        workbook = next((one.first for one in self.tree.unused() if one.reason.endswith((".xlsx)", ".xls)"))), None)
-        hint = f"; if {printable(workbook)} names the classes, save it as CSV beside the images" if workbook else ""
         return AlexNetError(
             f"no classes in {where}: {first} lies in no class folder, as all of its {count(node.images, 'image')}; "
             f"put each in a folder named after its class, or write a CSV of path,label{hint}"
         )
+
+    def _commands_of_splits(self, kids: Sequence[Folder]) -> str:
+        """Commands that name the folders of the splits: those called as such exactly, and all; empty without two."""
+        splits = [kid for kid in kids if split_of(kid.name) is not None and _has_class_folders(self._peel(kid))]
+        root = len(self._root())
+        readings = [[kid for kid in splits if _exact_split(kid) and split_of(kid.name) is not None], splits]
+        commands = []
+        for chosen in readings:
+            if {"train"} <= {_split(kid) for kid in chosen}:
+                parts = ",".join(f"{_split(kid)}={'/'.join(kid.parts[root:])}" for kid in chosen)
+                commands.append(self.request.command("--splits", parts))
+        return " or ".join(dict.fromkeys(commands))
 
 
 class Items:

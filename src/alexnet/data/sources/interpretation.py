@@ -339,6 +339,8 @@ def _warnings(
         missing = [label for label in classes if label not in counts.get(split, {})]
         if split in counts and missing:
             warnings.append(f"split {split} has no image of {count(len(missing), 'class')} ({first_names(missing)})")
+    if absent := [label for label in classes if label.casefold() in ("na", "n/a", "#n/a", "null", "<na>")]:
+        warnings.append(f"class {first_names(absent)}: if that marks a missing label, remove its images")
     images = sum(sum(per_class.values()) for per_class in counts.values())
     if len(classes) > 2 and len(classes) * 2 > images:
         warnings.append(

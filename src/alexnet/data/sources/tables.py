@@ -78,6 +78,7 @@ _NAME_COLUMNS = ("class_name", "classname", "label_name", "category_name")
 _TRUE, _FALSE = ("true", "1", "1.0", "yes", "t", "y"), ("false", "0", "0.0", "no", "f", "n", "")
 _SEPARATORS = ",;\t|"
 _MOST_INDEXED = 2_000_000
+_MOST_DECIMALS = 7  # distinct labels such as 0.5, which may be grades; more are a measured value
 
 
 class Row(NamedTuple):
@@ -608,9 +609,20 @@ def _one_label_each(rows: list[Row], name: str) -> list[Row]:
                 f"{name}, line {row.line}: {row.label!r} is several labels; a classifier needs one class for each "
                 "image: keep one, or remove the row"
             )
+    if labels and all(re.fullmatch(r"[+-]?\d+(,\d+)?", label) for label in labels):  # a decimal comma
+        rows = [row._replace(label=row.label.replace(",", ".")) for row in rows]
+        labels = {row.label for row in rows}
     numbers = {label: float(label) for label in labels if re.fullmatch(r"[+-]?\d+(\.\d*)?", label)}
-    whole = len(numbers) == len(labels) and all(number.is_integer() for number in numbers.values())
-    if whole and any("." in label for label in labels):
+    if len(numbers) < len(labels):
+        return rows
+    decimal = [label for label, number in numbers.items() if not number.is_integer()]
+    if len(decimal) * 2 > len(labels) and len(labels) > _MOST_DECIMALS:
+        raise AlexNetError(
+            f"{name}: its labels are {len(labels):,} decimal numbers, such as {min(decimal)}, a measured value, and "
+            "a classifier needs classes: write ranges such as low and high as labels, or name the column of the "
+            "classes with --classes-from FILE:COLUMN"
+        )
+    if not decimal and any("." in label for label in labels):
         rows = [row._replace(label=str(int(float(row.label)))) for row in rows]
     return rows
 
@@ -722,7 +734,10 @@ def table_source(
     items, splits = _with_splits(items, request.path)
     assumptions = [text for _, _, table in tables for text in table.assumptions]
     if repeated:
-        assumptions.append(f"{count(repeated, 'row')} that repeats an image is not used")
+        assumptions.append(
+            f"{count(repeated, 'row')} that {'repeats' if repeated == 1 else 'repeat'} an image "
+            f"{'is' if repeated == 1 else 'are'} not used"
+        )
     if moved:
         assumptions.append("files are found by file name where the table has another folder or no ending")
     warnings = []

@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         code = exit_code(int(options.run(options) or 0))
-        sys.stdout.flush()  # a full disk or a closed pipe is told here, not by the interpreter at its end
+        sys.stdout.flush()  # a full disk or a closed pipe raises here, not in the interpreter at its end
         return code
     except ReportedElsewhereError as error:
         return exit_code(error.exit_code)

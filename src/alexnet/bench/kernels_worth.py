@@ -32,7 +32,7 @@ from alexnet.data.statistics import pixel_sum, rgb_products
 from alexnet.kernels.pool import max_pool
 from alexnet.network.model import AlexNet
 from alexnet.network.normalization import local_response_norm
-from alexnet.network.optimized import FastDropout, OptimizedNetwork
+from alexnet.network.optimized import OptimizedNetwork
 from alexnet.network.variants import LocalNorm
 from alexnet.runtime.files import write_atomic
 from alexnet.training.optimizers import clear_gradients
@@ -112,11 +112,6 @@ _FORWARD: dict[str, _Plain] = {
         "torch.nn.functional.relu before them",
         _relu_apart,
     ),
-    "blocks": (
-        "images regrouped for conv1",
-        "convolution over three channels (oneDNN)",
-        lambda: patch("alexnet.network.optimized.can_block", return_value=False),
-    ),
 }
 
 
@@ -136,16 +131,8 @@ def _training_step(settings: Settings, count: int) -> Iterator[dict[str, Any]]:
     training = OurTraining(count)
     fused = _FusedSGD(training)
 
-    def drop(self: FastDropout, x: Tensor) -> Tensor:
-        return functional.dropout(x, self.dropout.p)
-
     plain_forms: dict[str, _Plain] = {
         **_FORWARD,
-        "dropout": (
-            "dropout masks in single precision",
-            "torch.nn.functional.dropout",
-            lambda: patch.object(FastDropout, "drop", drop),
-        ),
         "update": ("update rule of the paper", "torch.optim.SGD, fused, and torch._foreach_copy_", lambda: fused),
     }
 

@@ -73,6 +73,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="largest image in pixels; larger ones are not decoded (default: 250000000)",
     )
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="CSV of corrected labels with the columns path and label, such as CV/labels.csv of `alexnet labels`; the "
+        "source is not changed",
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per available CPU)")
 
 
@@ -82,6 +88,8 @@ def run(options: argparse.Namespace) -> None:
     from alexnet.data.sources.interpretation import plan_source
     from alexnet.runtime.errors import UsageError
 
+    if options.labels is not None and options.dry_run:
+        raise UsageError("--dry-run shows the source as it is: leave --labels out")
     split = parse_split(options.split) if options.split is not None else None
     splits = parse_folders(options.splits) if options.splits is not None else None
     if options.dry_run:
@@ -120,4 +128,5 @@ def run(options: argparse.Namespace) -> None:
         splits=splits,
         classes_from=options.classes_from,
         encoding=options.encoding,
+        labels=options.labels,
     )

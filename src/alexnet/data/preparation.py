@@ -15,7 +15,7 @@ import shutil
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 
 from alexnet.data.columns import texts, values
+from alexnet.data.corrections import Corrected, Correction, apply_corrections, read_corrections
 from alexnet.data.dataset import (
     FORMAT_VERSION,
     INDEX_NAME,
@@ -72,6 +73,17 @@ class _Shards(NamedTuple):
     descriptions: dict[str, str]
     shards: dict[str, np.ndarray]
     split: dict[str, float] | None
+    corrected: dict[int, str | None]
+
+    def take(self, indices: np.ndarray) -> list[Item]:
+        """The items of `indices`, with corrected labels."""
+        items = self.items.take(indices)
+        if not self.corrected:
+            return items
+        labels = [self.corrected.get(index) for index in indices.tolist()]
+        return [
+            item if label is None else item._replace(label=label) for item, label in zip(items, labels, strict=True)
+        ]
 
 
 def prepare(
@@ -90,6 +102,7 @@ def prepare(
     splits: Mapping[str, list[str]] | None = None,
     classes_from: str | None = None,
     encoding: str | None = None,
+    labels: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> PreparedDataset:
     """Prepare the images of a source: shorter side to `size` pixels, center crop, RGB.
@@ -130,6 +143,9 @@ def prepare(
         "name" (the file name), or a table as FILE or FILE:COLUMN. By default it is decided by what is there.
     encoding
         Encoding of names and tables that are not UTF-8, such as "cp949".
+    labels
+        A CSV of corrected labels, such as the ``labels.csv`` of `alexnet labels`. A corrected image stays in the split
+        that it had without it, so that accuracies can be compared.
     progress
         Whether to print what the source was understood to be, and a progress bar, on stderr.
 
@@ -158,12 +174,18 @@ def prepare(
         options["pixel_range"] = chosen.to_dict()
     if max_pixels != MAX_PIXELS:
         options["max_pixels"] = max_pixels
+    corrections = read_corrections(labels) if labels is not None else []
+    if labels is not None:
+        options["labels"] = {"file": str(labels), "sha256": sha256_of(Path(labels))}
     with _claimed(folder, _name_of(source, absolute=True), options):
         plan, descriptions, changes = _list_images(source, folder, split, reading)
         if progress:
             for note in [*plan.notes(), *changes]:
                 notify(note)
-        shards = _shards(folder, plan, descriptions, seed)
+        shards, corrected = _shards(folder, plan, descriptions, seed, corrections, str(labels))
+        if progress:
+            for note in corrected:
+                notify(note)
         workers = workers or available_cpus()
         pixel_range, range_notes = _pixel_range(folder, shards, workers, max_pixels, chosen)
         if progress:
@@ -376,7 +398,15 @@ def _counts(items: ItemList) -> Counter[tuple[str | None, str]]:
     return Counter(zip(items.splits.to_pylist(), items.labels.to_pylist(), strict=True))
 
 
-def _shards(folder: Path, plan: SourcePlan, descriptions: dict[str, str], seed: int) -> _Shards:
+def _shards(
+    folder: Path,
+    plan: SourcePlan,
+    descriptions: dict[str, str],
+    seed: int,
+    corrections: Sequence[Correction],
+    corrections_name: str,
+) -> tuple[_Shards, list[str]]:
+    """The shards and notes about corrected labels; the split is drawn by the labels of the source."""
     items = ItemList(folder / WORK_FOLDER / _LIST_NAME)
     coded = items.labels.combine_chunks().dictionary_encode()
     label_of = {name: label for label, name in enumerate(plan.classes)}
@@ -388,12 +418,16 @@ def _shards(folder: Path, plan: SourcePlan, descriptions: dict[str, str], seed: 
     if plan.drawn:
         training = np.flatnonzero(splits == 0)
         splits[training] = stratified_split(labels[training], plan.classes, plan.drawn, seed)
+    corrected = Corrected({}, [])
+    if corrections:
+        corrected = apply_corrections(corrections, items.names(), items.labels.to_pylist(), corrections_name)
+        splits[[position for position, label in corrected.labels.items() if label is None]] = -1  # in no shard
     shards = {}
     for code, name in enumerate(SPLITS):
         members = np.flatnonzero(splits == code)
         for number, start in enumerate(range(0, len(members), SHARD_ROWS)):
             shards[f"{name}-{number:05}.arrow"] = members[start : start + SHARD_ROWS]
-    return _Shards(items, plan.classes, descriptions, shards, plan.drawn)
+    return _Shards(items, plan.classes, descriptions, shards, plan.drawn, corrected.labels), corrected.notes
 
 
 def _pixel_range(
@@ -430,10 +464,10 @@ def _make(
         if path.name not in plan.shards:  # of a list that was longer
             path.unlink()
     todo = [shard for shard in plan.shards if not _is_complete(folder, plan, shard)]
-    total = len(plan.items)
+    total = sum(map(len, plan.shards.values()))
     left = sum(len(plan.shards[shard]) for shard in todo)
     _check_space(folder, left, size)
-    jobs = (Job(shard, plan.items.take(plan.shards[shard])) for shard in todo)
+    jobs = (Job(shard, plan.take(plan.shards[shard])) for shard in todo)
     if not todo:
         return
     shown = show_progress(total, "images", total - left) if progress else nullcontext()
@@ -453,7 +487,7 @@ def _is_complete(folder: Path, plan: _Shards, shard: str) -> bool:
     result = read_result(folder, shard)
     if result is None or not (folder / shard).is_file():
         return False
-    items = plan.items.take(plan.shards[shard])
+    items = plan.take(plan.shards[shard])
     made = (folder / shard).stat().st_mtime
     files = {item.file for item in items} if result.items == digest(items, plan.classes) else None
     if files is None or any(_changed_since(file, made) for file in files):
@@ -513,7 +547,7 @@ def _finish(
             pixel_sums += read_pixel_sum(folder, shard)
             products += np.array(result.rgb_products)
     unread.sort()
-    items = plan.items.take(np.array([position for position, _ in unread], dtype=np.int64))
+    items = plan.take(np.array([position for position, _ in unread], dtype=np.int64))
     left_out = [{"path": item.name, "reason": reason} for item, (_, reason) in zip(items, unread, strict=True)]
     _check_left_out(folder, left_out, len(plan.items), max_bad)
     if "train" not in splits:

@@ -1,4 +1,4 @@
-"""What each kernel is worth: the time of a whole with the kernel, and with its plain form instead.
+"""The gain of each kernel: the time of a whole with the kernel, and with its plain form instead.
 
 The whole is a training step, inference, loading or preparation.
 The plain form is the fastest one of PyTorch, NumPy, Pillow or numba that is known for it. A kernel that gains less than
@@ -12,7 +12,6 @@ import statistics
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -20,16 +19,19 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from alexnet.bench import steps
 from alexnet.bench.data import paper_batches
 from alexnet.bench.parts import Settings
 from alexnet.bench.peers import photographs
 from alexnet.bench.steps import BATCH_SIZE, SIDE, OurTraining
 from alexnet.bench.timing import in_turn
+from alexnet.data import augmentation
 from alexnet.data.decoding import decode
 from alexnet.data.preparation import prepare
 from alexnet.data.resize import square
 from alexnet.data.statistics import pixel_sum, rgb_products
 from alexnet.kernels.pool import max_pool
+from alexnet.network import normalization, optimized
 from alexnet.network.model import AlexNet
 from alexnet.network.normalization import local_response_norm
 from alexnet.network.optimized import OptimizedNetwork
@@ -74,6 +76,21 @@ def _row(kernel: str, plain: str, whole: str, ours: list[float], theirs: list[fl
 # The training step.
 
 
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an attribute of a module or class another value within the block."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def _nothing(*_: object, **__: object) -> None:
+    """No kernel: in the place of a function that returns the kernels, or whether one supports its arguments."""
+
+
 def _norm_after_relu(self: Any, x: Tensor) -> Tensor:
     row: LocalNorm = self.row
     constants = (row.size, row.alpha, row.beta, row.k)
@@ -87,8 +104,8 @@ def _pool_after_relu(self: Any, x: Tensor) -> Tensor:
 @contextmanager
 def _relu_apart() -> Iterator[None]:
     with (
-        patch("alexnet.network.optimized._ReluNorm.__call__", _norm_after_relu),
-        patch("alexnet.network.optimized._ReluPool.__call__", _pool_after_relu),
+        _replaced(optimized._ReluNorm, "__call__", _norm_after_relu),
+        _replaced(optimized._ReluPool, "__call__", _pool_after_relu),
     ):
         yield
 
@@ -100,12 +117,12 @@ _FORWARD: dict[str, _Plain] = {
     "norm": (
         "response normalization",
         "PyTorch operations (local_response_norm_reference)",
-        lambda: patch("alexnet.network.normalization._kernels", return_value=None),
+        lambda: _replaced(normalization, "_kernels", _nothing),
     ),
     "pool": (
         "overlapping max pooling",
         "torch.nn.MaxPool2d",
-        lambda: patch("alexnet.network.optimized.can_pool", return_value=False),
+        lambda: _replaced(optimized, "can_pool", _nothing),
     ),
     "relu": (
         "ReLU fused into normalization and pooling",
@@ -168,13 +185,13 @@ class _FusedSGD(AbstractContextManager[None]):
     def __init__(self, training: OurTraining) -> None:
         parameters = list(training.network.parameters())
         self.optimizer = torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, weight_decay=5e-4, fused=True)
-        self.patched = patch("alexnet.bench.steps.update_all", self.update)
 
     def __enter__(self) -> None:
-        self.patched.start()
+        self.replaced = _replaced(steps, "update_all", self.update)
+        self.replaced.__enter__()
 
     def __exit__(self, *_: object) -> None:
-        self.patched.stop()
+        self.replaced.__exit__(None, None, None)
 
     @torch.no_grad()
     def update(self, optimizers: Any, copies: dict[nn.Parameter, nn.Parameter]) -> None:
@@ -215,11 +232,11 @@ def _loading(settings: Settings) -> Iterator[dict[str, Any]]:
     numba_cut = _numba_cut()
 
     def plain() -> None:
-        with patch("alexnet.data.augmentation.can_cut", return_value=False):
+        with _replaced(augmentation, "can_cut", _nothing):
             next(batches)
 
     def numba() -> None:
-        with patch("alexnet.data.augmentation.cut", numba_cut):
+        with _replaced(augmentation, "cut", numba_cut):
             next(batches)
 
     sides = {"ours": lambda: next(batches), "plain": plain, "numba": numba}

@@ -94,7 +94,7 @@ PARTS = (
     _compared("startup", "start of the command, and one image from a cold start", "inference.startup"),
     Part(
         "kernels",
-        "what each kernel gains of a training step, inference, loading and preparation, against its best plain form",
+        "the gain of each kernel over its best plain form, in a training step, inference, loading and preparation",
         "kernels_worth.kernels",
         by_default=False,
         file="kernels-{machine}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -323,7 +324,7 @@ def _read_predictions(folder: Path) -> tuple[list[str], np.ndarray, np.ndarray, 
     except (FileNotFoundError, NotADirectoryError):
         raise AlexNetError(
             f"{folder} is not a finished cross-validation (no {PREDICTIONS}): "
-            f"make one with `alexnet crossval DATA --out {folder}`"
+            f"make one with `alexnet crossval DATA --out {shlex.quote(str(folder))}`"
         ) from None
     classes = [name.removeprefix("probability_") for name in header[4:]]
     repeats = max(int(row[2]) for row in table)

@@ -1,4 +1,4 @@
-"""Who may use a server: a token, and checks against requests that other sites make a browser send."""
+"""Access to a server: a token, and checks against requests that other sites make a browser send."""
 
 from __future__ import annotations
 

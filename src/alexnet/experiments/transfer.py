@@ -145,7 +145,7 @@ def _size(source: str) -> int:
 
 
 def _earlier(results: Path) -> tuple[dict[str, dict[str, int]], dict[Trial, dict[str, Any]], dict[str, str] | None]:
-    """Return sets, trials and other weights of an existing results file; a trial keeps its command, date and machine."""
+    """Return sets, trials and other weights of an existing file; a trial keeps its command, date and machine."""
     if not results.exists():
         return {}, {}, None
     report = json.loads(results.read_text(encoding="utf-8"))

@@ -13,7 +13,8 @@ help:               ## list the targets
 demo: venv          ## solar cells: prepare, train, evaluate, classify ten images, write the report (15 minutes on 2 cores)
 	$(BIN)/alexnet demo
 
-test: lint types docs browser    ## lint, type checks and tests, two tests at a time
+test: venv browser   ## lint, type checks, documentation and tests, two at a time
+	$(MAKE) --no-print-directory --jobs 2 lint types docs
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test-long: venv     ## tests that take minutes: killed processes, lost hosts, four processes

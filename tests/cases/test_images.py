@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -105,6 +106,57 @@ def test_color_and_tiff_of_12_bits_keep_all_their_levels(tmp_path: Path, write: 
     dataset, images = prepared(tmp_path, write, "tif" if write is tiff else "png", 4095)
     assert dataset.pixel_range == PixelRange(integer=Interval(0, 4095))
     assert len(np.unique(images[f"train/b/5.{'tif' if write is tiff else 'png'}"])) > 200
+
+
+def noise(least: float, greatest: float, dtype: str, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(least, greatest, (40, 40)).astype(dtype)
+
+
+def many(tmp_path: Path, values: list[np.ndarray]) -> Path:
+    """A folder of two classes with .npy files 00, 01, ..."""
+    files = {}
+    for number, array in enumerate(values):
+        content = io.BytesIO()
+        np.save(content, array)
+        files[f"{'ab'[number % 2]}/{number:02}.npy"] = content.getvalue()
+    return folder_of(tmp_path / "images", files)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sound", "damaged", "interval"),
+    [
+        ("uint16", (100, 4095), (0, 65535), (0, 4095)),
+        ("int32", (-500, 500), (-2e9, 2e9), (-500, 500)),
+        ("float32", (0, 1), (-1e20, 1e20), (0, 1)),
+        ("float64", (-3, 5), (0, 1e9), (-3, 5)),
+    ],
+)
+def test_a_damaged_image_does_not_widen_the_range_and_is_named(
+    tmp_path: Path, capsys, dtype: str, sound: tuple, damaged: tuple, interval: tuple
+) -> None:
+    values = [noise(*sound, dtype, seed) for seed in range(20)]
+    values[7] = noise(*damaged, dtype, 7)
+    dataset = alexnet.prepare(many(tmp_path, values), tmp_path / "data", size=SIZE)
+    found = dataset.pixel_range.floating if dtype.startswith("float") else dataset.pixel_range.integer
+    np.testing.assert_allclose(found, interval, atol=0.01 * (interval[1] - interval[0]))
+    error = capsys.readouterr().err
+    assert "1 image lies far outside this range and is clipped: b/07.npy" in error
+    split = dataset.split("train")
+    sound_images = [split[i][0] for i in range(len(split)) if "07" not in split.paths(i)]
+    assert all(100 < image.mean() < 155 for image in sound_images)  # none is nearly black
+
+    # The remedy includes the image.
+    black, white = map(float, re.search(r"--black (\S+) --white (\S+) includes it", error).groups())
+    again = alexnet.prepare(tmp_path / "images", tmp_path / "again", size=SIZE, black=black, white=white)
+    assert again.pixel_range.integer.white >= 0.9 * values[7].max()
+
+
+def test_images_of_two_cameras_have_one_range_and_the_dark_ones_are_named(tmp_path: Path, capsys) -> None:
+    values = [noise(0, 1023 if seed % 2 else 65535, "uint16", seed) for seed in range(20)]
+    dataset = alexnet.prepare(many(tmp_path, values), tmp_path / "data", size=SIZE)
+    assert dataset.pixel_range == PixelRange(integer=Interval(0, 65535))
+    error = capsys.readouterr().err
+    assert "10 of 20 images stay below 1/16 of this range and come out nearly black: b/01.npy" in error
 
 
 def test_images_of_8_bits_have_no_range(tmp_path: Path, capsys) -> None:

@@ -33,6 +33,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     return Tree(root, ilsvrc(root, 2012, 1000, VALIDATION))
 
 
+@pytest.mark.long
 def test_from_the_tar_files_to_the_numbers(command, tree: Tree, tmp_path: Path) -> None:
     out, results = tmp_path / "out", tmp_path / "imagenet.json"
     results.write_text(json.dumps({"2012": {"released-2012": {"trials": []}}}))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.data.preparation import prepare
@@ -101,3 +102,27 @@ def test_other_weights_add_two_methods_to_the_results(striped_folder, tmp_path: 
     done = command("reproduce", "transfer", "--out", tmp_path / "out2", "--data", tmp_path / "nowhere")
     assert done.returncode == 1
     assert not (tmp_path / "out2").exists()
+
+
+def test_trials_of_an_existing_results_file_are_kept_with_their_command(tmp_path: Path, striped_folder, command):
+    results = tmp_path / "transfer.json"
+    earlier = {"accuracy": 0.5, "seconds": 3.0, "date": "2026-01-01", "machine": "another"}
+    before = {"sets": {"other": {"train": 9}}, "trials": {"other/all/probe/0": earlier}, "command": "alexnet earlier"}
+    results.write_text(json.dumps(before))
+    source = striped_folder(3, 24, splits=("train", "test"))
+    arguments = ("--data", source, "--only", f"{source.name}/all/probe", "--seeds", 0, "--out", tmp_path / "out")
+    done = command("reproduce", "transfer", *arguments, "--results", results)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(results.read_text())
+    assert report["trials"].keys() == {"other/all/probe/0", f"{source.name}/all/probe/0"}
+    assert report["trials"]["other/all/probe/0"] == {"command": "alexnet earlier", **earlier}
+    assert report["sets"]["other"] == {"train": 9}
+    assert [row["set"] for row in report["table"]] == ["other", source.name]
+
+
+@pytest.mark.parametrize(("side", "size"), [(64, 64), (65, 256)])
+def test_larger_images_are_prepared_at_full_size(tmp_path: Path, side: int, size: int):
+    for name in "ab":
+        (tmp_path / "source" / name).mkdir(parents=True)
+        Image.new("RGB", (40, side)).save(tmp_path / "source" / name / "1.png")
+    assert transfer._size(str(tmp_path / "source")) == size

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 DATA_HELP = "a prepared dataset: a folder made by `alexnet prepare`"
+
+
+def describe_choices(table: Mapping[str, str]) -> str:
+    """The names of a table with their descriptions, for a help line."""
+    return "; ".join(f"{name}: {description}" for name, description in table.items())
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +75,17 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     """Add ``--device``."""
     parser.add_argument(
         "--device", metavar="NAME", help="cpu, cuda, cuda:1, ... (default: cuda if available, else cpu)"
+    )
+
+
+def add_max_pixels(parser: argparse.ArgumentParser, default: int = 250_000_000) -> None:
+    """Add `--max-pixels`."""
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=default,
+        metavar="N",
+        help=f"largest image in pixels; larger ones are not decoded (default: {default})",
     )
 
 

@@ -7,8 +7,8 @@ image that is prepared or classified afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,14 @@ BIT_DEPTHS = (8, 10, 12, 14, 16)
 OUTLIERS = 1e-4
 """Share of pixels that may lie above a bit depth, such as hot pixels of a camera, without making it the next."""
 _SAMPLED = 4_000_000  # pixels of all images together that quantiles are computed from
+_FEW = 0.05
+"""Share of images that may lie far outside the range of the others without widening it; at least one image counts."""
+_JUDGED = 5
+"""Fewest images of which one can lie outside the range of the others."""
+_NARROW = 16
+"""An image whose values fill less than this part of the range comes out with few gray levels."""
+_NAMED = 20  # images outside, each with its values
+_EXAMPLES = 3
 _NO_DATA = (-9999.0, -99999.0, -32768.0)
 """Values that mark missing data where they are the smallest of an image, besides NaN, Inf and values beyond 1e30."""
 
@@ -117,18 +125,21 @@ def missing(values: np.ndarray, no_data: float | None = None) -> np.ndarray | No
     return found
 
 
-@dataclass
-class _Kind:
-    """Statistics of the images of one kind of number so far."""
+class _Image(NamedTuple):
+    """Statistics of the values of an image."""
 
-    least: float = np.inf
-    greatest: float = -np.inf
-    images: int = 0
-    samples: list[np.ndarray] = field(default_factory=list)
+    name: str
+    least: float
+    greatest: float
+    low: float
+    high: float
+    sample: np.ndarray
 
 
 class RangeFinder:
     """Finds the range of a dataset from the values of its images.
+
+    A few images far outside the range of all others, such as damaged files that can still be decoded, do not widen it.
 
     Parameters
     ----------
@@ -138,66 +149,131 @@ class RangeFinder:
 
     def __init__(self, images: int) -> None:
         self._per_image = max(64, _SAMPLED // max(images, 1))
-        self._kinds = {"integer": _Kind(), "floating": _Kind()}
+        self._kinds: dict[str, list[_Image]] = {"integer": [], "floating": []}
 
-    def add(self, values: np.ndarray, no_data: float | None = None) -> None:
-        """Add the values of an image with more than 8 bits, an integer or floating point array."""
+    def add(self, values: np.ndarray, no_data: float | None = None, name: str = "") -> None:
+        """Add the values of an image with more than 8 bits, an integer or floating point array, and its name."""
         absent = missing(values, no_data)
         flat = values.reshape(-1) if absent is None else values[~absent]
         if not flat.size:
             return
-        kind = self._kinds["floating" if values.dtype.kind == "f" else "integer"]
-        kind.images += 1
-        kind.least, kind.greatest = min(kind.least, float(flat.min())), max(kind.greatest, float(flat.max()))
         step = max(1, flat.size // self._per_image)
-        kind.samples.append(flat[:: step + 1 - step % 2].astype(np.float64))  # an odd step meets every column
+        sample = flat[:: step + 1 - step % 2].astype(np.float64)  # an odd step meets every column
+        low, high = np.quantile(sample, (0.001, 0.999))
+        image = _Image(name, float(flat.min()), float(flat.max()), float(low), float(high), sample)
+        self._kinds["floating" if values.dtype.kind == "f" else "integer"].append(image)
 
     @property
     def images(self) -> int:
         """Number of images added that have data."""
-        return sum(kind.images for kind in self._kinds.values())
+        return sum(map(len, self._kinds.values()))
 
     def result(self) -> tuple[PixelRange | None, list[str]]:
-        """Return the range, None where no image was added, and a line about each kind of number."""
+        """Return the range, None where no image was added, and lines about each kind of number."""
         found: dict[str, Interval] = {}
         notes = []
-        for name, kind in self._kinds.items():
-            if not kind.images:
+        for name, images in self._kinds.items():
+            if not images:
                 continue
-            values = np.concatenate(kind.samples)
-            interval, description = (_integers if name == "integer" else _floats)(kind, values)
-            found[name] = interval
-            beyond = float(np.mean((values < interval.black) | (values > interval.white)))
-            outside = kind.least < interval.black or kind.greatest > interval.white
-            clipped = f"; {max(beyond, 1e-6):.2g} of the pixels lie outside and are clipped" if outside else ""
-            notes.append(
-                f"{kind.images:,} {'image has' if kind.images == 1 else 'images have'} {description}: for all of them "
-                f"{interval.black:,.6g} is black and {interval.white:,.6g} white{clipped}; "
-                "--black and --white set other values"
-            )
+            rule = _integers if name == "integer" else _floats
+            outside = _outside(images, rule)
+            names = {id(image) for image in outside}
+            inside = [image for image in images if id(image) not in names]
+            found[name], description = rule(inside)
+            notes.append(_about_range(images, inside, found[name], description))
+            if outside:
+                notes.append(_about_outside(outside, found[name]))
+            narrow = [image for image in inside if _share(image, found[name]) * _NARROW < 1]
+            if narrow:
+                notes.append(_about_narrow(narrow, len(images)))
         return (PixelRange(**found) if found else None), notes
 
 
-def _integers(kind: _Kind, values: np.ndarray) -> tuple[Interval, str]:
-    if kind.least >= 0 and kind.greatest <= 65535:
+_Rule = Callable[[Sequence[_Image]], tuple[Interval, str]]
+
+
+def _outside(images: Sequence[_Image], rule: _Rule) -> list[_Image]:
+    """Return the few images that reach farther beyond the range of the others than that range is wide."""
+    if len(images) < _JUDGED:
+        return []
+    few = max(1, int(_FEW * len(images)))
+    by_high = sorted(range(len(images)), key=lambda i: images[i].high)
+    by_low = sorted(range(len(images)), key=lambda i: images[i].low)
+    extreme = {*by_high[-few:], *by_low[:few]}
+    black, white = rule([image for i, image in enumerate(images) if i not in extreme])[0]
+    width = white - black
+    found = [image for image in images if image.high > white + width or image.low < black - width]
+    return found if len(found) <= few else []
+
+
+def _share(image: _Image, interval: Interval) -> float:
+    """Return the part of the interval that the values of an image reach, from black."""
+    return (image.greatest - interval.black) / (interval.white - interval.black)
+
+
+def _about_range(images: Sequence[_Image], inside: Sequence[_Image], interval: Interval, description: str) -> str:
+    values = np.concatenate([image.sample for image in inside])
+    beyond = float(np.mean((values < interval.black) | (values > interval.white)))
+    clips = any(image.least < interval.black or image.greatest > interval.white for image in inside)
+    clipped = f"; {max(beyond, 1e-6):.2g} of the pixels lie outside and are clipped" if clips else ""
+    return (
+        f"{len(images):,} {'image has' if len(images) == 1 else 'images have'} {description}: for all of them "
+        f"{interval.black:,.6g} is black and {interval.white:,.6g} white{clipped}; "
+        "--black and --white set other values"
+    )
+
+
+def _about_outside(images: Sequence[_Image], interval: Interval) -> str:
+    one = len(images) == 1
+    least, greatest = min(image.low for image in images), max(image.high for image in images)
+    listed = ", ".join(f"{image.name} ({image.low:,.6g} to {image.high:,.6g})" for image in images[:_NAMED])
+    listed += f" and {len(images) - _NAMED:,} more" if len(images) > _NAMED else ""
+    return (
+        f"{len(images):,} {'image lies' if one else 'images lie'} far outside this range and {'is' if one else 'are'} "
+        f"clipped: {listed}. {'It is' if one else 'They are'} "
+        f"damaged or from another camera; if not, --black {min(least, interval.black):.6g} "
+        f"--white {max(greatest, interval.white):.6g} includes {'it' if one else 'them'}"
+    )
+
+
+def _about_narrow(images: Sequence[_Image], count: int) -> str:
+    one = len(images) == 1
+    return (
+        f"{len(images):,} of {count:,} images {'stays' if one else 'stay'} below 1/{_NARROW} of this range and "
+        f"{'comes' if one else 'come'} out nearly black: {_names(images)}. If cameras differ, prepare the images of "
+        "each with a range of their own (--black, --white), or convert them to one range"
+    )
+
+
+def _names(images: Sequence[_Image]) -> str:
+    names = ", ".join(image.name for image in images[:_EXAMPLES])
+    return names + (", ..." if len(images) > _EXAMPLES else "")
+
+
+def _integers(images: Sequence[_Image]) -> tuple[Interval, str]:
+    values = np.concatenate([image.sample for image in images])
+    least, greatest = min(image.least for image in images), max(image.greatest for image in images)
+    if least >= 0 and greatest <= 65535:
         for bits in BIT_DEPTHS:
             white = 2**bits - 1
-            if kind.greatest <= white or np.mean(values > white) < OUTLIERS:
+            if greatest <= white or np.mean(values > white) < OUTLIERS:
                 return Interval(0.0, float(white)), f"values of {bits} bits"
-    return _spread(kind, values), "integer values"
+    return _spread(least, greatest, values), "integer values"
 
 
-def _floats(kind: _Kind, values: np.ndarray) -> tuple[Interval, str]:
+def _floats(images: Sequence[_Image]) -> tuple[Interval, str]:
+    values = np.concatenate([image.sample for image in images])
+    least, greatest = min(image.least for image in images), max(image.greatest for image in images)
     for white in (1.0, 255.0):
-        if kind.least >= 0 and kind.greatest <= white:
+        if least >= 0 and greatest <= white:
             return Interval(0.0, white), "floating point values"
-    return _spread(kind, values), "floating point values"
+    return _spread(least, greatest, values), "floating point values"
 
 
-def _spread(kind: _Kind, values: np.ndarray) -> Interval:
+def _spread(least: float, greatest: float, values: np.ndarray) -> Interval:
     """Least to greatest, without outliers: values farther out than the inner 99.8% are wide."""
     low, high = (float(value) for value in np.quantile(values, (0.001, 0.999)))
     width = high - low
-    black = kind.least if kind.least >= low - width else low
-    white = kind.greatest if kind.greatest <= high + width else high
+    black = least if least >= low - width else low
+    white = greatest if greatest <= high + width else high
     return Interval(black, white) if white > black else Interval(black, black + 1.0)

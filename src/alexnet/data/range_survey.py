@@ -64,10 +64,10 @@ def survey(items: ItemList, threads: int, max_pixels: int = MAX_PIXELS) -> tuple
         if any(values is not None for values, _ in found):
             finder = RangeFinder(len(items))
             for chunk in _chunks(items, max(1, threads) * 4):  # bounds what is in memory
-                for values, part in pool.map(look, chunk):
+                for item, (values, part) in zip(chunk, pool.map(look, chunk), strict=True):
                     partly.update([part] if part else [])
                     if values is not None:
-                        finder.add(*values)
+                        finder.add(*values, name=item.name)
         else:
             partly.update(part for _, part in found if part)
     of = len(items) if finder else len(probes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import shutil
 import statistics
@@ -11,11 +13,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from alexnet.data.dataset import PreparedDataset
+from alexnet.data.sources.interpretation import interpret
+from alexnet.data.sources.items import Reader
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.experiments import demo, solar_cells
 from alexnet.experiments.catalog import slug
@@ -34,8 +40,17 @@ METHODS = {"scratch": "he", "probe": STARTER, "starter": STARTER}
 """Each method and its `init`. A method whose name ends in `PROBE` fits a linear probe; the others train a network."""
 PROBE = "probe"
 SOLAR = "solar"
-SIZE_OF_OTHERS = 64
-"""Side in pixels of the prepared images of other sets, which are no larger."""
+FIRST_IMAGES = 20
+SMALL_SIZE, SIZE = 64, 256
+"""Side in pixels of the prepared images of a set, whose images are no larger than `SMALL_SIZE`, or larger."""
+PUBLISHED: dict[str, dict[str, float]] = {
+    SOLAR: solar_cells.PUBLISHED,
+    "uc-merced": {
+        "CaffeNet, pretrained on ImageNet and fine-tuned, five folds (Castelluccio et al., arXiv 1508.00092)": 95.48,
+        "CaffeNet, pretrained on ImageNet, frozen, with an SVM, five folds (the same)": 93.42,
+    },
+}
+"""Published accuracies in percent, with their protocol, of a set by the name of its file."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,12 @@ class Trial:
         """Name such as ``"solar/100/starter/0"``."""
         return "/".join(map(str, (self.set, self.images or "all", self.method, self.seed)))
 
+    @classmethod
+    def parse(cls, name: str) -> Trial:
+        """Return the trial of a name."""
+        dataset, images, method, seed = name.split("/")
+        return cls(dataset, None if images == "all" else int(images), method, int(seed))
+
 
 def reproduce(
     work: Path,
@@ -65,7 +86,8 @@ def reproduce(
     """Run every trial, or those whose name starts with a prefix in `only`, and write all measurements so far.
 
     The solar cells are always one set; `data` are further sets, sources with train and test or val that `prepare`
-    takes. `init`: pretrained weights to compare with the starter, as in `train`. Returns a summary of one line per row.
+    takes. `init`: pretrained weights to compare with the starter, as in `train`. The trials of an existing `results`
+    are kept. Returns a summary of one line per row.
     Raises `UsageError` if the name of `init` is already a method.
     """
     weights = None
@@ -74,7 +96,7 @@ def reproduce(
         weights = _weights(init)
         methods |= {f"{weights['name']}-{PROBE}": init, weights["name"]: init}
     names = {Path(source).resolve().stem: source for source in data}
-    others = {name: prepare_once(source, work / name / "data", size=SIZE_OF_OTHERS) for name, source in names.items()}
+    others = {name: prepare_once(source, work / name / "data", size=_size(source)) for name, source in names.items()}
     sets = {SOLAR: prepare_once(partial(solar_cells.write_source, work / "cells.csv"), work / "data"), **others}
     trials = list(_trials(sets, seeds, methods))
     for trial in trials:
@@ -89,16 +111,19 @@ def reproduce(
     }
     if not found:
         raise AlexNetError(f"no trial starts with {' or '.join(only)}; a name is like solar/100/starter/0")
-    table = _summary(found)
+    counts, entries, earlier_weights = _earlier(results)
+    counts |= {name: one.counts for name, one in sets.items()}
+    entries |= {trial: {"command": command, **entry} for trial, entry in found.items()}
+    table = _summary(entries)
     report = {
         "description": "test accuracy of a network from scratch, of a linear probe on conv5 of the starter, and of a "
         "network fine-tuned from the starter; the same two for the weights of `init`, under its name; `images` "
         "training images, sampled per class with the seed",
-        "sets": {name: one.counts for name, one in sets.items()},
-        "init": weights,
-        "published_percent": {SOLAR: solar_cells.PUBLISHED},
+        "sets": counts,
+        "init": weights or earlier_weights,
+        "published_percent": {name: PUBLISHED[name] for name in counts if name in PUBLISHED},
         "table": table,
-        "trials": {trial.name: entry for trial, entry in found.items()},
+        "trials": {trial.name: entry for trial, entry in entries.items()},
         **provenance(command),
     }
     write_result(results, report)
@@ -106,6 +131,27 @@ def reproduce(
         f"{row['set']} {row['images']} {row['method']}: {row['mean']:.2%} over {len(row['seeds'])} seeds"
         for row in table
     )
+
+
+def _size(source: str) -> int:
+    """Return the side in pixels of the prepared images: `SMALL_SIZE` if the first images are no larger, else `SIZE`."""
+    with TemporaryDirectory() as spool:
+        reader = Reader()
+        for item in itertools.islice(interpret(source, Path(spool)).items, FIRST_IMAGES):
+            with Image.open(io.BytesIO(reader.read(item))) as image:
+                if max(image.size) > SMALL_SIZE:
+                    return SIZE
+    return SMALL_SIZE
+
+
+def _earlier(results: Path) -> tuple[dict[str, dict[str, int]], dict[Trial, dict[str, Any]], dict[str, str] | None]:
+    """Return sets, trials and other weights of an existing file; a trial keeps its command, date and machine."""
+    if not results.exists():
+        return {}, {}, None
+    report = json.loads(results.read_text(encoding="utf-8"))
+    names = {"command": report["command"]}
+    trials = {Trial.parse(name): names | entry for name, entry in report["trials"].items()}
+    return report["sets"], trials, report.get("init")
 
 
 def _weights(init: str) -> dict[str, str]:

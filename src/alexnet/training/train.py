@@ -291,6 +291,10 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
             f"the crop size is {crop_size} and the prepared images have {dataset.size}×{dataset.size} pixels; "
             f"prepare them with --size 256, or train with --crop-size {dataset.size - dataset.size // 9}"
         )
+    if max(chosen.input_size or crop_size, crop_size) > 4 * input_size and "input_size" not in changes:
+        # The recipe's size is for networks like the paper's; averaging to 28 or 32 pixels' maps would blur everything.
+        chosen = chosen.override({"input_size": input_size, "early_input_size": None})
+        notify(f"crops are scaled to {input_size} pixels, the input of {chosen.variant}")
     deviation = math.sqrt(max(float(np.sum(dataset.pca_eigenvalues)) / 3, 1.0))
     config = Config(
         recipe=chosen,

@@ -7,7 +7,7 @@ of them before the built-in rules for folders, archives and tables. In a module 
     from alexnet.data.sources.registry import Request, register_source
 
     def list_images(request: Request) -> Source:
-        lines = (request.path / "index.txt").read_text().splitlines()  # "cat images/1.jpg"
+        lines = (request.path / "index.txt").read_text(encoding="utf-8").splitlines()  # "cat images/1.jpg"
         pairs = [line.split(maxsplit=1) for line in lines]
         items = [Item(name, label, None, str(request.path / name)) for label, name in pairs]
         return Source(items, kind="folder with index.txt")
@@ -47,6 +47,8 @@ class Request:
         "folder", "parent", "name", or a table as FILE or FILE:COLUMN.
     encoding
         Encoding of names and tables that are not UTF-8.
+    ignore_columns
+        Columns of tables that are not read.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class Request:
     splits: Mapping[str, list[str]] = field(default_factory=dict)
     classes_from: str | None = None
     encoding: str | None = None
+    ignore_columns: tuple[str, ...] = ()
 
     def command(self, *options: str) -> str:
         """The `alexnet prepare` command for this source with other options, to be typed as it is."""

@@ -4,7 +4,17 @@ import json
 import sys
 from pathlib import Path
 
-from alexnet.network.rows import Activation, Conv, Dropout, FullyConnected, LocalNorm, Pool
+from alexnet.network.rows import (
+    Activation,
+    BatchNorm,
+    Conv,
+    Dropout,
+    FullyConnected,
+    GlobalPool,
+    LocalNorm,
+    Pool,
+    Residual,
+)
 from alexnet.network.variants import Variant, register_variant
 
 CLASSIFIER = (
@@ -41,6 +51,25 @@ register_variant(
             *(Conv("conv1", 16, 11, stride=4, padding=2, batch_norm="batch1"), Activation("relu1"), Pool("pool1")),
             *(Conv("conv2", 16, 5, padding=2, batch_norm="batch2"), Activation("relu2"), Pool("pool2")),
             *(Dropout("drop5"), *CLASSIFIER),
+        ),
+    )
+)
+
+register_variant(
+    Variant(
+        name="narrow-residual",
+        description="Two residual blocks, of the identity and of a projection.",
+        input_size=67,
+        init="he",
+        layers=(
+            *(Conv("conv1", 8, 7, stride=4, bias=None), BatchNorm("batch1"), Activation("relu1")),
+            Residual("block1", (Conv("conv_a", 8, 3, padding=1, bias=None), BatchNorm("batch_a"))),
+            Residual(
+                "block2",
+                (Conv("conv_a", 12, 3, stride=2, padding=1, bias=None), BatchNorm("batch_a")),
+                (Conv("conv", 12, 1, stride=2, bias=None), BatchNorm("batch")),
+            ),
+            *(Activation("relu2"), GlobalPool("pool"), FullyConnected("logits", None)),
         ),
     )
 )

@@ -39,6 +39,7 @@ RECIPE = {
 TRAININGS = {
     "paper": (50, {}),
     "batch": (6, {"normalization": "batch"}),
+    "residual": (6, {"variant": "narrow-residual"}),
     "weird": (6, {"variant": "narrow-weird"}),
     "often": (6, {"fc_batch_size": 6}),
     "float32": (6, {"precision": "float32"}),
@@ -116,7 +117,10 @@ def two(data, alone, tmp_path_factory):
         folder,
         2,
         [
-            *(training(data, folder / f"data {name}", name, parallel="data") for name in ("paper", "batch", "muon")),
+            *(
+                training(data, folder / f"data {name}", name, parallel="data")
+                for name in ("paper", "batch", "residual", "muon")
+            ),
             *(
                 training(data, folder / f"towers {name}", name, parallel="towers")
                 for name in ("paper", "batch", "often", "float32", "muon")
@@ -172,7 +176,16 @@ def distance(run: Path, other: Path) -> float:
 @pytest.mark.parametrize(
     "run",
     [
-        *("data paper", "data batch", "data muon", "towers paper", "towers batch", "towers often", "towers muon"),
+        *(
+            "data paper",
+            "data batch",
+            "data residual",
+            "data muon",
+            "towers paper",
+            "towers batch",
+            "towers often",
+            "towers muon",
+        ),
         "towers after",
         *("at-once weird", "in-turn weird", "in-shares batch", "in-turn often", "in-shares often"),
     ],

@@ -3,9 +3,12 @@
 import json
 
 import pytest
+import torch
 
+from alexnet import AlexNet, UsageError
 from alexnet.parallel.plan import DEVICES, LINKS, Work, against_published, best, plan, step
-from alexnet.runtime.errors import UsageError
+from alexnet.parallel.sharding import check_layout
+from alexnet.runs.recipe import recipes
 
 
 def test_the_work_of_the_paper_s_network_is_the_published() -> None:
@@ -60,3 +63,15 @@ def test_the_command_prints_it_and_says_what_is_wrong(command) -> None:
     assert "unknown device 'h10'; choose from: gtx580" in done.stderr
     with pytest.raises(UsageError, match="must be at least 1"):
         plan(0)
+
+
+@pytest.mark.parametrize("variant", ["resnet18", "lenet5-1998"])
+@pytest.mark.parametrize("layout", ["towers", "one-weird-trick"])
+def test_what_is_alexnets_own_refuses_other_networks_in_one_line(variant, layout):
+    with torch.device("meta"):
+        network = AlexNet(variant, 3)
+    with pytest.raises(UsageError, match=f"{variant}|--parallel {layout}") as error:
+        check_layout(layout, network, recipes()["paper"], 1000, 2)
+    assert "\n" not in str(error.value)
+    with pytest.raises(UsageError, match="--fc-batch-size is for networks with fully connected layers"):
+        check_layout(None, network, recipes()["paper"].override({"fc_batch_size": 64}), 1000)

@@ -36,7 +36,7 @@ class ByContent(Classifier):
     classes = labels = property(lambda _: CLASSES)
 
     def __init__(self) -> None:
-        pass
+        self.partly = []
 
     def stream(self, images: Iterable[Any], *_: Any, **__: Any) -> Iterator[Any]:
         for path in images:

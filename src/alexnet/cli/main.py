@@ -22,6 +22,7 @@ VERBS = {
     "predict": "predict",
     "compare": "compare",
     "crossval": "crossval",
+    "labels": "labels",
     "sort": "sort",
     "report": "report",
     "search": "search",

@@ -72,6 +72,17 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_max_pixels(parser: argparse.ArgumentParser, default: int = 250_000_000) -> None:
+    """Add `--max-pixels`."""
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=default,
+        metavar="N",
+        help=f"largest image in pixels; larger ones are not decoded (default: {default})",
+    )
+
+
 def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
     """Add ``--batch-size``."""
     parser.add_argument(

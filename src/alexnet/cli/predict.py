@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from alexnet.cli.options import add_device, add_json, add_precision, add_run, add_views
+from alexnet.cli.options import add_device, add_json, add_max_pixels, add_precision, add_run, add_views
 
 HELP = "classify images"
 
@@ -43,13 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--white", type=float, metavar="X", help="value that becomes white in them, such as 4095 for 12 bits"
     )
-    parser.add_argument(
-        "--max-pixels",
-        type=int,
-        default=250_000_000,
-        metavar="N",
-        help="largest image in pixels; larger ones are not decoded (default: 250000000)",
-    )
+    add_max_pixels(parser)
     forms = parser.add_mutually_exclusive_group()
     add_json(forms, "print a JSON list, one image per line")
     forms.add_argument("--csv", action="store_true", help="print a CSV with a header")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from alexnet.cli.options import add_max_pixels
+
 HELP = "images -> prepared dataset"
 
 
@@ -42,6 +44,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="encoding of names and tables that are not UTF-8, such as cp949 or cp1252 (default: guessed)",
     )
     parser.add_argument(
+        "--group-regex",
+        metavar="REGEX",
+        help="regular expression whose first capturing group, in the file name (in the path, where it has a slash), "
+        "names the part, module, lot or patient that an image shows, such as '^([^_]+)_'; images of one group stay in "
+        "one split (default: the column group of a table, else none)",
+    )
+    parser.add_argument(
+        "--ignore-columns",
+        metavar="NAME,...",
+        help="columns of tables that are not read, such as a weight in grams (default: none; the columns weight, "
+        "confidence, group, and one of probabilities for each class are)",
+    )
+    parser.add_argument(
         "--size", type=int, default=256, metavar="N", help="side of the stored images in pixels (default: 256)"
     )
     parser.add_argument(
@@ -66,12 +81,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--white", type=float, metavar="X", help="value that becomes white in them, such as 4095 for 12 bits"
     )
+    add_max_pixels(parser)
     parser.add_argument(
-        "--max-pixels",
-        type=int,
-        default=250_000_000,
-        metavar="N",
-        help="largest image in pixels; larger ones are not decoded (default: 250000000)",
+        "--labels",
+        metavar="FILE",
+        help="CSV of corrected labels with the columns path and label, such as CV/labels.csv of `alexnet labels`; the "
+        "source is not changed",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per available CPU)")
 
@@ -82,8 +97,11 @@ def run(options: argparse.Namespace) -> None:
     from alexnet.data.sources.interpretation import plan_source
     from alexnet.runtime.errors import UsageError
 
+    if options.labels is not None and options.dry_run:
+        raise UsageError("--dry-run shows the source as it is: leave --labels out")
     split = parse_split(options.split) if options.split is not None else None
     splits = parse_folders(options.splits) if options.splits is not None else None
+    ignored = [name.strip() for name in (options.ignore_columns or "").split(",") if name.strip()]
     if options.dry_run:
         plan = plan_source(
             options.source,
@@ -93,6 +111,9 @@ def run(options: argparse.Namespace) -> None:
             splits=splits,
             classes_from=options.classes_from,
             encoding=options.encoding,
+            group_regex=options.group_regex,
+            ignore_columns=ignored,
+            seed=options.seed,
         )
         if options.json:
             import json
@@ -120,4 +141,7 @@ def run(options: argparse.Namespace) -> None:
         splits=splits,
         classes_from=options.classes_from,
         encoding=options.encoding,
+        group_regex=options.group_regex,
+        ignore_columns=ignored,
+        labels=options.labels,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from alexnet.cli.options import DATA_HELP, add_device, add_json, add_run
+from alexnet.cli.options import DATA_HELP, add_device, add_json, add_max_pixels, add_run
 
 HELP = "the most similar images of a prepared dataset"
 
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "distance of binary codes from an auto-encoder; auto: exact up to 20,000 images, else index (default: auto). "
         "index and codes require faiss: pip install 'alexnet[search]'",
     )
+    add_max_pixels(parser)
     add_json(parser, "print a JSON list, one image per line")
     add_device(parser)
 
@@ -50,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
         split=options.split,
         top=options.top,
         method=options.method,
+        max_pixels=options.max_pixels,
         form="json" if options.json else "table",
         device=options.device,
     )

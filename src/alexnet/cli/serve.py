@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from alexnet.cli.options import DATA_HELP, add_device, add_precision, add_run
+from alexnet.cli.options import DATA_HELP, add_device, add_max_pixels, add_precision, add_run
 from alexnet.runtime.errors import AlexNetError
 
 HELP = "a page to inspect a run, and an HTTP API"
@@ -32,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-megabytes", type=float, default=20, metavar="N", help="largest request in MB (default: 20)"
     )
-    parser.add_argument(
-        "--max-megapixels", type=float, default=50, metavar="N", help="largest image in megapixels (default: 50)"
-    )
+    add_max_pixels(parser, 50_000_000)
     parser.add_argument(
         "--timeout", type=float, default=30, metavar="S", help="seconds until a request is answered (default: 30)"
     )
@@ -64,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
         device=options.device,
         limits=Limits(
             bytes=int(options.max_megabytes * 1e6),
-            pixels=int(options.max_megapixels * 1e6),
+            pixels=options.max_pixels,
             seconds=options.timeout,
             queue=options.queue,
         ),

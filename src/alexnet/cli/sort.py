@@ -81,6 +81,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"{result.already:,} images were sorted before", file=sys.stderr)
     for reason, files, first in result.left_alone:
         print(f"left alone: {files:,}, {reason}, such as {first}", file=sys.stderr)
+    for note in result.notes:
+        print(note, file=sys.stderr)
     if result.unsorted:
         print(f"alexnet: {len(result.unsorted):,} images stay where they are", file=sys.stderr)
     return 1 if result.unsorted else 0

@@ -18,10 +18,18 @@ def numbers(given: Sequence[int] | np.ndarray, kind: type[np.integer]) -> pa.Arr
     return pa.Array.from_buffers(pa.from_numpy_dtype(column.dtype), len(column), [None, pa.py_buffer(column)])
 
 
-def values(column: pa.Array | pa.ChunkedArray, kind: type[np.integer]) -> np.ndarray:
-    """The integers (n,) of a column of type `kind` without nulls."""
+def values(column: pa.Array | pa.ChunkedArray, kind: type[np.number]) -> np.ndarray:
+    """The numbers (n,) of a column of type `kind` without nulls."""
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return np.frombuffer(whole.buffers()[1], dtype=kind)[whole.offset : whole.offset + len(whole)]
+
+
+def floats(given: Sequence[float | None]) -> pa.Array:
+    """A column of float64; None is null."""
+    column = np.array([0.0 if value is None else value for value in given], dtype=np.float64)
+    there = np.packbits([value is not None for value in given], bitorder="little") if None in given else None
+    buffers = [None if there is None else pa.py_buffer(there), pa.py_buffer(column)]
+    return pa.Array.from_buffers(pa.float64(), len(column), buffers)
 
 
 def texts(given: Sequence[str | None]) -> pa.Array:

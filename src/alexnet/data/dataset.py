@@ -1,7 +1,9 @@
 """The prepared dataset: `dataset.json` and memory-mapped Arrow shards with random access by index.
 
 A shard is an Arrow IPC file with the columns `image` (fixed_size_binary, size × size × 3 bytes of RGB, row by row),
-`label` (int32) and `path` (string), in one record batch of up to 256 rows. The image column of a shard is therefore one
+`label` (int32) and `path` (string), in one record batch of up to 256 rows. Where the source says more of its images,
+there are also `weight` (float64), `target` (fixed_size_list of float32, one probability per class) and `group` (string,
+null for an image of no group). The image column of a shard is therefore one
 block of (rows, size, size, 3) bytes, and an image is a slice of a memory map.
 
 A split of `dataset.json` lists its shards, by paths relative to the folder or absolute. With a file `rows` (int64) it
@@ -24,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
-from alexnet.data.columns import numbers, texts, values
+from alexnet.data.columns import floats, numbers, texts, values
 from alexnet.data.pixel_range import PixelRange
 from alexnet.data.remote import fetch, is_address
 from alexnet.runtime.errors import AlexNetError
@@ -64,6 +66,9 @@ class PreparedDataset:
         Source that the dataset was prepared from.
     options : dict
         Options of `prepare`.
+    samples : dict
+        What the source says of its images besides their classes: "weights", "soft_labels" and "groups", those that
+        there are, each with its summary.
     """
 
     def __init__(self, path: str | os.PathLike[str], index: dict[str, Any]):
@@ -80,6 +85,7 @@ class PreparedDataset:
         self.left_out: list[dict[str, str]] = index["left_out"]
         self.source: str = index["source"]
         self.options: dict[str, Any] = index["options"]
+        self.samples: dict[str, dict[str, Any]] = index.get("samples", {})
         self.pixel_range = PixelRange.from_dict(index.get("pixel_range"))
 
     @classmethod
@@ -200,6 +206,54 @@ class Split:
         labels = np.concatenate(columns, dtype=np.int64) if columns else np.empty(0, dtype=np.int64)
         return labels if self._rows is None else labels[self._rows]
 
+    @cached_property
+    def weights(self) -> np.ndarray | None:
+        """How much each image counts, (len,) float64, 0 or more; None: all count alike."""
+        columns = self._columns("weight")
+        return None if columns is None else self._chosen([values(column, np.float64) for column in columns])
+
+    @cached_property
+    def targets(self) -> np.ndarray | None:
+        """Soft labels, the probabilities of the classes, (len, classes) float32; None: all labels are certain."""
+        columns = self._columns("target")
+        if columns is None:
+            return None
+        classes = len(self.class_counts)
+        return self._chosen([values(column.flatten(), np.float32).reshape(-1, classes) for column in columns])
+
+    @cached_property
+    def groups(self) -> np.ndarray | None:
+        """Group of each image, such as the part that it shows, (len,) of str; None: the dataset has no groups.
+
+        An image of no group has one of its own, "image: " and its path.
+        """
+        columns = self._columns("group")
+        if columns is None:
+            return None
+        names = [
+            np.array(
+                [group if group is not None else f"image: {path}" for group, path in zip(*pair, strict=True)],
+                dtype=object,
+            )
+            for pair in zip(
+                (column.to_pylist() for column in columns),
+                (self._batch(shard).column("path").to_pylist() for shard in range(len(self._files))),
+                strict=True,
+            )
+        ]
+        return self._chosen(names)
+
+    def _columns(self, name: str) -> list[pa.Array] | None:
+        """A column of all shards; None where they have none."""
+        batches = [self._batch(shard) for shard in range(len(self._files))]
+        if not batches or name not in batches[0].schema.names:
+            return None
+        return [batch.column(name) for batch in batches]
+
+    def _chosen(self, parts: list[np.ndarray]) -> np.ndarray:
+        whole = np.concatenate(parts)
+        return whole if self._rows is None else whole[self._rows]
+
     def paths(self, index: int) -> str:
         """Return the name that the image of `index` had in its source."""
         shard, row = self._locate(index)
@@ -282,7 +336,17 @@ def images_of(batch: pa.RecordBatch, size: int) -> np.ndarray:
     return pixels[: len(batch) * size * size * 3].reshape(len(batch), size, size, 3)
 
 
-def write_shard(path: Path, images: np.ndarray, labels: list[int], paths: list[str], classes: list[str]) -> str:
+def write_shard(
+    path: Path,
+    images: np.ndarray,
+    labels: list[int],
+    paths: list[str],
+    classes: list[str],
+    *,
+    weights: list[float] | None = None,
+    targets: np.ndarray | None = None,
+    groups: list[str | None] | None = None,
+) -> str:
     """Write a shard atomically.
 
     Parameters
@@ -295,6 +359,12 @@ def write_shard(path: Path, images: np.ndarray, labels: list[int], paths: list[s
         Label and name in the source of each image.
     classes : list of str
         Class names, stored in the metadata.
+    weights : list of float, optional
+        Weight of each image.
+    targets : numpy.ndarray, optional
+        (rows, classes) float32, probabilities of the classes.
+    groups : list, optional
+        Group of each image; None for an image of no group.
 
     Returns
     -------
@@ -303,11 +373,20 @@ def write_shard(path: Path, images: np.ndarray, labels: list[int], paths: list[s
     """
     size = images.shape[1]
     image = pa.Array.from_buffers(pa.binary(size * size * 3), len(images), [None, pa.py_buffer(images)])
+    columns = {"image": image, "label": numbers(labels, np.int32), "path": texts(paths)}
+    if weights is not None:
+        columns["weight"] = floats(weights)
+    if targets is not None:
+        column = np.ascontiguousarray(targets, dtype=np.float32)
+        flat = pa.Array.from_buffers(pa.float32(), column.size, [None, pa.py_buffer(column)])
+        columns["target"] = pa.FixedSizeListArray.from_arrays(flat, column.shape[1])
+    if groups is not None:
+        columns["group"] = texts(groups)
     schema = pa.schema(
-        [("image", pa.binary(size * size * 3)), ("label", pa.int32()), ("path", pa.string())],
+        [(name, column.type) for name, column in columns.items()],
         metadata={"size": str(size), "classes": json.dumps(classes, ensure_ascii=False)},
     )
-    batch = pa.record_batch([image, numbers(labels, np.int32), texts(paths)], schema=schema)
+    batch = pa.record_batch(list(columns.values()), schema=schema)
     digest = hashlib.sha256()
 
     def write(file: IO[bytes]) -> None:

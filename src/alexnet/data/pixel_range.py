@@ -19,13 +19,14 @@ BIT_DEPTHS = (8, 10, 12, 14, 16)
 OUTLIERS = 1e-4
 """Share of pixels that may lie above a bit depth, such as hot pixels of a camera, without making it the next."""
 _SAMPLED = 4_000_000  # pixels of all images together that quantiles are computed from
-_FEW = 0.02
+_FEW = 0.05
 """Share of images that may lie far outside the range of the others without widening it; at least one image counts."""
 _JUDGED = 5
 """Fewest images of which one can lie outside the range of the others."""
 _NARROW = 16
 """An image whose values fill less than this part of the range comes out with few gray levels."""
-_NAMED = 3
+_NAMED = 20  # images outside, each with its values
+_EXAMPLES = 3
 _NO_DATA = (-9999.0, -99999.0, -32768.0)
 """Values that mark missing data where they are the smallest of an image, besides NaN, Inf and values beyond 1e30."""
 
@@ -225,9 +226,11 @@ def _about_range(images: Sequence[_Image], inside: Sequence[_Image], interval: I
 def _about_outside(images: Sequence[_Image], interval: Interval) -> str:
     one = len(images) == 1
     least, greatest = min(image.low for image in images), max(image.high for image in images)
+    listed = ", ".join(f"{image.name} ({image.low:,.6g} to {image.high:,.6g})" for image in images[:_NAMED])
+    listed += f" and {len(images) - _NAMED:,} more" if len(images) > _NAMED else ""
     return (
         f"{len(images):,} {'image lies' if one else 'images lie'} far outside this range and {'is' if one else 'are'} "
-        f"clipped: {_names(images)} (values from {least:,.6g} to {greatest:,.6g}). {'It is' if one else 'They are'} "
+        f"clipped: {listed}. {'It is' if one else 'They are'} "
         f"damaged or from another camera; if not, --black {min(least, interval.black):.6g} "
         f"--white {max(greatest, interval.white):.6g} includes {'it' if one else 'them'}"
     )
@@ -243,8 +246,8 @@ def _about_narrow(images: Sequence[_Image], count: int) -> str:
 
 
 def _names(images: Sequence[_Image]) -> str:
-    names = ", ".join(image.name for image in images[:_NAMED])
-    return names + (", ..." if len(images) > _NAMED else "")
+    names = ", ".join(image.name for image in images[:_EXAMPLES])
+    return names + (", ..." if len(images) > _EXAMPLES else "")
 
 
 def _integers(images: Sequence[_Image]) -> tuple[Interval, str]:

@@ -14,8 +14,7 @@ import os
 import shutil
 import time
 import zlib
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,8 @@ import numpy as np
 import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 
-from alexnet.data.columns import texts, values
+from alexnet.data.columns import numbers, texts, values
+from alexnet.data.corrections import Corrected, Correction, apply_corrections, read_corrections
 from alexnet.data.dataset import (
     FORMAT_VERSION,
     INDEX_NAME,
@@ -40,12 +40,14 @@ from alexnet.data.range_survey import survey
 from alexnet.data.shards import (
     WORK_FOLDER,
     Job,
+    SampleFlags,
     digest,
     forget_result,
     make_shards,
     read_pixel_sum,
     read_result,
 )
+from alexnet.data.sources.groups import GroupDraw, ItemCounts, draw_groups
 from alexnet.data.sources.interpretation import interpret, make_plan, source_name
 from alexnet.data.sources.items import Item, ItemList, Source
 from alexnet.data.sources.names import SPLITS, first_names
@@ -72,6 +74,24 @@ class _Shards(NamedTuple):
     descriptions: dict[str, str]
     shards: dict[str, np.ndarray]
     split: dict[str, float] | None
+    columns: SampleFlags
+    corrected: dict[int, str | None]
+
+    def take(self, indices: np.ndarray) -> list[Item]:
+        """The items of `indices`, with corrected labels."""
+        items = self.items.take(indices)
+        if not self.corrected:
+            return items
+        labels = [self.corrected.get(index) for index in indices.tolist()]
+        return [
+            item if label in (None, item.label) else _with_label(item, str(label))
+            for item, label in zip(items, labels, strict=True)
+        ]
+
+
+def _with_label(item: Item, label: str) -> Item:
+    """An item with a corrected label, which is certain: a soft label was about the one before."""
+    return item._replace(label=label, sample=item.sample._replace(confidence=None, probabilities=None))
 
 
 def prepare(
@@ -90,6 +110,9 @@ def prepare(
     splits: Mapping[str, list[str]] | None = None,
     classes_from: str | None = None,
     encoding: str | None = None,
+    group_regex: str | None = None,
+    ignore_columns: Sequence[str] = (),
+    labels: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> PreparedDataset:
     """Prepare the images of a source: shorter side to `size` pixels, center crop, RGB.
@@ -130,6 +153,14 @@ def prepare(
         "name" (the file name), or a table as FILE or FILE:COLUMN. By default it is decided by what is there.
     encoding
         Encoding of names and tables that are not UTF-8, such as "cp949".
+    group_regex
+        Regular expression whose first capturing group, in the file name, names the group of an image (its part, module,
+        lot or patient); all images of a group are in one split. In the path in the source where it contains a slash.
+    ignore_columns
+        Columns of tables that are not read, such as a column weight that holds grams.
+    labels
+        A CSV of corrected labels, such as the ``labels.csv`` of `alexnet labels`. A corrected image stays in the split
+        that it had without it, so that accuracies can be compared.
     progress
         Whether to print what the source was understood to be, and a progress bar, on stderr.
 
@@ -150,7 +181,8 @@ def prepare(
     started = time.monotonic()
     folder = Path(data)
     reading: dict[str, Any] = {"root": root, "splits": dict(splits) if splits else None}
-    reading |= {"classes_from": classes_from, "encoding": encoding}
+    reading |= {"classes_from": classes_from, "encoding": encoding, "group_regex": group_regex}
+    reading["ignore_columns"] = list(ignore_columns) or None
     options: dict[str, Any] = {"size": size, "split": dict(split) if split is not None else None, "seed": seed}
     options |= {name: value for name, value in reading.items() if value is not None}
     chosen = chosen_range(black, white)
@@ -158,19 +190,26 @@ def prepare(
         options["pixel_range"] = chosen.to_dict()
     if max_pixels != MAX_PIXELS:
         options["max_pixels"] = max_pixels
+    corrections = read_corrections(labels) if labels is not None else []
+    if labels is not None:
+        options["labels"] = {"file": str(labels), "sha256": sha256_of(Path(labels))}
     with _claimed(folder, _name_of(source, absolute=True), options):
-        plan, descriptions, changes = _list_images(source, folder, split, reading)
+        plan, counts, descriptions, changes = _list_images(source, folder, split, reading, seed)
         if progress:
             for note in [*plan.notes(), *changes]:
                 notify(note)
-        shards = _shards(folder, plan, descriptions, seed)
+        shards, corrected = _shards(folder, plan, counts, descriptions, seed, corrections, str(labels))
+        if progress:
+            for note in corrected:
+                notify(note)
         workers = workers or available_cpus()
         pixel_range, range_notes = _pixel_range(folder, shards, workers, max_pixels, chosen)
         if progress:
             for note in range_notes:
                 notify(note)
         _make(folder, shards, size, workers, progress, max_pixels, pixel_range)
-        _finish(folder, shards, _name_of(source), {**options, "split": shards.split}, max_bad, pixel_range)
+        options["split"] = shards.split
+        _finish(folder, shards, _name_of(source), options, max_bad, pixel_range, plan.samples)
     dataset = PreparedDataset.open(folder)
     if progress:
         notify(_closing_line(dataset, time.monotonic() - started))
@@ -333,9 +372,9 @@ def _claimed(folder: Path, source: str, options: dict[str, Any]) -> Iterator[Non
 
 
 def _list_images(
-    source: Any, folder: Path, shares: Mapping[str, float] | None, reading: Mapping[str, Any]
-) -> tuple[SourcePlan, dict[str, str], list[str]]:
-    """List the images in the folder: the plan, the descriptions of the classes, and what changed since the last list.
+    source: Any, folder: Path, shares: Mapping[str, float] | None, reading: Mapping[str, Any], seed: int
+) -> tuple[SourcePlan, ItemCounts, dict[str, str], list[str]]:
+    """List the images in the folder: the plan, the counts, the descriptions of the classes, and what has changed since.
 
     A path is listed again when the preparation continues, so that files added or removed meanwhile are noticed; an
     iterable can be read only once.
@@ -345,19 +384,20 @@ def _list_images(
     if listed.exists() and not isinstance(source, str | os.PathLike):
         notes = _read_json(place / _NOTES_NAME) or {}
         found = Source([], notes.get("descriptions", {}), kind="Python")
-        return make_plan(_name_of(source), found, _counts(ItemList(listed)), shares), found.descriptions, []
-    found = interpret(source, place, output=folder, **reading)
-    counts: Counter[tuple[str | None, str]] = Counter()
+        counts = ItemCounts.of(ItemList(listed))
+        return make_plan(_name_of(source), found, counts, shares, seed), counts, found.descriptions, []
+    found = interpret(source, place, output=folder, **{name: value for name, value in reading.items() if value})
+    counts = ItemCounts()
 
     def counted() -> Iterator[Item]:
         for item in found.items:
-            counts[item.split, item.label] += 1
+            counts.add(item)
             yield item
 
     before = set(ItemList(listed).names()) if listed.exists() else None
     renewed = place / f"new-{_LIST_NAME}"
     ItemList.write(renewed, counted())
-    plan = make_plan(_name_of(source), found, counts, shares)
+    plan = make_plan(_name_of(source), found, counts, shares, seed)
     write_atomic(place / _NOTES_NAME, json.dumps({"descriptions": found.descriptions}).encode())
     changes = []
     if before is not None:
@@ -369,14 +409,19 @@ def _list_images(
                 "images are kept"
             )
     renewed.replace(listed)
-    return plan, found.descriptions, changes
+    return plan, counts, found.descriptions, changes
 
 
-def _counts(items: ItemList) -> Counter[tuple[str | None, str]]:
-    return Counter(zip(items.splits.to_pylist(), items.labels.to_pylist(), strict=True))
-
-
-def _shards(folder: Path, plan: SourcePlan, descriptions: dict[str, str], seed: int) -> _Shards:
+def _shards(
+    folder: Path,
+    plan: SourcePlan,
+    counts: ItemCounts,
+    descriptions: dict[str, str],
+    seed: int,
+    corrections: Sequence[Correction],
+    corrections_name: str,
+) -> tuple[_Shards, list[str]]:
+    """The shards and notes about corrected labels; the split is drawn by the labels of the source."""
     items = ItemList(folder / WORK_FOLDER / _LIST_NAME)
     coded = items.labels.combine_chunks().dictionary_encode()
     label_of = {name: label for label, name in enumerate(plan.classes)}
@@ -387,13 +432,41 @@ def _shards(folder: Path, plan: SourcePlan, descriptions: dict[str, str], seed: 
         splits = values(pc.index_in(items.splits, texts(SPLITS)), np.int32).astype(np.int8)
     if plan.drawn:
         training = np.flatnonzero(splits == 0)
-        splits[training] = stratified_split(labels[training], plan.classes, plan.drawn, seed)
+        if counts.has_groups:
+            draw = draw_groups(counts, plan.drawn, seed)
+            groups = items.groups.take(numbers(training, np.int64)).to_pylist()
+            splits[training] = _grouped_split(labels[training], groups, plan.classes, draw, seed)
+        else:
+            splits[training] = stratified_split(labels[training], plan.classes, plan.drawn, seed)
+    corrected = Corrected({}, [])
+    if corrections:
+        corrected = apply_corrections(corrections, items.names(), items.labels.to_pylist(), corrections_name)
+        splits[[position for position, label in corrected.labels.items() if label is None]] = -1  # in no shard
     shards = {}
     for code, name in enumerate(SPLITS):
         members = np.flatnonzero(splits == code)
         for number, start in enumerate(range(0, len(members), SHARD_ROWS)):
             shards[f"{name}-{number:05}.arrow"] = members[start : start + SHARD_ROWS]
-    return _Shards(items, plan.classes, descriptions, shards, plan.drawn)
+    flags = SampleFlags(counts.has_weights, counts.has_soft_labels, counts.has_groups)
+    return _Shards(items, plan.classes, descriptions, shards, plan.drawn, flags, corrected.labels), corrected.notes
+
+
+def _grouped_split(
+    labels: np.ndarray, groups: list[str | None], classes: list[str], draw: GroupDraw, seed: int
+) -> np.ndarray:
+    """The split of each training image as positions in `SPLITS`, (n,) int8, from a draw of groups."""
+    splits = np.array(
+        [SPLITS.index(draw.split_of[group]) if group is not None else 0 for group in groups], dtype=np.int8
+    )
+    single = np.array([group is None for group in groups])
+    for label, name in enumerate(classes):
+        members = np.flatnonzero(single & (labels == label))
+        drawn = np.random.default_rng((seed, zlib.crc32(name.encode()))).permutation(members)
+        start = 0
+        for split, size in draw.singles.get(name, {}).items():
+            splits[drawn[start : start + size]] = SPLITS.index(split)
+            start += size
+    return splits
 
 
 def _pixel_range(
@@ -430,10 +503,10 @@ def _make(
         if path.name not in plan.shards:  # of a list that was longer
             path.unlink()
     todo = [shard for shard in plan.shards if not _is_complete(folder, plan, shard)]
-    total = len(plan.items)
+    total = sum(map(len, plan.shards.values()))
     left = sum(len(plan.shards[shard]) for shard in todo)
     _check_space(folder, left, size)
-    jobs = (Job(shard, plan.items.take(plan.shards[shard])) for shard in todo)
+    jobs = (Job(shard, plan.take(plan.shards[shard])) for shard in todo)
     if not todo:
         return
     shown = show_progress(total, "images", total - left) if progress else nullcontext()
@@ -443,6 +516,7 @@ def _make(
                 *(folder, plan.classes, size, jobs, min(workers, len(todo)), bar.advance if bar else _nothing),
                 max_pixels=max_pixels,
                 pixel_range=pixel_range,
+                flags=plan.columns,
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted: run the same command again to continue") from None
@@ -453,9 +527,9 @@ def _is_complete(folder: Path, plan: _Shards, shard: str) -> bool:
     result = read_result(folder, shard)
     if result is None or not (folder / shard).is_file():
         return False
-    items = plan.items.take(plan.shards[shard])
+    items = plan.take(plan.shards[shard])
     made = (folder / shard).stat().st_mtime
-    files = {item.file for item in items} if result.items == digest(items, plan.classes) else None
+    files = {item.file for item in items} if result.items == digest(items, plan.classes, plan.columns) else None
     if files is None or any(_changed_since(file, made) for file in files):
         forget_result(folder, shard)
         return False
@@ -491,6 +565,7 @@ def _finish(
     options: dict[str, Any],
     max_bad: float,
     pixel_range: PixelRange | None,
+    samples: dict[str, Any],
 ) -> None:
     size = options["size"]
     pixel_sums = np.zeros((size, size, 3), dtype=np.int64)
@@ -513,7 +588,7 @@ def _finish(
             pixel_sums += read_pixel_sum(folder, shard)
             products += np.array(result.rgb_products)
     unread.sort()
-    items = plan.items.take(np.array([position for position, _ in unread], dtype=np.int64))
+    items = plan.take(np.array([position for position, _ in unread], dtype=np.int64))
     left_out = [{"path": item.name, "reason": reason} for item, (_, reason) in zip(items, unread, strict=True)]
     _check_left_out(folder, left_out, len(plan.items), max_bad)
     if "train" not in splits:
@@ -538,6 +613,7 @@ def _finish(
         "source": source,
         "options": options,
         "pixel_range": pixel_range.to_dict() if pixel_range else None,
+        **({"samples": samples} if samples else {}),
     }
     write_atomic(folder / INDEX_NAME, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())
     _clean(folder)

@@ -30,7 +30,7 @@ from alexnet.data.dataset import SHARD_ROWS, write_shard
 from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, square_image
 from alexnet.data.pixel_range import PixelRange
 from alexnet.data.pixels import rgb_products
-from alexnet.data.sources.items import Item, Reader
+from alexnet.data.sources.items import Item, Reader, Sample
 from alexnet.data.statistics import pixel_sum
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic
@@ -45,6 +45,14 @@ class Job(NamedTuple):
 
     shard: str
     items: list[Item]
+
+
+class SampleFlags(NamedTuple):
+    """Which columns the shards of a dataset have beside image, label and path."""
+
+    weights: bool = False
+    soft_labels: bool = False
+    groups: bool = False
 
 
 class Result(NamedTuple):
@@ -82,9 +90,9 @@ def read_result(folder: Path, shard: str) -> Result | None:
         return None
 
 
-def digest(items: list[Item], classes: list[str]) -> str:
-    """A checksum (hex) of the items of a shard and of the class names, whose order determines the labels."""
-    return hashlib.sha256(json.dumps([items, classes]).encode()).hexdigest()
+def digest(items: list[Item], classes: list[str], flags: SampleFlags) -> str:
+    """A checksum (hex) of a shard's items and columns, and of the class names, whose order determines the labels."""
+    return hashlib.sha256(json.dumps([items, classes, flags]).encode()).hexdigest()
 
 
 def forget_result(folder: Path, shard: str) -> None:
@@ -107,6 +115,7 @@ def make_shards(
     *,
     max_pixels: int = MAX_PIXELS,
     pixel_range: PixelRange | None = None,
+    flags: SampleFlags,
 ) -> None:
     """Make the shards of `jobs` in worker processes.
 
@@ -137,6 +146,7 @@ def make_shards(
         "size": size,
         "max_pixels": max_pixels,
         "pixel_range": pixel_range.to_dict() if pixel_range else None,
+        "flags": flags,
     }
     processes: list[subprocess.Popen[str]] = []
     stop = threading.Event()
@@ -179,6 +189,7 @@ def work() -> None:
     os.dup2(2, 1)  # whatever a library prints must not come between the answers
     setup = json.loads(jobs.readline())
     folder, classes, size = Path(setup["folder"]), setup["classes"], setup["size"]
+    flags = SampleFlags(*setup["flags"])
     decoded_as = {"max_pixels": setup["max_pixels"], "pixel_range": PixelRange.from_dict(setup["pixel_range"])}
 
     def answer(**message: Any) -> None:
@@ -193,11 +204,11 @@ def work() -> None:
                 job = json.loads(line)
                 if "end" in job:
                     break
-                items = [Item(*fields) for fields in job["items"]]
+                items = [_item(*fields) for fields in job["items"]]
                 left_out = _read_images(items, reader, images, lambda n: answer(advance=n), decoded_as)
                 if writing is not None:
                     writing.result()
-                writing = writer.submit(_write, folder, job["shard"], items, left_out, images, classes)
+                writing = writer.submit(_write, folder, job["shard"], items, left_out, images, classes, flags)
                 images, written = written, images
                 answer(reached="read")
             if writing is not None:
@@ -211,6 +222,12 @@ def work() -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         answer(error=f"the disk of {folder} is full: free some space and run the same command again, it continues")
+
+
+def _item(*fields: Any) -> Item:
+    """An item as JSON has it."""
+    *place, sample = fields
+    return Item(*place)._replace(sample=Sample(*sample))
 
 
 def _read_images(
@@ -242,6 +259,7 @@ def _write(
     left_out: list[tuple[int, str]],
     images: np.ndarray,
     classes: list[str],
+    flags: SampleFlags,
 ) -> None:
     """Write the shard, then the sum of its images, and last its record."""
     bad = {position for position, _ in left_out}
@@ -249,13 +267,32 @@ def _write(
     images = images[: len(kept)]
     label_of = {name: label for label, name in enumerate(classes)}
     labels = [label_of[item.label] for item in kept]
-    sha256 = write_shard(folder / shard, images, labels, [item.name for item in kept], classes)
+    samples = [item.sample for item in kept]
+    sha256 = write_shard(
+        *(folder / shard, images, labels, [item.name for item in kept], classes),
+        weights=[1.0 if sample.weight is None else sample.weight for sample in samples] if flags.weights else None,
+        targets=soft_targets(samples, labels, classes) if flags.soft_labels else None,
+        groups=[sample.group for sample in samples] if flags.groups else None,
+    )
     array = io.BytesIO()
     np.save(array, pixel_sum(images))
     write_atomic(folder / WORK_FOLDER / f"{shard}.npy", array.getvalue())
     counts = np.bincount(labels, minlength=len(classes)).tolist()
-    result = Result(digest(items, classes), len(kept), sha256, counts, rgb_products(images).tolist(), left_out)
+    result = Result(digest(items, classes, flags), len(kept), sha256, counts, rgb_products(images).tolist(), left_out)
     write_atomic(folder / WORK_FOLDER / f"{shard}.json", json.dumps(result._asdict()).encode())
+
+
+def soft_targets(samples: list[Sample], labels: list[int], classes: list[str]) -> np.ndarray:
+    """Probabilities of the classes, (n, classes) float32; what a confidence leaves is shared by the other classes."""
+    targets = np.zeros((len(samples), len(classes)))
+    for target, sample, label in zip(targets, samples, labels, strict=True):
+        if sample.probabilities is not None:
+            target[:] = [sample.probabilities.get(name, 0.0) for name in classes]
+        else:
+            confidence = 1.0 if sample.confidence is None else sample.confidence
+            target[:] = (1 - confidence) / (len(classes) - 1)
+            target[label] = confidence
+    return targets.astype(np.float32)
 
 
 class _Shared:

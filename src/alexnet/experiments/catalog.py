@@ -288,6 +288,11 @@ _EXPERIMENTS = [
         "starter", "the pretrained weights of this package, from Tiny ImageNet (--data tiny-imagenet-200)", seeds=(0,)
     ),
     Experiment(
+        "label-errors",
+        "flipped labels found by their ranks and the accuracy after correction, on the solar cells and --data SOURCE",
+        seeds=(0, 1, 2),
+    ),
+    Experiment(
         "transfer", "transfer from the starter to the solar cells and --data SOURCE, with 12 to all training images"
     ),
 ]

@@ -101,7 +101,8 @@ def cross_validate(
     fold_seed : int
         Seed of the first division; the others have the seeds that follow it.
     groups : ndarray, optional
-        (n,) group of each training image, such as the part that it shows; images of a group are in one fold.
+        (n,) group of each training image, such as the part that it shows; images of a group are in one fold. Default:
+        the groups of the dataset, where it has any.
     recipe : str
         As in `alexnet.train`.
     views : int
@@ -129,6 +130,8 @@ def cross_validate(
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     split = dataset.split("train")
     _check_classes(split, dataset.classes, folds)
+    if groups is None:
+        groups = split.groups
     assignments = [assign_folds(split.labels, folds, fold_seed + repeat, groups) for repeat in range(repeats)]
     folder = Path(out)
     settings = {

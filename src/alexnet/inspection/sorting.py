@@ -6,15 +6,17 @@ import csv
 import io
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alexnet.data.sources.walking import Entry, Ignored, Tally, Walk, other_reason
+from alexnet.data.sources.walking import Entry, Ignored, Tally, Walk, archive_kind, other_reason
 from alexnet.inspection.journal import JOURNAL, MODES, Journal, Placement, open_journal
 from alexnet.prediction.classifier import Classifier, Prediction
+from alexnet.prediction.inputs import partly_read
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import progress
@@ -41,12 +43,15 @@ class SortResult:
         Number of images that an earlier call placed.
     left_alone : list of Ignored
         Files and folders that are no images, by reason.
+    notes : list of str
+        Of which kinds of files only a page or some bands were read.
     """
 
     placements: list[Placement] = field(default_factory=list)
     unsorted: list[tuple[str, str]] = field(default_factory=list)
     already: int = 0
     left_alone: list[Ignored] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -115,8 +120,7 @@ def sort_images(
     if unsure_below is not None and not 0 < unsure_below <= 1:
         raise UsageError(f"unsure_below is {unsure_below:g}; it is a probability above 0, up to 1")
     source, destination = Path(folder).absolute(), Path(out).absolute()
-    if not source.is_dir():
-        raise AlexNetError(f"{folder} is not a folder; give the folder with the images to sort")
+    _check_source(source, folder)
     classifier = run if isinstance(run, Classifier) else Classifier.load(run, device=device, precision=precision)
     names = class_folders(classifier.classes)
     folders = {label: str(destination / name) for label, name in zip(classifier.labels, names, strict=True)}
@@ -153,10 +157,26 @@ def sort_images(
                         else:
                             _place(journal, mode, path, target, prediction, result)
                     bar.advance()
+            result.notes = partly_read(classifier.partly, len(files))
         finally:
             if not dry_run:
                 _write_summary(destination, journal, result.unsorted)
     return result
+
+
+def _check_source(source: Path, folder: str | os.PathLike[str]) -> None:
+    """Raise AlexNetError when the source is no folder."""
+    if source.is_dir():
+        return
+    if (kind := archive_kind(source)) is not None:
+        raise AlexNetError(f"{folder} is an archive: {_unpacking(Path(folder), kind)}, then sort that folder")
+    raise AlexNetError(f"{folder} is not a folder; give the folder with the images to sort")
+
+
+def _unpacking(archive: Path, kind: str) -> str:
+    file, target = (shlex.quote(str(path)) for path in (archive, archive.with_name(archive.name.partition(".")[0])))
+    command = f"unzip -d {target} {file}" if kind == "zip" else f"mkdir {target} && tar -C {target} -xf {file}"
+    return f"unpack it with `{command}`"
 
 
 def undo_sort(out: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> tuple[int, list[str]]:
@@ -264,7 +284,7 @@ def _check_settings(journal: Journal, settings: Mapping[str, object], destinatio
         if different:
             raise AlexNetError(
                 f"{destination} holds images of {settings['folder']} that were sorted with another "
-                f"{', '.join(different)}: undo that with `alexnet sort --undo --to {destination}`, "
+                f"{', '.join(different)}: undo that with `alexnet sort --undo --to {shlex.quote(str(destination))}`, "
                 "or choose another folder"
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -107,6 +107,7 @@ class Classifier:
         self.network, self.preprocess, self.config = network, preprocess, config
         self.pixel_range = PixelRange.from_dict(config.pixel_range)
         self.max_pixels = MAX_PIXELS
+        self.partly: list[str] = []  # of each image of which only a page or some bands were read, which
         self._optimized = OptimizedNetwork(network, precision)
 
     @classmethod
@@ -218,7 +219,9 @@ class Classifier:
     def _stream(
         self, images: Iterator[ImageInput | NamedImage], top: int, views: int, batch_size: int
     ) -> Iterator[Prediction | UnreadableImage]:
-        decoded = decode_ahead(images, self.config.size, batch_size, self.pixel_range, self.max_pixels)
+        self.partly = []
+        notice = self.partly.append
+        decoded = decode_ahead(images, self.config.size, batch_size, self.pixel_range, self.max_pixels, notice)
         while batch := list(itertools.islice(decoded, batch_size)):
             readable = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
             rows = iter(self.probabilities(np.stack(readable), views) if readable else ())
@@ -240,6 +243,7 @@ def decode_ahead(
     count: int,
     pixel_range: PixelRange | None = None,
     max_pixels: int = MAX_PIXELS,
+    notice: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[str, np.ndarray | str]]:
     """Decode images by threads.
 
@@ -255,6 +259,8 @@ def decode_ahead(
         Black and white of images with more than 8 bits.
     max_pixels : int
         Limit of the pixels of an image file.
+    notice : callable, optional
+        As for `load_image`; called by the threads.
 
     Yields
     ------
@@ -272,7 +278,7 @@ def decode_ahead(
         elif isinstance(image, str | os.PathLike):
             source = os.fspath(image)
         try:
-            return source, load_image(image, size, pixel_range, max_pixels)
+            return source, load_image(image, size, pixel_range, max_pixels, notice)
         except UnreadableImageError as error:
             return source, error.reason
 

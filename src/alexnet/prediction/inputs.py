@@ -6,7 +6,8 @@ import codecs
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, square_image, to_rgb
+from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, extra_content, square_image, to_rgb
 from alexnet.data.pixel_range import PixelRange
 from alexnet.data.resize import square
 from alexnet.data.sources.items import Ignored, Item, read_item
@@ -127,7 +128,11 @@ def find_images(paths: Sequence[str | os.PathLike[str]], lists: Sequence[str | o
 
 
 def load_image(
-    image: ImageInput, size: int, pixel_range: PixelRange | None = None, max_pixels: int = MAX_PIXELS
+    image: ImageInput,
+    size: int,
+    pixel_range: PixelRange | None = None,
+    max_pixels: int = MAX_PIXELS,
+    notice: Callable[[str], None] | None = None,
 ) -> np.ndarray:
     """Decode, scale and cut an image as a prepared dataset stores it.
 
@@ -141,6 +146,8 @@ def load_image(
         Black and white of images with more than 8 bits.
     max_pixels : int
         Limit of the pixels of an image file.
+    notice : callable, optional
+        Called with which part is read of a file of several pages, frames or many bands.
 
     Returns
     -------
@@ -161,7 +168,16 @@ def load_image(
             raise
         except Exception as error:  # a PIL image that was opened and not yet read raises what its decoder raises
             raise UnreadableImageError(f"damaged: {error}") from error
-    return square_image(_content(image), size, max_pixels, pixel_range)
+    data = _content(image)
+    pixels = square_image(data, size, max_pixels, pixel_range)
+    if notice is not None and (part := extra_content(data)):
+        notice(part)
+    return pixels
+
+
+def partly_read(parts: Iterable[str], total: int) -> list[str]:
+    """Return a line for each kind of file of which only a part was read, as `load_image` notices them."""
+    return [f"{count:,} of {total:,} images have {part}" for part, count in sorted(Counter(parts).items())]
 
 
 def _content(image: ImageInput) -> bytes:

@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from alexnet.data.decoding import MAX_PIXELS
 from alexnet.data.pixel_range import chosen_range
 from alexnet.prediction.classifier import Classifier, Prediction, UnreadableImage
-from alexnet.prediction.inputs import NamedImage, find_images
+from alexnet.prediction.inputs import NamedImage, find_images, partly_read
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.progress import progress
 
@@ -96,6 +96,8 @@ def predict(
         finally:
             for line in output.tail:
                 bar.result(line)
+    for line in partly_read(classifier.partly, len(inputs.images)):
+        print(line, file=sys.stderr)
     if unreadable:
         total = len(inputs.images)
         print(f"alexnet: {unreadable:,} of {total:,} {'image' if total == 1 else 'images'} unreadable", file=sys.stderr)

@@ -6,16 +6,17 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from rich.cells import cell_len
 
 from alexnet.data.dataset import PreparedDataset
+from alexnet.data.decoding import MAX_PIXELS
 from alexnet.network.features import BATCH_SIZE
 from alexnet.prediction.classifier import decode_ahead
-from alexnet.prediction.inputs import NamedImage, find_images
+from alexnet.prediction.inputs import NamedImage, find_images, partly_read
 from alexnet.prediction.predict import pad, show_file_names
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.errors import AlexNetError, UsageError
@@ -53,6 +54,7 @@ def search(
     method: str = "auto",
     form: str = "table",
     device: str | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> int:
     """Print the images of a split that are nearest to each given image on stdout, in order, as soon as they are known.
 
@@ -76,6 +78,8 @@ def search(
         ``"table"``, or ``"json"``, a list with one object per line.
     device : str, optional
         Where the features are computed; by default the best device.
+    max_pixels : int
+        Limit of the pixels of an image.
 
     Returns
     -------
@@ -99,11 +103,12 @@ def search(
     print(_description(index, method), file=sys.stderr)
     show_file_names()
     unreadable, separator = 0, "  "
+    partly: list[str] = []
     with progress(len(inputs), "search") as bar:
         if form == "json":
             bar.result("[")
         try:
-            for source, neighbors in _search_each(index, iter(inputs), top, method):
+            for source, neighbors in _search_each(index, iter(inputs), top, method, max_pixels, partly.append):
                 if isinstance(neighbors, str):
                     unreadable += 1
                     bar.note(f"alexnet: {source}: {neighbors}")
@@ -117,6 +122,8 @@ def search(
         finally:
             if form == "json":
                 bar.result("]")
+    for line in partly_read(partly, len(inputs)):
+        print(line, file=sys.stderr)
     if unreadable:
         total = len(inputs)
         print(f"alexnet: {unreadable:,} of {total:,} {'image' if total == 1 else 'images'} unreadable", file=sys.stderr)
@@ -124,10 +131,15 @@ def search(
 
 
 def _search_each(
-    index: Index, images: Iterator[NamedImage], top: int, method: str
+    index: Index,
+    images: Iterator[NamedImage],
+    top: int,
+    method: str,
+    max_pixels: int,
+    notice: Callable[[str], None],
 ) -> Iterator[tuple[str, list[Neighbor] | str]]:
     """Each image's source with its neighbors, or with the reason why it can't be read."""
-    decoded = decode_ahead(images, index.split.size, BATCH_SIZE, index.dataset.pixel_range)
+    decoded = decode_ahead(images, index.split.size, BATCH_SIZE, index.dataset.pixel_range, max_pixels, notice)
     while batch := list(itertools.islice(decoded, BATCH_SIZE)):
         readable = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
         neighbors = iter(_neighbors(index, np.stack(readable), top, method) if readable else ())

@@ -6,16 +6,24 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from alexnet.data.sources.items import Item, Origin, Source
+from alexnet.data.sources.items import Item, Origin, Sample, Source
 from alexnet.data.sources.names import called_split, composed, split_of
 from alexnet.data.sources.plan import count
+from alexnet.data.sources.sample_columns import (
+    SAMPLE_COLUMNS,
+    find_sample_columns,
+    most_probable,
+    probability_columns,
+    read_probabilities,
+    refuse_both,
+)
 from alexnet.data.sources.tables import LABEL_COLUMNS, PATH_COLUMNS
 from alexnet.data.sources.walking import is_junk
 from alexnet.runtime.errors import AlexNetError
@@ -23,7 +31,7 @@ from alexnet.runtime.errors import AlexNetError
 _IMAGE_COLUMNS = ("image", "img", "picture", "photo", "jpg", "png")
 
 
-def open_tables(files: list[Path], root: Path | None = None) -> Source:
+def open_tables(files: list[Path], root: Path | None = None, ignore_columns: Sequence[str] = ()) -> Source:
     """List the images of parquet and Arrow files with a column of images and one of classes.
 
     Parameters
@@ -33,6 +41,8 @@ def open_tables(files: list[Path], root: Path | None = None) -> Source:
     root
         The folder that they were found in. A split is read off the names, from data/test-00000-of-00003.parquet or
         test/data-00000-of-00003.arrow.
+    ignore_columns
+        Columns that are not read.
 
     Raises
     ------
@@ -46,11 +56,11 @@ def open_tables(files: list[Path], root: Path | None = None) -> Source:
         split = _split_of(file, root)
         place = str(file.relative_to(root).parent if root else file)
         origins[Origin(split, f"{place}/" if root else place)] = None
-        found = _arrow_items(file) if file.suffix == ".arrow" else _parquet_items(file)
-        for label, item in found:
+        found = _read_arrow(file, ignore_columns) if file.suffix == ".arrow" else _read_parquet(file, ignore_columns)
+        for label, sample, item in zip(*_labels_and_samples(found, file), found.items, strict=True):
             unlabeled += label is None
             if label is not None:
-                items.append(item._replace(label=label, split=split))
+                items.append(item._replace(label=label, split=split, sample=sample))
     if not items:
         raise AlexNetError(f"no images with a label in {root or files[0]}")
     splits = {item.split for item in items}
@@ -63,8 +73,10 @@ def open_tables(files: list[Path], root: Path | None = None) -> Source:
     return Source(_whole_labels(items), kind="table of images", origins=list(origins), warnings=warnings)
 
 
-def open_hub(name: str) -> Source:
+def open_hub(name: str, ignore_columns: Sequence[str] = ()) -> Source:
     """List the images of the dataset `name` (or `name:configuration`) of the Hugging Face hub.
+
+    Columns of `ignore_columns` are not read.
 
     Raises
     ------
@@ -83,7 +95,7 @@ def open_hub(name: str) -> Source:
     origins: list[Origin] = []
     warnings: list[str] = []
     for split, dataset in loaded.items():
-        found = open_tables([Path(file["filename"]) for file in dataset.cache_files])
+        found = open_tables([Path(file["filename"]) for file in dataset.cache_files], None, ignore_columns)
         wanted = called_split(str(split), f"hf:{name}") if len(loaded) > 1 else None
         items += [item._replace(name=f"{split}/{item.name}", split=wanted) for item in found.items]
         origins.append(Origin(wanted, f"split {split}"))
@@ -110,34 +122,89 @@ def _split_of(file: Path, root: Path | None) -> str | None:
     return None
 
 
-def _parquet_items(path: Path) -> Iterator[tuple[str | None, Item]]:
+class _Rows(NamedTuple):
+    """A file: an item for each row, and its other columns by name; `names` are those of the classes, if it has any."""
+
+    items: list[Item]
+    label: str | None
+    names: list[str] | None
+    columns: dict[str, list[Any]]
+
+
+def _read_parquet(path: Path, ignored: Sequence[str]) -> _Rows:
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            image, label, names = _columns(file.schema_arrow, path)
-            labels = file.read([label]).column(0).to_pylist()
+            image, label, names = _columns(file.schema_arrow, path, ignored)
+            others = _other_columns(file.schema_arrow, image, label, ignored)
+            table = file.read(others)
     except (pa.ArrowException, OSError) as error:
         raise AlexNetError(f"{path} cannot be read as parquet: {error}") from error
-    for row, value in enumerate(labels):
-        item = Item(f"{path.name}#{row}", "", None, str(path), row, 0, f"parquet:{image}")
-        yield _class_name(value, names, f"{path}, row {row}"), item
+    items = [
+        Item(f"{path.name}#{row}", "", None, str(path), row, 0, f"parquet:{image}") for row in range(table.num_rows)
+    ]
+    return _Rows(items, label, names, {name: table.column(name).to_pylist() for name in others})
 
 
-def _arrow_items(path: Path) -> Iterator[tuple[str | None, Item]]:
+def _read_arrow(path: Path, ignored: Sequence[str]) -> _Rows:
     """The rows of an Arrow file, each where its bytes lie in the file."""
-    row = 0
+    items: list[Item] = []
+    columns: dict[str, list[Any]] = {}
+    label = names = None
     try:
         with pa.memory_map(str(path)) as file:
             whole = file.read_buffer()
         for batch in _batches(whole):
-            image, label, names = _columns(batch.schema, path)
+            image, label, names = _columns(batch.schema, path, ignored)
             places = _places(batch.column(image), whole, path)
-            for value, place in zip(batch.column(label).to_pylist(), places, strict=True):
-                yield _class_name(value, names, f"{path}, row {row}"), Item(f"{path.name}#{row}", "", None, *place)
-                row += 1
+            items += [Item(f"{path.name}#{row}", "", None, *place) for row, place in enumerate(places, len(items))]
+            for name in _other_columns(batch.schema, image, label, ignored):
+                columns.setdefault(name, []).extend(batch.column(name).to_pylist())
     except (pa.ArrowException, OSError) as error:
         raise AlexNetError(f"{path} cannot be read as Arrow: {error}") from error
+    return _Rows(items, label, names, columns)
+
+
+def _other_columns(schema: pa.Schema, image: str, label: str | None, ignored: Sequence[str]) -> list[str]:
+    """The column of labels, those of weight, confidence and group, and those that can hold probabilities."""
+    return [
+        field.name
+        for field in schema
+        if field.name == label
+        or (field.name not in (image, *ignored) and (field.name in SAMPLE_COLUMNS or pa.types.is_floating(field.type)))
+    ]
+
+
+def _labels_and_samples(rows: _Rows, path: Path) -> tuple[list[str | None], list[Sample]]:
+    """The class of each row, None where it has none, and what else the row says."""
+    header = list(rows.columns)
+    cells_of = list(zip(*rows.columns.values(), strict=True))
+    where_of = [f"{path}, row {row}" for row in range(len(rows.items))]
+    at = header.index(rows.label) if rows.label is not None else -1
+    found = find_sample_columns(header, {at})
+    taken = {at, *found.positions()}
+    if rows.label is None:
+        classes = [name for position, name in enumerate(header) if position not in taken]
+        by_class = {composed(name): header.index(name) for name in classes}
+        refuse_both(found, by_class, str(path))
+    else:
+        labels = [_class_name(cells[at], rows.names, where) for cells, where in zip(cells_of, where_of, strict=True)]
+        plain = _whole({label for label in labels if label is not None})
+        labels = [label if label is None else plain[label] for label in labels]
+        by_class = probability_columns(header, sorted(set(filter(None, labels))), taken)
+        refuse_both(found, by_class, str(path))
+    samples = []
+    for cells, where in zip(cells_of, where_of, strict=True):
+        sample = found.read(cells, where)
+        if by_class:
+            sample = sample._replace(probabilities=read_probabilities(cells, by_class, where))
+        samples.append(sample)
+    if rows.label is None:
+        labels = [
+            most_probable(sample.probabilities or {}, where) for sample, where in zip(samples, where_of, strict=True)
+        ]
+    return labels, samples
 
 
 def _batches(whole: pa.Buffer) -> Iterator[pa.RecordBatch]:
@@ -185,15 +252,22 @@ def _image_columns(schema: pa.Schema, kinds: dict[str, Any]) -> list[str]:
     return [*by_kind, *named, *binary, *paths]
 
 
-def _columns(schema: pa.Schema, path: Path) -> tuple[str, str, list[str] | None]:
-    """The columns of the images and of the labels, and the names of the classes where the file knows them."""
+def _columns(schema: pa.Schema, path: Path, ignored: Sequence[str]) -> tuple[str, str | None, list[str] | None]:
+    """The columns of the images and of the labels, and the names of the classes where the file knows them.
+
+    There is no column of labels where the others are numbers, probabilities of the classes.
+    """
     known = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     kinds = {name: kind for name, kind in known.items() if isinstance(kind, dict) and name in schema.names}
     images = _image_columns(schema, kinds)
     labels = [
-        *(name for name in LABEL_COLUMNS if name in schema.names),
+        *(name for name in LABEL_COLUMNS if name in schema.names and name not in ignored),
         *(name for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"),
     ]
+    if images and not labels:
+        others = [name for name in _other_columns(schema, images[0], None, ignored) if name not in SAMPLE_COLUMNS]
+        if len(others) > 1:
+            return images[0], None, None
     if not images or not labels:
         missing = "of labels (label)" if images else "of images (image)"
         raise AlexNetError(f"{path} has no column {missing}; it has {', '.join(schema.names)}")
@@ -218,10 +292,14 @@ def _class_name(value: Any, names: list[str] | None, where: str) -> str | None:
 
 def _whole_labels(items: list[Item]) -> list[Item]:
     """Labels 0.0 and 1.0 as 0 and 1, where all are whole numbers."""
-    labels = {item.label for item in items}
-    if not all(re.fullmatch(r"\d+\.0", label) for label in labels):
-        return items
-    return [item._replace(label=item.label[:-2]) for item in items]
+    plain = _whole({item.label for item in items})
+    return [item._replace(label=plain[item.label]) for item in items]
+
+
+def _whole(labels: set[str]) -> dict[str, str]:
+    """Labels, and as what they are written: 0.0 and 1.0 as 0 and 1, where all are whole numbers."""
+    whole = all(re.fullmatch(r"\d+\.0", label) for label in labels)
+    return {label: label[:-2] if whole else label for label in labels}
 
 
 def table_files(root: Path, saved: bool) -> list[Path]:

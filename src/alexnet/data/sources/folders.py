@@ -16,8 +16,9 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from alexnet.data.sources.items import Ignored, Item, Origin, Source
@@ -34,8 +35,9 @@ from alexnet.data.sources.names import (
 from alexnet.data.sources.plan import count, printable
 from alexnet.data.sources.published import CUB_FILES, read_cub
 from alexnet.data.sources.registry import Request
+from alexnet.data.sources.split_lists import read_list, split_of_list, splits_of_lists
 from alexnet.data.sources.tables import TABLE_ENDINGS, FileIndex, Table, read_listing, read_table, table_source
-from alexnet.data.sources.walking import Entry, Tally, Walk, other_reason, read_entry
+from alexnet.data.sources.walking import Entry, Tally, Walk, archive_kind, other_reason, read_entry
 from alexnet.runtime.errors import AlexNetError, UsageError
 
 Parts = tuple[str, ...]
@@ -132,6 +134,21 @@ class Tree:
         self._clean: dict[str, str] = {}
         self._foreign: list[str] = []
         self._count()
+        archives = self._archives()
+        if archives:
+            self.walk.open_archives = True
+            self.others, self.assumptions, self.top, self._clean = Tally(), [], Folder(()), {}
+            self._count()
+            self.assumptions.append(
+                f"{count(len(archives), 'archive')} in the folder read as folders: "
+                f"{first_names(printable(entry.name) for entry in archives)}"
+            )
+
+    def _archives(self) -> list[Entry]:
+        """The archives in a folder."""
+        if not self.request.path.is_dir() or self.top.total:
+            return []
+        return [one for one in self.walk if not one.image and archive_kind(Path(one.file))]
 
     def entries(self) -> Iterator[Entry]:
         """All image files, with their paths composed."""
@@ -273,13 +290,18 @@ class Interpreter:
         if classes_from == "name":
             return self._forced_names(self._split_places(node))
         found = self._folders(node, classes_from)
-        if found is None:
+        if found is None or (classes_from is None and self._is_neutral(found)):
             return self._without_class_folders(node)
         if classes_from:
             found.classes_from = classes_from
         else:
             self._compare_with_tables(node, found)
-        return self._from_layout(found)
+        return self._from_layout(found, self._split_lists(found))
+
+    def _is_neutral(self, layout: Layout) -> bool:
+        """Whether the only class folder of a layout says what its files are, as in part_1/images/, part_2/images/."""
+        classes = {kid.name for parts in layout.places for kid in self._at(parts).filled}
+        return len(layout.places) > 1 and len(classes) == 1 and all(map(is_neutral, classes))
 
     # Enclosing folders, splits and classes
 
@@ -489,6 +511,19 @@ class Interpreter:
                 places[folder.parts] = Place(_split(folder), kid.name)
         if "train" not in {place.split for place in places.values()}:
             return None
+        inner = sorted({folder.name for parts in places for folder in self._at(parts).filled})
+        if inner and self.request.classes_from is None:
+            outer = [kid.name for kid in kids]
+            raise self._ambiguous(
+                f"{first_names(outer)} hold folders of splits, and those hold folders",
+                [
+                    (f"{len(outer)} classes {first_names(outer)}", ["--classes-from", "folder"]),
+                    (f"{len(inner)} classes {first_names(inner)}", ["--classes-from", "parent"]),
+                    (f"only {outer[0]!r}", ["--root", "/".join(kids[0].parts)]),
+                ],
+            )
+        if self.request.classes_from == "parent":
+            places = {parts: place._replace(label=None) for parts, place in places.items()}
         return Layout(places, assumptions=["each class folder holds folders of splits"])
 
     def _check_nesting(self, classes: Sequence[Folder], node: Folder) -> None:
@@ -559,7 +594,13 @@ class Interpreter:
             raise UsageError(
                 f"--classes-from {named!r} is neither folder, parent, name nor a table in {self.request.path} or here"
             )
-        table = read_table(read_entry(entry), printable(entry.name), self.request.encoding, column or None)
+        table = read_table(
+            read_entry(entry),
+            printable(entry.name),
+            self.request.encoding,
+            column or None,
+            ignored=self.request.ignore_columns,
+        )
         if table is None:
             table = read_listing(read_entry(entry), printable(entry.name), self.request.encoding)
         if table is None:
@@ -660,7 +701,14 @@ class Interpreter:
                 size = entry.length if entry.length >= 0 else os.path.getsize(entry.file)
                 if _SUBMISSION.search(entry.parts[-1]) or size > _LARGEST_TABLE:
                     continue
-                table = read_table(read_entry(entry), printable(entry.name), self.request.encoding, None, named_columns)
+                table = read_table(
+                    read_entry(entry),
+                    printable(entry.name),
+                    self.request.encoding,
+                    None,
+                    named_columns,
+                    self.request.ignore_columns,
+                )
                 if table is None and not named_columns:
                     table = read_listing(read_entry(entry), printable(entry.name), self.request.encoding)
                 if table is not None:
@@ -717,11 +765,18 @@ class Interpreter:
         total = sum(self._at(parts).total for parts in layout.places)
         for entry, table in tables:
             pairs: Counter[tuple[str, str]] = Counter()
+            unclear: list[str] = []
             for row in table.rows:
                 found = index.find(row.path, self.tree.clean(entry.parts)[:-1])
                 assigned = layout.assign(self.tree.clean(found.parts)) if isinstance(found, Entry) else None
                 if assigned is not None:
                     pairs[assigned[0], row.label] += 1
+                elif isinstance(found, str) and "files have this name" in found:
+                    unclear.append(f"line {row.line}: {row.path}: {found}")
+            if len(unclear) * 2 > len(table.rows):
+                self.warnings.append(
+                    f"{printable(entry.name)} beside the class folders says classes and is not used: {unclear[0]}"
+                )
             by_folder, by_table = {pair[0] for pair in pairs}, {pair[1] for pair in pairs}
             if sum(pairs.values()) * 2 < total or len(by_table) < 2 or len(by_table) * 2 > sum(pairs.values()):
                 continue
@@ -735,9 +790,30 @@ class Interpreter:
                 ],
             )
 
+    def _split_lists(self, layout: Layout) -> dict[tuple[str, int], str]:
+        """The split of each image by lists such as meta/train.txt; empty where folders say it or there are none."""
+        if self.request.classes_from or any(place.split for place in layout.places.values()):
+            return {}
+        lists = []
+        for folder in self.tree.top.below():
+            for entry in folder.tables:
+                size = entry.length if entry.length >= 0 else os.path.getsize(entry.file)
+                if split_of_list(entry.parts[-1]) is None or size > _LARGEST_TABLE:
+                    continue
+                name = printable(entry.name)
+                lines = read_list(read_entry(entry), name, self.request.encoding)
+                if lines:
+                    lists.append((name, self.tree.clean(entry.parts)[:-1], lines))
+        if not lists:
+            return {}
+        splits, used, assumptions = splits_of_lists(lists, FileIndex(self.tree.entries()))
+        self.used |= set(used)
+        self.assumptions += assumptions
+        return splits
+
     # Results
 
-    def _from_layout(self, layout: Layout) -> Source:
+    def _from_layout(self, layout: Layout, splits: Mapping[tuple[str, int], str] | None = None) -> Source:
         self.assumptions += layout.assumptions
         tree = self.tree
         loose = sum(self._at(parts).images for parts in layout.places) if layout.classes_from != "name" else 0
@@ -759,6 +835,16 @@ class Interpreter:
                 Origin(split, f"{split} folders of the classes") for split in sorted({str(o.split) for o in origins})
             ]
 
+        rest = None
+        if splits:
+            folders = origins[0].place
+            origins = [Origin(split, f"{folders}, by a list") for split in sorted(set(splits.values()) | {"train"})]
+            unlisted = sum(self._at(parts).total for parts in layout.places) - len(splits)
+            if "train" not in splits.values():
+                rest = "train"
+            elif unlisted > 0:
+                self.left.add("in none of the lists of splits", "images", unlisted)
+
         def items() -> Iterator[Item]:
             last: tuple[Parts, tuple[str, str | None] | None] | None = None
             for entry in tree.entries():
@@ -766,8 +852,11 @@ class Interpreter:
                 if last is None or last[0] != folder or layout.classes_from == "name":
                     last = (folder, layout.assign(entry.parts))
                 assigned = last[1]
-                if assigned is not None:
-                    yield Item("/".join(entry.parts), assigned[0], assigned[1], *entry[1:5])
+                if assigned is None:
+                    continue
+                split = splits.get((entry.file, entry.offset), rest) if splits else assigned[1]
+                if split is not None or not splits:
+                    yield Item("/".join(entry.parts), assigned[0], split, *entry[1:5])
             for source in self.extra:
                 yield from source.items
 
@@ -804,22 +893,40 @@ class Interpreter:
         if detected:
             return AlexNetError(f"{where} is {detected}: `alexnet` classifies images and needs one class for each")
         kids = node.filled
+        workbook = next((one.first for one in self.tree.unused() if one.reason.endswith((".xlsx)", ".xls)"))), None)
+        hint = f"; if {printable(workbook)} names the classes, save it as CSV beside the images" if workbook else ""
         if kids and not node.images:
             names = first_names(sorted(kid.name for kid in kids))
+            commands = self._commands_of_splits(kids)
+            if commands:
+                return UsageError(
+                    f"{where} can be understood in several ways, as its folders {names} hold class folders and are "
+                    f"called as splits and as something else. Choose the folders of each split: {commands}"
+                )
             command = self.request.command("--classes-from", "folder")
             return UsageError(
                 f"no classes in {where}: its folders {names} are called as splits or as images in general, and hold "
                 "neither class folders nor file names with classes, and no table names the classes. To take the "
                 f"folders as the classes: {command}; otherwise put each image in a folder named after its class, or "
-                "write a CSV of path,label"
+                f"write a CSV of path,label{hint}"
             )
         first = printable("/".join((*node.parts, node.first)))
-        workbook = next((one.first for one in self.tree.unused() if one.reason.endswith((".xlsx)", ".xls)"))), None)
-        hint = f"; if {printable(workbook)} names the classes, save it as CSV beside the images" if workbook else ""
         return AlexNetError(
             f"no classes in {where}: {first} lies in no class folder, as all of its {count(node.images, 'image')}; "
             f"put each in a folder named after its class, or write a CSV of path,label{hint}"
         )
+
+    def _commands_of_splits(self, kids: Sequence[Folder]) -> str:
+        """Commands that name the folders of the splits: those called as such exactly, and all; empty without two."""
+        splits = [kid for kid in kids if split_of(kid.name) is not None and _has_class_folders(self._peel(kid))]
+        root = len(self._root())
+        readings = [[kid for kid in splits if _exact_split(kid) and split_of(kid.name) is not None], splits]
+        commands = []
+        for chosen in readings:
+            if {"train"} <= {_split(kid) for kid in chosen}:
+                parts = ",".join(f"{_split(kid)}={'/'.join(kid.parts[root:])}" for kid in chosen)
+                commands.append(self.request.command("--splits", parts))
+        return " or ".join(dict.fromkeys(commands))
 
 
 class Items:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from PIL import Image
 from alexnet.data.decoding import to_rgb
 from alexnet.data.sources.arrow_tables import open_hub, open_tables, table_files
 from alexnet.data.sources.folders import read_tree
+from alexnet.data.sources.groups import ItemCounts, check_groups, draw_groups, with_groups
 from alexnet.data.sources.ilsvrc import is_ilsvrc, open_ilsvrc
 from alexnet.data.sources.items import Item, Origin, Source
 from alexnet.data.sources.names import SPLITS, called_split, check_encoding, comparable, composed, first_names
@@ -77,6 +79,8 @@ def interpret(
     splits: Mapping[str, list[str]] | None = None,
     classes_from: str | None = None,
     encoding: str | None = None,
+    group_regex: str | None = None,
+    ignore_columns: Sequence[str] = (),
 ) -> Source:
     """Decide what a source is and list its images, without reading any.
 
@@ -98,6 +102,10 @@ def interpret(
         or a table as FILE or FILE:COLUMN; None decides by what is there.
     encoding
         Encoding of names and tables that are not UTF-8; None guesses where there is no doubt.
+    group_regex
+        Regular expression whose first capturing group, in the file name, names the group of an image.
+    ignore_columns
+        Columns of tables that are not read.
 
     Raises
     ------
@@ -106,13 +114,32 @@ def interpret(
     UsageError
         When it can be understood in several ways; the message shows them with the commands that choose.
     """
+    return with_groups(
+        _interpret(
+            *(source, spool, output, root, splits, classes_from, encoding, tuple(ignore_columns)),
+        ),
+        group_regex,
+    )
+
+
+def _interpret(
+    source: Any,
+    spool: Path,
+    output: Path | None,
+    root: str | None,
+    splits: Mapping[str, list[str]] | None,
+    classes_from: str | None,
+    encoding: str | None,
+    ignore_columns: tuple[str, ...],
+) -> Source:
+    """`interpret`, with the groups that the source itself names."""
     if isinstance(source, Source):
         return source
     if not isinstance(source, str | os.PathLike):
         return _from_python(source, spool)
     name = os.fspath(source)
     if name.startswith("hf:"):
-        return open_hub(name[3:])
+        return open_hub(name[3:], ignore_columns)
     if match := re.match(r"([a-z][a-z0-9+.-]+):/{1,2}", name, re.IGNORECASE):
         _refuse_address(name, match[1].lower())
     request = Request(
@@ -123,6 +150,7 @@ def interpret(
         dict(splits or {}),
         classes_from,
         check_encoding(encoding) if encoding else None,
+        ignore_columns,
     )
     if not request.path.exists():
         raise AlexNetError(f"{name} does not exist")
@@ -141,6 +169,9 @@ def plan_source(
     splits: Mapping[str, list[str]] | None = None,
     classes_from: str | None = None,
     encoding: str | None = None,
+    group_regex: str | None = None,
+    ignore_columns: Sequence[str] = (),
+    seed: int = 0,
 ) -> SourcePlan:
     """Show what `alexnet prepare` would make of a source, without reading an image or writing a file.
 
@@ -165,8 +196,10 @@ def plan_source(
             splits=splits,
             classes_from=classes_from,
             encoding=encoding,
+            group_regex=group_regex,
+            ignore_columns=ignore_columns,
         )
-        return make_plan(source_name(source), found, count_images(found.items), split)
+        return make_plan(source_name(source), found, ItemCounts.of(found.items), split, seed)
 
 
 def source_name(source: Any) -> str:
@@ -174,13 +207,8 @@ def source_name(source: Any) -> str:
     return printable(os.fspath(source)) if isinstance(source, str | os.PathLike) else "images from Python"
 
 
-def count_images(items: Iterable[Item]) -> Counter[tuple[str | None, str]]:
-    """Number of images by split and class."""
-    return Counter((item.split, item.label) for item in items)
-
-
 def make_plan(
-    name: str, source: Source, counts: Counter[tuple[str | None, str]], shares: Mapping[str, float] | None
+    name: str, source: Source, counts: ItemCounts, shares: Mapping[str, float] | None, seed: int = 0
 ) -> SourcePlan:
     """Check what was found and decide the splits.
 
@@ -191,32 +219,36 @@ def make_plan(
     source
         What was found.
     counts
-        Number of images by split and class.
+        What was counted of its images.
     shares
         Shares for "val" and "test" that are to be drawn; None draws validation images where the source has neither a
         validation nor a test split.
+    seed
+        Seed of the draw.
 
     Raises
     ------
     AlexNetError
-        When there are no images or only one class, two classes have one name, a class has no image to train on, or only
-        some images have a split.
+        When there are no images or only one class, two classes have one name, a class has no image to train on, only
+        some images have a split, or a group has images in two splits.
     UsageError
         When `shares` names a split that the source has.
     """
-    if not counts:
+    if not counts.classes:
         raise AlexNetError(f"no images in {name}")
-    classes = sorted({label for _, label in counts})
+    classes = sorted({label for _, label in counts.classes})
     check_classes(classes, name)
-    own = {split for split, _ in counts}
+    own = {split for split, _ in counts.classes}
     if None in own and len(own) > 1:
-        without = sum(number for (split, _), number in counts.items() if split is None)
+        without = sum(number for (split, _), number in counts.classes.items() if split is None)
         raise AlexNetError(f"{without:,} images of {name} have no split, the others have one: name it for all")
     drawn = _shares(own, shares)
+    check_groups(counts, name, "leave the groups out (--ignore-columns group, or no --group-regex)")
     per_split: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
-    for (split, label), number in sorted(counts.items(), key=str):
+    by_group = _sizes_by_group(counts, drawn, seed) if drawn and counts.has_groups else None
+    for (split, label), number in sorted(counts.classes.items(), key=str):
         if split in (None, "train"):
-            sizes = split_sizes(number, drawn or {})
+            sizes = split_sizes(number, drawn or {}) if by_group is None else by_group.get(label, {})
             per_split["train"][label] = number - sum(sizes.values())
             for other, size in sizes.items():
                 per_split[other][label] = per_split[other].get(label, 0) + size
@@ -238,8 +270,51 @@ def make_plan(
         drawn,
         source.left_alone,
         list(source.assumptions),
-        [*source.warnings, *_warnings(classes, per_split, own, drawn)],
+        [*source.warnings, *_sample_warnings(counts), *_warnings(classes, per_split, own, drawn)],
+        *_sample_summaries(counts),
     )
+
+
+def _sizes_by_group(counts: ItemCounts, shares: Mapping[str, float], seed: int) -> dict[str, dict[str, int]]:
+    """Class → number of images of each split that are drawn by whole groups."""
+    split_of, singles = draw_groups(counts, shares, seed)
+    sizes: dict[str, Counter[str]] = {label: Counter(per_split) for label, per_split in singles.items()}
+    for group, split in split_of.items():
+        for (own, label), number in counts.groups[group].items():
+            if split != "train" and own in (None, "train"):
+                sizes.setdefault(label, Counter())[split] += number
+    return {label: dict(per_split) for label, per_split in sizes.items()}
+
+
+def _sample_summaries(counts: ItemCounts) -> tuple[dict[str, Any] | None, dict[str, Any] | None, dict[str, Any] | None]:
+    """Weights, soft labels and groups of a source, each None where it has none."""
+    weights = soft_labels = groups = None
+    if counts.has_weights:
+        values = [1.0 if weight is None else weight for weight in counts.weights]
+        weights = {"smallest": min(values), "largest": max(values), "zero": counts.weights[0.0]}
+    if counts.has_soft_labels:
+        values = [confidence for confidence in counts.confidences if confidence is not None]
+        doubtful = sum(number for value, number in counts.confidences.items() if value not in (None, 1.0))
+        soft_labels = {"form": counts.soft_form, "smallest": min(values), "doubtful": doubtful}
+    if counts.has_groups:
+        sizes = [per_class.total() for per_class in counts.groups.values()]
+        groups = {"groups": len(sizes), "largest": max(sizes), "without": counts.singles.total()}
+    return weights, soft_labels, groups
+
+
+def _sample_warnings(counts: ItemCounts) -> list[str]:
+    """Sentences about weights, soft labels and groups that are likely not intended."""
+    warnings = []
+    if counts.has_weights and (number := counts.weights[None]):
+        warnings.append(f"{count(number, 'image')} without a weight counts 1 each")
+    if counts.has_soft_labels and (number := counts.confidences[None]):
+        warnings.append(f"{count(number, 'image')} without a confidence: taken as certain")
+    if counts.unlikely:
+        warnings.append(f"another class is more probable than the label of {count(counts.unlikely, 'image')}")
+    if counts.has_groups and counts.singles:
+        names = ", ".join(map(printable, counts.first_singles))
+        warnings.append(f"{count(counts.singles.total(), 'image')} without a group, each one of its own, first {names}")
+    return warnings
 
 
 def _shares(own: set[str | None], shares: Mapping[str, float] | None) -> dict[str, float] | None:
@@ -264,6 +339,8 @@ def _warnings(
         missing = [label for label in classes if label not in counts.get(split, {})]
         if split in counts and missing:
             warnings.append(f"split {split} has no image of {count(len(missing), 'class')} ({first_names(missing)})")
+    if absent := [label for label in classes if label.casefold() in ("na", "n/a", "#n/a", "null", "<na>")]:
+        warnings.append(f"class {first_names(absent)}: if that marks a missing label, remove its images")
     images = sum(sum(per_class.values()) for per_class in counts.values())
     if len(classes) > 2 and len(classes) * 2 > images:
         warnings.append(
@@ -301,7 +378,8 @@ def _open_folder(request: Request) -> Source:
     root = request.path
     names = {path.name for path in root.iterdir()}
     if "dataset.json" in names and ("mean.npy" in names or any(name.endswith(".arrow") for name in names)):
-        raise AlexNetError(f"{root} is a prepared dataset already: train on it with `alexnet train {root} --out run`")
+        quoted = shlex.quote(str(root))
+        raise AlexNetError(f"{root} is a prepared dataset already: train on it with `alexnet train {quoted} --out run`")
     if "config.json" in names and names & {"model.safetensors", "metrics.jsonl", "checkpoint.pt"}:
         raise AlexNetError(f"{root} is a run folder, not a source of images: name the folder of the images")
     if is_ilsvrc(root):
@@ -311,7 +389,7 @@ def _open_folder(request: Request) -> Source:
         saved = any(name in names for name in ("dataset_info.json", "dataset_dict.json"))
         tables = table_files(root, saved)
         if tables:
-            return open_tables(tables, root)
+            return open_tables(tables, root, request.ignore_columns)
         if is_published(root):
             return read_published(request)
     return read_tree(request, "folder")
@@ -325,7 +403,7 @@ def _open_file(request: Request) -> Source:
     if is_published(path) or is_archive_of_cifar(path):
         return read_published(request)
     if ending in (".parquet", ".arrow"):
-        return open_tables([path])
+        return open_tables([path], None, request.ignore_columns)
     kind = archive_kind(path)
     if kind is not None:
         return read_tree(request, f"{kind} file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import stat
 import struct
@@ -17,12 +18,33 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from alexnet.data.columns import binaries, numbers, texts
+from alexnet.data.columns import binaries, floats, numbers, texts
 from alexnet.data.decoding import UnreadableImageError
 from alexnet.runtime.files import write_atomic
 
 MAX_BYTES = 1 << 30
 """A file larger than this is not read as an image."""
+
+
+class Sample(NamedTuple):
+    """Weight, soft label and group of an image; None where the source has none.
+
+    Attributes
+    ----------
+    weight
+        How much the image counts, finite, 0 or more; None counts 1.
+    confidence
+        Probability of its class, 0 to 1; the rest is shared equally by the other classes.
+    probabilities
+        Class → probability, with the sum 1; instead of `confidence`.
+    group
+        What the image belongs to, such as a part, module, lot or patient: all images of a group are in one split.
+    """
+
+    weight: float | None = None
+    confidence: float | None = None
+    probabilities: dict[str, float] | None = None
+    group: str | None = None
 
 
 class Item(NamedTuple):
@@ -41,6 +63,8 @@ class Item(NamedTuple):
     packing
         "plain"; "zip" (`offset` is that of the member's header, `length` as compressed); "parquet:COLUMN" (`offset`
         is the row); or "unreadable:REASON" for an image that a table names and that is not there.
+    sample
+        Its weight, soft label and group.
     """
 
     name: str
@@ -50,6 +74,7 @@ class Item(NamedTuple):
     offset: int = 0
     length: int = -1
     packing: str = "plain"
+    sample: Sample = Sample()
 
 
 class Origin(NamedTuple):
@@ -147,14 +172,15 @@ class ItemList:
 
     Attributes
     ----------
-    labels, splits
-        Arrow arrays (len,) of strings; those of splits are null where the source has none.
+    labels, splits, groups
+        Arrow arrays (len,) of strings; those of splits and groups are null where the source has none.
     """
 
     _SCHEMA = pa.schema(
         {
             **{"name": pa.string(), "label": pa.string(), "split": pa.string(), "file": pa.binary()},
             **{"offset": pa.int64(), "length": pa.int64(), "packing": pa.string()},
+            **{"weight": pa.float64(), "confidence": pa.float64(), "probabilities": pa.string(), "group": pa.string()},
         }
     )
 
@@ -163,6 +189,7 @@ class ItemList:
             self._table = pa.ipc.open_file(file).read_all()
         self.labels: pa.ChunkedArray = self._table.column("label")
         self.splits: pa.ChunkedArray = self._table.column("split")
+        self.groups: pa.ChunkedArray = self._table.column("group")
 
     @classmethod
     def write(cls, path: Path, items: Iterable[Item]) -> None:
@@ -172,13 +199,17 @@ class ItemList:
         def write(file: IO[bytes]) -> None:
             with pa.ipc.new_file(file, cls._SCHEMA) as writer:
                 while chunk := list(itertools.islice(rows, 1 << 14)):
-                    names, labels, splits, files, offsets, lengths, packings = zip(*chunk, strict=True)
+                    names, labels, splits, files, offsets, lengths, packings, samples = zip(*chunk, strict=True)
+                    weights, confidences, probabilities, groups = zip(*samples, strict=True)
                     columns = [
                         texts([os.fsencode(name).decode("utf-8", "replace") for name in names]),
                         *(texts(labels), texts(splits)),
                         # Absolute, for who goes on from another folder; bytes, for a name on disk need not be UTF-8.
                         binaries([os.fsencode(os.path.abspath(name)) for name in files]),
                         *(numbers(offsets, np.int64), numbers(lengths, np.int64), texts(packings)),
+                        *(floats(weights), floats(confidences)),
+                        texts([None if given is None else json.dumps(given) for given in probabilities]),
+                        texts(groups),
                     ]
                     writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=cls._SCHEMA))
 
@@ -186,6 +217,10 @@ class ItemList:
 
     def __len__(self) -> int:
         return len(self._table)
+
+    def __iter__(self) -> Iterator[Item]:
+        for start in range(0, len(self), 1 << 14):
+            yield from self.take(np.arange(start, min(start + (1 << 14), len(self))))
 
     def names(self) -> list[str]:
         """The names of all items."""
@@ -195,7 +230,9 @@ class ItemList:
         """The items of `indices`."""
         rows = self._table.take(numbers(indices, np.int64)).to_pydict()
         rows["file"] = [os.fsdecode(name) for name in rows["file"]]
-        return [Item(*row) for row in zip(*rows.values(), strict=True)]
+        rows["probabilities"] = [None if given is None else json.loads(given) for given in rows["probabilities"]]
+        samples = map(Sample, *(rows.pop(name) for name in Sample._fields))
+        return [Item(*row) for row in zip(*rows.values(), samples, strict=True)]
 
 
 class _ParquetColumn:

@@ -38,6 +38,14 @@ class SourcePlan:
         How the source was understood where it does not say so itself.
     warnings
         What is likely not intended.
+    weights
+        {"smallest", "largest", "zero"}: the weights of the images, and how many are 0; None: all count alike.
+    soft_labels
+        {"form", "smallest", "doubtful"}: "confidence" or "probabilities", the smallest probability of a label, and the
+        number of images whose class is not certain; None: all are certain.
+    groups
+        {"groups", "largest", "without"}: number of groups, images of the largest, and images without one; None: no
+        groups.
     """
 
     source: str
@@ -49,6 +57,15 @@ class SourcePlan:
     left_alone: list[Ignored] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    weights: dict[str, Any] | None = None
+    soft_labels: dict[str, Any] | None = None
+    groups: dict[str, Any] | None = None
+
+    @property
+    def samples(self) -> dict[str, Any]:
+        """Weights, soft labels and groups, those that there are, as `dataset.json` has them."""
+        known = {"weights": self.weights, "soft_labels": self.soft_labels, "groups": self.groups}
+        return {name: value for name, value in known.items() if value is not None}
 
     @property
     def images(self) -> int:
@@ -72,7 +89,8 @@ class SourcePlan:
             share = (self.drawn or {}).get(split)
             places = [origin.place for origin in self.origins if origin.split == split]
             if share and not places:
-                where = f"{share:.4g} of the training images, drawn per class"
+                how = "drawn by whole groups" if self.groups else "drawn per class"
+                where = f"{share:.4g} of the training images, {how}"
             else:
                 where = "from " + ", ".join(places or [origin.place for origin in self.origins] or ["the source"])
             shown.append(f"  {split:<5} {total:>10,}  {where}")
@@ -81,16 +99,32 @@ class SourcePlan:
             shown.append(f"  class {printable(name)}: {per_split}")
         if len(self.classes) > _CLASSES_SHOWN:
             shown.append(f"  and {len(self.classes) - _CLASSES_SHOWN:,} more classes (all of them with --json)")
+        shown += [f"  {line}" for line in self._samples()]
         shown += [f"  left alone: {describe(left)}" for left in self.left_alone]
         shown += [f"  assumed: {printable(text)}" for text in self.assumptions]
         shown += [f"  warning: {printable(text)}" for text in self.warnings]
         return shown
 
+    def _samples(self) -> list[str]:
+        """Lines about weights, soft labels and groups."""
+        lines = []
+        if self.weights:
+            zero = f", {count(self.weights['zero'], 'image')} of weight 0" if self.weights["zero"] else ""
+            lines.append(f"weights: {self.weights['smallest']:.4g} to {self.weights['largest']:.4g}{zero}")
+        if self.soft_labels:
+            by = "confidence of the label" if self.soft_labels["form"] == "confidence" else "a probability per class"
+            doubtful, least = count(self.soft_labels["doubtful"], "image"), self.soft_labels["smallest"]
+            lines.append(f"soft labels ({by}): {doubtful} with an uncertain label, of a probability from {least:.4g}")
+        if self.groups:
+            largest = count(self.groups["largest"], "image")
+            lines.append(f"groups: {self.groups['groups']:,} of up to {largest}; each is in one split")
+        return lines
+
     def notes(self) -> list[str]:
         """The lines of a preparation that goes on: one of counts, then what was assumed, left alone or is unusual."""
         totals = ", ".join(f"{split} {sum(counts.values()):,}" for split, counts in self.counts.items())
         first = f"{self.source} ({self.kind}): {count(self.images, 'image')} of {count(len(self.classes), 'class')}"
-        notes = [f"{first} ({totals})"]
+        notes = [f"{first} ({totals})", *self._samples()]
         notes += [f"left alone: {describe(left)}" for left in self.left_alone]
         notes += [f"assumed: {printable(text)}" for text in self.assumptions]
         return notes + [f"warning: {printable(text)}" for text in self.warnings]

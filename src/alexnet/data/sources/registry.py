@@ -47,6 +47,8 @@ class Request:
         "folder", "parent", "name", or a table as FILE or FILE:COLUMN.
     encoding
         Encoding of names and tables that are not UTF-8.
+    ignore_columns
+        Columns of tables that are not read.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class Request:
     splits: Mapping[str, list[str]] = field(default_factory=dict)
     classes_from: str | None = None
     encoding: str | None = None
+    ignore_columns: tuple[str, ...] = ()
 
     def command(self, *options: str) -> str:
         """The `alexnet prepare` command for this source with other options, to be typed as it is."""

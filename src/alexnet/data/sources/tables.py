@@ -4,6 +4,7 @@ A table names images and their classes, and their splits where it has a column f
 
 - Comma, semicolon, tab or | between columns; UTF-8 with or without byte order mark, UTF-16, and others by --encoding.
 - The usual column names (`PATH_COLUMNS`, `LABEL_COLUMNS`, `SPLIT_COLUMNS`), or one column of 0 and 1 for each class.
+- Columns weight, confidence and group, or one of probabilities for each class (`alexnet.data.sources.sample_columns`).
 - Paths relative to the table or to the source, with slashes or backslashes, from another computer (their last parts
   decide), or ids without an ending.
 - Labels 0.0, 1.0, as pandas writes whole numbers beside missing ones, are 0 and 1.
@@ -23,10 +24,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alexnet.data.sources.items import Item, Origin, Source
+from alexnet.data.sources.items import Item, Origin, Sample, Source
 from alexnet.data.sources.names import called_split, composed, first_names, guess_encoding, readings, split_of
 from alexnet.data.sources.plan import count
 from alexnet.data.sources.registry import Request
+from alexnet.data.sources.sample_columns import (
+    SAMPLE_COLUMNS,
+    SampleColumns,
+    are_probabilities,
+    find_sample_columns,
+    most_probable,
+    probability_columns,
+    read_probabilities,
+    refuse_both,
+    refuse_unequal,
+)
 from alexnet.data.sources.walking import Entry, Walk, is_image_name
 from alexnet.runtime.errors import AlexNetError, UsageError
 
@@ -66,15 +78,17 @@ _NAME_COLUMNS = ("class_name", "classname", "label_name", "category_name")
 _TRUE, _FALSE = ("true", "1", "1.0", "yes", "t", "y"), ("false", "0", "0.0", "no", "f", "n", "")
 _SEPARATORS = ",;\t|"
 _MOST_INDEXED = 2_000_000
+_MOST_DECIMALS = 7  # distinct labels such as 0.5, which may be grades; more are a measured value
 
 
 class Row(NamedTuple):
-    """A row of a table: the line it begins in, the path, class and split that it names."""
+    """A row of a table: the line it begins in, the path, class and split that it names, and what else it says."""
 
     line: int
     path: str
     label: str
     split: str | None
+    sample: Sample = Sample()
 
 
 @dataclass
@@ -189,7 +203,9 @@ def open_csv(request: Request) -> Source:
     if request.classes_from and request.classes_from not in ("folder", "parent", "name"):
         column = request.classes_from.rpartition(":")[2]
     data = path.read_bytes()
-    table = read_table(data, str(path), request.encoding, column) or read_listing(data, str(path), request.encoding)
+    table = read_table(data, str(path), request.encoding, column, ignored=request.ignore_columns) or read_listing(
+        data, str(path), request.encoding
+    )
     if table is None:
         text, _ = decode_text(data, str(path), request.encoding)
         first = text.partition("\n")[0].strip()[:80]
@@ -235,7 +251,12 @@ class DiskIndex(FileIndex):
 
 
 def read_table(
-    data: bytes, name: str, encoding: str | None, column: str | None = None, named_columns: bool = False
+    data: bytes,
+    name: str,
+    encoding: str | None,
+    column: str | None = None,
+    named_columns: bool = False,
+    ignored: Sequence[str] = (),
 ) -> Table | None:
     """Read a table with named columns; None when it has none of paths, or none of classes.
 
@@ -251,6 +272,8 @@ def read_table(
         The column of the classes; None looks for one with a usual name.
     named_columns
         Only take a column of classes with a usual name.
+    ignored
+        Columns that are not read.
 
     Raises
     ------
@@ -266,7 +289,7 @@ def read_table(
         header, rows = read
     else:
         header, rows = _csv_rows(text, name)
-    columns = _columns(header, column, named_columns, name)
+    columns = _columns(header, column, named_columns, {_plain(one) for one in ignored})
     if columns is None:
         return None
     return _table(name, header, rows, columns, assumptions)
@@ -411,10 +434,27 @@ class _Columns(NamedTuple):
     path: int
     labels: list[int]  # one column of classes, or one for each class
     split: int | None
+    sample: SampleColumns = SampleColumns()
+    others: tuple[int, ...] = ()  # not read, except where they are the probabilities of the classes
 
 
-def _columns(header: Sequence[str], wanted: str | None, named_columns: bool, name: str) -> _Columns | None:
-    plain = [_plain(cell) for cell in header]
+def _columns(header: Sequence[str], wanted: str | None, named_columns: bool, ignored: set[str]) -> _Columns | None:
+    """The columns of a table; those that are ignored have no name."""
+    plain = [cell if cell not in ignored else "" for cell in map(_plain, header)]
+    columns = _named_columns(plain, wanted, named_columns)
+    if columns is None:
+        return None
+    taken = {one for one in (columns.path, columns.split) if one is not None}
+    if len(columns.labels) == 1:
+        taken.update(columns.labels)
+    sample = find_sample_columns(plain, taken)
+    taken |= sample.positions()
+    labels = columns.labels if len(columns.labels) == 1 else [one for one in columns.labels if one not in taken]
+    others = tuple(index for index, cell in enumerate(plain) if cell and index not in {*taken, *labels})
+    return columns._replace(labels=labels, sample=sample, others=others) if labels else None
+
+
+def _named_columns(plain: Sequence[str], wanted: str | None, named_columns: bool) -> _Columns | None:
     path = next((plain.index(known) for known in PATH_COLUMNS if known in plain), None)
     if path is None:
         return None
@@ -424,7 +464,7 @@ def _columns(header: Sequence[str], wanted: str | None, named_columns: bool, nam
     labels = [plain.index(known) for known in LABEL_COLUMNS if known in plain and plain.index(known) != path]
     if labels:
         return _Columns(path, _preferred(plain, labels), split)
-    numbering = ("", "index", "unnamed:_0", "no", "number", "#")
+    numbering = ("", "index", "unnamed:_0", "no", "number", "#", *SAMPLE_COLUMNS)
     rest = [index for index in range(len(plain)) if index not in (path, split) and plain[index] not in numbering]
     return _Columns(path, rest, split) if rest and not named_columns else None
 
@@ -448,41 +488,84 @@ def _table(
 ) -> Table | None:
     """The rows with their classes. Raises AlexNetError naming the first line that cannot be used."""
     split_name = _plain(header[columns.split]) if columns.split is not None else ""
-    records = list(rows)
+    records = [(line, [*given, *[""] * (len(header) - len(given))]) for line, given in rows]
     if split_name not in ("", "split", "is_valid", "is_test"):
         at = columns.split or 0
-        values = {cells[at].strip() for _, cells in records if len(cells) > at}
+        values = {cells[at].strip() for _, cells in records}
         if any(not _is_split(value) for value in values):
             columns, split_name = columns._replace(split=None), ""  # a column about something else
     read: list[Row] = []
-    one_hot = len(columns.labels) > 1
-    for line, given in records:
+    several = len(columns.labels) > 1
+    by_class = _soft_columns(header, records, columns.labels) if several else {}
+    refuse_both(columns.sample, by_class, name)
+    for line, cells in records:
         where = f"{name}, line {line}"
-        cells = [*given, *[""] * (len(header) - len(given))]
         path = cells[columns.path].strip()
-        if one_hot:
-            label = _one_hot(header, cells, columns.labels, where)
-            if label is None:
-                return None
-        else:
-            label = composed(cells[columns.labels[0]]).strip()
-        if label.lower() == "nan":
-            label = ""
+        sample = columns.sample.read(cells, where)
+        if by_class:
+            sample = sample._replace(probabilities=read_probabilities(cells, by_class, where))
+        label = _row_label(header, cells, columns.labels, sample, where)
+        if label is None:
+            return None
         if not path or not label:
             raise AlexNetError(f"{where}: the {'label' if path else 'path'} is missing")
         split = None
         if columns.split is not None:
             split = _row_split(cells[columns.split].strip(), split_name, where)
-        read.append(Row(line, path, label, split))
+        read.append(Row(line, path, label, split, sample))
     if not read:
         raise AlexNetError(f"no images in {name}: it has a header only")
-    label_column = "one column per class" if one_hot else header[columns.labels[0]]
+    label_column = "one column per class" if several else header[columns.labels[0]]
     if split_name in ("is_valid", "is_test"):
         assumptions = [
             *assumptions,
             f"{header[columns.split or 0]} marks the images of {split_name[3:].replace('valid', 'val')}",
         ]
-    return Table(name, _one_label_each(read, name), label_column, assumptions)
+    read = _one_label_each(read, name)
+    if not several:
+        cells_of = [cells for _, cells in records]
+        read = _with_probabilities(read, cells_of, header, columns, name)
+    return Table(name, read, label_column, assumptions)
+
+
+def _row_label(
+    header: Sequence[str], cells: Sequence[str], labels: Sequence[int], sample: Sample, where: str
+) -> str | None:
+    """The class of a row, empty where it is missing; None when its columns are no classes."""
+    if sample.probabilities is not None:
+        return most_probable(sample.probabilities, where)
+    if len(labels) > 1:
+        return _one_hot(header, cells, labels, where)
+    label = composed(cells[labels[0]]).strip()
+    return "" if label.lower() == "nan" else label
+
+
+def _soft_columns(
+    header: Sequence[str], records: Sequence[tuple[int, list[str]]], labels: Sequence[int]
+) -> dict[str, int]:
+    """Class → its column, where the columns of the classes hold probabilities and not only 0 and 1."""
+    for _, cells in records:
+        values = [cells[index].strip() for index in labels]
+        if any(value.lower() not in _TRUE and value.lower() not in _FALSE for value in values):
+            return {composed(header[one]): one for one in labels} if are_probabilities(values) else {}
+    return {}
+
+
+def _with_probabilities(
+    rows: list[Row], cells_of: Sequence[list[str]], header: Sequence[str], columns: _Columns, name: str
+) -> list[Row]:
+    """The rows with the probabilities of the classes, where there is a column for each class besides that of labels."""
+    labels = {row.label for row in rows}
+    names = [cell if index in columns.others else "" for index, cell in enumerate(header)]
+    by_class = probability_columns(names, sorted(labels), ())
+    if not by_class:
+        return rows
+    refuse_both(columns.sample, by_class, name)
+    soft = []
+    for row, cells in zip(rows, cells_of, strict=True):
+        probabilities = read_probabilities(cells, by_class, f"{name}, line {row.line}")
+        soft.append(row._replace(sample=row.sample._replace(probabilities=probabilities)))
+    return soft
 
 
 def _one_hot(header: Sequence[str], cells: Sequence[str], labels: Sequence[int], where: str) -> str | None:
@@ -526,9 +609,20 @@ def _one_label_each(rows: list[Row], name: str) -> list[Row]:
                 f"{name}, line {row.line}: {row.label!r} is several labels; a classifier needs one class for each "
                 "image: keep one, or remove the row"
             )
+    if labels and all(re.fullmatch(r"[+-]?\d+(,\d+)?", label) for label in labels):  # a decimal comma
+        rows = [row._replace(label=row.label.replace(",", ".")) for row in rows]
+        labels = {row.label for row in rows}
     numbers = {label: float(label) for label in labels if re.fullmatch(r"[+-]?\d+(\.\d*)?", label)}
-    whole = len(numbers) == len(labels) and all(number.is_integer() for number in numbers.values())
-    if whole and any("." in label for label in labels):
+    if len(numbers) < len(labels):
+        return rows
+    decimal = [label for label, number in numbers.items() if not number.is_integer()]
+    if len(decimal) * 2 > len(labels) and len(labels) > _MOST_DECIMALS:
+        raise AlexNetError(
+            f"{name}: its labels are {len(labels):,} decimal numbers, such as {min(decimal)}, a measured value, and "
+            "a classifier needs classes: write ranges such as low and high as labels, or name the column of the "
+            "classes with --classes-from FILE:COLUMN"
+        )
+    if not decimal and any("." in label for label in labels):
         rows = [row._replace(label=str(int(float(row.label)))) for row in rows]
     return rows
 
@@ -604,7 +698,11 @@ def table_source(
             if not isinstance(found, Entry):
                 missing += 1
                 items.append(
-                    Item(f"{row.path} ({name}, line {row.line})", label, split, "", 0, -1, f"unreadable:{found}")
+                    Item(
+                        f"{row.path} ({name}, line {row.line})",
+                        *(label, split, "", 0, -1, f"unreadable:{found}"),
+                        sample=row.sample,
+                    )
                 )
                 continue
             named = named_splits[name]
@@ -625,17 +723,21 @@ def table_source(
                         f"{name}, line {row.line}: {row.path} is in split {row.split or split}, and in "
                         f"{splits_of[key]} in line {other.line}: an image belongs to one split"
                     )
+                refuse_unequal(row.sample, other.sample, f"{name}, line {row.line}: {row.path}")
                 repeated += 1
                 continue
             seen[key] = (name, row)
             splits_of[key] = split
             moved += isinstance(index, DiskIndex) is False and not found.name.endswith("/".join(path_parts(row.path)))
             shown = row.path if isinstance(index, DiskIndex) else found.name
-            items.append(Item(shown, label, split, *found[1:5]))
+            items.append(Item(shown, label, split, *found[1:5], sample=row.sample))
     items, splits = _with_splits(items, request.path)
     assumptions = [text for _, _, table in tables for text in table.assumptions]
     if repeated:
-        assumptions.append(f"{count(repeated, 'row')} that repeats an image is not used")
+        assumptions.append(
+            f"{count(repeated, 'row')} that {'repeats' if repeated == 1 else 'repeat'} an image "
+            f"{'is' if repeated == 1 else 'are'} not used"
+        )
     if moved:
         assumptions.append("files are found by file name where the table has another folder or no ending")
     warnings = []

@@ -181,6 +181,8 @@ class Walk:
         Folders without any visible file, met by the last iteration.
     encoding_notes
         What was assumed of the encoding of names.
+    open_archives
+        Whether the archives in a folder are read as folders of their names without endings.
 
     Raises
     ------
@@ -200,6 +202,8 @@ class Walk:
         self.tally = Tally()
         self.empty: list[tuple[str, ...]] = []
         self.encoding_notes: list[str] = []
+        self.open_archives = False
+        self._archives: dict[str, Walk] = {}
         self._leave = [os.fspath(folder) for folder in leave]
         self._listed: list[Entry] | None = None
 
@@ -229,6 +233,12 @@ class Walk:
                     continue
                 mode = _linked_mode(path)
             if mode == stat.S_IFREG or stat.S_ISREG(mode):
+                if self.open_archives and archive_kind(Path(path)) is not None:
+                    inner = self._inner(path)
+                    folder = (*level.parts, _without_ending(name))
+                    yield from (entry._replace(parts=(*folder, *entry.parts)) for entry in inner)
+                    self.empty += [(*folder, *parts) for parts in inner.empty]
+                    continue
                 image = is_image_name(name)
                 if image is None:
                     image = is_image_start(_start_of_file(path))
@@ -237,6 +247,15 @@ class Walk:
                 levels.append(self._level(path, (*level.parts, name), level.above))
             else:
                 self.tally.add(f"a {_special(mode)}, not a file", "/".join((*level.parts, name)))
+
+    def _inner(self, path: str) -> Walk:
+        """The walk of an archive in the folder; its list is kept."""
+        if path not in self._archives:
+            spool = None if self.spool is None else self.spool / f"archive-{len(self._archives)}"
+            if spool is not None:
+                spool.mkdir(exist_ok=True)
+            self._archives[path] = Walk(Path(path), spool=spool, encoding=self.encoding)
+        return self._archives[path]
 
     def _level(self, folder: str, parts: tuple[str, ...], above: frozenset[tuple[int, int]]) -> _Level:
         identity = _identity(folder)
@@ -534,6 +553,13 @@ def _own_output(names: set[str], folder: str) -> str | None:
     if "config.json" in names and names & {"model.safetensors", "metrics.jsonl", "checkpoint.pt"}:
         return "a run folder"
     return None
+
+
+def _without_ending(name: str) -> str:
+    """The name of an archive without its endings: train for train.tar.gz."""
+    stem = name.lower()
+    ending = max((end for end in (*_TAR_ENDINGS, ".zip") if stem.endswith(end)), key=len, default="")
+    return name[: len(name) - len(ending)] or name
 
 
 def _special(mode: int) -> str:

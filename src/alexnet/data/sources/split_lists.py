@@ -1,0 +1,132 @@
+"""Lists of the images of each split, without classes, as in Food-101: meta/train.txt and meta/test.txt.
+
+A line of text, or a string of a JSON list or of {class: list}, is the path of an image, with or without its ending.
+What follows the path, after a space, tab or comma, is not used: the folders say the classes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+
+from alexnet.data.sources.names import first_names, name_tokens, split_of
+from alexnet.data.sources.tables import FileIndex, decode_text
+from alexnet.data.sources.walking import Entry
+from alexnet.runtime.errors import AlexNetError, UsageError
+
+LIST_ENDINGS = (".txt", ".lst", ".csv", ".json")
+_FOUND = 0.9  # share of the lines of a list that must name an image
+
+
+def split_of_list(name: str) -> str | None:
+    """The split that the name of a list means, as in train.txt, testing_list.txt, val1.txt; None for another file."""
+    stem, ending = os.path.splitext(name)
+    named = split_of(stem)
+    if named is None or ending.lower() not in LIST_ENDINGS or not set(named.rest) <= {"list", "lists", "ids", "names"}:
+        return None
+    return named.split
+
+
+def read_list(data: bytes, name: str, encoding: str | None) -> list[str] | None:
+    """The lines of a list of paths; None when it is something else."""
+    try:
+        text, _ = decode_text(data, name, encoding)
+    except UsageError:
+        return None
+    if not name.lower().endswith(".json"):
+        return [line.strip().strip("\"'") for line in text.splitlines() if line.strip()] or None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    if isinstance(value, dict):
+        value = [path for paths in value.values() for path in (paths if isinstance(paths, list) else [None])]
+    is_list = isinstance(value, list) and bool(value) and all(isinstance(path, str) for path in value)
+    return value if is_list else None
+
+
+def splits_of_lists(
+    lists: Iterable[tuple[str, tuple[str, ...], list[str]]], index: FileIndex
+) -> tuple[dict[tuple[str, int], str], list[str], list[str]]:
+    """The split of each image that lists name.
+
+    Parameters
+    ----------
+    lists
+        Path, folder and lines of each list.
+    index
+        Finds the images.
+
+    Returns
+    -------
+    splits, used, assumptions
+        Split by file and offset of each image, empty where the lists make no splits; the lists that were used; and how
+        they were understood.
+
+    Raises
+    ------
+    AlexNetError
+        When an image is in the lists of two splits.
+    """
+    found: dict[str, tuple[str, set[tuple[str, int]]]] = {}
+    for path, folder, lines in lists:
+        images = _images(lines, folder, index)
+        split = split_of_list(path.rpartition("/")[2])
+        same = (split, images) in found.values()  # train.json beside train.txt
+        if images and split and not same:
+            found[path] = (split, images)
+    found, assumptions = _one_fold(found)
+    if len({split for split, _ in found.values()}) > 1:  # trainval is the union of train and val
+        unions = [path for path in found if {"trainval"} & set(name_tokens(path.rpartition("/")[2]))]
+        if {split for path, (split, _) in found.items() if path not in unions} >= {"train", "val"}:
+            found = {path: one for path, one in found.items() if path not in unions}
+    named = {split for split, _ in found.values()}
+    if not named or named == {"train"}:
+        return {}, [], []
+    splits: dict[tuple[str, int], str] = {}
+    by: dict[tuple[str, int], str] = {}
+    for path, (split, images) in found.items():
+        for image in images:
+            if splits.setdefault(image, split) != split:
+                raise AlexNetError(
+                    f"an image is in split {splits[image]} by {by[image]} and in {split} by {path}: an image belongs "
+                    "to one split; remove it from one of the lists, or ignore the lists with --classes-from folder"
+                )
+            by[image] = path
+    what = f"{first_names(sorted(found))} say the splits; --classes-from folder ignores them"
+    if "train" not in named:
+        what = f"{what}; images in none of them are for training"
+    return splits, sorted(found), [*assumptions, what]
+
+
+def _images(lines: list[str], folder: tuple[str, ...], index: FileIndex) -> set[tuple[str, int]]:
+    images = set()
+    missing = 0
+    for line in lines:
+        entry = index.find(line, folder)
+        if not isinstance(entry, Entry) and (first := re.split(r"[\s,;]", line, maxsplit=1)[0]) != line and first:
+            entry = index.find(first, folder)
+        if isinstance(entry, Entry):
+            images.add((entry.file, entry.offset))
+        else:
+            missing += 1
+            if missing > (1 - _FOUND) * len(lines) + 1:
+                return set()
+    return images if len(lines) > 1 or not missing else set()
+
+
+def _one_fold(
+    found: dict[str, tuple[str, set[tuple[str, int]]]],
+) -> tuple[dict[str, tuple[str, set[tuple[str, int]]]], list[str]]:
+    """The lists of the first fold where there are several, as in train1.txt, test1.txt, train2.txt, test2.txt."""
+    folds: dict[str, dict[str, tuple[str, set[tuple[str, int]]]]] = {}
+    for path, one in found.items():
+        number = re.search(r"\d+", path.rpartition("/")[2])
+        folds.setdefault(number[0] if number else "", {})[path] = one
+    if len(folds) < 2 or "" in folds:
+        return found, []
+    first = min(folds, key=int)
+    others = ", ".join(sorted((fold for fold in folds if fold != first), key=int)[:5])
+    return folds[first], [f"of several folds of lists, fold {first} is used and {others} are not"]

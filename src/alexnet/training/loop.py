@@ -36,8 +36,8 @@ from alexnet.training.reporting import EpochSummary, Reporter, open_reporter
 from alexnet.training.schedules import Schedule
 from alexnet.training.state import TrainingState
 from alexnet.training.steps import StepExecutor, StepResult, TrainingInputs, step_executor
-from alexnet.training.validation import central_crops, layer_updates, validate
 from alexnet.training.stored_weights import store_weights
+from alexnet.training.validation import central_crops, layer_updates, validate
 from alexnet.training.whitening import whiten_first_convolution
 
 WHITENING_STEP = 2**40  # no training has as many steps: the seed of the whitening is used for nothing else

@@ -25,8 +25,9 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     venv.create(folder / "venv", with_pip=True)
     python = folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     constraints = ["--constraint", str(ROOT / "constraints.txt")]
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *constraints, wheel], check=True)
+    # With PYTHONPATH, pip would take the package of the checkout for an installed one.
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *constraints, wheel], check=True, env=environment)
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = [str(python), "-m", "alexnet", *map(str, arguments)]

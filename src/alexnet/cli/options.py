@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 DATA_HELP = "a prepared dataset: a folder made by `alexnet prepare`"
+
+
+def describe_choices(table: Mapping[str, str]) -> str:
+    """The names of a table with their descriptions, for a help line."""
+    return "; ".join(f"{name}: {description}" for name, description in table.items())
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

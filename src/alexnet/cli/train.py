@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from alexnet.cli.options import DATA_HELP, add_device, add_recipe_options, add_safe, recipe_changes
+from alexnet.cli.options import DATA_HELP, add_device, add_recipe_options, add_safe, describe_choices, recipe_changes
 
 HELP = "prepared dataset -> trained network"
 
@@ -52,9 +52,7 @@ def _add_parallel_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--parallel",
         choices=LAYOUTS,
-        help="data: each process has a share of each batch; towers: each has one of the two towers of the paper; "
-        "one-weird-trick: data parallel convolutions and model parallel fully connected layers (default: data with "
-        "--processes)",
+        help=f"{describe_choices(LAYOUTS)} (default: data with --processes)",
     )
     group.add_argument("--processes", type=int, metavar="N", help="number of processes to start on this machine")
     group.add_argument(
@@ -68,8 +66,8 @@ def _add_parallel_options(parser: argparse.ArgumentParser) -> None:
         "--passing",
         choices=PASSINGS,
         default="in-shares",
-        help="one-weird-trick: how activations reach the fully connected layers (arXiv 1404.5997, schemes a, b and c; "
-        "default: in-shares)",
+        help="how one-weird-trick passes activations to the fully connected layers (arXiv 1404.5997, schemes a, b and "
+        f"c): {describe_choices(PASSINGS)} (default: in-shares)",
     )
     group.add_argument(
         "--peer-timeout",

@@ -108,7 +108,8 @@ def write_source(folder: Path, path: Path) -> Path:
 def export_convolutions(run: Run) -> bytes:
     """Return the convolutions and batch normalization of a run as safetensors in half precision, with its config."""
     network, preprocess = run.load()
-    tensors = {name: array for name, array in network.state_dict().items() if not name.startswith("logits")}
+    output = network.output_layer
+    tensors = {name: array for name, array in network.state_dict().items() if name.partition(".")[0] != output}
     halves = {name: array.half() if array.is_floating_point() else array for name, array in tensors.items()}
     if not all(bool(array.isfinite().all()) for array in halves.values()):
         raise AlexNetError(f"{run.path}: some weights exceed the range of half precision")

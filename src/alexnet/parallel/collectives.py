@@ -278,7 +278,7 @@ def is_launched_again(folder: Path) -> bool:
     launch = os.environ.get("TORCHELASTIC_RUN_ID", "none")
     try:
         begun = (folder / "config.json").is_file()
-        return begun and launch != "none" and (folder / LAUNCH).read_text() == launch
+        return begun and launch != "none" and (folder / LAUNCH).read_text(encoding="utf-8") == launch
     except FileNotFoundError:
         return False
 

@@ -70,7 +70,7 @@ def launch(processes: int, arguments: list[str], max_restarts: int) -> int:
             return failure.exitcode if failure.exitcode > 0 else 1
         except SignalException as error:
             return 128 + error.sigval
-        return max((int(end.read_text()) for end in Path(ends).iterdir()), default=0)
+        return max((int(end.read_text(encoding="utf-8")) for end in Path(ends).iterdir()), default=0)
 
 
 def exit_code(code: int) -> int:
@@ -79,6 +79,6 @@ def exit_code(code: int) -> int:
     PyTorch's launcher restarts after every code but 0: where `launch` listens, the code is written to a file instead.
     """
     if _ENDS in os.environ and "RANK" in os.environ:
-        (Path(os.environ[_ENDS]) / os.environ["RANK"]).write_text(str(code))
+        (Path(os.environ[_ENDS]) / os.environ["RANK"]).write_text(str(code), encoding="utf-8")
         return 0
     return code

@@ -17,9 +17,8 @@ from alexnet.prediction.classifier import Classifier
 
 STEPS = 80
 LEARNING_RATE = 0.05
-SIDES = {"conv1": 64, "conv2": 96}
-CONV_SIDE = 128
-"""Side in pixels for other convolutions; a fully connected unit reads the whole network input."""
+SIDES = (64, 96, 128)
+"""Side in pixels for the first convolution, the second, and the others; fully connected units read the whole input."""
 SHIFT = 8
 COLORS = ((0.26, 0.09, 0.02), (0.26, 0.00, -0.05), (0.26, -0.09, 0.03))
 """About the square root of the color covariance of natural images: columns are brightness, then two hues."""
@@ -59,7 +58,8 @@ def optimized_image(
     black = preprocess.center(torch.zeros(1, preprocess.size, preprocess.size, 3, dtype=torch.uint8, device=device))
     side = black.shape[-1]
     if not network.is_fully_connected(layer):
-        side = min(SIDES.get(layer, CONV_SIDE), side)
+        below = network.weighted_layers().index(layer)
+        side = min(SIDES[min(below, len(SIDES) - 1)], side)
     margin = (black.shape[-1] - side) // 2
     black = black[:, :, margin : margin + side, margin : margin + side].contiguous(memory_format=torch.channels_last)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alexnet.network.variants import list_variants
+from alexnet.network.variants import get_variant, list_variants
 from alexnet.runs.recipe import IMAGENET, STARTER, Recipe, recipes
 from alexnet.runs.run import Config, Run, is_free
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
@@ -84,7 +84,8 @@ def import_weights(
         names, more = read_class_names(Path(classes))
         network = _with_classes(network, names)
         notes += more
-    if network.config is None and not any(layer.startswith("logits.") for layer in network.weights):
+    output = get_variant(network.variant).output_layer
+    if network.config is None and not any(array.partition(".")[0] == output for array in network.weights):
         raise AlexNetError(
             f"{name} has no last layer and so no classes: train a network that starts from it, "
             f"alexnet train DATA --init {name} --out RUN"
@@ -219,7 +220,8 @@ def _config(network: ForeignWeights, source: str) -> tuple[Config, Tensor]:
     """The config.json of an imported network, and its mean image."""
     if network.config is not None:
         return network.config, network.mean
-    count = len(network.weights["logits.bias"]) if "logits.bias" in network.weights else 0
+    bias = network.weights.get(f"{get_variant(network.variant).output_layer}.bias")
+    count = 0 if bias is None else len(bias)
     classes, descriptions = network.classes, network.descriptions
     if classes is None and count == NUM_CLASSES:
         classes, descriptions = imagenet_classes()

@@ -7,7 +7,7 @@ of them before the built-in rules for folders, archives and tables. In a module 
     from alexnet.data.sources.registry import Request, register_source
 
     def list_images(request: Request) -> Source:
-        lines = (request.path / "index.txt").read_text().splitlines()  # "cat images/1.jpg"
+        lines = (request.path / "index.txt").read_text(encoding="utf-8").splitlines()  # "cat images/1.jpg"
         pairs = [line.split(maxsplit=1) for line in lines]
         items = [Item(name, label, None, str(request.path / name)) for label, name in pairs]
         return Source(items, kind="folder with index.txt")

@@ -43,7 +43,7 @@ def store_weights(run: Run, split: Split) -> tuple[Run, str | None]:
     Raises
     ------
     AlexNetError
-        If the files can't be written, or the weights are not finite in a data type that was asked for.
+        If the files can't be written, or the weights exceed the range of a data type that was asked for.
     """
     chosen = run.config.recipe.weights_dtype
     small = not run.weights_file().is_file() or run.weights_file().stat().st_size <= MIN_BYTES

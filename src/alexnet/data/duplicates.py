@@ -80,8 +80,8 @@ def notes(duplicates: Mapping[str, Any]) -> list[str]:
     if not duplicates["count"]:
         return []
     found = [
-        f"warning: {count(duplicates['count'], 'pair')} of equal images in two splits or under two classes: remove one of "
-        "each, or leave it out with --labels"
+        f"warning: {count(duplicates['count'], 'pair')} of equal images in two splits or under two classes: remove one "
+        "of each, or leave it out with --labels"
     ]
     for one, other in duplicates["pairs"][:SHOWN]:
         found.append(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -123,6 +123,9 @@ class LongAddress(ctypes.c_void_p):
 _IR_TYPES = {Count: LONG, Number: FLOAT, ByteAddress: BYTES, IntAddress: INTS, LongAddress: LONGS}
 
 
+Fields = tuple[tuple[str, Any], ...]
+
+
 class KernelArguments(ctypes.Structure):
     """The arguments of a kernel: Python fills the structure by name, and the machine code reads it by name.
 
@@ -143,7 +146,7 @@ class KernelArguments(ctypes.Structure):
 class ParallelArguments(KernelArguments):
     """The arguments of `ParallelCode`: the caller sets `pieces`, the number of pieces of work."""
 
-    _fields_ = (
+    _fields_: ClassVar[Fields] = (
         ("next_piece", Count),  # counted up atomically: a thread that is done with its pieces takes the next few
         ("pieces", Count),
         ("share", Count),  # pieces taken at a time

@@ -88,3 +88,26 @@ def test_e13_the_list_of_experiments_outside_a_checkout(
     done = command("reproduce", "--list")
     assert done.returncode == 0
     assert "7.1×" in done.stdout  # figure 1, measured
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_output_to_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "alexnet", "recipes"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "alexnet: the output cannot be written: No space left on device; free some space, or write to another disk"
+    ]
+
+
+def test_output_to_a_closed_pipe_ends_silently() -> None:
+    """`alexnet recipes | head -0`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "alexnet", "recipes"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert not done.stderr

@@ -88,6 +88,23 @@ def test_lists_of_splits_in_json(tmp_path: Path) -> None:
     assert plan_source(root).counts == SPLITS
 
 
+def test_tables_of_splits_that_repeat_the_classes_of_the_folders(tmp_path: Path) -> None:
+    """EuroSAT: train.csv and test.csv of Filename, Label and ClassName."""
+    root = build(tmp_path / "eurosat", images(in_classes()))
+    for split, numbers in (("train", range(4)), ("test", range(4, 6))):
+        rows = [f"{n},{name}/{n}.jpg,{k},{name}" for k, name in enumerate(("cat", "dog")) for n in numbers]
+        build(root, {f"{split}.csv": "\n".join([",Filename,Label,ClassName", *rows]).encode()})
+    assert plan_source(root).counts == SPLITS
+
+
+def test_lists_of_splits_where_the_classes_are_in_file_names(tmp_path: Path) -> None:
+    """Oxford-IIIT Pets: images/cat_1.jpg and lines such as "cat_1 1 1 1"."""
+    root = build(tmp_path / "pets", images(f"images/{name}_{n}.jpg" for name in ("cat", "dog") for n in range(6)))
+    build(root, {"annotations/trainval.txt": lines(range(4), "{}_{} 1 1 1")})
+    build(root, {"annotations/test.txt": lines(range(4, 6), "{}_{} 1 1 1")})
+    assert plan_source(root).counts == SPLITS
+
+
 def test_lists_without_one_for_training(tmp_path: Path) -> None:
     """Speech Commands names what is for validation and testing; all else is for training."""
     root = build(tmp_path / "set", images(in_classes()))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import io
+import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn, Protocol, cast
 
 from alexnet import __version__
@@ -37,6 +40,9 @@ VERBS = {
     "bench": "bench",
 }
 """Each verb and its module in this package. A module has `HELP`, `add_arguments` and `run`."""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Verb(Protocol):
@@ -113,7 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from alexnet.parallel.launch import exit_code
 
     try:
-        return exit_code(int(options.run(options) or 0))
+        code = exit_code(int(options.run(options) or 0))
+        sys.stdout.flush()  # a full disk or a closed pipe raises here, not in the interpreter at its end
+        return code
     except ReportedElsewhereError as error:
         return exit_code(error.exit_code)
     except AlexNetError as error:
@@ -125,13 +133,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notify(f"alexnet: {str(interruption) or 'interrupted'}")
         return 130
     except BrokenPipeError:
+        _discard_output()
         sys.stderr.close()
         return 1
     except OSError as error:  # a file where a folder is needed, a folder without write permission, a full disk
-        if options.debug or error.filename is None:
+        if options.debug or (error.filename is None and error.errno not in _FULL):
             raise
-        print(f"alexnet: {error.filename}: {error.strerror}; --debug shows the traceback", file=sys.stderr)
+        _report(error)
         return 1
+
+
+def _report(error: OSError) -> None:
+    """Print the error of a system call; one without a file name is that of stdout."""
+    if error.filename is not None:
+        print(f"alexnet: {error.filename}: {error.strerror}; --debug shows the traceback", file=sys.stderr)
+        return
+    _discard_output()
+    remedy = "free some space, or write to another disk"
+    print(f"alexnet: the output cannot be written: {error.strerror}; {remedy}", file=sys.stderr)
+
+
+def _discard_output() -> None:
+    """Let what is left in the buffer of stdout go nowhere: the interpreter would fail to write it at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _escape_what_the_terminal_cannot_show() -> None:

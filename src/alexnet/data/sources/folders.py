@@ -686,7 +686,7 @@ class Interpreter:
                 )
         classes = sorted({str(label) for parts in good for label in labels[parts]})
         layout = Layout(good, "name", [f"the classes are in the file names: {first_names(classes)}"])
-        return self._from_layout(layout)
+        return self._from_layout(layout, self._split_lists(layout))
 
     def _forced_names(self, places: dict[Parts, Place]) -> Source:
         source = self._by_name(places, forced=True)

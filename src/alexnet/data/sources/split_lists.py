@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 
 from alexnet.data.sources.names import first_names, name_tokens, split_of
-from alexnet.data.sources.tables import FileIndex, decode_text
+from alexnet.data.sources.tables import FileIndex, Table, decode_text, read_table
 from alexnet.data.sources.walking import Entry
 from alexnet.runtime.errors import AlexNetError, UsageError
 
@@ -35,6 +35,8 @@ def read_list(data: bytes, name: str, encoding: str | None) -> list[str] | None:
         text, _ = decode_text(data, name, encoding)
     except UsageError:
         return None
+    if name.lower().endswith(".csv") and (table := _table_of(data, name, encoding)):
+        return [row.path for row in table.rows]
     if not name.lower().endswith(".json"):
         return [line.strip().strip("\"'") for line in text.splitlines() if line.strip()] or None
     try:
@@ -45,6 +47,13 @@ def read_list(data: bytes, name: str, encoding: str | None) -> list[str] | None:
         value = [path for paths in value.values() for path in (paths if isinstance(paths, list) else [None])]
     is_list = isinstance(value, list) and bool(value) and all(isinstance(path, str) for path in value)
     return value if is_list else None
+
+
+def _table_of(data: bytes, name: str, encoding: str | None) -> Table | None:
+    try:
+        return read_table(data, name, encoding)
+    except AlexNetError:
+        return None
 
 
 def splits_of_lists(

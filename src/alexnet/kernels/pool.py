@@ -94,7 +94,7 @@ def _lanes(maps: int) -> int:
 
 @compiled_once
 def _forward(maps: int, half: bool, relu: bool) -> Any:
-    """The function that reads the maps and writes what is pooled and its places. A piece is a row of windows."""
+    """The function from feature maps to their pooled form and its places. A piece is a row of windows."""
     code = ParallelCode(_Arguments)
     b, lanes, size, a = code.builder, _lanes(maps), 2 if half else 4, code.arguments
     height, width, rows, columns = a.height, a.width, a.rows, a.columns
@@ -135,7 +135,7 @@ def _forward(maps: int, half: bool, relu: bool) -> Any:
 
 @compiled_once
 def _backward(maps: int, half: bool) -> Any:
-    """The function that reads the gradient of what is pooled and writes that of the maps. A piece is a row of maps."""
+    """The function from the gradient of the pooled form to that of the feature maps. A piece is a row of the latter."""
     code = ParallelCode(_Arguments)
     b, lanes, size, a = code.builder, _lanes(maps), 2 if half else 4, code.arguments
     height, width, rows, columns = a.height, a.width, a.rows, a.columns

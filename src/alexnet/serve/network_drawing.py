@@ -125,7 +125,7 @@ class _Scale:
 
     @classmethod
     def of(cls, blocks: list[Block]) -> _Scale:
-        """The scale of the paper's network, smaller where the maps are larger or more."""
+        """The scale of the paper's network, smaller where the feature maps are larger or more."""
         maps = [block for block in blocks if len(block.shape) == 3]
         most = max(block.shape[0] // block.towers for block in maps)
         return cls(min(0.28, 108 / most), min(1.8, 99 / max(block.shape[1] for block in maps)))

@@ -34,6 +34,7 @@ VERBS = {
     "import": "import_weights",
     "demo": "demo",
     "reproduce": "reproduce",
+    "learn": "learn",
     "variants": "variants",
     "recipes": "recipes",
     "plan": "plan",

@@ -28,11 +28,15 @@ class Batch:
         (N,) int64, of all images of the batch.
     rows : Tensor or None
         (n,) int64, positions of the images in the batch, where other processes hold the others; None: all.
+    targets : Tensor or None
+        (N, classes) float64, of all images of the batch: the weight of the image times the probabilities of its
+        classes; None where all images count alike and their labels are certain.
     """
 
     images: Tensor
     labels: Tensor
     rows: Tensor | None = None
+    targets: Tensor | None = None
 
 
 Rows = Callable[[int], np.ndarray | None]
@@ -52,6 +56,8 @@ def training_batches(
     first: int = 0,
     rows: Rows | None = None,
     device: torch.device | None = None,
+    targets: Callable[[np.ndarray], Tensor] | None = None,
+    sampler: str = "random",
 ) -> Iterator[Batch]:
     """Read the batches of an epoch in random order.
 
@@ -71,22 +77,51 @@ def training_batches(
         Which images of a batch to read. Default: all.
     device : torch.device, optional
         Where the images are put: a GPU is sent the next batch while it processes one. Default: the CPU.
+    targets : callable, optional
+        The targets of images by their indices.
+    sampler : {"random", "balanced"}
+        Every image once, or as many images of each class: those of rare ones several times.
 
     Yields
     ------
     Batch
         In order.
     """
-    order = np.random.default_rng((seed, epoch)).permutation(len(split))
+    generator = np.random.default_rng((seed, epoch))
+    order = balanced_order(split, generator) if sampler == "balanced" else generator.permutation(len(split))
     device = device or torch.device("cpu")
-    batches = _read(split, np.array_split(order, steps_per_epoch(split, batch_size))[first:], rows, device.type)
+    batches = _read(
+        split, np.array_split(order, steps_per_epoch(split, batch_size))[first:], rows, device.type, targets
+    )
     return batches if device.type == "cpu" else _sent(batches, device)
 
 
-def evaluation_batches(split: Split, batch_size: int, rows: Rows | None = None) -> Iterator[Batch]:
+def balanced_order(split: Split, generator: np.random.Generator) -> np.ndarray:
+    """Indices of as many images as the split has, of each class the same number up to one, in random order.
+
+    An image of a class comes again only when all others of it have come as often.
+    """
+    present = generator.permutation(np.flatnonzero(split.class_counts))
+    parts = []
+    for position, label in enumerate(present):
+        members = np.flatnonzero(split.labels == label)
+        wanted = len(split) // len(present) + (position < len(split) % len(present))
+        rounds = [generator.permutation(members) for _ in range(-(-wanted // len(members)))]
+        parts.append(np.concatenate([*rounds, members[:0]])[:wanted])
+    return generator.permutation(np.concatenate(parts))
+
+
+def evaluation_batches(
+    split: Split,
+    batch_size: int,
+    rows: Rows | None = None,
+    targets: Callable[[np.ndarray], Tensor] | None = None,
+) -> Iterator[Batch]:
     """Read all images of a split in stored order, `batch_size` at a time; of each batch only `rows`."""
     count = len(split)
-    return _read(split, [np.arange(i, min(i + batch_size, count)) for i in range(0, count, batch_size)], rows, "cpu")
+    return _read(
+        split, [np.arange(i, min(i + batch_size, count)) for i in range(0, count, batch_size)], rows, "cpu", targets
+    )
 
 
 def step_seeds(seed: int, step: int) -> tuple[int, int]:
@@ -99,7 +134,13 @@ def step_seeds(seed: int, step: int) -> tuple[int, int]:
     return int(images >> 1), int(network >> 1)
 
 
-def _read(split: Split, batches: list[np.ndarray], rows: Rows | None, kind: str) -> Iterator[Batch]:
+def _read(
+    split: Split,
+    batches: list[np.ndarray],
+    rows: Rows | None,
+    kind: str,
+    targets: Callable[[np.ndarray], Tensor] | None = None,
+) -> Iterator[Batch]:
     """Read batches in order, ahead of the consumer, on the CPU for a device of that type."""
     labels = torch.from_numpy(split.labels)
 
@@ -111,7 +152,8 @@ def _read(split: Split, batches: list[np.ndarray], rows: Rows | None, kind: str)
             shape, dtype=torch.uint8, pin_memory=kind == "cuda"
         )  # pinned memory is copied during a step
         split.gather(wanted, images.numpy())
-        return Batch(images, labels[indices], None if mine is None else torch.from_numpy(mine))
+        mine_of_batch = None if mine is None else torch.from_numpy(mine)
+        return Batch(images, labels[indices], mine_of_batch, None if targets is None else targets(indices))
 
     readers = READERS.get(kind, 1)
     with ThreadPoolExecutor(readers, thread_name_prefix="loader") as pool:

@@ -108,9 +108,14 @@ class Communicator:
         rows = self.sharding.rows_of_all(count) if self.sharding.splits_batch else []
         sizes = [len(of_one) for of_one in rows] or [count]
         self.context = BatchContext(self.context.number + 1, count, batch.rows, sizes, slice(0, count))
+        return self.of_logits(batch, batch.labels)
+
+    def of_logits(self, batch: Batch, values: Tensor) -> Tensor:
+        """The values of the logits that this process will have, of those (N, ...) of all images of a batch."""
         if self.sharding.splits_logits:
-            return batch.labels if batch.rows is None else batch.labels[batch.rows]
-        return batch.labels[np.concatenate(rows)] if rows else batch.labels
+            return values if batch.rows is None else values[batch.rows]
+        rows = self.sharding.rows_of_all(len(batch.labels)) if self.sharding.splits_batch else []
+        return values[np.concatenate(rows)] if rows else values
 
     def start_block(self, block: Block) -> None:
         """Set the context of a block of the batch."""

@@ -188,6 +188,17 @@ class Recipe:
     label_smoothing: float = _option(
         0.0, "probability mass moved from the label to all classes, from 0 up to, not including, 1"
     )
+    class_weights: str = _option(
+        "none",
+        "weights of the classes in the loss: none, or balanced, in inverse proportion to the images of a class (to the "
+        "sum of their weights)",
+        ("none", "balanced"),
+    )
+    sampler: str = _option(
+        "random",
+        "images of an epoch: random, each image once, or balanced, as many of each class, those of rare ones repeated",
+        ("random", "balanced"),
+    )
     weight_averaging: float = _option(
         0.0, "share of the training, at its end, over which the weights are averaged, from 0 (none) to below 1"
     )
@@ -260,6 +271,8 @@ class Recipe:
         for name in ("warmup", "weight_averaging", "label_smoothing", "early_share", "frozen_share"):
             if not 0 <= getattr(recipe, name) < 1:
                 raise UsageError(f"{name} is {getattr(recipe, name)}; it must be from 0 up to, not including, 1")
+        if recipe.class_weights == recipe.sampler == "balanced":
+            raise UsageError("class_weights and sampler are both balanced: rare classes would count twice; choose one")
         return recipe
 
     def differing(self, values: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -336,12 +336,12 @@ def _nearly_equal(queries: np.ndarray, known: np.ndarray) -> dict[int, int]:
     return pairs
 
 
-def guessing_loss(class_counts: list[int], label_smoothing: float = 0.0) -> float:
+def guessing_loss(class_counts: Sequence[float], label_smoothing: float = 0.0) -> float:
     """The lowest loss (nats) of a network that ignores the image, and predicts the class frequencies.
 
     ln(number of classes) when all are equally frequent, less otherwise.
     """
-    p = np.asarray(class_counts, dtype=np.float64) / max(sum(class_counts), 1)
+    p = np.asarray(class_counts, dtype=np.float64) / (sum(class_counts) or 1)
     p = (1 - label_smoothing) * p + label_smoothing / len(p)
     p = p[p > 0]
     return float(-(p * np.log(p)).sum())
@@ -375,6 +375,8 @@ class Diagnostics:
         Batches of an epoch.
     train, validation : Split, optional
         The splits; they are read once where the loss raises the question whether the labels are shuffled.
+    class_masses : list of float, optional
+        How much each class counts in the loss. Default: `class_counts`.
     """
 
     def __init__(
@@ -386,6 +388,7 @@ class Diagnostics:
         *,
         train: Split | None = None,
         validation: Split | None = None,
+        class_masses: list[float] | None = None,
     ) -> None:
         self.classes = classes
         self.class_counts = class_counts
@@ -394,7 +397,9 @@ class Diagnostics:
         self.train = train
         self.validation = validation
         self.total_steps = recipe.epochs * steps_per_epoch
-        self.guess = guessing_loss(class_counts, recipe.label_smoothing)
+        # The targets behind the masses are smoothed already.
+        smoothing = recipe.label_smoothing if class_masses is None else 0.0
+        self.guess = guessing_loss(class_masses or class_counts, smoothing)
         self.block_steps = _block_steps(steps_per_epoch, self.total_steps)
         # A twentieth of the run; up to 3,000 steps, for N(0, 0.01²) may take thousands to leave its plateau.
         self.fair_steps = min(max(150, self.total_steps // 20), 3000, self.total_steps // 2)

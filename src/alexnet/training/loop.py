@@ -33,6 +33,7 @@ from alexnet.training.linear_probe import probe
 from alexnet.training.optimizers import make_optimizers
 from alexnet.training.pretrained import load_pretrained, pretrained_depths
 from alexnet.training.reporting import EpochSummary, Reporter, open_reporter
+from alexnet.training.sample_weights import class_masses, described, training_targets
 from alexnet.training.schedules import Schedule
 from alexnet.training.state import TrainingState
 from alexnet.training.steps import StepExecutor, StepResult, TrainingInputs, step_executor
@@ -83,6 +84,7 @@ class Training:
         self.training: Split = dataset.split("train")
         self.validation: Split | None = dataset.split("val") if "val" in dataset.splits else None
         self.steps_per_epoch = steps_per_epoch(self.training, self.recipe.batch_size)
+        self.targets = training_targets(self.training, self.recipe)
         self.total_steps = self.steps_per_epoch * self.recipe.epochs
         mean = torch.from_numpy(dataset.mean_image.copy())
         if self.recipe.mean == "color":
@@ -127,6 +129,7 @@ class Training:
                 self.steps_per_epoch,
                 train=self.training,
                 validation=self.validation,
+                class_masses=self.class_masses(),
             ),
         )
         content = None
@@ -139,6 +142,12 @@ class Training:
         if content is not None:
             state.restore(content)
         return state
+
+    def class_masses(self) -> list[float] | None:
+        """How much each class counts in the loss; None: as many times as it has images."""
+        if self.targets is None and self.recipe.sampler == "random":
+            return None
+        return class_masses(self.training, self.recipe, self.targets)
 
     def initial_network(self) -> AlexNet:
         """The whole network with its initial weights."""
@@ -225,6 +234,8 @@ class Training:
             counters.batch,
             self.communicator.rows,
             self.device,
+            self.targets,
+            recipe.sampler,
         ):
             last = counters.batch + 1 == self.steps_per_epoch
             if last:
@@ -406,6 +417,8 @@ class Training:
         step = self.state.counters.step
         if step == 0 and self.validation is not None:
             report.findings(overlap(self.training, self.validation), step)
+        if step == 0 and (found := described(self.training)):
+            report.note(found)
         if step == 0 and self.total_steps == 1:
             report.findings([single_step(self.recipe, len(self.training))], step)
         start = self.run.config.start

@@ -113,9 +113,12 @@ class EagerSteps:
         inputs, communicator, working = self.inputs, self.communicator, self.state.working
         torch.manual_seed(step_seeds(inputs.recipe.seed, self.state.counters.step)[1])
         labels = communicator.start_batch(batch).to(inputs.device)
+        targets = None
+        if batch.targets is not None:
+            targets = communicator.of_logits(batch, batch.targets).to(inputs.device)
         # No name for the inputs: their memory is free during the backward pass.
         logits = working(inputs(batch, self.state))
-        loss = communicator.scale_loss(mean_loss(logits, labels, inputs.recipe), labels)
+        loss = communicator.scale_loss(mean_loss(logits, labels, inputs.recipe, targets), labels)
         result = self.agree(batch, loss.item(), count_errors(logits, labels))
         loss.backward()
         communicator.wait_for_gradients()
@@ -158,7 +161,8 @@ class BlockSteps(EagerSteps):
             received, block_labels = passing.receive(number).requires_grad_(), labels[block.images]
             logits = working.run_after(received, entry)
             share = len(block_labels) / len(labels)
-            block_loss = mean_loss(logits, block_labels, inputs.recipe)
+            targets = None if batch.targets is None else batch.targets[block.images].to(inputs.device)
+            block_loss = mean_loss(logits, block_labels, inputs.recipe, targets)
             (block_loss if update_each else block_loss * share).backward()
             assert received.grad is not None
             passing.send_back(number, received.grad * share if update_each else received.grad)
@@ -200,9 +204,12 @@ class RecordedSteps:
         state, inputs = self.state, self.inputs
         step, size, count = state.counters.step, inputs.size(state), len(batch.labels)
         rates = tuple(group["lr"] for optimizer in state.optimizers for group in optimizer.param_groups)
-        tensors = (batch.images, self.communicator.start_batch(batch), *inputs.draw(batch, state))
+        labels = self.communicator.start_batch(batch)
+        weighted = batch.targets is not None
+        targets = () if batch.targets is None else (batch.targets,)
+        tensors = (batch.images, labels, *targets, *inputs.draw(batch, state))
         seed = step_seeds(inputs.recipe.seed, step)[1]
-        totals = self.recorded((count, size, rates), partial(self.train_on, size), tensors, seed)
+        totals = self.recorded((count, size, rates), partial(self.train_on, size, weighted), tensors, seed)
         before, self.pending = self.pending, PendingResult.of(totals, step + 1, count)
         return None if before is None else self.read(before)
 
@@ -211,12 +218,13 @@ class RecordedSteps:
         return None if last is None else self.read(last)
 
     @torch.enable_grad()
-    def train_on(self, size: int, images: Tensor, labels: Tensor, *parameters: Tensor) -> Tensor:
+    def train_on(self, size: int, weighted: bool, images: Tensor, labels: Tensor, *parameters: Tensor) -> Tensor:
         """A whole step on the device: its loss and errors (2,), NaN or not."""
         state, inputs = self.state, self.inputs
+        targets, parameters = (parameters[0], parameters[1:]) if weighted else (None, parameters)
         clear_gradients(state.optimizers, state.working.copies)  # a recording that failed may have left some
         logits = state.working(inputs.pipeline(state).apply(images, parameters, size, inputs.dtype))
-        loss = mean_loss(logits, labels, inputs.recipe)
+        loss = mean_loss(logits, labels, inputs.recipe, targets)
         loss.backward()
         update_all(state.optimizers, state.working.copies)
         return torch.stack([loss.detach().double(), (logits.argmax(1) != labels).sum().double()])
@@ -246,9 +254,15 @@ def step_executor(
     return EagerSteps(state, inputs, communicator, requests)
 
 
-def mean_loss(logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
-    """The mean cross-entropy in nats, computed in float32 at least."""
+def mean_loss(logits: Tensor, labels: Tensor, recipe: Recipe, targets: Tensor | None = None) -> Tensor:
+    """The mean cross-entropy in nats, computed in float32 at least.
+
+    `targets` (n, classes) are weighted and smoothed already (`alexnet.training.sample_weights`); without them the
+    `labels` (n,) are the targets.
+    """
     logits = logits.float() if logits.dtype == torch.bfloat16 else logits
+    if targets is not None:
+        return functional.cross_entropy(logits, targets.to(logits.dtype))
     return functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
 
 

@@ -103,6 +103,17 @@ def test_lists_of_splits_where_the_classes_are_in_file_names(tmp_path: Path) -> 
     build(root, {"annotations/trainval.txt": lines(range(4), "{}_{} 1 1 1")})
     build(root, {"annotations/test.txt": lines(range(4, 6), "{}_{} 1 1 1")})
     assert plan_source(root).counts == SPLITS
+    assert "--classes-from name ignores them" in "\n".join(plan_source(root).lines())
+    assert plan_source(root, classes_from="name").counts["train"] == {"cat": 5, "dog": 5}
+
+
+def test_the_lists_of_all_splits_in_one_json_file(tmp_path: Path) -> None:
+    parts = {"train": range(4), "test": range(4, 6)}
+    splits = {split: [f"{name}/{n}.jpg" for name in ("cat", "dog") for n in parts[split]] for split in parts}
+    root = build(tmp_path / "set", {**images(in_classes()), "split.json": json.dumps(splits).encode()})
+    plan = plan_source(root)
+    assert plan.counts == SPLITS
+    assert not plan.left_alone
 
 
 def test_lists_without_one_for_training(tmp_path: Path) -> None:
@@ -209,3 +220,12 @@ def test_a_damaged_archive_in_a_folder_is_named(tmp_path: Path) -> None:
     root = build(tmp_path / "set", {"cat.zip": zipped(images(["1.jpg"])), "dog.zip": b"PK\x03\x04 broken"})
     with pytest.raises(AlexNetError, match=r"dog\.zip is a damaged zip file"):
         plan_source(root)
+
+
+def test_archives_beside_a_stray_image_are_named(tmp_path: Path) -> None:
+    archives = {f"{name}.zip": zipped(images(f"{n}.jpg" for n in range(3))) for name in ("cat", "dog")}
+    root = build(tmp_path / "set", {**archives, "preview.jpg": jpeg()})
+    with pytest.raises(AlexNetError, match=r"cat\.zip is an archive, and is read where the folder holds no image"):
+        plan_source(root)
+    (root / "preview.jpg").unlink()
+    assert plan_source(root).classes == ["cat", "dog"]

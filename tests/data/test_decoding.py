@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from alexnet.data.decoding import UnreadableImageError, decode, square_image, to_rgb
-from alexnet.data.pixels import rgb_products
 from alexnet.data.resize import square
+from alexnet.data.statistics import rgb_products
 
 SAMPLES = Path(__file__).parents[2] / "../shared/data/imagenet-samples.zip"
 

@@ -18,7 +18,7 @@ def run(striped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     changes = {"epochs": 2, "batch_size": 6, "lr": 0.001, "precision": "float32", "weight_averaging": 0.0}
     by_hand = {"schedule": "by-hand", "events": (Event(2, lr=0.0001),)}
     path = tmp_path_factory.mktemp("shown") / "run"
-    yield train(striped_data, path, recipe=recipe.override(by_hand), device="cpu", **changes)
+    yield train(striped_data, path, recipe=recipe.override(by_hand), device="cpu", keep_checkpoint=True, **changes)
     for file in ("model.safetensors", "last.safetensors", "checkpoint.pt"):
         (path / file).unlink(missing_ok=True)
 

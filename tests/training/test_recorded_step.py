@@ -131,7 +131,9 @@ def test_where_recording_fails_training_goes_on_and_says_so() -> None:
 
 
 def run(data: Path, out: Path, last_step: int | None = None, **changes) -> Path:
-    training = set_up_training(data, out, device="cpu", **({"resume": True} if out.exists() else PAPER | changes))
+    training = set_up_training(
+        data, out, device="cpu", keep_checkpoint=True, **({"resume": True} if out.exists() else PAPER | changes)
+    )
     training.train(last_step)
     return out
 

@@ -10,7 +10,6 @@ import torch
 
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.kernels import cpu_norm
-from alexnet.kernels.blocks import can_block
 from alexnet.kernels.pool import can_pool
 from alexnet.kernels.safe import VARIABLE, is_safe_mode, safe_mode
 from alexnet.training import steps
@@ -29,13 +28,10 @@ def test_a_training_and_an_evaluation_use_none_of_our_machine_code(tmp_path: Pat
     from alexnet.training import optimizers
 
     for module, name in (
-        *(
-            (cpu_norm, "forward"),
-            (cpu_norm, "backward"),
-            (augmentation, "cut"),
-            (optimized, "max_pool"),
-            (optimized, "blocks"),
-        ),
+        (cpu_norm, "forward"),
+        (cpu_norm, "backward"),
+        (augmentation, "cut"),
+        (optimized, "max_pool"),
         (optimizers, "update"),
     ):
         monkeypatch.setattr(module, name, broken)
@@ -59,14 +55,12 @@ def test_safe_mode_records_no_step(tmp_path: Path, striped_data: Path, monkeypat
 
 
 def test_the_environment_variable_and_the_switch_are_one(monkeypatch):
-    images = torch.zeros(1, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     maps = torch.zeros(1, 16, 9, 9).contiguous(memory_format=torch.channels_last)
-    assert can_block(images)
     assert can_pool(maps)
     for value, safe in (("1", True), ("0", False), ("", False)):
         monkeypatch.setenv(VARIABLE, value)
         assert is_safe_mode() is safe
-        assert can_block(images) is can_pool(maps) is not safe
+        assert can_pool(maps) is not safe
         with safe_mode(False):
             assert is_safe_mode() is safe
         with safe_mode():

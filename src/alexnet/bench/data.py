@@ -26,10 +26,9 @@ from alexnet.data.augmentation import Preprocessing
 from alexnet.data.dataset import SHARD_ROWS, PreparedDataset
 from alexnet.data.decoding import UnreadableImageError, decode
 from alexnet.data.loading import training_batches
-from alexnet.data.pixels import rgb_products
 from alexnet.data.preparation import prepare
 from alexnet.data.resize import square
-from alexnet.data.statistics import pixel_sum
+from alexnet.data.statistics import pixel_sum, rgb_products
 from alexnet.runs.recipe import recipes
 from alexnet.runtime.cpus import available_cpus
 from alexnet.runtime.errors import UsageError

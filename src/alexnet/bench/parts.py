@@ -93,6 +93,13 @@ PARTS = (
     ),
     _compared("startup", "start of the command, and one image from a cold start", "inference.startup"),
     Part(
+        "kernels",
+        "the gain of each kernel over its best plain form, in a training step, inference, loading and preparation",
+        "kernels_worth.kernels",
+        by_default=False,
+        file="kernels-{machine}",
+    ),
+    Part(
         "equality",
         "the optimized network against the plain one over 200 updates",
         "equality.equality",

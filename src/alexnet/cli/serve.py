@@ -27,6 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=8000, metavar="N", help="port to bind; 0 selects a free port (default: 8000)"
     )
+    parser.add_argument(
+        "--token",
+        nargs="?",
+        const="",
+        metavar="TOKEN",
+        help="answer only requests with this token, 16 characters or more; the printed URL contains it. Without a "
+        "value that of ALEXNET_TOKEN, else a drawn one (default: no token)",
+    )
     add_precision(parser, "float32")
     add_device(parser)
     parser.add_argument(
@@ -66,4 +74,5 @@ def run(options: argparse.Namespace) -> None:
             seconds=options.timeout,
             queue=options.queue,
         ),
+        token=options.token,
     )

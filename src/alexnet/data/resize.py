@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from alexnet.data.pixels import WEIGHT_BITS, resample
+from alexnet.kernels.resample import WEIGHT_BITS, resample
 
 
 def square(image: np.ndarray, size: int) -> np.ndarray:

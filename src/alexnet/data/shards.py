@@ -29,9 +29,8 @@ import numpy as np
 from alexnet.data.dataset import SHARD_ROWS, write_shard
 from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, square_image
 from alexnet.data.pixel_range import PixelRange
-from alexnet.data.pixels import rgb_products
 from alexnet.data.sources.items import Item, Reader, Sample
-from alexnet.data.statistics import pixel_sum
+from alexnet.data.statistics import pixel_sum, rgb_products
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic
 

@@ -36,6 +36,26 @@ def pixel_sum(images: np.ndarray) -> np.ndarray:
     return images.sum(axis=0, dtype=np.uint16)
 
 
+def rgb_products(images: np.ndarray) -> np.ndarray:
+    """Sum the products of each pair of R, G and B over all pixels.
+
+    Parameters
+    ----------
+    images
+        (n, H, W, 3) uint8.
+
+    Returns
+    -------
+    numpy.ndarray
+        (3, 3) int64, exact: the products of an image are summed in float64, which holds integers up to 2^53.
+    """
+    total = np.zeros((3, 3), dtype=np.int64)
+    for image in images:
+        pixels = image.reshape(-1, 3).astype(np.float64)
+        total += (pixels.T @ pixels).astype(np.int64)
+    return total
+
+
 def statistics(pixel_sums: np.ndarray, products: np.ndarray, count: int) -> Statistics:
     """Compute the statistics from sums.
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data.dataset import INDEX_NAME, MEAN_NAME, PreparedDataset, Split, sha256_of
-from alexnet.data.pixels import rgb_products
-from alexnet.data.statistics import Statistics, pixel_sum, statistics
+from alexnet.data.statistics import Statistics, pixel_sum, rgb_products, statistics
 from alexnet.runtime.files import write_atomic
 
 _BATCH = 256

@@ -111,7 +111,7 @@ def reproduce(
     }
     if not found:
         raise AlexNetError(f"no trial starts with {' or '.join(only)}; a name is like solar/100/starter/0")
-    counts, entries = _earlier(results)
+    counts, entries, earlier_weights = _earlier(results)
     counts |= {name: one.counts for name, one in sets.items()}
     entries |= {trial: {"command": command, **entry} for trial, entry in found.items()}
     table = _summary(entries)
@@ -120,7 +120,7 @@ def reproduce(
         "network fine-tuned from the starter; the same two for the weights of `init`, under its name; `images` "
         "training images, sampled per class with the seed",
         "sets": counts,
-        "init": weights,
+        "init": weights or earlier_weights,
         "published_percent": {name: PUBLISHED[name] for name in counts if name in PUBLISHED},
         "table": table,
         "trials": {trial.name: entry for trial, entry in entries.items()},
@@ -144,13 +144,14 @@ def _size(source: str) -> int:
     return SMALL_SIZE
 
 
-def _earlier(results: Path) -> tuple[dict[str, dict[str, int]], dict[Trial, dict[str, Any]]]:
-    """Return the sets and the trials of an existing results file; a trial keeps its command, date and machine."""
+def _earlier(results: Path) -> tuple[dict[str, dict[str, int]], dict[Trial, dict[str, Any]], dict[str, str] | None]:
+    """Return sets, trials and other weights of an existing file; a trial keeps its command, date and machine."""
     if not results.exists():
-        return {}, {}
+        return {}, {}, None
     report = json.loads(results.read_text(encoding="utf-8"))
     names = {"command": report["command"]}
-    return report["sets"], {Trial.parse(name): names | entry for name, entry in report["trials"].items()}
+    trials = {Trial.parse(name): names | entry for name, entry in report["trials"].items()}
+    return report["sets"], trials, report.get("init")
 
 
 def _weights(init: str) -> dict[str, str]:

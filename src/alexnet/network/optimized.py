@@ -9,22 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alexnet.kernels.blocks import blocks, can_block
 from alexnet.kernels.code import host
 from alexnet.kernels.pool import can_pool, max_pool
-from alexnet.network.layers import LocalResponseNorm, Weighted, output_size
+from alexnet.network.layers import LocalResponseNorm, Weighted
 from alexnet.network.model import AlexNet
 from alexnet.network.normalization import local_response_norm
-
-BLOCK = 4
-"""Height and width in pixels of the blocks that the first convolution reads as channels: its stride."""
 
 
 class OptimizedNetwork(nn.Module):
     """An `AlexNet` arranged for speed, with the same result up to rounding.
 
-    ReLU runs within the response normalization or pooling that follows it. On a CPU the first convolution reads blocks
-    of 4×4 pixels as 48 channels, since three channels leave most of a vector register empty.
+    ReLU runs within the response normalization or pooling that follows it.
 
     In bfloat16 the convolutions and fully connected layers have rounded copies of the weights, which are made once an
     update; autocast would make them in every forward pass. In float32 and float64 all parameters are shared with
@@ -63,9 +58,7 @@ class OptimizedNetwork(nn.Module):
 
     def before_first_pool(self, x: Tensor) -> Tensor:
         """The input of the first pooling, (N, C, H, W); `x` may have any height and width."""
-        if not isinstance(self._steps[0], _BlockConvolution):
-            x = x.to(self.dtype)
-        return self._run(x, 0, self._first_pool)
+        return self._run(x.to(self.dtype), 0, self._first_pool)
 
     def first_pool(self, maps: Tensor) -> Tensor:
         """The first pooling of what `before_first_pool` returns."""
@@ -120,10 +113,6 @@ def _fused_steps(modules: list[nn.Module]) -> Iterator[Callable[[Tensor], Tensor
                 yield _ReluPool(following, relu=True)
             case nn.MaxPool2d(), _ if module.kernel_size == 3:
                 yield _ReluPool(module, relu=False)
-            case nn.Conv2d(), _ if _reads_blocks(module):
-                yield _BlockConvolution(module)
-            case nn.Dropout(), _:
-                yield FastDropout(module)
             case nn.AdaptiveAvgPool2d(), _:
                 yield _FitSize(module)
             case nn.Linear(), _:
@@ -155,50 +144,6 @@ class _ReluPool:
         if can_pool(x):
             return max_pool(x, relu=self.relu, ceil=self.pool.ceil_mode)
         return self.pool(functional.relu(x) if self.relu else x)
-
-
-def _reads_blocks(conv: nn.Conv2d) -> bool:
-    return conv.in_channels == 3 and conv.stride == (4, 4) and conv.kernel_size == (11, 11) and conv.groups == 1
-
-
-class _BlockConvolution:
-    """A convolution of 11×11 with stride 4 over RGB, computed as one of 3×3 with stride 1 over blocks of 4×4 pixels."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        self.conv = conv
-
-    def __call__(self, x: Tensor) -> Tensor:
-        conv = self.conv
-        if x.requires_grad or not can_block(x):
-            return conv(x.to(conv.weight.dtype))
-        # 11×11 kernels padded to 12×12 are 3×3 blocks; the channels are a block's rows, columns and colors.
-        weight = functional.pad(conv.weight, (0, 1, 0, 1)).unflatten(3, (3, BLOCK)).unflatten(2, (3, BLOCK))
-        weight = weight.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
-        weight = weight.contiguous(memory_format=torch.channels_last)
-        padding = int(conv.padding[0])
-        if padding:
-            x = functional.pad(x, (padding, 0, padding, 0)).contiguous(memory_format=torch.channels_last)
-        height, width = (output_size(conv, side + padding) for side in x.shape[2:])
-        return functional.conv2d(blocks(x, height + 2, width + 2, weight.dtype), weight, conv.bias)
-
-
-class FastDropout:
-    """Dropout whose mask is drawn in single precision on a CPU, where torch draws it in double."""
-
-    def __init__(self, dropout: nn.Dropout) -> None:
-        self.dropout = dropout
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """`x` with dropout in training, unchanged in evaluation."""
-        return self.drop(x) if self.dropout.training else x
-
-    def drop(self, x: Tensor) -> Tensor:
-        """`x` with units set to zero and the others scaled by ``1 / (1 - p)``, whatever the mode."""
-        p = self.dropout.p
-        if x.device.type != "cpu":
-            return functional.dropout(x, p)
-        kept = torch.rand(x.shape) >= p
-        return x * kept.to(x.dtype).mul_(1 / (1 - p))
 
 
 class _FullyConnected:

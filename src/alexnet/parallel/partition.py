@@ -9,10 +9,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from alexnet.network.layers import LocalResponseNorm
 from alexnet.network.model import AlexNet
-from alexnet.network.optimized import FastDropout
 from alexnet.parallel.collectives import Group, total
 from alexnet.parallel.communicator import Communicator
 
@@ -154,7 +154,7 @@ class PartDropout(nn.Module):
         self, dropout: nn.Dropout, communicator: Communicator, units: tuple[int, int, int] | None, images: str
     ) -> None:
         super().__init__()
-        self.whole = FastDropout(dropout)
+        self.p = dropout.p
         self.communicator, self.units, self.images = communicator, units, images
         self.factors: Tensor | None = None
         self.batch = -1
@@ -167,7 +167,8 @@ class PartDropout(nn.Module):
             first, last, width = self.units or (0, x.shape[1], x.shape[1])
             channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
             ones = x.new_ones(context.count, width, *x.shape[2:])
-            whole = self.whole.drop(ones.contiguous(memory_format=torch.channels_last) if channels_last else ones)
+            layout = torch.channels_last if channels_last else torch.contiguous_format
+            whole = functional.dropout(ones.contiguous(memory_format=layout), self.p)
             rows = context.rows if self.images == "own" else None
             self.factors = (whole if rows is None else whole[rows.to(x.device)])[:, first:last]
             self.batch = context.number

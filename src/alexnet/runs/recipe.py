@@ -16,6 +16,9 @@ from alexnet.runtime.errors import UsageError, check_choice
 STARTER, IMAGENET = "starter", "imagenet"
 """Pretrained weights that `init` knows by name: those shipped in this package, and torchvision's, downloaded."""
 
+WEIGHTS_DTYPES = ("auto", "float32", "float16", "bfloat16")
+"""Data types in which a finished run stores its weights."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -198,6 +201,12 @@ class Recipe:
         "precision of the forward and backward pass: auto is the faster one on this device; float64 is for numerical "
         "comparisons",
         ("auto", "float32", "bfloat16", "float64"),
+    )
+    weights_dtype: str = _option(
+        "auto",
+        "data type of the weights of a finished run: auto is float16 for files of more than 32 MB where no probability "
+        "of the measured images changes by more than 0.005 and no predicted class does, else float32",
+        WEIGHTS_DTYPES,
     )
     seed: int = _option(0, "seed of everything random: initial weights, order, augmentation, dropout")
 

@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -211,12 +211,26 @@ class Run:
         _write(folder / "config.json", _json(config.to_dict()))
         return cls(folder, config)
 
+    def with_recipe_value(self, name: str, value: Any) -> Run:
+        """The run with another value in the recipe of its `config.json`, which is rewritten.
+
+        Raises
+        ------
+        AlexNetError
+            If the file can't be written.
+        """
+        config = replace(self.config, recipe=self.config.recipe.override({name: value}))
+        _write(self.path / "config.json", _json(config.to_dict()))
+        return Run(self.path, config)
+
     def remove_temporary_files(self) -> None:
         """Remove the incomplete files of a process that was killed."""
         for leftover in self.path.glob(".*.tmp"):
             leftover.unlink()
 
-    def save_weights(self, which: str, state: Mapping[str, Tensor], mean: Tensor) -> None:
+    def save_weights(
+        self, which: str, state: Mapping[str, Tensor], mean: Tensor, dtype: torch.dtype = torch.float32
+    ) -> None:
         """Write weights together with the mean that is subtracted from the images.
 
         Parameters
@@ -225,13 +239,12 @@ class Run:
             Those that the recipe keeps become `model.safetensors`, the others `best.safetensors` or `last.safetensors`.
         state : mapping
             State dict of the network; float64 is stored as float32.
+        dtype : torch.dtype
+            Data type of the weights of layers; biases and normalization are stored as float32.
         mean : Tensor
             (size, size, 3) float32, 0 to 255.
         """
-        tensors = {
-            name: (tensor.float() if tensor.dtype == torch.float64 else tensor).detach().cpu().contiguous()
-            for name, tensor in state.items()
-        }
+        tensors = {name: stored_tensor(tensor, dtype).cpu().contiguous() for name, tensor in state.items()}
         _write(self.weights_file(which), to_safetensors({**tensors, MEAN: mean.cpu().contiguous()}))
 
     def weights_file(self, which: str | None = None) -> Path:
@@ -244,6 +257,13 @@ class Run:
         keep = self.config.recipe.keep
         order = (keep, "last" if keep == "best" else "best")
         return [which for which in order if self.weights_file(which).is_file()]
+
+    def remove_other_weights(self) -> None:
+        """Remove the weights that the recipe does not keep, where those that it keeps are saved."""
+        keep, *others = self.available_weights() or [""]
+        if keep == self.config.recipe.keep:
+            for which in others:
+                self.weights_file(which).unlink()
 
     def metrics(self, event: str | None = None) -> list[dict[str, Any]]:
         """The records of `metrics.jsonl`, all or those of one event; empty before the training has begun.
@@ -352,7 +372,10 @@ class Run:
         file = self.weights_file(which)
         try:
             with safe_open(file, framework="pt") as stored:
-                state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
+                state = {
+                    name: float32_of(stored.get_tensor(name))
+                    for name in stored.keys()  # noqa: SIM118 (not a dict)
+                }
         except FileNotFoundError:
             raise AlexNetError(f"{file} does not exist: the training has not saved these weights yet") from None
         except (OSError, SafetensorError) as error:
@@ -384,6 +407,18 @@ class Run:
                 "again, or use --raw"
             )
         return rule
+
+
+def stored_tensor(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor of a network as a file stores it: matrices and convolutions as `dtype`, other floats as float32."""
+    if not tensor.is_floating_point():
+        return tensor.detach()
+    return tensor.detach().to(dtype if tensor.ndim > 1 else torch.float32)
+
+
+def float32_of(tensor: Tensor) -> Tensor:
+    """Floating point as float32, in which a network computes."""
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def update_checksum(digest: hashlib._Hash, tensors: Mapping[str, Tensor]) -> None:

@@ -18,6 +18,7 @@ from alexnet.evaluation.views import VIEWS, list_views
 from alexnet.prediction.classifier import Prediction
 from alexnet.runtime.errors import UsageError, check_choice
 from alexnet.serve import render, schema
+from alexnet.serve.access import SECURITY_HEADERS
 from alexnet.serve.counters import ServerMetrics
 from alexnet.serve.explorer import Explorer
 from alexnet.serve.limits import RequestError
@@ -264,16 +265,6 @@ class _Middleware:
     The exception ends here: passed on to uvicorn, it would close the connection and fail the client's next request.
     """
 
-    HEADERS = (
-        (b"x-content-type-options", b"nosniff"),
-        (b"referrer-policy", b"no-referrer"),
-        (
-            b"content-security-policy",
-            b"default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none'; "
-            b"base-uri 'none'; frame-ancestors 'none'; form-action 'none'",
-        ),
-    )
-
     def __init__(self, app: ASGIApp, metrics: ServerMetrics) -> None:
         self.app, self.metrics = app, metrics
 
@@ -287,7 +278,7 @@ class _Middleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *self.HEADERS]
+                message["headers"] = [*message["headers"], *SECURITY_HEADERS]
             await send(message)
 
         try:

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import uvicorn
@@ -20,6 +21,7 @@ from alexnet.prediction.classifier import Classifier
 from alexnet.runs.run import Run
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.errors import AlexNetError, UsageError
+from alexnet.serve.access import Access, chosen_token
 from alexnet.serve.api import api
 from alexnet.serve.explorer import Explorer
 from alexnet.serve.limits import Limits
@@ -40,6 +42,7 @@ def serve(
     precision: str = "float32",
     device: str | None = None,
     limits: Limits = Limits(),  # noqa: B008 (frozen)
+    token: str | None = None,
 ) -> None:
     """Serve the page and the HTTP API of a run until Ctrl-C or SIGTERM; prints the URL on stdout when ready.
 
@@ -59,16 +62,20 @@ def serve(
         Device name, such as "cpu" or "cuda:1"; by default the best available.
     limits
         The limits on requests.
+    token
+        What a request must carry, as the header ``Authorization: Bearer TOKEN`` or as the cookie that the printed URL
+        sets; "" draws one. By default everyone who reaches the server can use it.
 
     Raises
     ------
     UsageError
-        The port is not a number from 0 to 65535.
+        The port is not a number from 0 to 65535, or the token is too short.
     AlexNetError
         The server cannot bind to the port, the run has no weights, or `data` does not fit it.
     """
+    token = None if token is None else chosen_token(token)
     opened = Run.open(run)
-    with _bound_socket(host, port) as listener:
+    with bound_socket(host, port) as listener:
         keep_freed_memory()
         classifier = Classifier.load(run, device=device, precision=precision)
         dataset, data_unavailable = _open_data(opened, data)
@@ -77,21 +84,29 @@ def serve(
         # The first forward pass compiles the CPU kernels.
         classifier.probabilities(np.zeros((1, opened.config.size, opened.config.size, 3), dtype=np.uint8))
         service = Service(classifier, limits)
-        app = api(service, Explorer(opened, service, dataset, data_unavailable))
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        )
-        server = uvicorn.Server(config)
-        with _frozen_objects(), _signals_to(server), _short_switch_interval():
-            print(url_of(listener), flush=True)
-            print("press Ctrl-C to stop", file=sys.stderr)
-            server.run(sockets=[listener])
-        print("stopped", file=sys.stderr)
+        app: Any = api(service, Explorer(opened, service, dataset, data_unavailable))
+        if token is not None:
+            app = Access(app, token)
+        with _frozen_objects(), _short_switch_interval():
+            run_app(app, listener, url_of(listener, token))
+
+
+def run_app(app: Any, listener: socket.socket, url: str) -> None:
+    """Run an ASGI application on a bound socket until Ctrl-C or SIGTERM; prints `url` on stdout when ready."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    with _signals_to(server):
+        print(url, flush=True)
+        print("press Ctrl-C to stop", file=sys.stderr)
+        server.run(sockets=[listener])
+    print("stopped", file=sys.stderr)
 
 
 @contextmanager
@@ -137,13 +152,22 @@ def _short_switch_interval() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def url_of(listener: socket.socket) -> str:
-    """Return the URL of a bound socket."""
+def url_of(listener: socket.socket, token: str | None = None) -> str:
+    """Return the URL of a bound socket, with a token if there is one."""
     host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/" + (f"?token={token}" if token else "")
 
 
-def _bound_socket(host: str, port: int) -> socket.socket:
+def bound_socket(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises
+    ------
+    UsageError
+        The port is not a number from 0 to 65535.
+    AlexNetError
+        The host or port cannot be bound.
+    """
     if not 0 <= port <= 65535:
         raise UsageError(f"port {port} is not valid: choose a number from 0 to 65535 (0 selects a free port)")
     try:

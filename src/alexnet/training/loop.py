@@ -36,6 +36,7 @@ from alexnet.training.reporting import EpochSummary, Reporter, open_reporter
 from alexnet.training.schedules import Schedule
 from alexnet.training.state import TrainingState
 from alexnet.training.steps import StepExecutor, StepResult, TrainingInputs, step_executor
+from alexnet.training.stored_weights import store_weights
 from alexnet.training.validation import central_crops, layer_updates, validate
 from alexnet.training.whitening import whiten_first_convolution
 
@@ -377,17 +378,26 @@ class Training:
         self.writer.start(work)
 
     def finish(self, report: Reporter) -> None:
-        """Write the last weights of a training whose epochs are done; its checkpoint is removed unless it is kept."""
+        """Write the last weights of a training whose epochs are done.
+
+        What a finished run does not need, its checkpoint and the weights that the recipe does not keep, is removed,
+        unless the checkpoint is kept.
+        """
         if self.keep_checkpoint:
             self.save(report)
         else:
             self.check_weights()
             self.write("last", checkpoint_too=False)
         self.writer.finish()
+        if self.communicator.leads:
+            self.run, message = store_weights(self.run, self.validation or self.training)
+            if message:
+                report.note(message)
         report.record(FINISHED, step=self.state.counters.step)
         report.sync()
         if self.communicator.leads and not self.keep_checkpoint:
             checkpoint.remove(self.run.path)
+            self.run.remove_other_weights()
 
     # Messages.
 

@@ -259,7 +259,7 @@ def _with_classes(network: ForeignWeights, classes: list[str]) -> ForeignWeights
 
 def _without_training(recipe: Recipe) -> Recipe:
     """The recipe without events: how the weights were trained is unknown, and they are the last ones."""
-    return dataclasses.replace(recipe, keep="last", events=())
+    return dataclasses.replace(recipe, keep="last", events=(), weights_dtype="float32")
 
 
 def _write(out: Path, config: Config, weights: dict[str, Tensor], mean: Tensor) -> Run:

@@ -35,7 +35,7 @@ from alexnet.data.sources.names import (
 from alexnet.data.sources.plan import count, printable
 from alexnet.data.sources.published import CUB_FILES, read_cub
 from alexnet.data.sources.registry import Request
-from alexnet.data.sources.split_lists import read_list, split_of_list, splits_of_lists
+from alexnet.data.sources.split_lists import read_lists, split_of_list, splits_of_lists
 from alexnet.data.sources.tables import TABLE_ENDINGS, FileIndex, Table, read_listing, read_table, table_source
 from alexnet.data.sources.walking import Entry, Tally, Walk, archive_kind, other_reason, read_entry
 from alexnet.runtime.errors import AlexNetError, UsageError
@@ -50,6 +50,8 @@ _GENERIC = {
 }
 _SUBMISSION = re.compile(r"sample|submi", re.IGNORECASE)
 _TABLE_NAME = re.compile(r"label|meta|annot|class|train|val|test|image|data|list|ground", re.IGNORECASE)
+_OTHER_TABLES = ("(.xlsx)", "(.xls)", "(.ods)", "(.mat)", "(.pkl)", "(.h5)", "(.hdf5)")
+_ARCHIVES = ("(.zip)", "(.tar)", "(.gz)", "(.tgz)")
 _MOST_TABLES = 64  # of a folder; where every image has a text file beside it, those are not tables
 _LARGEST_TABLE = 1 << 30  # bytes; a larger text file is no table of images
 
@@ -798,15 +800,17 @@ class Interpreter:
         for folder in self.tree.top.below():
             for entry in folder.tables:
                 size = entry.length if entry.length >= 0 else os.path.getsize(entry.file)
-                if split_of_list(entry.parts[-1]) is None or size > _LARGEST_TABLE:
+                is_list = split_of_list(entry.parts[-1]) is not None or entry.parts[-1].lower().endswith(".json")
+                if not is_list or size > _LARGEST_TABLE:
                     continue
                 name = printable(entry.name)
-                lines = read_list(read_entry(entry), name, self.request.encoding)
-                if lines:
-                    lists.append((name, self.tree.clean(entry.parts)[:-1], lines))
+                for split, lines in read_lists(read_entry(entry), name, self.request.encoding).items():
+                    lists.append((name, split, self.tree.clean(entry.parts)[:-1], lines))
         if not lists:
             return {}
-        splits, used, assumptions = splits_of_lists(lists, FileIndex(self.tree.entries()))
+        splits, used, assumptions = splits_of_lists(
+            lists, FileIndex(self.tree.entries()), f"--classes-from {layout.classes_from}"
+        )
         self.used |= set(used)
         self.assumptions += assumptions
         return splits
@@ -893,8 +897,13 @@ class Interpreter:
         if detected:
             return AlexNetError(f"{where} is {detected}: `alexnet` classifies images and needs one class for each")
         kids = node.filled
-        workbook = next((one.first for one in self.tree.unused() if one.reason.endswith((".xlsx)", ".xls)"))), None)
+        workbook = next((one.first for one in self.tree.unused() if one.reason.endswith(_OTHER_TABLES)), None)
         hint = f"; if {printable(workbook)} names the classes, save it as CSV beside the images" if workbook else ""
+        archives = [one for one in self.tree.unused() if one.reason.endswith(_ARCHIVES)]
+        if archives:
+            hint += (
+                f"; {printable(archives[0].first)} is an archive, and is read where the folder holds no image beside it"
+            )
         if kids and not node.images:
             names = first_names(sorted(kid.name for kid in kids))
             commands = self._commands_of_splits(kids)
@@ -904,11 +913,11 @@ class Interpreter:
                     f"called as splits and as something else. Choose the folders of each split: {commands}"
                 )
             command = self.request.command("--classes-from", "folder")
+            as_classes = f"To take the folders as the classes: {command}; otherwise put" if len(kids) > 1 else "Put"
             return UsageError(
                 f"no classes in {where}: its folders {names} are called as splits or as images in general, and hold "
-                "neither class folders nor file names with classes, and no table names the classes. To take the "
-                f"folders as the classes: {command}; otherwise put each image in a folder named after its class, or "
-                f"write a CSV of path,label{hint}"
+                "neither class folders nor file names with classes, and no table names the classes. "
+                f"{as_classes} each image in a folder named after its class, or write a CSV of path,label{hint}"
             )
         first = printable("/".join((*node.parts, node.first)))
         return AlexNetError(

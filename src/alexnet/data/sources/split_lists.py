@@ -1,7 +1,8 @@
 """Lists of the images of each split, without classes, as in Food-101: meta/train.txt and meta/test.txt.
 
 A line of text, or a string of a JSON list or of {class: list}, is the path of an image, with or without its ending.
-What follows the path, after a space, tab or comma, is not used: the folders say the classes.
+One JSON file may have the lists of all splits: {"train": [...], "test": [...]}. What follows the path, after a space,
+tab or comma, is not used: the folders say the classes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from alexnet.data.sources.names import first_names, name_tokens, split_of
 from alexnet.data.sources.tables import FileIndex, Table, decode_text, read_table
@@ -29,24 +31,43 @@ def split_of_list(name: str) -> str | None:
     return named.split
 
 
-def read_list(data: bytes, name: str, encoding: str | None) -> list[str] | None:
-    """The lines of a list of paths; None when it is something else."""
+def read_lists(data: bytes, name: str, encoding: str | None) -> dict[str, list[str]]:
+    """Split → paths, of a list of one split or of a JSON file {"train": paths, "test": paths}; empty for another."""
     try:
         text, _ = decode_text(data, name, encoding)
     except UsageError:
-        return None
+        return {}
+    split = split_of_list(name.rpartition("/")[2])
+    if name.lower().endswith(".json"):
+        return _json_lists(text, split)
+    if split is None:
+        return {}
     if name.lower().endswith(".csv") and (table := _table_of(data, name, encoding)):
-        return [row.path for row in table.rows]
-    if not name.lower().endswith(".json"):
-        return [line.strip().strip("\"'") for line in text.splitlines() if line.strip()] or None
+        return {split: [row.path for row in table.rows]}
+    lines = [line.strip().strip("\"'") for line in text.splitlines() if line.strip()]
+    return {split: lines} if lines else {}
+
+
+def _json_lists(text: str, split: str | None) -> dict[str, list[str]]:
     try:
         value = json.loads(text)
     except ValueError:
-        return None
+        return {}
+    if isinstance(value, dict) and split is None:
+        named = {key: one for key in value if (one := split_of(key)) is not None and one.exact}
+        if len(named) < 2 or len(named) < len(value):
+            return {}
+        found = {one.split: _flat(value[key]) for key, one in named.items()}
+        return {split: paths for split, paths in found.items() if paths} if all(found.values()) else {}
+    paths = _flat(value)
+    return {split: paths} if split is not None and paths else {}
+
+
+def _flat(value: Any) -> list[str]:
+    """The strings of a list or of {class: list}; empty for anything else."""
     if isinstance(value, dict):
         value = [path for paths in value.values() for path in (paths if isinstance(paths, list) else [None])]
-    is_list = isinstance(value, list) and bool(value) and all(isinstance(path, str) for path in value)
-    return value if is_list else None
+    return value if isinstance(value, list) and all(isinstance(path, str) for path in value) else []
 
 
 def _table_of(data: bytes, name: str, encoding: str | None) -> Table | None:
@@ -57,16 +78,18 @@ def _table_of(data: bytes, name: str, encoding: str | None) -> Table | None:
 
 
 def splits_of_lists(
-    lists: Iterable[tuple[str, tuple[str, ...], list[str]]], index: FileIndex
+    lists: Iterable[tuple[str, str, tuple[str, ...], list[str]]], index: FileIndex, ignore: str
 ) -> tuple[dict[tuple[str, int], str], list[str], list[str]]:
     """The split of each image that lists name.
 
     Parameters
     ----------
     lists
-        Path, folder and lines of each list.
+        Path, split, folder and lines of each list.
     index
         Finds the images.
+    ignore
+        The option that ignores the lists, for messages.
 
     Returns
     -------
@@ -80,12 +103,13 @@ def splits_of_lists(
         When an image is in the lists of two splits.
     """
     found: dict[str, tuple[str, set[tuple[str, int]]]] = {}
-    for path, folder, lines in lists:
+    files: dict[str, str] = {}
+    for path, split, folder, lines in lists:
         images = _images(lines, folder, index)
-        split = split_of_list(path.rpartition("/")[2])
         same = (split, images) in found.values()  # train.json beside train.txt
-        if images and split and not same:
-            found[path] = (split, images)
+        if images and not same:
+            key = path if path not in found else f"{path} ({split})"
+            found[key], files[key] = (split, images), path
     found, assumptions = _one_fold(found)
     if len({split for split, _ in found.values()}) > 1:  # trainval is the union of train and val
         unions = [path for path in found if {"trainval"} & set(name_tokens(path.rpartition("/")[2]))]
@@ -101,13 +125,14 @@ def splits_of_lists(
             if splits.setdefault(image, split) != split:
                 raise AlexNetError(
                     f"an image is in split {splits[image]} by {by[image]} and in {split} by {path}: an image belongs "
-                    "to one split; remove it from one of the lists, or ignore the lists with --classes-from folder"
+                    f"to one split; remove it from one of the lists, or ignore the lists with {ignore}"
                 )
             by[image] = path
-    what = f"{first_names(sorted(found))} say the splits; --classes-from folder ignores them"
+    used = sorted({files[path] for path in found})
+    what = f"{first_names(used)} {'says' if len(used) == 1 else 'say'} the splits; {ignore} ignores them"
     if "train" not in named:
         what = f"{what}; images in none of them are for training"
-    return splits, sorted(found), [*assumptions, what]
+    return splits, used, [*assumptions, what]
 
 
 def _images(lines: list[str], folder: tuple[str, ...], index: FileIndex) -> set[tuple[str, int]]:

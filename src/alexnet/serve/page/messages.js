@@ -1,4 +1,6 @@
 // All text of the page, by language; {name} is a placeholder.
+import { useLanguages } from "/page/language.js";
+
 export const MESSAGES = {
   en: {
     languageName: "English",
@@ -164,37 +166,4 @@ export const MESSAGES = {
   },
 };
 
-const STORAGE_KEY = "language";
-const preferred = (navigator.languages ?? [navigator.language]).map((tag) => tag.slice(0, 2)).find((tag) => tag in MESSAGES);
-let language = localStorage.getItem(STORAGE_KEY) ?? preferred ?? "en";
-if (!(language in MESSAGES)) language = "en";
-const listeners = [];
-
-export const text = (key, values = {}) => MESSAGES[language][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
-export const formatNumber = (value) => value.toLocaleString(language);
-export const formatPercent = (share) => (share > 0.9995 && share < 1 ? "99.9%" : (100 * share).toFixed(1) + "%");
-
-/** Calls `listener` now, and after every change of the language. */
-export function onLanguageChange(listener) {
-  listeners.push(listener);
-  listener();
-}
-
-/** Fills in the texts of the page, and starts the language button. */
-export function startMessages() {
-  const button = document.getElementById("language");
-  const languages = Object.keys(MESSAGES);
-  const next = () => languages[(languages.indexOf(language) + 1) % languages.length];
-  onLanguageChange(() => {
-    document.documentElement.lang = language;
-    for (const element of document.querySelectorAll("[data-text]")) element.textContent = text(element.dataset.text);
-    for (const element of document.querySelectorAll("[data-text-label]")) element.setAttribute("aria-label", text(element.dataset.textLabel));
-    button.textContent = MESSAGES[next()].languageName;
-    button.lang = next();
-  });
-  button.addEventListener("click", () => {
-    language = next();
-    localStorage.setItem(STORAGE_KEY, language);
-    listeners.forEach((listener) => listener());
-  });
-}
+export const { text, formatNumber, formatPercent, onLanguageChange, startMessages } = useLanguages(MESSAGES);

@@ -1,6 +1,6 @@
-"""Machine code for the two loops of `prepare` over every pixel: scaling, and the sums of products of R, G and B.
+"""Scaling of images in integers, as machine code.
 
-It computes in integers, so that the result is the same on every CPU.
+The result is the same on every CPU.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ WEIGHT_BITS = 22
 _LANES = 16
 _ROWS = 4  # output rows computed at a time: the four bytes of a pixel in each fill a vector
 _UNROLLED = 8  # a reduction by up to 3.5 has no more taps; unrolled, they take two thirds of the time
-_SPAN = 1 << 20  # consecutive pixels whose sums of products fit a uint32 per lane
 
 
 def resample(
@@ -62,33 +61,6 @@ def resample(
         *(begins.ctypes.data, x_weights.ctypes.data, x_weights.shape[1], width, out.ctypes.data),
     )
     return out
-
-
-def rgb_products(images: np.ndarray) -> np.ndarray:
-    """Sum the products of each pair of R, G and B over all pixels.
-
-    Parameters
-    ----------
-    images : numpy.ndarray
-        (n, H, W, 3) uint8, contiguous.
-
-    Returns
-    -------
-    numpy.ndarray
-        (3, 3) int64, exact.
-    """
-    pixels = images.reshape(-1, 3)
-    whole = len(pixels) // _LANES * _LANES
-    rest = pixels[whole:].astype(np.int64)
-    total = rest.T @ rest
-    function = _multiplier()
-    sums = np.empty((6, _LANES), dtype=np.uint32)
-    for start in range(0, whole, _SPAN):
-        span = pixels[start : min(start + _SPAN, whole)]
-        function(span.ctypes.data, len(span) // _LANES, sums.ctypes.data)
-        rr, gg, bb, rg, rb, gb = sums.sum(axis=1, dtype=np.int64)
-        total += np.array([[rr, rg, rb], [rg, gg, gb], [rb, gb, bb]])
-    return total
 
 
 @compiled_once
@@ -149,26 +121,4 @@ def _resampler(x_unrolled: int | None, y_unrolled: int | None) -> Any:
             for color in range(3):
                 value = b.extract_element(mixed, INT(4 * number + color))
                 b.store(value, code.at(target[number], b.add(b.mul(end, LONG(3)), LONG(color))))
-    return code.compiled()
-
-
-@compiled_once
-def _multiplier() -> Any:
-    """pixels, number of vectors of 16 pixels, out: six sums of 16 lanes."""
-    code = Code(BYTES, LONG, INTS)
-    b = code.builder
-    pixels, count, out = code.arguments
-    pairs = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
-    wide = ir.VectorType(INT, _LANES)
-    places = [b.bitcast(code.at(out, _LANES * i), wide.as_pointer()) for i in range(len(pairs))]
-    for place in places:
-        b.store(ir.Constant(wide, [0] * _LANES), place, align=4)
-    with code.loop(count) as step:
-        packed = code.load(code.at(pixels, b.mul(step, LONG(3 * _LANES))), 3 * _LANES)
-        rgb = []
-        for channel in range(3):
-            mask = ir.Constant(ir.VectorType(INT, _LANES), [3 * lane + channel for lane in range(_LANES)])
-            rgb.append(b.zext(b.shuffle_vector(packed, packed, mask), wide))
-        for place, (i, j) in zip(places, pairs, strict=True):
-            b.store(b.add(b.load(place, align=4), b.mul(rgb[i], rgb[j])), place, align=4)
     return code.compiled()

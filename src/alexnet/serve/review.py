@@ -1,0 +1,212 @@
+"""The page to go through suspects of wrong labels: `alexnet labels CV --serve`."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from alexnet.data.corrections import CHANGE, DROP, KEEP, Correction
+from alexnet.inspection.decisions import Decisions
+from alexnet.inspection.labels import DECISIONS, LabelErrors
+from alexnet.report.rendering import asset
+from alexnet.runtime.errors import AlexNetError
+from alexnet.serve import render
+from alexnet.serve.access import SECURITY_HEADERS, Access, chosen_token, local_hosts
+from alexnet.serve.pages import MEDIA_TYPES
+from alexnet.serve.server import bound_socket, run_app, url_of
+
+SHOWN_NEIGHBORS = 6
+SHARED = ("language.js", "api.js", "elements.js", "page.css")
+"""Files of the page of `alexnet serve` that this page uses."""
+LARGEST_BODY = 10_000
+
+
+def serve_review(
+    found: LabelErrors,
+    *,
+    top: int | None = None,
+    file: str | os.PathLike[str] | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8001,
+) -> None:
+    """Serve the page until Ctrl-C or SIGTERM; prints its URL, with the token, on stdout when ready.
+
+    Parameters
+    ----------
+    found : LabelErrors
+        The suspects.
+    top : int, optional
+        Number of suspects, as in `LabelErrors.first`.
+    file : str or path, optional
+        The file of the decisions; ``labels.csv`` in the folder of the cross-validation by default.
+    host : str
+        Address to bind.
+    port : int
+        Port to bind; 0 selects a free port.
+
+    Raises
+    ------
+    AlexNetError
+        If the port cannot be bound, or the file of the decisions cannot be opened.
+    """
+    with bound_socket(host, port) as listener:
+        token = chosen_token()
+        decisions = Decisions(Path(file) if file is not None else found.path / DECISIONS)
+        try:
+            app = review_app(found, decisions, token, top=top)
+            hosts = local_hosts(host, listener.getsockname()[1])
+            guarded = Access(app, token, hosts=hosts, header_for_writes=True)
+            run_app(guarded, listener, url_of(listener, token))
+        finally:
+            decisions.close()
+
+
+def review_app(found: LabelErrors, decisions: Decisions, token: str, *, top: int | None = None) -> ASGIApp:
+    """The application behind `Access`: its page, images, and the two routes that write."""
+    suspects = found.first(top)
+    by_position = {suspect.index: suspect for suspect in suspects}
+    position_of = {suspect.path: suspect.index for suspect in suspects}
+    split, classes = found.dataset.split("train"), found.dataset.classes
+    page = files(__package__).joinpath("review_page")
+    known = {entry.name: entry.read_bytes() for entry in page.iterdir() if entry.is_file()}
+    known |= {name: files(__package__).joinpath("page").joinpath(name).read_bytes() for name in SHARED}
+    known["report.css"] = asset("alexnet.report", "report.css").encode()
+    known["index.html"] = known["index.html"].replace(b"{token}", token.encode())
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(_Headers)
+
+    @app.exception_handler(AlexNetError)
+    async def failed(_: Request, error: AlexNetError) -> Response:
+        return _json({"detail": str(error)}, 500)
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> Response:
+        return _json({"detail": str(error.detail)}, error.status_code)
+
+    @app.get("/")
+    async def index() -> Response:
+        return Response(known["index.html"], media_type="text/html; charset=utf-8")
+
+    @app.get("/page/{name}")
+    async def part(name: str) -> Response:
+        if name not in known or name == "index.html":
+            raise HTTPException(404, "not found")
+        return Response(known[name], media_type=f"{MEDIA_TYPES[name.rpartition('.')[2]]}; charset=utf-8")
+
+    @app.get("/v1/images/{position}")
+    def image(position: int) -> Response:
+        if not 0 <= position < len(split):
+            raise HTTPException(404, "no such image")
+        return Response(render.jpeg(split[position][0]), media_type="image/jpeg")
+
+    @app.get("/v1/review")
+    def review() -> Response:
+        """The suspects with what is shown of them, and the decisions so far."""
+        made = decisions.made
+        return _json(
+            {
+                "classes": classes,
+                "file": str(decisions.file),
+                "expected": found.expected,
+                "images": len(found.suspects),
+                "suspects": [
+                    {
+                        "position": suspect.index,
+                        "path": suspect.path,
+                        "label": suspect.label,
+                        "suggested": suspect.suggested,
+                        "disagreement": suspect.disagreement,
+                        "probabilities": suspect.probabilities,
+                        "neighbors": [
+                            {"position": near.position, "label": classes[int(split.labels[near.position])]}
+                            for near in suspect.neighbors[:SHOWN_NEIGHBORS]
+                        ],
+                    }
+                    for suspect in suspects
+                ],
+                "decisions": {
+                    str(position_of[path]): {"decision": one.decision, "label": one.label}
+                    for path, one in made.items()
+                    if path in position_of
+                },
+            }
+        )
+
+    @app.post("/v1/decisions")
+    async def decide(request: Request) -> Response:
+        """Record a decision about a suspect: {"position", "decision", "label"}."""
+        body = await _body(request)
+        position = body.get("position")
+        suspect = by_position.get(position) if isinstance(position, int) else None
+        if suspect is None:
+            raise HTTPException(422, "position: no suspect with this position")
+        decision = body.get("decision")
+        if decision not in (KEEP, CHANGE, DROP):
+            raise HTTPException(422, f"decision: it is {KEEP}, {CHANGE} or {DROP}")
+        label = {KEEP: suspect.label, DROP: ""}.get(decision, body.get("label"))
+        if decision != DROP and label not in classes:
+            raise HTTPException(422, "label: no such class")
+        if decision == CHANGE and label == suspect.label:
+            decision = KEEP
+        await run_in_threadpool(decisions.decide, Correction(suspect.path, suspect.label, decision, label or ""))
+        return _json({"decision": decision, "label": label or ""})
+
+    @app.post("/v1/undo")
+    async def undo(request: Request) -> Response:
+        """Take back the last decision; answers with the position of its image, null if it is none of the suspects."""
+        await _body(request)
+        path = await run_in_threadpool(decisions.undo)
+        if path is None:
+            raise HTTPException(409, "there is no decision to undo")
+        before = decisions.made.get(path)
+        earlier = None if before is None else {"decision": before.decision, "label": before.label}
+        return _json({"position": position_of.get(path), "path": path, "decision": earlier})
+
+    return app
+
+
+class _Headers:
+    """Adds the security headers to every answer, and forbids caches: the page contains the token."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *SECURITY_HEADERS, (b"cache-control", b"no-store")]
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    """The JSON object of a request. Only that type is accepted: a form of another site cannot send it."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise HTTPException(415, "the body must be application/json")
+    content = b""
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > LARGEST_BODY:
+            raise HTTPException(413, "the body is too large")
+    try:
+        body = json.loads(content or b"{}")
+    except ValueError:
+        raise HTTPException(422, "the body is not JSON") from None
+    if not isinstance(body, dict):
+        raise HTTPException(422, "the body is not a JSON object")
+    return body
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(
+        json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"), status, media_type="application/json"
+    )

@@ -374,7 +374,7 @@ def _row(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
     return row
 
 
-def _transfer(results: Callable[[str], Any], dataset: str, images: int, method: str) -> str:
+def _transfer(results: Callable[[str], Any], dataset: str, images: int | str, method: str) -> str:
     row = _row(results("transfer")["table"], set=dataset, images=images, method=method)
     return f"{row['mean']:.1%} ± {100 * row['standard_deviation']:.1f}"
 
@@ -392,8 +392,8 @@ README_NUMBERS: dict[str, Callable[[Callable[[str], Any]], str]] = {
     "82.44%": lambda r: f"{r('solar')['published_percent']['SVM on hand-crafted features (Deitsch et al. 2019)']}%",
     "37.2% ± 1.7": lambda r: _transfer(r, "tiny-imagenet-20", 100, "starter"),
     "23.2% ± 1.3": lambda r: _transfer(r, "tiny-imagenet-20", 100, "scratch"),
-    "64.6% ± 0.5": lambda r: _transfer(r, "cifar10-jpeg", 1000, "starter"),
-    "61.5% ± 0.9": lambda r: _transfer(r, "cifar10-jpeg", 1000, "scratch"),
+    "95.2% ± 0.1": lambda r: _transfer(r, "uc-merced", "all", "starter"),
+    "94.3% ± 0.6": lambda r: _transfer(r, "uc-merced", "all", "scratch"),
     "7.1": lambda r: f"{r('figure-1')['ratio']:.1f}",
     "100": lambda r: f"{r(BENCH)['train-step']['images_per_second']:.0f}",
     "14": lambda r: f"{r(BENCH)['train-step']['textbook_images_per_second']:.0f}",

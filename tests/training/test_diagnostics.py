@@ -222,7 +222,7 @@ def small(**changes) -> Recipe:
 # A healthy training, and the same with labels out of step.
 
 
-def test_a_training_that_learns_is_left_in_peace_and_wrong_validation_labels_are_named(solar):
+def test_a_training_that_learns_has_no_finding_but_shuffled_validation_labels(solar):
     training, validation = solar.split("train"), solar.split("val")
     recipe = small(epochs=4)
     healthy = Patient(recipe, training, validation)
@@ -232,7 +232,7 @@ def test_a_training_that_learns_is_left_in_peace_and_wrong_validation_labels_are
     assert wrong.named() == [("labels-shuffled", "val")]
 
 
-def test_labels_out_of_step_with_their_images(solar):
+def test_shuffled_training_labels_are_a_finding(solar):
     shuffled = Patient(small(epochs=4), *(out_of_step(solar.split(name)) for name in ("train", "val")))
     train(solar, shuffled)
     assert shuffled.named() == [("labels-shuffled", "train")]
@@ -248,7 +248,7 @@ def test_weights_drawn_as_in_the_paper_stay_on_the_plateau_of_few_images(solar):
     assert "--recipe small" in stuck.findings[0].remedy
 
 
-def test_the_first_steps_of_the_paper_recipe_kill_maps_when_classes_are_few(tmp_path):
+def test_the_first_steps_of_the_paper_recipe_leave_dead_feature_maps_with_few_classes(tmp_path):
     data = prepare_cells(tmp_path, train=(40, 60), val=(1, 1))
     killed = Patient(recipes()["paper"].override({"batch_size": 16, "epochs": 1}), data.split("train"))
     train(data, killed, whole=True)
@@ -256,21 +256,21 @@ def test_the_first_steps_of_the_paper_recipe_kill_maps_when_classes_are_few(tmp_
     assert "--recipe small" in killed.findings[0].remedy
 
 
-def test_a_rate_far_too_large(solar):
+def test_a_learning_rate_far_too_large_is_a_finding(solar):
     wild = Patient(small(lr=0.05, epochs=3), solar.split("val"))
     train(solar, wild)
     assert "exploding-updates" in dict(wild.named())
     assert f"--lr {recipes()['small'].lr:g}`" in wild.findings[0].remedy
 
 
-def test_a_rate_far_too_small(solar):
+def test_a_learning_rate_far_too_small_is_a_finding(solar):
     asleep = Patient(small(lr=1e-8, epochs=2), solar.split("val"))
     train(solar, asleep)
     assert ("vanishing-updates", "all layers") in asleep.named()
     assert all(f"--lr {recipes()['small'].lr:g}`" in finding.remedy for finding in asleep.findings)
 
 
-def test_a_class_too_rare_to_be_predicted(tmp_path):
+def test_a_class_that_is_never_predicted_is_a_finding(tmp_path):
     data = prepare_cells(tmp_path, train=(10, 190), val=(30, 60))
     rare = Patient(small(epochs=10), data.split("train"), data.split("val"))
     train(data, rare)
@@ -302,7 +302,7 @@ def test_a_loss_below_guessing_is_no_plateau_nor_is_one_on_its_way_down(level):
         assert not falling.after_step(step, 3.0 * 0.99**step)
 
 
-def test_a_loss_that_falls_back_to_guessing():
+def test_a_loss_that_returns_to_guessing_is_a_collapse():
     health = Diagnostics(["a", "b"], [50, 50], small(epochs=300), 1)
     said = [f for step in range(1, 301) for f in health.after_step(step, 0.3 if step < 200 else 0.7)]
     assert [finding.kind for finding in said] == ["collapse"]
@@ -321,7 +321,7 @@ def ill_epoch(epoch: int) -> dict:
     }
 
 
-def test_each_finding_comes_once():
+def test_each_finding_is_reported_once():
     health = Diagnostics(["a", "b"], [70, 30], small(epochs=20), 10)
     said = [finding for epoch in range(1, 21) for finding in health.after_epoch(epoch, **ill_epoch(epoch))]
     assert sorted((finding.kind, finding.where) for finding in said) == [
@@ -332,7 +332,7 @@ def test_each_finding_comes_once():
     assert all("\n" not in finding.message + finding.remedy for finding in said)
 
 
-def test_a_finding_that_was_gone_comes_again():
+def test_a_finding_that_had_disappeared_is_reported_again():
     health = Diagnostics(["a", "b"], [70, 30], small(epochs=40), 10)
     said = []
     for epoch in range(1, 31):
@@ -341,7 +341,7 @@ def test_a_finding_that_was_gone_comes_again():
     assert [finding.kind for finding in said] == ["dead-units", "dead-units"]
 
 
-def test_a_resumed_training_says_the_same():
+def test_a_resumed_training_reports_the_same_findings():
     def course(resumed: bool) -> list[tuple[int, Finding]]:
         health, said = Diagnostics(["a", "b"], [70, 30], small(epochs=20), 10), []
         for step in range(1, 201):
@@ -391,7 +391,7 @@ def test_agreement_by_chance_is_that_of_random_pairings():
     assert found.kappa == pytest.approx(cohen_kappa_score(answers, labels), rel=1e-12)
 
 
-def test_images_that_look_alike_have_the_same_label_unless_the_labels_are_out_of_step(tiny):
+def test_neighbors_have_the_same_label_unless_labels_are_shuffled(tiny):
     training, validation = tiny.split("train"), tiny.split("val")
     assert neighbors_agree(training).score > 8
     assert neighbors_agree(validation, training).score > 4
@@ -399,12 +399,12 @@ def test_images_that_look_alike_have_the_same_label_unless_the_labels_are_out_of
     assert neighbors_agree(out_of_step(validation), training).is_chance(0.15)
 
 
-def test_few_images_do_not_tell_chance_from_little():
+def test_few_images_do_not_distinguish_chance_from_weak_agreement():
     assert not agreement([10, 10], [10, 10], 10).is_chance(0.2)
     assert agreement([500, 500], [500, 500], 500).is_chance(0.2)
 
 
-def test_images_in_both_splits(tmp_path):
+def test_images_in_both_splits_are_found(tmp_path):
     files = cells()[1]
     for split, chosen in (("train", files[:40]), ("val", files[40:60])):
         for number, file in enumerate(chosen):
@@ -423,7 +423,7 @@ def test_images_in_both_splits(tmp_path):
     assert "in a sample of 25 of 40" in sampled.message
 
 
-def test_splits_that_share_nothing(solar, tiny):
+def test_splits_without_common_images_have_no_finding(solar, tiny):
     for data in (solar, tiny):
         assert overlap(data.split("train"), data.split("val")) == []
 

@@ -19,7 +19,7 @@ def printed_recurrence(w, gradients, rates, momentum=0.9, decay=0.0005):
     return w
 
 
-def test_the_rule_is_the_printed_recurrence_over_a_hundred_steps_with_rate_changes():
+def test_the_rule_is_the_printed_recurrence_over_a_hundred_steps_with_learning_rate_changes():
     rates = [0.01] * 40 + [0.001] * 30 + [0.0] * 10 + [0.05] * 20
     generator = torch.Generator().manual_seed(1)
     start = torch.randn(7, dtype=torch.float64, generator=generator)
@@ -34,7 +34,7 @@ def test_the_rule_is_the_printed_recurrence_over_a_hundred_steps_with_rate_chang
     assert weight.detach().tolist() == pytest.approx(expected, rel=1e-13)
 
 
-def test_it_is_not_the_rule_of_torch_once_the_rate_changes():
+def test_the_rule_differs_from_that_of_torch_once_the_learning_rate_changes():
     ours, theirs = (torch.nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2))
     paper = PaperSGD([ours], lr=0.1)
     sgd = torch.optim.SGD([theirs], lr=0.1, momentum=0.9, weight_decay=0.0005)
@@ -47,7 +47,7 @@ def test_it_is_not_the_rule_of_torch_once_the_rate_changes():
 
 
 @pytest.mark.parametrize("name", ["paper", "released-2012", "small"])
-def test_every_parameter_is_in_one_group_with_the_rates_of_its_layer(name):
+def test_every_parameter_is_in_one_group_with_the_values_of_its_layer(name):
     recipe = recipes.recipes()[name]
     network = AlexNet(recipe.variant, 2)
     groups = [group for optimizer in make_optimizers(network, recipe) for group in optimizer.param_groups]
@@ -60,7 +60,7 @@ def test_every_parameter_is_in_one_group_with_the_rates_of_its_layer(name):
         assert group["weight_decay"] == (0 if bias and not recipe.bias_weight_decay else recipe.weight_decay)
 
 
-def test_the_released_recipe_doubles_the_rate_of_biases_and_spares_them_decay():
+def test_the_released_recipe_doubles_the_learning_rate_of_biases_without_weight_decay():
     recipe = recipes.recipes()["released-2012"]
     (rule,) = make_optimizers(AlexNet("released-2012", 2), recipe)
     groups = {group["layer"]: group for group in rule.param_groups}
@@ -68,7 +68,7 @@ def test_the_released_recipe_doubles_the_rate_of_biases_and_spares_them_decay():
     assert groups["conv2"]["weight_decay"] == 0
 
 
-def test_a_layer_may_have_a_decay_of_its_own():
+def test_a_layer_can_have_its_own_weight_decay():
     recipe = recipes.recipes()["cifar-18pct"]
     (rule,) = make_optimizers(AlexNet("cifar-18pct", 10), recipe)
     decays = {(group["layer"], group["params"][0].ndim > 1): group["weight_decay"] for group in rule.param_groups}
@@ -90,7 +90,7 @@ def test_orthogonalized_keeps_the_directions_and_evens_out_their_lengths(shape):
     assert torch.sum(result * (u @ v)) / torch.linalg.norm(result) / torch.linalg.norm(u @ v) > 0.95
 
 
-def test_muon_turns_each_tower_by_itself():
+def test_muon_orthogonalizes_each_tower_separately():
     generator = torch.Generator().manual_seed(0)
     weight = torch.nn.Parameter(torch.zeros(8, 3, 2, 2))
     gradient = torch.randn(8, 3, 2, 2, generator=generator)

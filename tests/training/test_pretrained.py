@@ -99,7 +99,7 @@ def test_folding_is_the_identity_without_batch_normalization():
         ({}, {"normalization": "batch"}, [*CONVOLUTIONS, "fc6", "fc7", "logits"], {}),
     ],
 )
-def test_layers_are_taken_from_the_lowest_to_the_first_that_does_not_fit(there, here, layers, why):
+def test_layers_are_loaded_from_the_lowest_to_the_first_that_does_not_fit(there, here, layers, why):
     network = lively(AlexNet(**{"num_classes": 2, **there}))
     names = [f"class {number}" for number in range(network.num_classes)]
     start = match_layers(source(network, names), config(recipes()["paper"].override(here), names[:2]), "there")
@@ -210,7 +210,7 @@ def test_resuming_before_the_first_checkpoint_asks_for_the_same_weights(tmp_path
         ("{tmp}/text", "is not a weight file of a known format"),
     ],
 )
-def test_weights_that_are_none_end_in_one_line_and_no_run(init, message, tmp_path: Path, striped_data: Path, capsys):
+def test_invalid_weights_end_in_one_line_and_no_run(init, message, tmp_path: Path, striped_data: Path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").write_text("weights")
     init = init.format(tmp=tmp_path)
@@ -258,7 +258,7 @@ def test_a_dataset_of_one_image_a_class_has_no_probe(tmp_path: Path, striped_fol
     assert probe(*run.load(), dataset.split("train"), None, "conv5") is None
 
 
-def test_a_linear_probe_finds_what_a_feature_tells_apart(tmp_path: Path, striped_data: Path, monkeypatch):
+def test_a_linear_probe_separates_classes_that_a_feature_separates(tmp_path: Path, striped_data: Path, monkeypatch):
     """Horizontal and vertical stripes differ in the features of oriented kernels, random or not."""
     from alexnet.training.linear_probe import probe
 

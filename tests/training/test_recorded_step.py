@@ -82,7 +82,7 @@ def launched(steps: int) -> tuple[Tensor, list[Tensor]]:
     return counter.weight, results
 
 
-def test_a_step_is_recorded_after_the_warm_up_and_comes_to_the_same() -> None:
+def test_a_step_is_recorded_after_the_warm_up_with_the_same_result() -> None:
     counter, notes, results = replayed(10)
     weight, expected = launched(10)
     assert counter.runs == WARM_UP_STEPS + 2  # once more to be recorded, once to be compared
@@ -91,7 +91,7 @@ def test_a_step_is_recorded_after_the_warm_up_and_comes_to_the_same() -> None:
     assert all(map(torch.equal, results, expected))
 
 
-def test_a_new_kind_is_a_new_recording_and_old_ones_go() -> None:
+def test_a_new_kind_is_a_new_recording_and_old_ones_are_removed() -> None:
     def kind(number: int, counter: Counter) -> float:
         counter.rate = 0.1 * (1 + number // 6)
         return counter.rate
@@ -119,7 +119,7 @@ def test_a_recording_that_differs_is_not_used() -> None:
     assert all(map(torch.equal, results, expected))
 
 
-def test_where_recording_fails_training_goes_on_and_says_so() -> None:
+def test_where_recording_fails_training_continues_with_a_message() -> None:
     def failing(work: Work, inputs: list[Tensor]) -> Recording:
         work(*inputs)
         raise RuntimeError("operation not permitted when stream is capturing\nand more lines")
@@ -175,7 +175,7 @@ def test_a_training_with_recorded_steps_is_the_training(striped_data, tmp_path, 
             assert all(torch.equal(one[key], two[key]) for key in two)
 
 
-def test_interrupted_with_a_step_on_its_way_it_loses_none(striped_data, tmp_path, recording, monkeypatch) -> None:
+def test_an_interrupt_during_a_step_loses_no_step(striped_data, tmp_path, recording, monkeypatch) -> None:
     first = steps.capture_for(torch.device("cpu"))
 
     def interrupting(work: Work, inputs: list[Tensor]) -> Recording:
@@ -219,7 +219,7 @@ def test_a_recording_that_fails_half_way_leaves_nothing(striped_data, tmp_path, 
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-def test_on_a_gpu_a_graph_comes_to_the_same() -> None:
+def test_on_a_gpu_a_graph_has_the_same_result() -> None:
     x, weight = torch.ones(1000, device="cuda"), torch.zeros(1000, device="cuda")
     notes: list[str] = []
 

@@ -80,7 +80,7 @@ def test_killed_at_ten_random_moments(striped_data, tmp_path):
     assert not list(out.glob(".*tmp")), "a killed writer's leftovers"
 
 
-def test_interrupted_it_saves_says_how_to_go_on_and_goes_on(striped_data, undisturbed, tmp_path):
+def test_an_interrupted_training_saves_names_the_command_to_resume_and_resumes(striped_data, undisturbed, tmp_path):
     out = tmp_path / "run"
     process = train(striped_data, out, *RECIPE)
     while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
@@ -94,7 +94,7 @@ def test_interrupted_it_saves_says_how_to_go_on_and_goes_on(striped_data, undist
     assert_same_end(out, undisturbed)
 
 
-def test_a_finished_run_resumed_stays_as_it_is(command, striped_data, undisturbed):
+def test_resuming_a_finished_run_changes_nothing(command, striped_data, undisturbed):
     before = (undisturbed / "model.safetensors").read_bytes()
     done = command("train", striped_data, "--out", undisturbed, "--resume")
     assert done.returncode == 0
@@ -103,7 +103,7 @@ def test_a_finished_run_resumed_stays_as_it_is(command, striped_data, undisturbe
     assert (undisturbed / "model.safetensors").read_bytes() == before
 
 
-def test_a_loss_that_is_not_finite_goes_back_once_then_ends_with_the_layer_named(command, striped_data, tmp_path):
+def test_a_loss_of_nan_rolls_back_once_then_ends_with_the_layer_named(command, striped_data, tmp_path):
     wild = tuple("1e30" if value == "0.001" else value for value in RECIPE)
     done = command("train", striped_data, "--out", tmp_path / "run", *wild)
     said = done.stderr

@@ -54,7 +54,7 @@ def test_safe_mode_records_no_step(tmp_path: Path, striped_data: Path, monkeypat
         assert isinstance(steps.step_executor(*arguments), steps.EagerSteps)
 
 
-def test_the_environment_variable_and_the_switch_are_one(monkeypatch):
+def test_the_environment_variable_and_the_context_manager_are_equivalent(monkeypatch):
     maps = torch.zeros(1, 16, 9, 9).contiguous(memory_format=torch.channels_last)
     assert can_pool(maps)
     for value, safe in (("1", True), ("0", False), ("", False)):

@@ -38,7 +38,7 @@ def test_by_hand_follows_the_released_log():
     assert rates(79) == rates(91) == (0.0, 0.00001, 0.0)
 
 
-def test_pre_trained_layers_thaw_as_in_2012():
+def test_pretrained_layers_are_unfrozen_as_in_2012():
     """Configuration #146: conv1 at 0.0001, the others at 0.001, the last layer at 0.01 after 300 batches."""
     schedule = Schedule(recipes()["released-2012-pretrained"], steps_per_epoch=1000)
     rates = [[schedule.lr(1, step, layer) for layer in ("conv1", "conv5", "logits")] for step in (0, 299, 300, 999)]
@@ -64,7 +64,7 @@ def test_loaded_layers_are_frozen_at_first():
     assert rates(5) == pytest.approx([0.05, 0.5, 1.0])
 
 
-def test_cosine_rises_then_falls_to_nothing():
+def test_cosine_rises_then_falls_to_zero():
     recipe = recipes()["small"].override({"epochs": 10, "warmup": 0.1, "lr": 1.0})
     schedule = Schedule(recipe, steps_per_epoch=10)
     rates = [schedule.lr(step // 10 + 1, step, "fc6") for step in range(100)]
@@ -74,7 +74,7 @@ def test_cosine_rises_then_falls_to_nothing():
     assert rates[-1] == pytest.approx(0.0, abs=1e-12)
 
 
-def test_a_schedule_goes_on_where_its_state_was_saved():
+def test_a_schedule_continues_from_its_saved_state():
     recipe = recipes()["paper"].override({"patience": 2})
     errors = [0.9, 0.8, 0.8, 0.8, 0.7, 0.7, 0.7, 0.7]
     undisturbed, first = Schedule(recipe, 10), Schedule(recipe, 10)

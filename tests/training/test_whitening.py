@@ -20,7 +20,7 @@ def images():
 
 
 @pytest.mark.parametrize(("variant", "kernels"), [("paper", 96), ("one-weird-trick", 64)])
-def test_every_kernel_answers_alike_on_average_and_none_like_another(images, variant, kernels):
+def test_every_kernel_has_the_same_mean_response_and_no_two_are_alike(images, variant, kernels):
     network = AlexNet(variant, 2, init="he")
     whiten_first_convolution(network, images, torch.Generator().manual_seed(0))
     convolution = network.get_submodule("conv1")
@@ -36,7 +36,7 @@ def test_every_kernel_answers_alike_on_average_and_none_like_another(images, var
     assert np.sort(pairs, axis=0)[-2].max() < 0.05
 
 
-def test_images_without_any_structure_make_no_wild_kernels():
+def test_images_without_structure_make_no_extreme_kernels():
     network = AlexNet("paper", 2, init="he")
     whiten_first_convolution(network, torch.zeros(2, 3, 67, 67), torch.Generator().manual_seed(0))
     assert network.get_submodule("conv1").weight.isfinite().all()

@@ -60,9 +60,8 @@ def demo(
     """
     if image is not None:
         check_can_write(image)
-    from alexnet.report.report import (
-        write_report,
-    )  # imported now, so that a missing dependency is reported at once
+    solar_cells.images_folder()  # now, so that missing images or a missing dependency are reported at once
+    from alexnet.report.report import write_report
 
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)

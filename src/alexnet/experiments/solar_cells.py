@@ -51,7 +51,7 @@ def write_source(path: Path) -> Path:
     """
     from sklearn.model_selection import train_test_split
 
-    folder = _folder()
+    folder = images_folder()
     rows = [line.split() for line in (folder / "labels.csv").read_text(encoding="utf-8").splitlines() if line.strip()]
     labels = [CLASSES[0] if float(probability) > 0.5 else CLASSES[1] for _, probability, _ in rows]
     kinds = [f"{label} {kind}" for label, (_, _, kind) in zip(labels, rows, strict=True)]
@@ -67,7 +67,8 @@ def write_source(path: Path) -> Path:
     return path
 
 
-def _folder() -> Path:
+def images_folder() -> Path:
+    """The folder of the installed images; raises `AlexNetError` without them."""
     found = find_spec("elpv_dataset")
     if found is None or found.origin is None:
         raise AlexNetError("the solar cell images are not installed: pip install 'alexnet[demo]' (elpv-dataset, 90 MB)")

@@ -14,7 +14,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from types import SimpleNamespace
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -104,6 +105,54 @@ def _openmp_parallel() -> Callable[..., None] | None:
     return parallel
 
 
+Count, Number = ctypes.c_int64, ctypes.c_float
+
+
+class ByteAddress(ctypes.c_void_p):
+    """The address of bytes, or of values of a type that the code casts them to."""
+
+
+class IntAddress(ctypes.c_void_p):
+    """The address of int32."""
+
+
+class LongAddress(ctypes.c_void_p):
+    """The address of int64."""
+
+
+_IR_TYPES = {Count: LONG, Number: FLOAT, ByteAddress: BYTES, IntAddress: INTS, LongAddress: LONGS}
+
+
+Fields = tuple[tuple[str, Any], ...]
+
+
+class KernelArguments(ctypes.Structure):
+    """The arguments of a kernel: Python fills the structure by name, and the machine code reads it by name.
+
+    Each kernel declares its own as a subclass; the types of `_fields_` are `Count`, `Number` and the addresses.
+    """
+
+    @classmethod
+    def fields(cls) -> dict[str, Any]:
+        """The type of each field, those of the base classes first, as in memory."""
+        return dict(field for kind in reversed(cls.__mro__) for field in kind.__dict__.get("_fields_", ()))
+
+    @classmethod
+    def ir_type(cls) -> ir.LiteralStructType:
+        """The structure in the IR."""
+        return ir.LiteralStructType([_IR_TYPES[kind] for kind in cls.fields().values()])
+
+
+class ParallelArguments(KernelArguments):
+    """The arguments of `ParallelCode`: the caller sets `pieces`, the number of pieces of work."""
+
+    _fields_: ClassVar[Fields] = (
+        ("next_piece", Count),  # counted up atomically: a thread that is done with its pieces takes the next few
+        ("pieces", Count),
+        ("share", Count),  # pieces taken at a time
+    )
+
+
 class BFloatType(ir.types.Type):
     """The type bfloat16, which llvmlite does not define."""
 
@@ -112,14 +161,25 @@ class BFloatType(ir.types.Type):
 
 
 class Code:
-    """The IR of a function without a result, with helpers for vectors, loops and conversions."""
+    """The IR of a function ``void (Arguments *)``, with helpers for vectors, loops and conversions.
 
-    def __init__(self, *arguments: ir.Type, cpu: Cpu | None = None) -> None:
+    `arguments` has the values of the fields of the structure, by name.
+    """
+
+    def __init__(self, arguments: type[KernelArguments], *, cpu: Cpu | None = None) -> None:
         self.cpu = cpu or host()
         self.module = ir.Module()
-        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), arguments), "function")
-        self.arguments: Any = function.args
+        kind = ir.FunctionType(ir.VoidType(), [arguments.ir_type().as_pointer()])
+        function = ir.Function(self.module, kind, "function")
         self.builder = ir.IRBuilder(function.append_basic_block())
+        self._structure, self._names = function.args[0], list(arguments.fields())
+        self.arguments: Any = SimpleNamespace(
+            **{name: self.builder.load(self.address_of(name)) for name in self._names}
+        )
+
+    def address_of(self, name: str) -> Any:
+        """The address of a field of the arguments."""
+        return self.builder.gep(self._structure, [LONG(0), INT(self._names.index(name))])
 
     def at(self, pointer: Any, index: Any) -> Any:
         return self.builder.gep(pointer, [LONG(index) if isinstance(index, int) else index])
@@ -184,31 +244,24 @@ class Code:
         b.position_at_end(after)
 
     def compiled(self) -> Any:
-        """Return the compiled function, called with addresses and numbers; it releases the interpreter lock."""
+        """Return the compiled function, called with its `KernelArguments`; it releases the interpreter lock."""
         self.builder.ret_void()
         engine = compile_module(self.module, self.cpu)
-        kinds = [ctypes.c_void_p if kind.type.is_pointer else ctypes.c_int64 for kind in self.arguments]
-        function: Any = ctypes.CFUNCTYPE(None, *kinds)(engine.get_function_address("function"))
-        function.engine = engine  # owns the code
+        call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(engine.get_function_address("function"))
+
+        def function(arguments: KernelArguments, engine: Any = engine) -> None:  # the engine owns the code
+            call(ctypes.addressof(arguments))
+
         return function
 
 
 class ParallelCode(Code):
     """A function that several threads call at once; each takes the next pieces of many equal pieces of work.
 
-    The compiled function is called as ``function(pieces, threads, *arguments)`` with addresses and numbers.
+    The compiled function is called as ``function(arguments, threads)``, with its `ParallelArguments`.
     """
 
     _SHARES = 8  # each thread takes its pieces in this many steps, so that a delayed thread does not delay the others
-
-    def __init__(self, *arguments: ir.Type) -> None:
-        kinds = (LONG, LONG, LONG, *arguments)  # next piece, number of pieces, pieces taken at a time
-        super().__init__(ir.LiteralStructType(kinds).as_pointer())
-        (job,) = self.arguments
-        self._kinds = kinds
-        fields = [self.builder.gep(job, [LONG(0), INT(number)]) for number in range(len(kinds))]
-        self._next = fields[0]
-        self._pieces, self._share, *self.arguments = (self.builder.load(field) for field in fields[1:])
 
     @contextmanager
     def pieces(self) -> Iterator[Any]:
@@ -217,10 +270,11 @@ class ParallelCode(Code):
         head, body, done = (b.append_basic_block() for _ in range(3))
         b.branch(head)
         b.position_at_end(head)
-        first = b.atomic_rmw("add", self._next, self._share, "monotonic")
-        b.cbranch(b.icmp_signed("<", first, self._pieces), body, done)
+        pieces, share = self.arguments.pieces, self.arguments.share
+        first = b.atomic_rmw("add", self.address_of("next_piece"), share, "monotonic")
+        b.cbranch(b.icmp_signed("<", first, pieces), body, done)
         b.position_at_end(body)
-        with self.loop(self.smaller(self._share, b.sub(self._pieces, first))) as index:
+        with self.loop(self.smaller(share, b.sub(pieces, first))) as index:
             yield b.add(first, index)
         b.branch(head)
         b.position_at_end(done)
@@ -229,13 +283,10 @@ class ParallelCode(Code):
         self.builder.ret_void()
         engine = compile_module(self.module, self.cpu)
         address = engine.get_function_address("function")
-        c_types = {LONG: ctypes.c_int64, FLOAT: ctypes.c_float}
-        fields = [(f"f{number}", c_types.get(kind, ctypes.c_void_p)) for number, kind in enumerate(self._kinds)]
-        structure = type("Job", (ctypes.Structure,), {"_fields_": fields})
 
-        def function(pieces: int, threads: int, *arguments: Any, engine: Any = engine) -> None:
-            job = structure(0, pieces, max(1, pieces // (threads * self._SHARES)), *arguments)
-            run(address, ctypes.addressof(job), threads)
+        def function(arguments: ParallelArguments, threads: int, engine: Any = engine) -> None:
+            arguments.share = max(1, arguments.pieces // (threads * self._SHARES))
+            run(address, ctypes.addressof(arguments), threads)
 
         return function
 

@@ -8,7 +8,18 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
-from alexnet.kernels.code import BYTE, BYTES, FLOAT, INT, LONG, LONGS, ParallelCode, compiled_once
+from alexnet.kernels.code import (
+    BYTE,
+    FLOAT,
+    INT,
+    LONG,
+    ByteAddress,
+    Count,
+    LongAddress,
+    ParallelArguments,
+    ParallelCode,
+    compiled_once,
+)
 from alexnet.kernels.safe import is_safe_mode
 from alexnet.kernels.selection import gpu_kernels
 
@@ -76,21 +87,41 @@ def cut(
         on_gpu.cut(images, mean, where, torch.cat([gain[:, None], shift], 1).float().contiguous(), out, turn_mean)
         return out
     numbers = torch.cat([gain[:, None].expand(-1, _LANES), shift.repeat(1, _PIXELS)], 1).float().contiguous()
-    function = _cutter(turn_mean, dtype == torch.bfloat16)
-    addresses = (tensor.data_ptr() for tensor in (images, mean, out, where, numbers))
-    function(count * crop_size, torch.get_num_threads(), *addresses, size, crop_size)
+    arguments = _Arguments(
+        images=images.data_ptr(),
+        mean=mean.data_ptr(),
+        crops=out.data_ptr(),
+        places=where.data_ptr(),
+        colors=numbers.data_ptr(),
+        size=size,
+        crop_size=crop_size,
+        pieces=count * crop_size,
+    )
+    _cutter(turn_mean, dtype == torch.bfloat16)(arguments, torch.get_num_threads())
     transposed = flips[:, 2]
     if transposed.any():
         out[transposed] = out[transposed].transpose(1, 2)
     return out
 
 
+class _Arguments(ParallelArguments):
+    _fields_ = (
+        ("images", ByteAddress),
+        ("mean", ByteAddress),
+        ("crops", ByteAddress),
+        ("places", LongAddress),  # for each image: top, left, top and left in the mean, and the three flips
+        ("colors", ByteAddress),  # for each image: gain and shift, each for a vector
+        ("size", Count),
+        ("crop_size", Count),
+    )
+
+
 @compiled_once
 def _cutter(turn_mean: bool, half: bool) -> Any:
-    """Compile the function of (images, mean, out, where, numbers, image side, crop size). A piece is a crop row."""
-    code = ParallelCode(BYTES, BYTES, BYTES, LONGS, BYTES, LONG, LONG)
-    b = code.builder
-    images, mean, out, where, numbers, size, crop_size = code.arguments
+    """The function with the mean turned like the image or not, to float32 or bfloat16. A piece is a row of a crop."""
+    code = ParallelCode(_Arguments)
+    b, a = code.builder, code.arguments
+    size, crop_size = a.size, a.crop_size
     reverse = ir.Constant(
         ir.VectorType(INT, _LANES), [3 * (_PIXELS - 1 - lane // 3) + lane % 3 for lane in range(_LANES)]
     )
@@ -102,13 +133,13 @@ def _cutter(turn_mean: bool, half: bool) -> Any:
     with code.pieces() as piece:
         image, row = b.sdiv(piece, crop_size), b.srem(piece, crop_size)
         top, left, mean_top, mean_left, across, down = (
-            b.load(code.at(where, b.add(b.mul(image, LONG(7)), LONG(field)))) for field in range(6)
+            b.load(code.at(a.places, b.add(b.mul(image, LONG(7)), LONG(field)))) for field in range(6)
         )
         last_row = b.sub(b.sub(crop_size, LONG(1)), row)
         turned_row = b.select(b.icmp_signed("!=", down, LONG(0)), last_row, row)
         number = b.mul(image, LONG(4 * 2 * _LANES))
-        gain = code.load(code.at(numbers, number), _LANES, FLOAT)
-        shift = code.load(code.at(numbers, b.add(number, LONG(4 * _LANES))), _LANES, FLOAT)
+        gain = code.load(code.at(a.colors, number), _LANES, FLOAT)
+        shift = code.load(code.at(a.colors, b.add(number, LONG(4 * _LANES))), _LANES, FLOAT)
         line = b.mul(b.add(b.mul(image, size), b.add(top, turned_row)), size)
         mean_line = b.mul(b.add(mean_top, turned_row if turn_mean else row), size)
         last = b.sub(crop_size, LONG(_PIXELS))
@@ -121,16 +152,16 @@ def _cutter(turn_mean: bool, half: bool) -> Any:
                 # The last vector overlaps the previous one instead of exceeding the crop.
                 column = code.smaller(b.mul(step, LONG(_PIXELS)), last)
                 source = b.sub(last, column) if is_flipped else column
-                image = code.load(code.at(images, pixels(line, left, source)), _LANES, BYTE)
+                image = code.load(code.at(a.images, pixels(line, left, source)), _LANES, BYTE)
                 mean_column = source if turn_mean else column
                 at = b.mul(pixels(mean_line, mean_left, mean_column), LONG(4))
-                expected = code.load(code.at(mean, at), _LANES, FLOAT)
+                expected = code.load(code.at(a.mean, at), _LANES, FLOAT)
                 if is_flipped:
                     image, expected = flip(image), flip(expected) if turn_mean else expected
                 value = b.fsub(b.uitofp(image, floats), expected)
                 value = b.fadd(b.fmul(value, gain, flags=["contract"]), shift, flags=["contract"])
                 target = b.add(b.mul(piece, b.mul(crop_size, LONG(3))), b.mul(column, LONG(3)))
-                code.store_floats(value, code.at(out, b.mul(target, LONG(2 if half else 4))), half)
+                code.store_floats(value, code.at(a.crops, b.mul(target, LONG(2 if half else 4))), half)
 
         with b.if_else(b.icmp_signed("!=", across, LONG(0))) as (then, otherwise):
             with then:

@@ -18,7 +18,6 @@ bfloat16 conversion in one instruction, and prefetching of the next tile. The op
 and compiling take tens of milliseconds, and there is no cache on disk.
 """
 
-import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -32,8 +31,12 @@ from alexnet.kernels.code import (
     FLOAT,
     INT,
     LONG,
+    ByteAddress,
     Code,
+    Count,
     Cpu,
+    KernelArguments,
+    Number,
     compile_module,
     compiled_once,
     host,
@@ -100,36 +103,31 @@ class KernelShape(NamedTuple):
 
 
 _BIT = ir.IntType(1)
-_COUNT, _ADDRESS, _NUMBER = (ctypes.c_int64, LONG), (ctypes.c_void_p, BYTES), (ctypes.c_float, FLOAT)
-_FIELDS = {
-    "next_tile": _COUNT,  # counted up atomically: a thread that is done with its tiles takes the next few
-    "next_thread": _COUNT,
-    "tiles": _COUNT,
-    "share": _COUNT,  # tiles taken at a time
-    "scratch": _ADDRESS,
-    "x": _ADDRESS,
-    "grad": _ADDRESS,
-    "out": _ADDRESS,
-    # tile t begins at (t // inner) * outer_stride + min(t % inner * inner_stride, inner_last):
-    # the last tile overlaps the one before it rather than being smaller
-    "inner": _COUNT,
-    "outer_stride": _COUNT,
-    "inner_stride": _COUNT,
-    "inner_last": _COUNT,
-    "line_stride": _COUNT,
-    "row_stride": _COUNT,
-    "k": _NUMBER,
-    "alpha": _NUMBER,  # of the sum: already divided by what the convention divides by
-}
 
 
-class Job(ctypes.Structure):
+class Job(KernelArguments):
     """Arguments of one call, shared by its threads. Strides are in elements."""
 
-    _fields_ = tuple((name, c_type) for name, (c_type, _) in _FIELDS.items())  # type: ignore[misc]
-
-
-_JOB = ir.LiteralStructType([ir_type for _, ir_type in _FIELDS.values()])
+    _fields_ = (
+        ("next_tile", Count),  # counted up atomically: a thread that is done with its tiles takes the next few
+        ("next_thread", Count),
+        ("tiles", Count),
+        ("share", Count),  # tiles taken at a time
+        ("scratch", ByteAddress),
+        ("x", ByteAddress),
+        ("grad", ByteAddress),
+        ("out", ByteAddress),
+        # tile t begins at (t // inner) * outer_stride + min(t % inner * inner_stride, inner_last):
+        # the last tile overlaps the one before it rather than being smaller
+        ("inner", Count),
+        ("outer_stride", Count),
+        ("inner_stride", Count),
+        ("inner_last", Count),
+        ("line_stride", Count),
+        ("row_stride", Count),
+        ("k", Number),
+        ("alpha", Number),  # of the sum: already divided by what the convention divides by
+    )
 
 
 class Kernel(NamedTuple):
@@ -204,11 +202,11 @@ class _Builder(Code):
     """Emits the IR of a kernel."""
 
     def __init__(self, shape: KernelShape, cpu: Cpu):
-        super().__init__(_JOB.as_pointer(), cpu=cpu)
+        super().__init__(Job, cpu=cpu)
         self.shape = shape
         # of several registers, so that several independent chains are in flight
         self.widest = 64 if "avx512f" in cpu.features else 16
-        (self.job,), self.b = self.arguments, self.builder
+        self.b, self.field = self.builder, vars(self.arguments)
         self.prefetch = self._intrinsic("llvm.prefetch.p0", [BYTES, INT, INT, INT])
         self.fill = self._intrinsic("llvm.memset.p0.i64", [BYTES, BYTE, LONG, _BIT])
         self._thread()
@@ -218,17 +216,14 @@ class _Builder(Code):
 
     def _thread(self) -> None:
         b = self.b
-        scratch = b.gep(
-            b.load(self._field("scratch")), [b.mul(self._take("next_thread"), LONG(self.shape.scratch_bytes))]
-        )
+        scratch = b.gep(self.arguments.scratch, [b.mul(self._take("next_thread"), LONG(self.shape.scratch_bytes))])
         # only the values of tiles are written; the memory between them stays zero, the padding beyond an edge
         b.call(self.fill, [scratch, BYTE(0), LONG(self.shape.scratch_bytes), _BIT(0)])
         self.scratch = b.bitcast(scratch, FLOAT.as_pointer())
-        self.field = {name: b.load(self._field(name)) for name in _FIELDS}
         head, body, done = (b.append_basic_block() for _ in range(3))
         b.branch(head)
         b.position_at_end(head)
-        first = b.atomic_rmw("add", self._field("next_tile"), self.field["share"], "monotonic")
+        first = b.atomic_rmw("add", self.address_of("next_tile"), self.field["share"], "monotonic")
         b.cbranch(b.icmp_signed("<", first, self.field["tiles"]), body, done)
         b.position_at_end(body)
         share = self.smaller(self.field["share"], b.sub(self.field["tiles"], first))
@@ -415,8 +410,5 @@ class _Builder(Code):
     def _spread(self, number: ir.Value, lanes: int) -> _Lanes:
         return _Lanes(self.b, self.spread(number, lanes))
 
-    def _field(self, name: str) -> ir.Value:
-        return self.b.gep(self.job, [LONG(0), INT(list(_FIELDS).index(name))])
-
     def _take(self, counter: str) -> ir.Value:
-        return self.b.atomic_rmw("add", self._field(counter), LONG(1), "monotonic")
+        return self.b.atomic_rmw("add", self.address_of(counter), LONG(1), "monotonic")

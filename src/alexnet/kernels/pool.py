@@ -14,7 +14,7 @@ from llvmlite import ir
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from alexnet.kernels.code import BYTE, BYTES, FLOAT, LONG, ParallelCode, compiled_once
+from alexnet.kernels.code import BYTE, FLOAT, LONG, ByteAddress, Count, ParallelArguments, ParallelCode, compiled_once
 from alexnet.kernels.safe import is_safe_mode
 
 _NOWHERE = 255  # position of a maximum that ReLU set to zero: it has no gradient
@@ -43,6 +43,17 @@ def max_pool(x: Tensor, *, relu: bool = False, ceil: bool = False) -> Tensor:
     return result
 
 
+class _Arguments(ParallelArguments):
+    """The tensors of a pass, or their gradients, and the sides of both."""
+
+    _fields_ = (
+        ("maps", ByteAddress),  # height × width
+        ("pooled", ByteAddress),  # rows × columns
+        ("places", ByteAddress),
+        *((name, Count) for name in ("height", "width", "rows", "columns")),
+    )
+
+
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, relu: bool, ceil: bool) -> Tensor:  # type: ignore[no-untyped-def]
@@ -51,9 +62,9 @@ class _MaxPool(torch.autograd.Function):
         shape = (images, maps, rows, columns)
         out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
         places = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
-        function = _forward(maps, x.dtype == torch.bfloat16, relu)
-        addresses = (x.data_ptr(), out.data_ptr(), places.data_ptr())
-        function(images * rows, torch.get_num_threads(), *addresses, height, width, rows, columns)
+        arguments = _Arguments(height=height, width=width, rows=rows, columns=columns, pieces=images * rows)
+        arguments.maps, arguments.pooled, arguments.places = x.data_ptr(), out.data_ptr(), places.data_ptr()
+        _forward(maps, x.dtype == torch.bfloat16, relu)(arguments, torch.get_num_threads())
         ctx.save_for_backward(places)
         ctx.shape = x.shape
         return out
@@ -66,9 +77,9 @@ class _MaxPool(torch.autograd.Function):
         rows, columns = places.shape[2:]
         grad = grad.contiguous(memory_format=torch.channels_last)
         out = torch.empty(ctx.shape, dtype=grad.dtype, memory_format=torch.channels_last)
-        function = _backward(maps, grad.dtype == torch.bfloat16)
-        addresses = (grad.data_ptr(), places.data_ptr(), out.data_ptr())
-        function(images * height, torch.get_num_threads(), *addresses, height, width, rows, columns)
+        arguments = _Arguments(height=height, width=width, rows=rows, columns=columns, pieces=images * height)
+        arguments.maps, arguments.pooled, arguments.places = out.data_ptr(), grad.data_ptr(), places.data_ptr()
+        _backward(maps, grad.dtype == torch.bfloat16)(arguments, torch.get_num_threads())
         return out, None, None
 
 
@@ -83,10 +94,10 @@ def _lanes(maps: int) -> int:
 
 @compiled_once
 def _forward(maps: int, half: bool, relu: bool) -> Any:
-    """x, out, places; height and width of x, rows and columns of out. A piece is a row of windows."""
-    code = ParallelCode(BYTES, BYTES, BYTES, LONG, LONG, LONG, LONG)
-    b, lanes, size = code.builder, _lanes(maps), 2 if half else 4
-    x, out, places, height, width, rows, columns = code.arguments
+    """The function from feature maps to their pooled form and its places. A piece is a row of windows."""
+    code = ParallelCode(_Arguments)
+    b, lanes, size, a = code.builder, _lanes(maps), 2 if half else 4, code.arguments
+    height, width, rows, columns = a.height, a.width, a.rows, a.columns
     last_row, last_column = b.sub(height, LONG(1)), b.sub(width, LONG(1))
     bytes_of = functools.partial(ir.VectorType, count=lanes)
     with code.pieces() as piece:
@@ -104,7 +115,7 @@ def _forward(maps: int, half: bool, relu: bool) -> Any:
                 best = place = None
                 for number in range(9):
                     position = b.mul(b.add(lines[number // 3], across[number % 3]), LONG(maps))
-                    at = code.at(x, b.mul(b.add(position, first), LONG(size)))
+                    at = code.at(a.maps, b.mul(b.add(position, first), LONG(size)))
                     value, here = code.load_floats(at, lanes, half), ir.Constant(bytes_of(BYTE), [number] * lanes)
                     if best is None:
                         best, place = value, here
@@ -117,17 +128,17 @@ def _forward(maps: int, half: bool, relu: bool) -> Any:
                     best = b.select(negative, zero, best)
                     place = b.select(negative, ir.Constant(bytes_of(BYTE), [_NOWHERE] * lanes), place)
                 at = b.add(target, first)
-                code.store_floats(best, code.at(out, b.mul(at, LONG(size))), half)
-                code.store(place, code.at(places, at))
+                code.store_floats(best, code.at(a.pooled, b.mul(at, LONG(size))), half)
+                code.store(place, code.at(a.places, at))
     return code.compiled()
 
 
 @compiled_once
 def _backward(maps: int, half: bool) -> Any:
-    """grad, places, out; height and width of out, rows and columns of grad. A piece is a row of out."""
-    code = ParallelCode(BYTES, BYTES, BYTES, LONG, LONG, LONG, LONG)
-    b, lanes, size = code.builder, _lanes(maps), 2 if half else 4
-    grad, places, out, height, width, rows, columns = code.arguments
+    """The function from the gradient of the pooled form to that of the feature maps. A piece is a row of the latter."""
+    code = ParallelCode(_Arguments)
+    b, lanes, size, a = code.builder, _lanes(maps), 2 if half else 4, code.arguments
+    height, width, rows, columns = a.height, a.width, a.rows, a.columns
     zero = ir.Constant(ir.VectorType(FLOAT, lanes), [0.0] * lanes)
 
     def windows(position: Any, count: Any) -> list[tuple[Any, Any, Any]]:
@@ -160,8 +171,8 @@ def _backward(maps: int, half: bool) -> Any:
                 total = zero
                 for source, wanted in sources:
                     at = b.add(source, first)
-                    value = code.load_floats(code.at(grad, b.mul(at, LONG(size))), lanes, half)
-                    chosen = b.icmp_signed("==", code.load(code.at(places, at), lanes), wanted)
+                    value = code.load_floats(code.at(a.pooled, b.mul(at, LONG(size))), lanes, half)
+                    chosen = b.icmp_signed("==", code.load(code.at(a.places, at), lanes), wanted)
                     total = b.fadd(total, b.select(chosen, value, zero))
-                code.store_floats(total, code.at(out, b.mul(b.add(target, first), LONG(size))), half)
+                code.store_floats(total, code.at(a.maps, b.mul(b.add(target, first), LONG(size))), half)
     return code.compiled()

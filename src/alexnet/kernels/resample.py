@@ -10,7 +10,18 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from alexnet.kernels.code import BYTE, BYTES, INT, INTS, LONG, LONGS, Code, compiled_once
+from alexnet.kernels.code import (
+    BYTE,
+    INT,
+    LONG,
+    ByteAddress,
+    Code,
+    Count,
+    IntAddress,
+    KernelArguments,
+    LongAddress,
+    compiled_once,
+)
 
 WEIGHT_BITS = 22
 """Weights are integers in units of 2^-22: their products with the 8 bits of a pixel fit an int32."""
@@ -54,25 +65,52 @@ def resample(
     rows = np.empty((_ROWS, columns * 3 + 1), dtype=np.uint8)  # four bytes are read for the three of a pixel
     woven = np.empty((columns, _ROWS, 4), dtype=np.uint8)
     out = np.empty((height, width, 3), dtype=np.uint8)
-    function = _resampler(*(taps if taps <= _UNROLLED else None for taps in (x_weights.shape[1], y_weights.shape[1])))
-    function(
-        *(image.ctypes.data + left * 3, image.shape[1] * 3, columns),
-        *(y_first.ctypes.data, y_weights.ctypes.data, y_weights.shape[1], height, rows.ctypes.data, woven.ctypes.data),
-        *(begins.ctypes.data, x_weights.ctypes.data, x_weights.shape[1], width, out.ctypes.data),
+    arguments = _Arguments(
+        image=image.ctypes.data + left * 3,
+        pitch=image.shape[1] * 3,
+        columns=columns,
+        y_first=y_first.ctypes.data,
+        y_weights=y_weights.ctypes.data,
+        y_taps=y_weights.shape[1],
+        height=height,
+        x_first=begins.ctypes.data,
+        x_weights=x_weights.ctypes.data,
+        x_taps=x_weights.shape[1],
+        width=width,
+        rows=rows.ctypes.data,
+        woven=woven.ctypes.data,
+        out=out.ctypes.data,
     )
+    unrolled = (taps if taps <= _UNROLLED else None for taps in (arguments.x_taps, arguments.y_taps))
+    _resampler(*unrolled)(arguments)
     return out
+
+
+class _Arguments(KernelArguments):
+    _fields_ = (
+        ("image", ByteAddress),  # the first pixel that is read
+        ("pitch", Count),  # bytes of a row of the image
+        ("columns", Count),  # pixels of a row that are read
+        ("y_first", LongAddress),
+        ("y_weights", IntAddress),
+        ("y_taps", Count),
+        ("height", Count),  # of the result
+        ("x_first", LongAddress),  # relative to the first pixel that is read
+        ("x_weights", IntAddress),
+        ("x_taps", Count),
+        ("width", Count),  # of the result
+        ("rows", ByteAddress),  # room for four rows of the result before they are resampled along themselves
+        ("woven", ByteAddress),  # room for the pixels of these rows side by side
+        ("out", ByteAddress),
+    )
 
 
 @compiled_once
 def _resampler(x_unrolled: int | None, y_unrolled: int | None) -> Any:
-    """An image's address, bytes a row, pixels needed of each; first rows, weights, taps and new rows; room for four
-    rows, and for their pixels side by side; first pixels, weights, taps and new columns; out. For the numbers of taps
-    given, or any; four new rows or more, two new columns or more.
-    """
-    code = Code(BYTES, LONG, LONG, LONGS, INTS, LONG, LONG, BYTES, BYTES, LONGS, INTS, LONG, LONG, BYTES)
-    b = code.builder
-    image, pitch, columns, y_first, y_weights, y_taps, height, rows, woven, *rest = code.arguments
-    begins, x_weights, x_taps, width, out = rest
+    """The function for the given numbers of taps, or any; for four rows or more and two columns or more."""
+    code = Code(_Arguments)
+    b, a = code.builder, code.arguments
+    columns, height, width = a.columns, a.height, a.width
 
     def weigh(source: Any, distance: Any, weights: Any, taps: Any) -> Any:
         """The sum of what lies `distance` apart from `source` on, each times its weight: 16 bytes."""
@@ -86,32 +124,32 @@ def _resampler(x_unrolled: int | None, y_unrolled: int | None) -> Any:
 
     def across(x: Any) -> Any:
         """A pixel of four new rows: four bytes of each, the last of no meaning."""
-        source = code.at(woven, b.mul(b.load(code.at(begins, x)), LONG(_LANES)))
-        mixed = weigh(source, LONG(_LANES), code.at(x_weights, b.mul(x, x_taps)), x_unrolled or x_taps)
+        source = code.at(a.woven, b.mul(b.load(code.at(a.x_first, x)), LONG(_LANES)))
+        mixed = weigh(source, LONG(_LANES), code.at(a.x_weights, b.mul(x, a.x_taps)), x_unrolled or a.x_taps)
         return b.bitcast(mixed, ir.VectorType(INT, _ROWS))
 
     bytes_a_row = b.mul(columns, LONG(3))
     last = b.sub(bytes_a_row, LONG(_LANES))
-    row = [code.at(rows, b.mul(b.add(bytes_a_row, LONG(1)), LONG(number))) for number in range(_ROWS)]
+    row = [code.at(a.rows, b.mul(b.add(bytes_a_row, LONG(1)), LONG(number))) for number in range(_ROWS)]
     with code.loop(b.udiv(b.add(height, LONG(_ROWS - 1)), LONG(_ROWS))) as block:
         # The last rows, and the last vector, overlap those before rather than reach beyond the image.
         first = code.smaller(b.mul(block, LONG(_ROWS)), b.sub(height, LONG(_ROWS)))
         for number in range(_ROWS):
             y = b.add(first, LONG(number))
-            source = code.at(image, b.mul(b.load(code.at(y_first, y)), pitch))
-            weights = code.at(y_weights, b.mul(y, y_taps))
+            source = code.at(a.image, b.mul(b.load(code.at(a.y_first, y)), a.pitch))
+            weights = code.at(a.y_weights, b.mul(y, a.y_taps))
             with code.loop(b.udiv(b.add(bytes_a_row, LONG(_LANES - 1)), LONG(_LANES))) as step:
                 column = code.smaller(b.mul(step, LONG(_LANES)), last)
-                mixed = weigh(code.at(source, column), pitch, weights, y_unrolled or y_taps)
+                mixed = weigh(code.at(source, column), a.pitch, weights, y_unrolled or a.y_taps)
                 code.store(mixed, code.at(row[number], column))
         with code.loop(columns) as column:
             pixels = ir.Constant(ir.VectorType(INT, _ROWS), ir.Undefined)
             for number in range(_ROWS):
                 place = b.bitcast(code.at(row[number], b.mul(column, LONG(3))), INT.as_pointer())
                 pixels = b.insert_element(pixels, b.load(place, align=1), INT(number))
-            code.store(pixels, code.at(woven, b.mul(column, LONG(_LANES))))
+            code.store(pixels, code.at(a.woven, b.mul(column, LONG(_LANES))))
         end = b.sub(width, LONG(1))
-        target = [code.at(out, b.mul(b.mul(b.add(first, LONG(n)), width), LONG(3))) for n in range(_ROWS)]
+        target = [code.at(a.out, b.mul(b.mul(b.add(first, LONG(n)), width), LONG(3))) for n in range(_ROWS)]
         with code.loop(end) as x:
             mixed = across(x)
             for number in range(_ROWS):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet.kernels.code import BYTES, FLOAT, LONG, ParallelCode, compiled_once
+from alexnet.kernels.code import LONG, ByteAddress, Number, ParallelArguments, ParallelCode, compiled_once
 from alexnet.kernels.safe import is_safe_mode
 from alexnet.kernels.selection import gpu_kernels
 
@@ -52,10 +52,17 @@ def update(
     pieces = count // _PIECE
     function = _updater(gradient.dtype == torch.bfloat16, copy is not None)
     if pieces:
-        copy_address = 0 if copy is None else copy.data_ptr()
-        threads = 1 if pieces < 8 else torch.get_num_threads()
-        addresses = (weight.data_ptr(), velocity.data_ptr(), gradient.data_ptr(), copy_address)
-        function(pieces, threads, *addresses, momentum, -decay, -lr)
+        arguments = _Arguments(
+            weights=weight.data_ptr(),
+            velocities=velocity.data_ptr(),
+            gradients=gradient.data_ptr(),
+            copies=None if copy is None else copy.data_ptr(),
+            momentum=momentum,
+            minus_decay=-decay,
+            minus_lr=-lr,
+            pieces=pieces,
+        )
+        function(arguments, 1 if pieces < 8 else torch.get_num_threads())
     rest = [_values(tensor)[pieces * _PIECE :] for tensor in (weight, velocity, gradient)]
     if len(rest[0]):
         w, v, g = rest
@@ -70,24 +77,36 @@ def _values(tensor: Tensor) -> Tensor:
     return tensor.as_strided((tensor.numel(),), (1,))
 
 
+class _Arguments(ParallelArguments):
+    _fields_ = (
+        ("weights", ByteAddress),
+        ("velocities", ByteAddress),
+        ("gradients", ByteAddress),
+        ("copies", ByteAddress),
+        ("momentum", Number),
+        ("minus_decay", Number),
+        ("minus_lr", Number),
+    )
+
+
 @compiled_once
 def _updater(half_gradient: bool, copies: bool) -> Any:
-    code = ParallelCode(BYTES, BYTES, BYTES, BYTES, FLOAT, FLOAT, FLOAT)
-    b = code.builder
-    weights, velocities, gradients, copied, *numbers = code.arguments
-    momentum, minus_decay, minus_lr = (code.spread(number, _LANES) for number in numbers)
+    """The function for gradients in float32 or bfloat16, with or without rounded copies."""
+    code = ParallelCode(_Arguments)
+    b, a = code.builder, code.arguments
+    momentum, minus_decay, minus_lr = (code.spread(n, _LANES) for n in (a.momentum, a.minus_decay, a.minus_lr))
     with code.pieces() as piece, code.loop(_PIECE // _LANES) as step:
         first = b.add(b.mul(piece, LONG(_PIECE)), b.mul(step, LONG(_LANES)))
         word, half = (b.mul(first, LONG(size)) for size in (4, 2))
-        w = code.load_floats(code.at(weights, word), _LANES, False)
-        v = code.load_floats(code.at(velocities, word), _LANES, False)
-        g = code.load_floats(code.at(gradients, half if half_gradient else word), _LANES, half_gradient)
+        w = code.load_floats(code.at(a.weights, word), _LANES, False)
+        v = code.load_floats(code.at(a.velocities, word), _LANES, False)
+        g = code.load_floats(code.at(a.gradients, half if half_gradient else word), _LANES, half_gradient)
         v = b.fmul(v, momentum)
         for factor, value in ((minus_decay, w), (minus_lr, g)):
             v = b.fadd(v, b.fmul(value, factor, flags=["contract"]), flags=["contract"])
         w = b.fadd(w, v)
-        code.store(v, code.at(velocities, word))
-        code.store(w, code.at(weights, word))
+        code.store(v, code.at(a.velocities, word))
+        code.store(w, code.at(a.weights, word))
         if copies:
-            code.store_floats(w, code.at(copied, half), True)
+            code.store_floats(w, code.at(a.copies, half), True)
     return code.compiled()

@@ -34,7 +34,7 @@ DECODERS = min(8, os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of an image.
+    """The class of an image, or the answer *unsure* or *unknown*.
 
     Without a decision rule the class is the most probable one. With the rule of `alexnet decide` the probabilities are
     calibrated, the class is decided by thresholds or costs, and the decision may be "unsure" or "unknown".
@@ -80,7 +80,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Answer:
-    """What `Classifier.answers` says of a prepared image.
+    """The decision on a prepared image, as `Classifier.answers` returns it.
 
     Attributes
     ----------

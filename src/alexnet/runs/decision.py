@@ -31,7 +31,7 @@ FILE = "decision.json"
 ARRAYS = "decision.safetensors"
 FORMAT_VERSION = 1
 CLASS, UNSURE, UNKNOWN = KINDS = ("class", "unsure", "unknown")
-"""What a decision is: a class, or one of the two answers that hand the image to a person."""
+"""Kinds of a decision: a class, or one of the two answers that hand the image to a person."""
 SMALLEST = np.finfo(np.float64).tiny
 _BLOCK = 256  # images whose distances to the references are computed at once
 

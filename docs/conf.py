@@ -1,8 +1,10 @@
 """Configuration of Sphinx: `make docs` builds the site into docs/_build/site."""
 
+from pathlib import Path
 from typing import Any
 
 from alexnet import __version__
+from alexnet.learn import write_course
 
 project = "alexnet"
 author = "the alexnet authors"
@@ -56,6 +58,13 @@ def set_language(app: Any, page: str, template: str, context: dict[str, Any], tr
         context["language"] = "ko"
 
 
+def add_course(app: Any, error: Exception | None) -> None:
+    """Write the pages of `alexnet learn` beside the documentation."""
+    if error is None and app.builder.name == "html":
+        write_course(Path(app.outdir) / "learn")
+
+
 def setup(app: Any) -> None:
     """Connect the events."""
     app.connect("html-page-context", set_language)
+    app.connect("build-finished", add_course)

@@ -35,6 +35,7 @@ VERBS = {
     "import": "import_weights",
     "demo": "demo",
     "reproduce": "reproduce",
+    "learn": "learn",
     "variants": "variants",
     "recipes": "recipes",
     "plan": "plan",

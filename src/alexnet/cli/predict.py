@@ -16,6 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "has a rule of `alexnet decide`. An unreadable file is named on stderr, the other images are classified, and "
         "the exit code is 1."
     )
+    parser.description += (
+        " RUN can also be a folder of `alexnet crossval`: the probabilities of its networks are averaged."
+    )
     parser.epilog = "example: alexnet predict run photographs/ --csv > predictions.csv"
     add_run(parser)
     parser.add_argument(

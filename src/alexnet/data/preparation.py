@@ -35,6 +35,7 @@ from alexnet.data.dataset import (
     sha256_of,
 )
 from alexnet.data.decoding import MAX_PIXELS
+from alexnet.data.duplicates import find_duplicates, notes, to_index
 from alexnet.data.pixel_range import PixelRange, chosen_range
 from alexnet.data.range_survey import survey
 from alexnet.data.shards import (
@@ -212,6 +213,8 @@ def prepare(
         _finish(folder, shards, _name_of(source), options, max_bad, pixel_range, plan.samples)
     dataset = PreparedDataset.open(folder)
     if progress:
+        for note in notes(dataset.index["duplicates"]):
+            notify(note)
         notify(_closing_line(dataset, time.monotonic() - started))
     return dataset
 
@@ -572,6 +575,7 @@ def _finish(
     products = np.zeros((3, 3), dtype=np.int64)
     splits: dict[str, Any] = {}
     unread: list[tuple[int, str]] = []
+    checksums: dict[str, list[int]] = {}
     for shard, members in plan.shards.items():
         result = read_result(folder, shard)
         assert result is not None
@@ -581,6 +585,7 @@ def _finish(
             continue
         name = shard.rpartition("-")[0]
         entry = splits.setdefault(name, {"count": 0, "class_counts": [0] * len(plan.classes), "shards": []})
+        checksums[shard] = result.checksums
         entry["count"] += result.rows
         entry["class_counts"] = [a + b for a, b in zip(entry["class_counts"], result.class_counts, strict=True)]
         entry["shards"].append({"file": shard, "rows": result.rows, "sha256": result.sha256})
@@ -610,6 +615,7 @@ def _finish(
         "mean_rgb": found.mean_rgb.tolist(),
         "pca": {"eigenvalues": found.eigenvalues.tolist(), "eigenvectors": found.eigenvectors.tolist()},
         "left_out": left_out,
+        "duplicates": to_index(find_duplicates(folder, checksums, size, plan.classes)),
         "source": source,
         "options": options,
         "pixel_range": pixel_range.to_dict() if pixel_range else None,

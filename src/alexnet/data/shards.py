@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -71,6 +72,8 @@ class Result(NamedTuple):
         Sums of products of the channels, (3, 3), see `statistics`.
     left_out
         Position among the shard's items and reason of each image that could not be read.
+    checksums
+        CRC-32 of the pixels of each image.
     """
 
     items: str
@@ -79,6 +82,7 @@ class Result(NamedTuple):
     class_counts: list[int]
     rgb_products: list[list[int]]
     left_out: list[tuple[int, str]]
+    checksums: list[int]
 
 
 def read_result(folder: Path, shard: str) -> Result | None:
@@ -277,7 +281,8 @@ def _write(
     np.save(array, pixel_sum(images))
     write_atomic(folder / WORK_FOLDER / f"{shard}.npy", array.getvalue())
     counts = np.bincount(labels, minlength=len(classes)).tolist()
-    result = Result(digest(items, classes, flags), len(kept), sha256, counts, rgb_products(images).tolist(), left_out)
+    products, checksums = rgb_products(images).tolist(), [zlib.crc32(image) for image in images]
+    result = Result(digest(items, classes, flags), len(kept), sha256, counts, products, left_out, checksums)
     write_atomic(folder / WORK_FOLDER / f"{shard}.json", json.dumps(result._asdict()).encode())
 
 

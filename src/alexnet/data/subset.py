@@ -66,6 +66,7 @@ def write_subset(
         "mean_rgb": found.mean_rgb.tolist(),
         "pca": {"eigenvalues": found.eigenvalues.tolist(), "eigenvectors": found.eigenvectors.tolist()},
         "left_out": [],
+        "duplicates": {"count": 0, "pairs": []},
         "source": str(dataset.path.absolute()),
     }
     write_atomic(folder / INDEX_NAME, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())

@@ -16,6 +16,7 @@ from pathlib import Path
 from alexnet.data.sources.walking import Entry, Ignored, Tally, Walk, archive_kind, other_reason
 from alexnet.inspection.journal import JOURNAL, MODES, Journal, Placement, open_journal
 from alexnet.prediction.classifier import Classifier, Prediction
+from alexnet.prediction.ensemble import load_classifier
 from alexnet.prediction.inputs import partly_read
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
@@ -122,7 +123,7 @@ def sort_images(
     source, destination = Path(folder).absolute(), Path(out).absolute()
     _check_source(source, folder)
     classifier = (
-        run if isinstance(run, Classifier) else Classifier.load(run, device=device, precision=precision, raw=True)
+        run if isinstance(run, Classifier) else load_classifier(run, device=device, precision=precision, raw=True)
     )
     names = class_folders(classifier.classes)
     folders = {label: str(destination / name) for label, name in zip(classifier.labels, names, strict=True)}

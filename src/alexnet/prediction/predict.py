@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from alexnet.data.decoding import MAX_PIXELS
 from alexnet.data.pixel_range import chosen_range
 from alexnet.prediction.classifier import Classifier, Prediction, UnreadableImage
+from alexnet.prediction.ensemble import load_classifier
 from alexnet.prediction.inputs import NamedImage, find_images, partly_read
 from alexnet.runs.decision import UNKNOWN
 from alexnet.runtime.allocator import keep_freed_memory
@@ -45,7 +46,7 @@ def predict(
     Parameters
     ----------
     run : str or path
-        The run folder.
+        A run folder, or a folder of `alexnet crossval`: the mean of its networks.
     images : sequence of str or path
         Files, folders (searched recursively), zip or tar files, and "-" for an image on standard input.
     lists : sequence of str or path
@@ -80,7 +81,7 @@ def predict(
     for line in inputs.summary():
         print(line, file=sys.stderr)
     keep_freed_memory()
-    classifier = Classifier.load(run, device=device, precision=precision, raw=raw)
+    classifier = load_classifier(run, device=device, precision=precision, raw=raw)
     classifier.pixel_range, classifier.max_pixels = pixel_range or classifier.pixel_range, max_pixels
     top = min(top, len(classifier.classes))
     output = {"table": _table, "json": _json, "csv": _csv}[form](classifier, inputs.images, top)

@@ -1,0 +1,6 @@
+"""The course: lessons on the paper in which the page computes what this package computes."""
+
+from alexnet.learn.pages import write_course
+from alexnet.learn.serving import open_course
+
+__all__ = ["open_course", "write_course"]

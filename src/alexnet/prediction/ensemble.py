@@ -1,0 +1,83 @@
+"""A cross-validation as a classifier: the averaged probabilities of the networks of its folds."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from alexnet.evaluation.ensemble import require_same_classes
+from alexnet.prediction.classifier import Classifier
+from alexnet.runtime.errors import AlexNetError
+from alexnet.runtime.progress import notify
+
+CROSS_VALIDATION = "crossval.json"
+
+
+class EnsembleClassifier(Classifier):
+    """Several networks of the same classes and image size, whose probabilities are averaged.
+
+    Parameters
+    ----------
+    members : sequence of Classifier
+        The networks, each with its own preprocessing.
+    names : sequence of str
+        Their names in messages.
+
+    Raises
+    ------
+    AlexNetError
+        If they differ in classes, image size or range of pixel values.
+    """
+
+    def __init__(self, members: Sequence[Classifier], names: Sequence[str]) -> None:
+        first = members[0]
+        for member, name in zip(members[1:], names[1:], strict=True):
+            require_same_classes(first.classes, names[0], member.classes, name, "they can't be averaged")
+            for value in ("size", "pixel_range"):
+                if getattr(member.config, value) != getattr(first.config, value):
+                    raise AlexNetError(f"{names[0]} and {name} have another {value}: they can't be averaged")
+        self.members = list(members)
+        self.network, self.preprocess, self.config = first.network, first.preprocess, first.config
+        self.rule = None
+        self.pixel_range, self.max_pixels = first.pixel_range, first.max_pixels
+
+    def probabilities(self, images: np.ndarray, views: int = 1) -> np.ndarray:
+        """Return the mean probability of every class: (N, size, size, 3) uint8 → (N, classes) float64."""
+        mean: np.ndarray = np.mean([member.probabilities(images, views) for member in self.members], axis=0)
+        return mean
+
+
+def load_classifier(
+    run: str | os.PathLike[str], *, device: str | None = None, precision: str = "float32", raw: bool = False
+) -> Classifier:
+    """Load a run folder, or the finished folds of a folder of `alexnet crossval` as an ensemble.
+
+    Parameters
+    ----------
+    run : str or path
+        A run folder or a cross-validation.
+    device, precision, raw
+        As in `Classifier.load`; an ensemble has no decision rule.
+
+    Raises
+    ------
+    AlexNetError
+        If it is neither, no fold is finished, or something cannot be read.
+    """
+    folder = Path(run)
+    if not (folder / CROSS_VALIDATION).is_file():
+        return Classifier.load(run, device=device, precision=precision, raw=raw)
+    try:
+        numbers = sorted(map(int, json.loads((folder / CROSS_VALIDATION).read_text(encoding="utf-8"))["folds"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AlexNetError(f"{folder / CROSS_VALIDATION} cannot be read: {error}") from error
+    if not numbers:
+        raise AlexNetError(f"no fold of {folder} is finished; continue with the same `alexnet crossval` command")
+    runs = [folder / f"fold-{number}" for number in numbers]
+    notify(f"{folder}: the mean of {len(runs)} networks, fold-{numbers[0]} to fold-{numbers[-1]}")
+    members = [Classifier.load(path, device=device, precision=precision, raw=True) for path in runs]
+    return EnsembleClassifier(members, [str(path) for path in runs])

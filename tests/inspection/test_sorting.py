@@ -45,7 +45,7 @@ class ByContent(Classifier):
                 yield type("Unreadable", (), {"source": path, "reason": "damaged"})()
             else:
                 name = {b"l": "lying", b"s": "standing"}[content[:1]]
-                yield Prediction(str(path), [(name, int(content[1:2]) / 10)])
+                yield Prediction(str(path), name, int(content[1:2]) / 10, [(name, int(content[1:2]) / 10)])
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ VERBS = {
     "train": "train",
     "evaluate": "evaluate",
     "predict": "predict",
+    "decide": "decide",
     "compare": "compare",
     "crossval": "crossval",
     "labels": "labels",

@@ -38,16 +38,26 @@ def add_threshold(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_views(parser: argparse.ArgumentParser, default: int) -> None:
-    """Add ``--views``."""
+def add_views(parser: argparse.ArgumentParser, default: int, or_rule: bool = False) -> None:
+    """Add ``--views``; with `or_rule` the default is None: the views of a decision rule, else `default`."""
     from alexnet.evaluation.views import VIEWS, list_views
 
     parser.add_argument(
         "--views",
         type=int,
         choices=tuple(VIEWS),
-        default=default,
-        help=f"test crops whose probabilities are averaged. {list_views()} (default: {default})",
+        default=None if or_rule else default,
+        help=f"test crops whose probabilities are averaged. {list_views()} "
+        f"(default: {'that of the decision rule, else ' if or_rule else ''}{default})",
+    )
+
+
+def add_raw(parser: argparse.ArgumentParser) -> None:
+    """Add ``--raw``."""
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="ignore the decision rule of `alexnet decide`: the softmax and its most probable class",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from alexnet.cli.options import add_device, add_json, add_max_pixels, add_precision, add_run, add_views
+from alexnet.cli.options import add_device, add_json, add_max_pixels, add_precision, add_raw, add_run, add_views
 
 HELP = "classify images"
 
@@ -12,8 +12,9 @@ HELP = "classify images"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
     parser.description = (
-        "Print the most probable classes of each image. An unreadable file is named on stderr, the other images are "
-        "classified, and the exit code is 1."
+        "Print the most probable classes of each image, and first the decision (a class, unsure or unknown) if the run "
+        "has a rule of `alexnet decide`. An unreadable file is named on stderr, the other images are classified, and "
+        "the exit code is 1."
     )
     parser.description += (
         " RUN can also be a folder of `alexnet crossval`: the probabilities of its networks are averaged."
@@ -34,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a text file with one IMAGE per line; - for standard input; may be given several times",
     )
     parser.add_argument("--top", type=int, default=5, metavar="K", help="number of classes per image (default: 5)")
-    add_views(parser, 1)
+    add_views(parser, 1, or_rule=True)
+    add_raw(parser)
     add_precision(parser, "float32")
     add_device(parser)
     parser.add_argument(
@@ -72,5 +74,6 @@ def run(options: argparse.Namespace) -> int:
         black=options.black,
         white=options.white,
         max_pixels=options.max_pixels,
+        raw=options.raw,
     )
     return 1 if unreadable else 0

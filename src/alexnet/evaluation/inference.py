@@ -82,7 +82,38 @@ def probabilities(network: nn.Module, preprocess: Preprocessing, images: Tensor,
         each = shared_logits(network, preprocess, images, offsets)
     else:
         each = (network(crop) for crop in crops(images, preprocess, views))
-    logits = torch.stack([view.float() for view in each]).cpu()
+    return _checked_softmax(torch.stack([view.float() for view in each]).cpu())
+
+
+@torch.inference_mode()
+def probabilities_and_features(
+    network: OptimizedNetwork, preprocess: Preprocessing, images: Tensor, views: int
+) -> tuple[Tensor, Tensor]:
+    """The probabilities, and the features by which unknown images are recognized.
+
+    Parameters
+    ----------
+    network, preprocess, images, views
+        As for `probabilities`.
+
+    Returns
+    -------
+    probabilities : Tensor
+        (N, classes) float64, on the CPU; bitwise identical to those of `probabilities`.
+    features : Tensor
+        (N, units) float32, on the CPU: the input of the output layer for the center crop.
+    """
+    images = images.to(preprocess.mean.device, non_blocking=True)
+    features = network.penultimate(preprocess.center(images)).flatten(1)
+    if views == 1:
+        shares = _checked_softmax(network.output_of(features).float().cpu()[None])
+    else:
+        shares = probabilities(network, preprocess, images, views)
+    return shares, features.float().cpu()
+
+
+def _checked_softmax(logits: Tensor) -> Tensor:
+    """The softmax averaged over views: (views, N, classes) float32 → (N, classes) float64."""
     if not logits.isfinite().all():
         raise AlexNetError("the network's outputs contain NaN or Inf: its weights are damaged or its training diverged")
     # In float64 a probability of 1e-300 is still above 0, and the log loss of a very wrong network finite.

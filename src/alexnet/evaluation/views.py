@@ -6,8 +6,12 @@ This module does not import torch, so that the command line can list the views a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from alexnet.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from alexnet.runs.decision import DecisionRule
 
 LOW, MIDDLE, HIGH = 0.0, 0.5, 1.0
 
@@ -70,6 +74,17 @@ def check_views(views: int) -> None:
     """Raise `UsageError` unless `views` is a number of views in `VIEWS`."""
     if views not in VIEWS:
         raise UsageError(f"views is {views}; the choices are: {list_views()}")
+
+
+def rule_views(rule: DecisionRule, views: int | None) -> int:
+    """The number of views of a decision rule; `UsageError` if another one is given."""
+    if views not in (None, rule.views):
+        check_views(views)
+        raise UsageError(
+            f"views is {views}, but the decision rule was found with {rule.views}: leave out --views, use --raw, or "
+            f"find another rule with `alexnet decide --views {views}`"
+        )
+    return rule.views
 
 
 def describe_views(views: int) -> str:

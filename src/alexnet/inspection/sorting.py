@@ -122,7 +122,9 @@ def sort_images(
         raise UsageError(f"unsure_below is {unsure_below:g}; it is a probability above 0, up to 1")
     source, destination = Path(folder).absolute(), Path(out).absolute()
     _check_source(source, folder)
-    classifier = run if isinstance(run, Classifier) else load_classifier(run, device=device, precision=precision)
+    classifier = (
+        run if isinstance(run, Classifier) else load_classifier(run, device=device, precision=precision, raw=True)
+    )
     names = class_folders(classifier.classes)
     folders = {label: str(destination / name) for label, name in zip(classifier.labels, names, strict=True)}
     unsure_folder = str(Path(unsure).absolute() if unsure is not None else destination / UNSURE)

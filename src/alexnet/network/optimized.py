@@ -112,6 +112,15 @@ class OptimizedNetwork(nn.Module):
         """The logits (N, num_classes) of what `first_pool` returns."""
         return self._run(pooled, self._first_pool + 1, None)
 
+    def penultimate(self, x: Tensor) -> Tensor:
+        """The input of the output layer, (N, units) in `dtype`; `x` as `forward` takes it."""
+        pooled = self.first_pool(self.before_first_pool(x))
+        return self._run(pooled, self._first_pool + 1, -1)
+
+    def output_of(self, features: Tensor) -> Tensor:
+        """The logits (N, num_classes) of what `penultimate` returns."""
+        return self._run(features, len(self._steps) - 1, None)
+
     def run_until(self, x: Tensor, module: nn.Module) -> Tensor:
         """The input of one of the modules without weights; `x` as `forward` takes it."""
         pooled = self.first_pool(self.before_first_pool(x))

@@ -18,11 +18,12 @@ from alexnet.data.augmentation import Preprocessing
 from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError
 from alexnet.data.pixel_range import PixelRange
 from alexnet.data.sources.items import Item
-from alexnet.evaluation.inference import probabilities
-from alexnet.evaluation.views import check_views
+from alexnet.evaluation.inference import probabilities, probabilities_and_features
+from alexnet.evaluation.views import check_views, rule_views
 from alexnet.network.model import AlexNet
 from alexnet.network.optimized import OptimizedNetwork, without_batch_norm
 from alexnet.prediction.inputs import ImageInput, NamedImage, load_image
+from alexnet.runs.decision import CLASS, KINDS, DecisionRule
 from alexnet.runs.run import Config, Run
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError, UsageError
@@ -33,37 +34,70 @@ DECODERS = min(8, os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of an image.
+    """The class of an image, or the answer *unsure* or *unknown*.
+
+    Without a decision rule the class is the most probable one. With the rule of `alexnet decide` the probabilities are
+    calibrated, the class is decided by thresholds or costs, and the decision may be "unsure" or "unknown".
 
     Attributes
     ----------
     source : str
         Path or name of the image; for one without, its position, such as "image 3" for the fourth.
+    label : str
+        The class; where the decision is not "class", the one that is most likely.
+    probability : float
+        The probability of `label`, 0 to 1.
     top : list of (str, float)
         The most probable classes with their probabilities (0 to 1), in descending order.
+    decision : {"class", "unsure", "unknown"}
+        "class" without a decision rule.
+    distance : float or None
+        Distance from the training images in feature space, where the rule has one.
     """
 
     source: str
+    label: str
+    probability: float
     top: list[tuple[str, float]]
+    decision: str = CLASS
+    distance: float | None = None
 
     @property
-    def label(self) -> str:
-        """The most probable class."""
-        return self.top[0][0]
-
-    @property
-    def probability(self) -> float:
-        """Its probability, 0 to 1."""
-        return self.top[0][1]
+    def answer(self) -> str:
+        """The class, "unsure" or "unknown"."""
+        return self.label if self.decision == CLASS else self.decision
 
     def to_dict(self) -> dict[str, Any]:
         """Return the prediction in its JSON form."""
         return {
             "source": self.source,
+            "decision": self.decision,
             "label": self.label,
             "probability": self.probability,
             "top": [{"label": label, "probability": probability} for label, probability in self.top],
-        }
+        } | ({} if self.distance is None else {"distance": self.distance})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The decision on a prepared image, as `Classifier.answers` returns it.
+
+    Attributes
+    ----------
+    probabilities : ndarray
+        (classes,) float64, calibrated if there is a rule.
+    label : int
+        Index of the class.
+    decision : {"class", "unsure", "unknown"}
+        As in `Prediction`.
+    distance : float or None
+        As in `Prediction`.
+    """
+
+    probabilities: np.ndarray
+    label: int
+    decision: str = CLASS
+    distance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +129,8 @@ class Classifier:
         The run's `config.json`.
     precision : torch.dtype
         Data type of the computation.
+    rule : DecisionRule, optional
+        The decision rule. Default: the most probable class.
 
     Examples
     --------
@@ -102,16 +138,28 @@ class Classifier:
     """
 
     def __init__(
-        self, network: AlexNet, preprocess: Preprocessing, config: Config, precision: torch.dtype = torch.float32
+        self,
+        network: AlexNet,
+        preprocess: Preprocessing,
+        config: Config,
+        precision: torch.dtype = torch.float32,
+        rule: DecisionRule | None = None,
     ) -> None:
-        self.network, self.preprocess, self.config = network, preprocess, config
+        self.network, self.preprocess, self.config, self.rule = network, preprocess, config, rule
         self.pixel_range = PixelRange.from_dict(config.pixel_range)
         self.max_pixels = MAX_PIXELS
         self.partly: list[str] = []  # of each image of which only a page or some bands were read, which
         self._optimized = OptimizedNetwork(without_batch_norm(network), precision)
 
     @classmethod
-    def load(cls, run: str | os.PathLike[str], *, device: str | None = None, precision: str = "float32") -> Classifier:
+    def load(
+        cls,
+        run: str | os.PathLike[str],
+        *,
+        device: str | None = None,
+        precision: str = "float32",
+        raw: bool = False,
+    ) -> Classifier:
         """Load a run folder.
 
         Parameters
@@ -122,17 +170,21 @@ class Classifier:
             Such as "cpu" or "cuda:1". Default: the best that is available.
         precision : str
             "float32", "bfloat16" or "auto".
+        raw : bool
+            Ignore the decision rule of the run: the softmax and its most probable class.
 
         Raises
         ------
         AlexNetError
-            The folder is not a run, or its weights cannot be read.
+            The folder is not a run, its weights cannot be read, or its decision rule belongs to other weights.
         UsageError
             The device or precision does not exist.
         """
         chosen_device = choose_device(device)
         opened = Run.open(run)
-        return cls(*opened.load(chosen_device), opened.config, choose_precision(precision, chosen_device))
+        network, preprocess = opened.load(chosen_device)
+        rule = None if raw else opened.decision_rule(network)
+        return cls(network, preprocess, opened.config, choose_precision(precision, chosen_device), rule)
 
     @property
     def classes(self) -> list[str]:
@@ -148,7 +200,7 @@ class Classifier:
         self,
         images: ImageInput | NamedImage | Iterable[ImageInput | NamedImage],
         top: int = 5,
-        views: int = 1,
+        views: int | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> list[Prediction]:
         """Predict the classes of images.
@@ -161,8 +213,9 @@ class Classifier:
             as `alexnet prepare` does.
         top : int
             Number of classes per image.
-        views : int
+        views : int, optional
             Number of crops per image whose probabilities are averaged: 1, the center, or 10 (paper, section 4.1).
+            Default: that of the decision rule, else 1.
         batch_size : int
             Number of images that the network processes at once.
 
@@ -187,7 +240,7 @@ class Classifier:
         self,
         images: ImageInput | NamedImage | Iterable[ImageInput | NamedImage],
         top: int = 5,
-        views: int = 1,
+        views: int | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> Iterator[Prediction | UnreadableImage]:
         """Predict the classes of images one after another.
@@ -206,13 +259,54 @@ class Classifier:
         """
         if top < 1:
             raise UsageError(f"top is {top}; it must be at least 1")
-        check_views(views)
+        views = self.choose_views(views)
         if batch_size < 1:
             raise UsageError(f"batch size is {batch_size}; it must be at least 1")
         return self._stream(_each(images), top, views, batch_size)
 
+    def choose_views(self, views: int | None = None, *, raw: bool = False) -> int:
+        """The number of views: `views`, by default that of the decision rule (unless `raw`), else 1.
+
+        Raises
+        ------
+        UsageError
+            If there is no set of that many views, or the decision rule was found with another number.
+        """
+        if self.rule is None or raw:
+            views = 1 if views is None else views
+            check_views(views)
+            return views
+        return rule_views(self.rule, views)
+
+    def answers(self, images: np.ndarray, views: int | None = None, *, raw: bool = False) -> list[Answer]:
+        """Decide on prepared images (N, size, size, 3) uint8, by the decision rule if there is one (unless `raw`)."""
+        views = self.choose_views(views, raw=raw)
+        if self.rule is None or raw:
+            return [Answer(row, int(row.argmax())) for row in self.probabilities(images, views)]
+        features = None
+        if self.rule.distance is None:
+            shares = self.probabilities(images, views)
+        else:
+            shares, features = self.probabilities_and_features(images, views)
+        decided = self.rule.apply(shares, features)
+        return [
+            Answer(
+                decided.probabilities[i],
+                int(decided.label[i]),
+                KINDS[decided.kind[i]],
+                None if decided.distance is None else float(decided.distance[i]),
+            )
+            for i in range(len(decided))
+        ]
+
+    def probabilities_and_features(self, images: np.ndarray, views: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """The softmax (N, classes) and the input of the output layer (N, units) of prepared images."""
+        tensor = torch.from_numpy(np.ascontiguousarray(images))
+        shares, features = probabilities_and_features(self._optimized, self.preprocess, tensor, views)
+        return shares.numpy(), features.numpy()
+
     def probabilities(self, images: np.ndarray, views: int = 1) -> np.ndarray:
-        """Return the probability of every class: prepared images (N, size, size, 3) uint8 → (N, classes) float64."""
+        """Return the softmax, without the decision rule: images (N, size, size, 3) uint8 → (N, classes) float64."""
         tensor = torch.from_numpy(np.ascontiguousarray(images))
         return probabilities(self._optimized, self.preprocess, tensor, views).numpy()
 
@@ -224,12 +318,18 @@ class Classifier:
         decoded = decode_ahead(images, self.config.size, batch_size, self.pixel_range, self.max_pixels, notice)
         while batch := list(itertools.islice(decoded, batch_size)):
             readable = [pixels for _, pixels in batch if isinstance(pixels, np.ndarray)]
-            rows = iter(self.probabilities(np.stack(readable), views) if readable else ())
+            answers = iter(self.answers(np.stack(readable), views) if readable else ())
             for source, pixels in batch:
                 if isinstance(pixels, str):
                     yield UnreadableImage(source, pixels)
                 else:
-                    yield Prediction(source, self.top(next(rows), top))
+                    yield self.prediction(source, next(answers), top)
+
+    def prediction(self, source: str, answer: Answer, top: int = 5) -> Prediction:
+        """An answer with the names of the classes, of which `top` are listed."""
+        probability = float(answer.probabilities[answer.label])
+        classes = self.top(answer.probabilities, top)
+        return Prediction(source, self.labels[answer.label], probability, classes, answer.decision, answer.distance)
 
     def top(self, probabilities: np.ndarray, count: int) -> list[tuple[str, float]]:
         """Return the labels and probabilities of the `count` most probable of an image's classes (classes,)."""

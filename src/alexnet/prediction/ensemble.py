@@ -42,6 +42,7 @@ class EnsembleClassifier(Classifier):
                     raise AlexNetError(f"{names[0]} and {name} have another {value}: they can't be averaged")
         self.members = list(members)
         self.network, self.preprocess, self.config = first.network, first.preprocess, first.config
+        self.rule = None
         self.pixel_range, self.max_pixels = first.pixel_range, first.max_pixels
 
     def probabilities(self, images: np.ndarray, views: int = 1) -> np.ndarray:
@@ -51,7 +52,7 @@ class EnsembleClassifier(Classifier):
 
 
 def load_classifier(
-    run: str | os.PathLike[str], *, device: str | None = None, precision: str = "float32"
+    run: str | os.PathLike[str], *, device: str | None = None, precision: str = "float32", raw: bool = False
 ) -> Classifier:
     """Load a run folder, or the finished folds of a folder of `alexnet crossval` as an ensemble.
 
@@ -59,8 +60,8 @@ def load_classifier(
     ----------
     run : str or path
         A run folder or a cross-validation.
-    device, precision : str
-        As in `Classifier.load`.
+    device, precision, raw
+        As in `Classifier.load`; an ensemble has no decision rule.
 
     Raises
     ------
@@ -69,7 +70,7 @@ def load_classifier(
     """
     folder = Path(run)
     if not (folder / CROSS_VALIDATION).is_file():
-        return Classifier.load(run, device=device, precision=precision)
+        return Classifier.load(run, device=device, precision=precision, raw=raw)
     try:
         numbers = sorted(map(int, json.loads((folder / CROSS_VALIDATION).read_text(encoding="utf-8"))["folds"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -78,5 +79,5 @@ def load_classifier(
         raise AlexNetError(f"no fold of {folder} is finished; continue with the same `alexnet crossval` command")
     runs = [folder / f"fold-{number}" for number in numbers]
     notify(f"{folder}: the mean of {len(runs)} networks, fold-{numbers[0]} to fold-{numbers[-1]}")
-    members = [Classifier.load(path, device=device, precision=precision) for path in runs]
+    members = [Classifier.load(path, device=device, precision=precision, raw=True) for path in runs]
     return EnsembleClassifier(members, [str(path) for path in runs])

@@ -17,6 +17,7 @@ from alexnet.data.pixel_range import chosen_range
 from alexnet.prediction.classifier import Classifier, Prediction, UnreadableImage
 from alexnet.prediction.ensemble import load_classifier
 from alexnet.prediction.inputs import NamedImage, find_images, partly_read
+from alexnet.runs.decision import UNKNOWN
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.progress import progress
 
@@ -29,15 +30,16 @@ def predict(
     *,
     lists: Sequence[str | os.PathLike[str]] = (),
     top: int = 5,
-    views: int = 1,
+    views: int | None = None,
     form: str = "table",
     precision: str = "float32",
     device: str | None = None,
     black: float | None = None,
     white: float | None = None,
     max_pixels: int = MAX_PIXELS,
+    raw: bool = False,
 ) -> int:
-    """Print the most probable classes of each image on stdout, in order, as soon as they are known.
+    """Print the decision on each image and its most probable classes on stdout, in order, as soon as they are known.
 
     An unreadable image is named on stderr, and the others are classified.
 
@@ -51,8 +53,8 @@ def predict(
         Text files with one such path per line.
     top : int
         Number of classes per image.
-    views : int
-        Number of crops per image whose probabilities are averaged: 1 or 10.
+    views : int, optional
+        Number of crops per image whose probabilities are averaged: 1 or 10. Default: that of the decision rule, else 1.
     form : str
         "table", one line per image; "json", a list with one object per line; "csv", with a header.
     precision, device : str
@@ -61,6 +63,8 @@ def predict(
         Values that become black and white in images with more than 8 bits. Default: those of the run's dataset.
     max_pixels : int
         Limit of the pixels of an image.
+    raw : bool
+        Ignore the decision rule of the run.
 
     Returns
     -------
@@ -77,7 +81,7 @@ def predict(
     for line in inputs.summary():
         print(line, file=sys.stderr)
     keep_freed_memory()
-    classifier = load_classifier(run, device=device, precision=precision)
+    classifier = load_classifier(run, device=device, precision=precision, raw=raw)
     classifier.pixel_range, classifier.max_pixels = pixel_range or classifier.pixel_range, max_pixels
     top = min(top, len(classifier.classes))
     output = {"table": _table, "json": _json, "csv": _csv}[form](classifier, inputs.images, top)
@@ -132,7 +136,9 @@ def _table(classifier: Classifier, images: list[NamedImage], top: int) -> _Outpu
     label_width = max(map(cell_len, shown.values()))
 
     def line(result: Prediction) -> str:
-        cells = (f"{probability:6.1%} {pad(shown[label], label_width)}" for label, probability in result.top)
+        cells = [f"{probability:6.1%} {pad(shown[label], label_width)}" for label, probability in result.top]
+        if classifier.rule is not None:
+            cells.insert(0, pad(shown.get(result.answer, result.answer), max(label_width, len(UNKNOWN))))
         return f"{pad(result.source, width)}  {'  '.join(cells)}".rstrip()
 
     return _Output(line)
@@ -150,12 +156,15 @@ def _json(classifier: Classifier, images: list[NamedImage], top: int) -> _Output
 
 
 def _csv(classifier: Classifier, images: list[NamedImage], top: int) -> _Output:
-    more = [name for i in range(2, top + 1) for name in (f"label_{i}", f"probability_{i}")]
+    more = [name for i in range(1, top + 1) for name in (f"label_{i}", f"probability_{i}")]
 
     def line(result: Prediction) -> str:
-        return _csv_line([result.source, *(cell for label, p in result.top for cell in (label, f"{p:.6g}"))])
+        pairs = [(result.label, result.probability), *result.top]
+        return _csv_line(
+            [result.source, result.decision, *(cell for label, p in pairs for cell in (label, f"{p:.6g}"))]
+        )
 
-    return _Output(line, head=[_csv_line(["source", "label", "probability", *more])])
+    return _Output(line, head=[_csv_line(["source", "decision", "label", "probability", *more])])
 
 
 def _csv_line(cells: list[str]) -> str:

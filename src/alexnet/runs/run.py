@@ -23,6 +23,7 @@ from alexnet.data.dataset import PreparedDataset
 from alexnet.data.remote import is_address
 from alexnet.network.model import AlexNet
 from alexnet.network.variants import SWITCHES, Variant, get_variant, is_built_in, list_variants, register_variant
+from alexnet.runs.decision import DecisionRule
 from alexnet.runs.notebook import notebook_card
 from alexnet.runs.recipe import Recipe
 from alexnet.runtime.errors import AlexNetError
@@ -390,6 +391,22 @@ class Run:
             raise AlexNetError(f"{file} has no mean image of {self.config.size}×{self.config.size} pixels")
         network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         return network, self.config.preprocess(mean.to(device))
+
+    def decision_rule(self, network: AlexNet) -> DecisionRule | None:
+        """The decision rule that `alexnet decide` stored for the weights of `network`; None if there is none.
+
+        Raises
+        ------
+        AlexNetError
+            If its file is damaged, or it belongs to other weights.
+        """
+        rule = DecisionRule.load(self.path)
+        if rule is not None and rule.weights != checksum_of(network.state_dict()):
+            raise AlexNetError(
+                f"the decision rule of {self.path} (decision.json) belongs to other weights: run `alexnet decide` "
+                "again, or use --raw"
+            )
+        return rule
 
 
 def stored_tensor(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -14,7 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from alexnet import __version__
-from alexnet.evaluation.views import VIEWS, check_views, list_views
+from alexnet.evaluation.views import VIEWS, list_views
+from alexnet.prediction.classifier import Prediction
 from alexnet.runtime.errors import UsageError, check_choice
 from alexnet.serve import render, schema
 from alexnet.serve.access import SECURITY_HEADERS
@@ -23,7 +24,7 @@ from alexnet.serve.explorer import Explorer
 from alexnet.serve.limits import RequestError
 from alexnet.serve.pages import pages
 from alexnet.serve.service import Result, Service
-from alexnet.serve.tasks import Attribution, Features, Probabilities
+from alexnet.serve.tasks import Answers, Attribution, Features
 
 DESCRIPTION = """
 Send images as `multipart/form-data` with field `file`, one or several, or a single image as the body of the request:
@@ -83,9 +84,9 @@ def _image_routes(service: Service, explorer: Explorer) -> APIRouter:
     layers = network.layer_names()
     Layer = Annotated[str, Query(description="name of a layer", json_schema_extra={"enum": layers})]
     Views = Annotated[
-        int,
+        int | None,
         Query(
-            description=list_views(),
+            description=f"{list_views()} (default: that of the decision rule, else 1)",
             json_schema_extra={"enum": list(VIEWS)},
         ),
     ]
@@ -94,12 +95,12 @@ def _image_routes(service: Service, explorer: Explorer) -> APIRouter:
     async def predict(
         request: Request,
         top: Annotated[int, Query(ge=1, le=1000, description="number of classes")] = 5,
-        views: Views = 1,
+        views: Views = None,
+        raw: Annotated[bool, Query(description="ignore the decision rule of the run")] = False,
     ) -> Response:
-        """The most probable classes of each image."""
-        check_views(views)
-        results = await service.results(request, Probabilities(views))
-        entries = _entries(results, lambda shares: _prediction(classifier.top(shares, top)))
+        """The decision on each image, and its most probable classes."""
+        results = await service.results(request, Answers(classifier.choose_views(views, raw=raw), raw))
+        entries = _entries(results, lambda answer: _prediction(classifier.prediction("", answer, top)))
         return _json({"predictions": entries})
 
     @router.post("/v1/features", response_model=schema.LayerFeatures, openapi_extra=schema.BODY)
@@ -293,10 +294,10 @@ class _Middleware:
             self.metrics.record_request(getattr(route, "path", "other"), status or 500, time.perf_counter() - start)
 
 
-def _prediction(top: list[tuple[str, float]]) -> dict[str, Any]:
-    label, probability = top[0]
-    classes = [{"label": name, "probability": share} for name, share in top]
-    return {"label": label, "probability": probability, "top": classes}
+def _prediction(prediction: Prediction) -> dict[str, Any]:
+    values = prediction.to_dict()
+    del values["source"]
+    return values
 
 
 def _entries(results: list[Result], entry: Callable[[Any], dict[str, Any]]) -> list[dict[str, Any]]:

@@ -33,8 +33,10 @@ class ClassProbability(BaseModel):
 
 
 class Prediction(Entry):
-    """The most probable classes, in descending order."""
+    """The decision (class, unsure or unknown), its class, and the most probable classes in descending order."""
 
+    decision: str | None = None
+    distance: float | None = Field(default=None, description="distance from the training images, where the rule has it")
     label: str | None = None
     probability: float | None = None
     top: list[ClassProbability] | None = None

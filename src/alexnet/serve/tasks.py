@@ -8,19 +8,20 @@ import numpy as np
 import torch
 
 from alexnet.network.features import layer_features
-from alexnet.prediction.classifier import BATCH_SIZE, Classifier
+from alexnet.prediction.classifier import BATCH_SIZE, Answer, Classifier
 from alexnet.report.attribution import attribution_overlays
 
 
 @dataclass(frozen=True)
-class Probabilities:
-    """The probability of every class: (classes,) float64 per image."""
+class Answers:
+    """The `Answer` on each image: by the decision rule, or the most probable class."""
 
-    views: int = 1
+    views: int | None = None
+    raw: bool = False
     max_batch = BATCH_SIZE
 
-    def __call__(self, classifier: Classifier, images: np.ndarray) -> np.ndarray:
-        return classifier.probabilities(images, self.views)
+    def __call__(self, classifier: Classifier, images: np.ndarray) -> list[Answer]:
+        return classifier.answers(images, self.views, raw=self.raw)
 
 
 @dataclass(frozen=True)

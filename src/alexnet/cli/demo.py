@@ -26,8 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the demo."""
+    from alexnet.experiments.solar_cells import images_folder
     from alexnet.runtime.allocator import use_huge_pages
 
+    images_folder()  # first: the extra with the images includes that of the report, which the demo imports
     use_huge_pages()
     from alexnet.experiments.demo import demo
 

@@ -60,7 +60,6 @@ def demo(
     """
     if image is not None:
         check_can_write(image)
-    solar_cells.images_folder()  # now, so that missing images or a missing dependency are reported at once
     from alexnet.report.report import write_report
 
     folder = Path(out)

@@ -152,7 +152,7 @@ LESSONS = (
     Lesson(
         name="pooling",
         section="3.4",
-        sources=("network/variants.py:Pool",),
+        sources=("network/rows.py:Pool",),
         arrays=_STARTER,
         values=_pooling,
         answers=(("side", 0.5), ("units", 0.5), ("last", 0.5)),

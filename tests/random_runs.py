@@ -1,12 +1,25 @@
 """Run folders with random weights: no training, but every step after it is real."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Config, Run
+
+SMALL_TRAINING: dict[str, Any] = {
+    "recipe": "small",
+    "views": 1,
+    "epochs": 1,
+    "variant": "convolutions",
+    "init": "he",
+    "crop_size": 64,
+    "input_size": 64,
+    "precision": "float32",
+}
+"""Options of the smallest training, for 72 × 72 images: seconds."""
 
 
 def make_run(path: Path, data: Path, seed: int, crop_size: int = 64, variant: str = "paper") -> Path:

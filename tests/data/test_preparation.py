@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from alexnet.cli.main import main
+from alexnet.data import shards
 from alexnet.data.dataset import PreparedDataset
 from alexnet.data.preparation import SPLITS, parse_share, parse_split, prepare, stratified_split
 from alexnet.data.resize import square
@@ -611,3 +612,10 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
         return sum(map(int, subprocess.run(arguments, capture_output=True, check=True, text=True).stdout.split()))
 
     assert peak(8000) < peak(2000) * 1.1
+
+
+def test_the_record_of_a_shard_by_another_version_is_not_used(tmp_path: Path) -> None:
+    record = tmp_path / shards.WORK_FOLDER / "train-00000.arrow.json"
+    record.parent.mkdir()
+    record.write_text('{"items": "", "rows": 1}', encoding="utf-8")
+    assert shards.read_result(tmp_path, "train-00000.arrow") is None

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from random_runs import SMALL_TRAINING
 
 import alexnet
 from alexnet.data.dataset import PreparedDataset
@@ -17,17 +18,6 @@ from alexnet.inspection import crossval
 from alexnet.inspection.crossval import CrossValidation, assign_folds, cross_validate
 from alexnet.prediction.classifier import Classifier
 from alexnet.runtime.errors import AlexNetError, UsageError
-
-SMALL: dict[str, Any] = {
-    "recipe": "small",
-    "views": 1,
-    "epochs": 1,
-    "variant": "convolutions",
-    "init": "he",
-    "crop_size": 64,
-    "input_size": 64,
-    "precision": "float32",
-}
 
 
 def test_folds_have_the_same_share_of_every_class() -> None:
@@ -79,7 +69,7 @@ def data(striped_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def result(data: Path, tmp_path_factory: pytest.TempPathFactory) -> CrossValidation:
-    return cross_validate(data, tmp_path_factory.mktemp("result") / "cv", folds=3, **SMALL)
+    return cross_validate(data, tmp_path_factory.mktemp("result") / "cv", folds=3, **SMALL_TRAINING)
 
 
 def test_the_held_out_images_of_all_folds_are_the_training_images(result: CrossValidation, data: Path) -> None:
@@ -151,7 +141,7 @@ def test_finished_folds_are_not_trained_again(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(crossval, "train", refuse)
-    again = cross_validate(data, result.path, folds=3, **SMALL)
+    again = cross_validate(data, result.path, folds=3, **SMALL_TRAINING)
     assert again.metrics == result.metrics
 
 
@@ -170,10 +160,10 @@ def test_an_interrupted_fold_is_resumed_with_the_same_result(
     with monkeypatch.context() as patched:
         patched.setattr(crossval, "_evaluate_fold", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            cross_validate(data, out, folds=3, **SMALL)
+            cross_validate(data, out, folds=3, **SMALL_TRAINING)
     assert list(json.loads((out / "crossval.json").read_text())["folds"]) == ["1"]
     trained = (out / "fold-2" / "model.safetensors").stat().st_mtime_ns
-    resumed = cross_validate(data, out, folds=3, **SMALL)
+    resumed = cross_validate(data, out, folds=3, **SMALL_TRAINING)
     assert (out / "fold-2" / "model.safetensors").stat().st_mtime_ns == trained
     assert resumed.metrics == result.metrics
     assert (out / "out-of-fold.csv").read_bytes() == (result.path / "out-of-fold.csv").read_bytes()
@@ -189,7 +179,7 @@ def test_more_repeats_add_folds(result: CrossValidation, data: Path, tmp_path: P
         shutil.copytree(result.runs[0], run)
 
     monkeypatch.setattr(crossval, "train", copy)
-    repeated = cross_validate(data, out, folds=3, repeats=2, **SMALL)
+    repeated = cross_validate(data, out, folds=3, repeats=2, **SMALL_TRAINING)
     assert trained == ["fold-4", "fold-5", "fold-6"]
     assert repeated.metrics["log_loss"][:3] == result.metrics["log_loss"]
     with (out / "out-of-fold.csv").open() as file:
@@ -200,20 +190,20 @@ def test_more_repeats_add_folds(result: CrossValidation, data: Path, tmp_path: P
 
 def test_other_settings_are_refused(result: CrossValidation, data: Path, striped_data: Path, tmp_path: Path) -> None:
     with pytest.raises(AlexNetError, match="begun with another folds: use the same settings"):
-        cross_validate(data, result.path, folds=2, **SMALL)
+        cross_validate(data, result.path, folds=2, **SMALL_TRAINING)
     with pytest.raises(AlexNetError, match="begun with another changes"):
-        cross_validate(data, result.path, folds=3, **SMALL | {"epochs": 2})
+        cross_validate(data, result.path, folds=3, **SMALL_TRAINING | {"epochs": 2})
     with pytest.raises(AlexNetError, match="begun with another data"):
-        cross_validate(striped_data, result.path, folds=3, **SMALL)
+        cross_validate(striped_data, result.path, folds=3, **SMALL_TRAINING)
     (tmp_path / "file").touch()
     with pytest.raises(AlexNetError, match="is not a cross-validation"):
-        cross_validate(data, tmp_path, folds=3, **SMALL)
+        cross_validate(data, tmp_path, folds=3, **SMALL_TRAINING)
 
 
 def test_the_command_prints_mean_and_deviation(
     result: CrossValidation, data: Path, command: Callable[..., Any]
 ) -> None:
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL_TRAINING.items()]
     done = command("crossval", data, "--out", result.path, "--folds", 3, *options)
     assert done.returncode == 0
     assert f"{result.mean['log_loss']:.4f} ± {result.std['log_loss']:.4f}" in done.stdout

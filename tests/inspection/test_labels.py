@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from random_runs import SMALL_TRAINING
 
 import alexnet
 from alexnet.data.dataset import PreparedDataset
@@ -22,17 +23,6 @@ from alexnet.inspection.labels import (
     neighbor_disagreement,
     rank_label_errors,
 )
-
-SMALL: dict[str, Any] = {
-    "recipe": "small",
-    "views": 1,
-    "epochs": 1,
-    "variant": "convolutions",
-    "init": "he",
-    "crop_size": 64,
-    "input_size": 64,
-    "precision": "float32",
-}
 
 
 def predictions(classes: int, count: int, wrong: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -98,7 +88,7 @@ def source(striped_folder: Callable[..., Path]) -> Path:
 def cv(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("labels")
     alexnet.prepare(source, folder / "data", size=72, progress=False)
-    cross_validate(folder / "data", folder / "cv", folds=2, **SMALL)
+    cross_validate(folder / "data", folder / "cv", folds=2, **SMALL_TRAINING)
     return folder / "cv"
 
 

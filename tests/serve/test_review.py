@@ -18,7 +18,7 @@ import pytest
 from alexnet.data.corrections import Correction, read_corrections
 from alexnet.data.dataset import PreparedDataset
 from alexnet.data.subset import write_subset
-from alexnet.inspection.decisions import Decisions
+from alexnet.inspection.label_decisions import LabelDecisions
 from alexnet.runtime.errors import AlexNetError
 
 PHONE, DESKTOP = {"width": 360, "height": 780}, {"width": 1400, "height": 900}
@@ -147,7 +147,7 @@ def test_nothing_is_lost_when_the_server_is_killed_and_two_cannot_write(cv: Path
 
 
 def test_undo_restores_an_earlier_decision(tmp_path: Path) -> None:
-    decisions = Decisions(tmp_path / "labels.csv")
+    decisions = LabelDecisions(tmp_path / "labels.csv")
     decisions.decide(Correction("a.png", "cat", "keep", "cat"))
     decisions.decide(Correction("b.png", "cat", "change", "dog"))
     decisions.decide(Correction("a.png", "cat", "drop", ""))
@@ -165,7 +165,7 @@ def test_undo_restores_an_earlier_decision(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_keeps_the_decision_unmade(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()
-    decisions = Decisions(folder / "labels.csv")
+    decisions = LabelDecisions(folder / "labels.csv")
     (folder / "labels.csv").mkdir()  # a rename cannot replace it
     with pytest.raises(AlexNetError, match="cannot be written"):
         decisions.decide(Correction("a.png", "cat", "drop", ""))

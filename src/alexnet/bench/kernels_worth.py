@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -146,11 +146,13 @@ def _within(context: Callable[[], AbstractContextManager[object]], run: Callable
 
 def _training_step(settings: Settings, count: int) -> Iterator[dict[str, Any]]:
     training = OurTraining(count)
-    fused = _FusedSGD(training)
-
     plain_forms: dict[str, _Plain] = {
         **_FORWARD,
-        "update": ("update rule of the paper", "torch.optim.SGD, fused, and torch._foreach_copy_", lambda: fused),
+        "update": (
+            "update rule of the paper",
+            "torch.optim.SGD, fused, and torch._foreach_copy_",
+            _fused_sgd(training),
+        ),
     }
 
     sides = {name: _within(context, training.step) for name, (_, _, context) in plain_forms.items()}
@@ -179,28 +181,21 @@ def _inference(settings: Settings, count: int) -> Iterator[dict[str, Any]]:
         yield _row(kernel, plain, whole, seconds["ours"], seconds[name])
 
 
-class _FusedSGD(AbstractContextManager[None]):
+def _fused_sgd(training: OurTraining) -> Callable[[], AbstractContextManager[None]]:
     """A context in which a training updates its weights by torch's fused SGD instead of the paper's rule."""
-
-    def __init__(self, training: OurTraining) -> None:
-        parameters = list(training.network.parameters())
-        self.optimizer = torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, weight_decay=5e-4, fused=True)
-
-    def __enter__(self) -> None:
-        self.replaced = _replaced(steps, "update_all", self.update)
-        self.replaced.__enter__()
-
-    def __exit__(self, *_: object) -> None:
-        self.replaced.__exit__(None, None, None)
+    parameters = list(training.network.parameters())
+    optimizer = torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, weight_decay=5e-4, fused=True)
 
     @torch.no_grad()
-    def update(self, optimizers: Any, copies: dict[nn.Parameter, nn.Parameter]) -> None:
+    def update(optimizers: Sequence[torch.optim.Optimizer], copies: Mapping[nn.Parameter, nn.Parameter]) -> None:
         for parameter, copy in copies.items():
             parameter.grad = None if copy.grad is None else copy.grad.to(parameter.dtype)
-        self.optimizer.step()
+        optimizer.step()
         if copies:
             torch._foreach_copy_(list(copies.values()), list(copies))
-        clear_gradients([*optimizers, self.optimizer], copies)
+        clear_gradients([*optimizers, optimizer], copies)
+
+    return lambda: _replaced(steps, "update_all", update)
 
 
 class _AutocastTraining(OurTraining):

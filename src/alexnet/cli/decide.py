@@ -12,6 +12,8 @@ HELP = "find thresholds, unsure and unknown"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
+    from alexnet.runs.decision import DISTANCE_METHODS
+
     parser.description = (
         "Find the decision rule of a run on images that it was not trained on, and store it in the run folder: "
         "calibrated probabilities, a threshold for a guaranteed recall or the least expected cost, and the answers "
@@ -49,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--unknown-method",
-        choices=("neighbors", "mahalanobis"),
-        default="neighbors",
+        choices=DISTANCE_METHODS,
+        default=DISTANCE_METHODS[0],
         help="distance in feature space: to the fifth nearest training image, or to the class means (default: "
         "neighbors)",
     )

@@ -6,8 +6,8 @@ import argparse
 import json
 import sys
 
-from alexnet.cli.options import DATA_HELP, add_device, add_json
-from alexnet.runtime.errors import AlexNetError, UsageError
+from alexnet.cli.options import DATA_HELP, add_device, add_json, requires_extra
+from alexnet.runtime.errors import UsageError
 
 HELP = "find training images whose labels are likely wrong, and correct them"
 
@@ -54,14 +54,8 @@ def run(options: argparse.Namespace) -> None:
         raise UsageError(f"--top is {options.top}; it must be at least 1")
     found = find_label_errors(options.cv, data=options.data, neighbors=options.neighbors, device=options.device)
     if options.serve:
-        try:
+        with requires_extra("labels --serve", "serve"):
             from alexnet.serve.review import serve_review
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("alexnet"):
-                raise
-            raise AlexNetError(
-                f"`alexnet labels --serve` requires {error.name}: pip install 'alexnet[serve]'"
-            ) from None
 
         serve_review(found, top=options.top, file=options.labels, host=options.host, port=options.port)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from alexnet.runtime.errors import AlexNetError
+from alexnet.cli.options import requires_extra
 
 HELP = "the paper as a course that computes"
 
@@ -35,12 +35,8 @@ def run(options: argparse.Namespace) -> None:
 
         compute(Path(options.compute), f"alexnet learn --compute {options.compute}")
         return
-    try:
+    with requires_extra("learn", "report"):
         from alexnet.learn import open_course, write_course
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("alexnet"):
-            raise
-        raise AlexNetError(f"`alexnet learn` requires {error.name}: pip install 'alexnet[report]'") from None
 
     if options.out:
         print(write_course(options.out))

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+from alexnet.runtime.errors import AlexNetError
+
 DATA_HELP = "a prepared dataset: a folder made by `alexnet prepare`"
+
+
+@contextmanager
+def requires_extra(verb: str, extra: str) -> Iterator[None]:
+    """Turn the failed import of a package of an extra into one line with the command that installs it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("alexnet"):
+            raise
+        raise AlexNetError(f"`alexnet {verb}` requires {error.name}: pip install 'alexnet[{extra}]'") from None
 
 
 def describe_choices(table: Mapping[str, str]) -> str:

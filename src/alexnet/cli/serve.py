@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from alexnet.cli.options import DATA_HELP, add_device, add_max_pixels, add_precision, add_run
-from alexnet.runtime.errors import AlexNetError
+from alexnet.cli.options import DATA_HELP, add_device, add_max_pixels, add_precision, add_run, requires_extra
 
 HELP = "a page to inspect a run, and an HTTP API"
 
@@ -54,12 +53,8 @@ def run(options: argparse.Namespace) -> None:
     from alexnet.runtime.allocator import use_huge_pages
 
     use_huge_pages()
-    try:
+    with requires_extra("serve", "serve"):
         from alexnet.serve import Limits, serve
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("alexnet"):
-            raise
-        raise AlexNetError(f"`alexnet serve` requires {error.name}: pip install 'alexnet[serve]'") from None
 
     serve(
         options.run_folder,

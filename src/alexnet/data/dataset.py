@@ -3,8 +3,8 @@
 A shard is an Arrow IPC file with the columns `image` (fixed_size_binary, size × size × 3 bytes of RGB, row by row),
 `label` (int32) and `path` (string), in one record batch of up to 256 rows. Where the source says more of its images,
 there are also `weight` (float64), `target` (fixed_size_list of float32, one probability per class) and `group` (string,
-null for an image of no group). The image column of a shard is therefore one
-block of (rows, size, size, 3) bytes, and an image is a slice of a memory map.
+null for an image of no group). The image column of a shard is one block of (rows, size, size, 3) bytes, and an image is
+a slice of a memory map.
 
 A split of `dataset.json` lists its shards, by paths relative to the folder or absolute. With a file `rows` (int64) it
 consists of those rows of its shards only, counted through all of them: a subset of another dataset, without a copy

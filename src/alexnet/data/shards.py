@@ -86,10 +86,10 @@ class Result(NamedTuple):
 
 
 def read_result(folder: Path, shard: str) -> Result | None:
-    """The record of a shard of the unfinished dataset in `folder`; None when it is not complete."""
+    """The record of a shard of the unfinished dataset in `folder`; None without one of this version."""
     try:
         return Result(**json.loads((folder / WORK_FOLDER / f"{shard}.json").read_bytes()))
-    except FileNotFoundError:
+    except (FileNotFoundError, TypeError):  # TypeError: a record of another version has other fields
         return None
 
 

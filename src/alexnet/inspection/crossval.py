@@ -17,6 +17,7 @@ from alexnet.data.dataset import INDEX_NAME, PreparedDataset, Split
 from alexnet.data.subset import write_subset
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.prediction.classifier import Classifier
+from alexnet.prediction.ensemble import CROSS_VALIDATION
 from alexnet.runs.recipe import choose_recipe
 from alexnet.runs.run import is_free
 from alexnet.runtime.errors import AlexNetError, UsageError
@@ -24,7 +25,6 @@ from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import notify
 from alexnet.training.train import train
 
-SUMMARY = "crossval.json"
 PREDICTIONS = "out-of-fold.csv"
 PROBABILITIES = "out-of-fold.npy"
 FORMAT_VERSION = 1
@@ -231,7 +231,7 @@ def _positive(split: Split, classes: list[str]) -> str | None:
 def _begin(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The results of the folds that are done; a new folder has none."""
     try:
-        found = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        found = json.loads((folder / CROSS_VALIDATION).read_text(encoding="utf-8"))
     except FileNotFoundError:
         if folder.exists() and any(folder.iterdir()):
             raise AlexNetError(f"{folder} exists and is not a cross-validation; choose another folder") from None
@@ -239,7 +239,7 @@ def _begin(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any
         _write_summary(folder, settings, {})
         return {}
     except (OSError, ValueError) as error:
-        raise AlexNetError(f"{folder / SUMMARY} cannot be read: {error}") from error
+        raise AlexNetError(f"{folder / CROSS_VALIDATION} cannot be read: {error}") from error
     earlier = found.get("settings", {})
     different = [name for name, value in settings.items() if json.loads(json.dumps(value)) != earlier.get(name)]
     if different:
@@ -305,7 +305,7 @@ def _write_summary(folder: Path, settings: Mapping[str, Any], results: Mapping[s
         },
         "folds": results,
     }
-    write_atomic(folder / SUMMARY, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomic(folder / CROSS_VALIDATION, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def _write_predictions(

@@ -27,6 +27,7 @@ from alexnet.evaluation.evaluate import check_compatible
 from alexnet.evaluation.metrics import Predictions
 from alexnet.prediction.classifier import Classifier
 from alexnet.runs.decision import (
+    DISTANCE_METHODS,
     KINDS,
     SMALLEST,
     DecisionRule,
@@ -40,7 +41,6 @@ from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.progress import progress
 
 BATCH_SIZE = 64
-METHODS = ("neighbors", "mahalanobis")
 REFERENCE_IMAGES = 2000
 """Most training images, evenly spread, from which the distance is made."""
 DIMENSIONS = 128
@@ -119,7 +119,7 @@ def decide(
     """
     recall = dict(recall or {})
     _check_shares(recall, unsure, unknown_rate, confidence)
-    check_choice(unknown_method, METHODS, "unknown method")
+    check_choice(unknown_method, DISTANCE_METHODS, "unknown method")
     if recall and costs is not None:
         raise UsageError("--recall and --costs exclude each other: the threshold follows from one of them")
     opened = Run.open(run)

@@ -32,6 +32,8 @@ ARRAYS = "decision.safetensors"
 FORMAT_VERSION = 1
 CLASS, UNSURE, UNKNOWN = KINDS = ("class", "unsure", "unknown")
 """Kinds of a decision: a class, or one of the two answers that hand the image to a person."""
+DISTANCE_METHODS = ("neighbors", "mahalanobis")
+"""How an image's distance from the training images is measured, see `FeatureDistance`."""
 SMALLEST = np.finfo(np.float64).tiny
 _BLOCK = 256  # images whose distances to the references are computed at once
 
@@ -375,9 +377,3 @@ def _read_distance(file: Path, values: Mapping[str, Any]) -> FeatureDistance:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def remove_decision(folder: Path) -> None:
-    """Remove the rule of a run folder, if it has one."""
-    for name in (FILE, ARRAYS):
-        (folder / name).unlink(missing_ok=True)

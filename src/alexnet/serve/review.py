@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from alexnet.data.corrections import CHANGE, DROP, KEEP, Correction
-from alexnet.inspection.decisions import Decisions
+from alexnet.inspection.label_decisions import LabelDecisions
 from alexnet.inspection.labels import DECISIONS, LabelErrors
 from alexnet.report.rendering import asset
 from alexnet.runtime.errors import AlexNetError
@@ -59,7 +59,7 @@ def serve_review(
     """
     with bound_socket(host, port) as listener:
         token = chosen_token()
-        decisions = Decisions(Path(file) if file is not None else found.path / DECISIONS)
+        decisions = LabelDecisions(Path(file) if file is not None else found.path / DECISIONS)
         try:
             app = review_app(found, decisions, token, top=top)
             hosts = local_hosts(host, listener.getsockname()[1])
@@ -69,7 +69,7 @@ def serve_review(
             decisions.close()
 
 
-def review_app(found: LabelErrors, decisions: Decisions, token: str, *, top: int | None = None) -> ASGIApp:
+def review_app(found: LabelErrors, decisions: LabelDecisions, token: str, *, top: int | None = None) -> ASGIApp:
     """The application behind `Access`: its page, images, and the two routes that write."""
     suspects = found.first(top)
     by_position = {suspect.index: suspect for suspect in suspects}

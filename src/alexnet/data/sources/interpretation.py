@@ -114,12 +114,8 @@ def interpret(
     UsageError
         When it can be understood in several ways; the message shows them with the commands that choose.
     """
-    return with_groups(
-        _interpret(
-            *(source, spool, output, root, splits, classes_from, encoding, tuple(ignore_columns)),
-        ),
-        group_regex,
-    )
+    found = _interpret(source, spool, output, root, splits, classes_from, encoding, tuple(ignore_columns))
+    return with_groups(found, group_regex)
 
 
 def _interpret(

@@ -16,7 +16,7 @@ from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic
 
 
-class Decisions:
+class LabelDecisions:
     """Decisions in a file of corrections, in the order in which they were made.
 
     The file is replaced atomically with every decision, before `decide` or `undo` returns. Its rows about other images

@@ -11,6 +11,7 @@ import pytest
 from random_runs import make_run
 from scipy.stats import beta
 
+from alexnet.data.preparation import prepare
 from alexnet.inspection.decide import (
     _recall_thresholds,
     allowed_misses,
@@ -154,3 +155,15 @@ def test_a_rule_for_other_weights_is_refused(
     done = command("predict", other, tmp_path / "none.png")
     assert done.returncode == 1
     assert "other weights" in done.stderr
+
+
+def test_the_training_split_of_another_dataset_is_refused_too(
+    striped_data: Path, striped_folder: Callable[..., Path], tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    """The run of a fold was trained on a part of the training split of the whole dataset."""
+    run = make_run(tmp_path / "run", striped_data, seed=1)
+    prepare(striped_folder(14, 14), tmp_path / "whole", size=72, progress=False)
+    done = command("decide", run, "--data", tmp_path / "whole", "--split", "train")
+    assert done.returncode == 1
+    assert "use --split val or --split test" in done.stderr
+    assert not (run / "decision.json").exists()

@@ -88,7 +88,7 @@ def decide(
     data : str, path or PreparedDataset
         The prepared dataset.
     split : str
-        The split whose images decide. The training images of the run are refused.
+        The split whose images decide; "train" is refused.
     recall : mapping of str to float, optional
         For classes the share of their images, above 0 and below 1, that must not be decided as another class.
     costs : str or path, optional
@@ -126,7 +126,7 @@ def decide(
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     check_compatible(opened, dataset, "nothing can be decided on it")
     chosen = dataset.split(split)
-    _check_split(opened, dataset, chosen)
+    _check_split(dataset, chosen)
     for name in recall:
         check_choice(name, dataset.classes, "class")
     if len(dataset.classes) < 2:
@@ -273,14 +273,13 @@ def _check_shares(recall: Mapping[str, float], unsure: float, unknown_rate: floa
         raise UsageError(f"unsure is {unsure:g}; it is a share of the images, 0 to below 1")
 
 
-def _check_split(run: Run, dataset: PreparedDataset, split: Split) -> None:
+def _check_split(dataset: PreparedDataset, split: Split) -> None:
     if not len(split):
         raise AlexNetError(f"split {split.name!r} of {dataset.path} has no images")
-    trained_on = run.config.dataset.get("checksum")
-    if split.name == "train" and trained_on in (None, dataset_checksum(dataset)):
+    if split.name == "train":  # also of another dataset: the run may be that of a fold, or of a part of this one
         raise AlexNetError(
-            f"{run.path} was trained on split 'train': a guarantee from its images would be wrong; use --split val or "
-            "--split test"
+            f"split 'train' of {dataset.path} may have the images that the run was trained on: a guarantee from them "
+            "would be wrong; use --split val or --split test"
         )
 
 

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Find the decision rule of a run on images that it was not trained on, and store it in the run folder: "
         "calibrated probabilities, a threshold for a guaranteed recall or the least expected cost, and the answers "
-        "unsure and unknown. Then `alexnet predict` and `alexnet serve` obey it; --raw ignores it."
+        "unsure and unknown. Then `alexnet predict` and the HTTP API of `alexnet serve` obey it; --raw ignores it."
     )
     parser.epilog = "example: alexnet decide run --data data --recall defective=0.95 --unsure 0.1 --unknown-rate 0.01"
     add_run(parser)

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
     parser.description = "Evaluate a run on a prepared dataset, or several runs whose probabilities are averaged."
     parser.epilog = "example: alexnet evaluate run --data data --recall 0.95 --positive defective"
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder; several form an ensemble")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder or a baseline; several form an ensemble")
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     add_split(parser)
     add_views(parser, 10)

@@ -15,17 +15,11 @@ import numpy as np
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.loading import evaluation_batches
 from alexnet.evaluation import metrics
-from alexnet.evaluation.ensemble import (
-    Member,
-    load_members,
-    member_probabilities,
-    optimal_coefficients,
-    require_same_classes,
-)
+from alexnet.evaluation.ensemble import optimal_coefficients
 from alexnet.evaluation.metrics import Predictions
+from alexnet.evaluation.predictor import Member, Predictor, Source, load_predictors, require_same_classes
 from alexnet.evaluation.views import check_views
 from alexnet.kernels.safe import safe_mode
-from alexnet.network.optimized import OptimizedNetwork, without_batch_norm
 from alexnet.runs.run import Run
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
@@ -36,9 +30,6 @@ from alexnet.runtime.progress import Progress, progress
 BATCH_SIZE = 64
 CONFIDENCE = 0.95
 """Level of the confidence interval of the accuracy."""
-
-RunPath = str | os.PathLike[str] | Member
-"""A run folder, or a run that is already loaded."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +214,7 @@ def check_can_write(file: str | os.PathLike[str]) -> None:
 
 
 def evaluate(
-    runs: RunPath | Sequence[RunPath],
+    runs: Source | Sequence[Source],
     data: str | os.PathLike[str] | PreparedDataset,
     *,
     split: str | None = None,
@@ -241,7 +232,7 @@ def evaluate(
     Parameters
     ----------
     runs : path or sequence of paths
-        Run folders.
+        Run folders, or folders of baselines.
     data : path or PreparedDataset
         The prepared dataset.
     split : str or None
@@ -286,8 +277,8 @@ def evaluate(
     keep_freed_memory()
     torch_device = choose_device(device)
     dtype = choose_precision(precision, torch_device)
-    members = load_members(paths, torch_device)
-    check_compatible(members[0].run, dataset)
+    predictors = load_predictors(paths, torch_device, dtype)
+    check_compatible(predictors[0], dataset)
 
     on_val = (
         search_coefficients and "val" in dataset.splits and evaluated.name != "val" and len(dataset.split("val")) > 0
@@ -295,8 +286,7 @@ def evaluate(
     searched = dataset.split("val") if on_val else evaluated
     total = len(evaluated) + (len(searched) if search_coefficients else 0)
     with safe_mode(safe), progress(total, "evaluate") as bar:
-        networks = [OptimizedNetwork(without_batch_norm(member.network), dtype) for member in members]
-        ensemble = _Ensemble(members, networks, views, batch_size, bar)
+        ensemble = _Ensemble(predictors, views, batch_size, bar)
         coefficients = None
         if search_coefficients:
             coefficients = _search_coefficients(ensemble, searched, halves=not on_val)
@@ -320,8 +310,7 @@ def evaluate(
 class _Ensemble:
     """The runs that are evaluated, and how."""
 
-    members: list[Member]
-    networks: list[OptimizedNetwork]
+    members: list[Predictor]
     views: int
     batch_size: int
     bar: Progress
@@ -330,7 +319,7 @@ class _Ensemble:
         """Yields the index of the first image, probabilities (members, N, classes) and labels (N,) of each batch."""
         first = 0
         for batch in evaluation_batches(split, self.batch_size):
-            probabilities = member_probabilities(self.members, self.networks, batch.images, self.views)
+            probabilities = np.stack([member.probabilities(batch.images, self.views) for member in self.members])
             yield first, probabilities, batch.labels.numpy()
             first += len(batch.labels)
             self.bar.advance(len(batch.labels))
@@ -374,7 +363,7 @@ def _average(probabilities: np.ndarray, coefficients: Coefficients | None, first
 
 
 def _check(
-    paths: list[RunPath],
+    paths: list[Source],
     dataset: PreparedDataset,
     views: int,
     batch_size: int,
@@ -397,12 +386,14 @@ def _check(
         check_choice(positive, dataset.classes, f"positive class of {dataset.path}:")
 
 
-def check_compatible(run: Run, dataset: PreparedDataset, purpose: str = "the run can't be evaluated on it") -> None:
+def check_compatible(
+    run: Run | Predictor, dataset: PreparedDataset, purpose: str = "the run can't be evaluated on it"
+) -> None:
     """Check that a dataset has the classes and the image size of a run.
 
     Parameters
     ----------
-    run : Run
+    run : Run or Predictor
         The run.
     dataset : PreparedDataset
         The dataset.

@@ -185,3 +185,27 @@ def test_a_damaged_baseline_is_named(base: Path, tmp_path: Path) -> None:
     (tmp_path / "baseline.json").write_bytes((base / "baseline.json").read_bytes())
     with pytest.raises(AlexNetError, match="can't be read as a baseline"):
         Baseline.open(tmp_path)
+
+
+def test_reproduce_baseline_draws_a_split_with_each_seed(
+    striped_folder: Callable[..., Path], tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    images = striped_folder(14, 13, 64)
+    arguments = (
+        "reproduce",
+        "baseline",
+        "--quick",
+        "--data",
+        images,
+        "--out",
+        tmp_path,
+        "--only",
+        images.name + "/hog",
+    )
+    assert command(*arguments, "--seeds", 0, 1).returncode == 0
+    report = json.loads((tmp_path / "baseline.json").read_text(encoding="utf-8"))
+    (row,) = report["table"]
+    assert row["accuracy"]["values"] == [entry["accuracy"] for entry in report["trials"].values()]
+    first, second = (PreparedDataset.open(tmp_path / images.name / f"data-{seed}") for seed in (0, 1))
+    assert first.counts == second.counts == {"train": 21, "test": 6}
+    assert not np.array_equal(first.split("test").gather(np.arange(6)), second.split("test").gather(np.arange(6)))

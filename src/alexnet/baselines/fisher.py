@@ -17,7 +17,7 @@ from torch import Tensor
 
 COMPONENTS = 64
 GAUSSIANS = 256
-ITERATIONS = 50
+ITERATIONS = 25
 """Most iterations of expectation maximization."""
 
 

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "with. The folder is taken by `alexnet evaluate`, `compare`, `predict` and `report`. Requires OpenCV: pip "
         "install 'alexnet[baseline]'."
     )
-    parser.epilog = "example: alexnet baseline data --out base && alexnet compare base run --data data"
+    parser.epilog = "example: alexnet baseline data --out base --features hog"
     parser.add_argument("data", metavar="DATA", help=DATA_HELP)
     parser.add_argument("--out", required=True, metavar="BASE", help="folder of the baseline; it must not exist")
     parser.add_argument(

@@ -141,7 +141,8 @@ def describe_day(day: Day, validation: Validation | None) -> str:
     median = f"{day.confidence[1]:.1%}"
     if validation is not None:
         median += f" (validation: {float(np.median(validation.confidences)):.1%})"
-    line = f"{day.day}: {day.images:,} {'image' if day.images == 1 else 'images'}; median confidence {median}, {', '.join(shares)}"
+    images = f"{day.images:,} {'image' if day.images == 1 else 'images'}"
+    line = f"{day.day}: {images}; median confidence {median}, {', '.join(shares)}"
     return line + (f"; differs from validation: {', '.join(day.differs)}" if day.differs else "")
 
 

@@ -42,7 +42,7 @@ class SortResult:
         Path and reason of each image that stays where it is, because it cannot be read or moved.
     already : int
         Number of images that an earlier call placed.
-    left_alone : list of Ignored
+    ignored : list of Ignored
         Files and folders that are no images, by reason.
     notes : list of str
         Of which kinds of files only a page or some bands were read.
@@ -51,7 +51,7 @@ class SortResult:
     placements: list[Placement] = field(default_factory=list)
     unsorted: list[tuple[str, str]] = field(default_factory=list)
     already: int = 0
-    left_alone: list[Ignored] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -307,7 +307,7 @@ def _find(source: Path, leave: list[str], mode: str, journal: Journal, result: S
             result.unsorted.append((entry.file, "reached through a symbolic link, which is not moved; use --copy"))
         else:
             files.append(entry.file)
-    result.left_alone = [*others.list(), *walk.tally.list()]
+    result.ignored = [*others.list(), *walk.tally.list()]
     return files
 
 

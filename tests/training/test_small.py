@@ -1,4 +1,4 @@
-"""The recipe `small` learns at once: well below guessing within the first tenth of a run. `test_demo.py` trains by it, too."""
+"""The recipe `small` learns at once: well below guessing within a tenth of a run (`test_demo.py` trains by it, too)."""
 
 import math
 

@@ -149,4 +149,4 @@ def test_what_systems_leave_behind_is_not_there(tmp_path: Path) -> None:
     )
     plan = plan_source(build(tmp_path / "set", images("a", "b"), junk))
     assert plan.images == 12
-    assert not plan.left_alone
+    assert not plan.ignored

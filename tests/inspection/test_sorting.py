@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
         path = root / SUBFOLDERS[number % 3] / f"{number // 3}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(f"{'ls'[number % 2]}{number % 10} image {number}".encode())
-    (root / "notes.txt").write_text("not an image")
+    (root / "notes.txt").write_text("not an image", encoding="utf-8")
     return root
 
 
@@ -238,8 +238,8 @@ def test_two_sorts_into_one_folder_at_once_are_refused(folder: Path, tmp_path: P
 def test_a_damaged_journal_is_named_with_the_line(folder: Path, tmp_path: Path) -> None:
     sort_images(ByContent(), folder, tmp_path / "out")
     file = tmp_path / "out" / JOURNAL
-    lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join([*lines[:3], "{}\n", *lines[3:]]))
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join([*lines[:3], "{}\n", *lines[3:]]), encoding="utf-8")
     with pytest.raises(AlexNetError, match=f"{JOURNAL}, line 4"):
         undo_sort(tmp_path / "out")
 

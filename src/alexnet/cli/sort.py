@@ -108,8 +108,8 @@ def _sort(options: argparse.Namespace, given: dict[str, Any]) -> int:
         print(f"the name of {placement.source} exists: {placement.target}", file=sys.stderr)
     if result.already:
         print(f"{result.already:,} images were sorted before", file=sys.stderr)
-    for reason, files, first in result.left_alone:
-        print(f"left alone: {files:,}, {reason}, such as {first}", file=sys.stderr)
+    for reason, files, first in result.ignored:
+        print(f"ignored: {files:,}, {reason}, such as {first}", file=sys.stderr)
     for note in result.notes:
         print(note, file=sys.stderr)
     _print_not_sent(result, options.post)

@@ -57,7 +57,7 @@ class SortResult:
         Path and reason of each image that stays where it is, because it cannot be read or moved.
     already : int
         Number of images that an earlier call placed.
-    left_alone : list of Ignored
+    ignored : list of Ignored
         Files and folders that are no images, by reason.
     notes : list of str
         Of which kinds of files only a page or some bands were read.
@@ -68,7 +68,7 @@ class SortResult:
     placements: list[Placement] = field(default_factory=list)
     unsorted: list[tuple[str, str]] = field(default_factory=list)
     already: int = 0
-    left_alone: list[Ignored] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     not_sent: int = 0
 
@@ -571,7 +571,7 @@ def _find(session: _Session) -> list[str]:
             result.unsorted.append((entry.file, LINKED))
         else:
             files.append(entry.file)
-    result.left_alone = [*others.list(), *walk.tally.list()]
+    result.ignored = [*others.list(), *walk.tally.list()]
     return files
 
 

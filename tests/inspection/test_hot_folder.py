@@ -389,7 +389,7 @@ def test_a_day_that_differs_from_validation_is_marked() -> None:
     assert "differs" not in describe_day(summarize_days(placements, None)[2], None)
 
 
-def test_the_end_of_a_day_is_told(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_day_is_noted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     days = ["2026-05-04"]
     monkeypatch.setattr(sorting, "day_of", lambda _: days[0])
     monkeypatch.setattr("alexnet.inspection.drift.day_of", lambda _: days[0])

@@ -155,7 +155,7 @@ def test_a_workbook_names_the_classes(tmp_path: Path) -> None:
         tmp_path / "set", images("img"), {"labels.xlsx": workbook([["notes"]], rows), "~$labels.xlsx": b"\x05"}
     )
     plan = plan_source(root)
-    assert (plan.classes, plan.images, plan.left_alone) == (["0", "1"], 6, [])
+    assert (plan.classes, plan.images, plan.ignored) == (["0", "1"], 6, [])
     assert "labels.xlsx: sheet 'S2' is read, of 2" in plan.assumptions
     with pytest.raises(AlexNetError, match=r"none of the 6 images of .*first 0.jpg .*no such file"):
         plan_source(build(tmp_path, [], {"lone/l.xlsx": workbook(rows)}) / "lone/l.xlsx")
@@ -214,7 +214,7 @@ def test_what_systems_leave_behind_is_not_there(tmp_path: Path) -> None:
     )
     plan = plan_source(build(tmp_path / "set", images("a", "b"), junk))
     assert plan.images == 12
-    assert not plan.left_alone
+    assert not plan.ignored
 
 
 # Splits in the names of class folders
@@ -256,10 +256,10 @@ def test_classes_that_are_called_as_splits_are_no_splits(folders: tuple[str, ...
 
 
 @pytest.mark.parametrize("unknown", ["test/unknown", "test", "test/test", "test1", "test/0"])
-def test_test_images_without_classes_are_left_alone(unknown: str, tmp_path: Path) -> None:
+def test_test_images_without_classes_are_ignored(unknown: str, tmp_path: Path) -> None:
     plan = plan_source(build(tmp_path / "set", images("train/a", "train/b", unknown)))
     assert plan.counts.keys() == {"train", "val"}
-    assert [(left.files, left.first) for left in plan.left_alone] == [(6, unknown.split("/")[0] + "/")]
+    assert [(left.files, left.first) for left in plan.ignored] == [(6, unknown.split("/")[0] + "/")]
 
 
 # Lists
@@ -269,7 +269,7 @@ def test_a_list_of_training_images_only(tmp_path: Path) -> None:
     listed = "".join(f"{name}/{n}.jpg\n" for name in "ab" for n in range(4))
     root = build(tmp_path / "set", images("images/a", "images/b"), {"train.txt": listed})
     plan = plan_source(root)
-    assert (plan.images, plan.left_alone[0].files) == (8, 4)
+    assert (plan.images, plan.ignored[0].files) == (8, 4)
     assert "'train.txt' names the training images; --classes-from folder ignores it" in plan.assumptions
     assert plan_source(root, classes_from="folder").images == 12
 

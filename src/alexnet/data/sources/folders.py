@@ -4,7 +4,7 @@ The files are counted by folder first (`Folder`), without reading any; the rules
 
 - Folders around everything are passed through, whatever files lie beside them.
 - Folders are splits when their names mean splits (train, train_images, seg_test, test1, valid) and they hold class
-  folders. What lies beside them is left alone.
+  folders. What lies beside them is ignored.
 - Otherwise the folders are the classes. Folders within a class belong to it.
 - Where no folder is a class, a table beside the images says the classes, or the file names do (cat.0.jpg).
 
@@ -978,7 +978,7 @@ class Interpreter:
         return self._finished(Source(Items(items), kind=tree.kind, origins=origins))
 
     def _finished(self, source: Source) -> Source:
-        left = [*self.left.list(), *self.tree.walk.tally.list(), *self.tree.unused(self.used), *source.left_alone]
+        left = [*self.left.list(), *self.tree.walk.tally.list(), *self.tree.unused(self.used), *source.ignored]
         return Source(
             source.items,
             source.descriptions,

@@ -263,7 +263,7 @@ def make_plan(
         per_split,
         source.origins,
         drawn,
-        source.left_alone,
+        source.ignored,
         list(source.assumptions),
         [*source.warnings, *_sample_warnings(counts), *_warnings(classes, per_split, own, drawn)],
         *_sample_summaries(counts),

@@ -12,7 +12,8 @@ import numpy as np
 
 from alexnet.data.dataset import INDEX_NAME, MEAN_NAME, PreparedDataset, Split, sha256_of
 from alexnet.data.duplicates import to_index
-from alexnet.data.statistics import Statistics, pixel_sum, rgb_products, statistics
+from alexnet.data.statistics import Statistics, pixel_sum, statistics
+from alexnet.kernels.rgb_products import rgb_products
 from alexnet.runtime.files import write_atomic
 
 _BATCH = 256

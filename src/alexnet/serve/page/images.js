@@ -10,7 +10,10 @@ const CAMERA_PIXELS = 320;
 const answerOf = ({ top, decision, label, probability }) => ({ top, decision, label, probability });
 
 /** The decision: a class, or one of the two answers that hand the image to a person. */
-const verdict = ({ decision, label }) => (decision === "class" ? label : text(decision, { label }));
+const verdict = ({ decision, label }) => {
+  if (decision === "unsure") return text("unsure", { label });
+  return decision === "unknown" ? text("unknown") : label;
+};
 
 /** Calls `listener` with every image that is shown: `{ name, blob, url, top }`, or null. */
 export function startImages(about, listener) {

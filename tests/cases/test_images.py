@@ -471,7 +471,7 @@ def test_predict_reads_archives_and_lists_and_goes_on_after_a_bad_one(tmp_path: 
     assert [shape for _, shape in results[1:4]] == [(8, 8, 3)] * 3
     assert results[4][1] == "no such file"
     assert found.summary() == [
-        f"left alone: 1 file, not an image file (.txt), such as {tmp_path / 'photos.zip' / 'notes.txt'}"
+        f"ignored: 1 file, not an image file (.txt), such as {tmp_path / 'photos.zip' / 'notes.txt'}"
     ]
 
 

@@ -212,8 +212,10 @@ def test_a_run_of_other_classes_or_another_size_does_not_fit(runs, data, striped
     stripes = make_run(tmp_path / "stripes", striped_data, seed=0)
     with pytest.raises(AlexNetError, match="can't be averaged"):
         evaluate([runs[0], stripes], data)
-    config = json.loads((stripes / "config.json").read_text())
-    (stripes / "config.json").write_text(json.dumps(config | {"classes": ["bright", "dark"], "size": 80}))
+    config = json.loads((stripes / "config.json").read_text(encoding="utf-8"))
+    (stripes / "config.json").write_text(
+        json.dumps(config | {"classes": ["bright", "dark"], "size": 80}), encoding="utf-8"
+    )
     with pytest.raises(AlexNetError, match=r"mean image of 80|80 pixels"):
         evaluate(stripes, data)
     (stripes / "model.safetensors").unlink()
@@ -221,7 +223,7 @@ def test_a_run_of_other_classes_or_another_size_does_not_fit(runs, data, striped
 
 def test_without_test_and_val_the_splits_are_named(runs, data) -> None:
     dataset = PreparedDataset.open(data)
-    index = json.loads((data / "dataset.json").read_text())
+    index = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
     index["splits"] = {"train": index["splits"]["train"]}
     with pytest.raises(AlexNetError, match=r"no images in test or val.*train"):
         evaluate(runs[0], PreparedDataset(dataset.path, index))
@@ -229,7 +231,7 @@ def test_without_test_and_val_the_splits_are_named(runs, data) -> None:
 
 
 def test_recall_needs_two_classes(runs, data) -> None:
-    index = json.loads((data / "dataset.json").read_text()) | {"classes": ["a", "b", "c"]}
+    index = json.loads((data / "dataset.json").read_text(encoding="utf-8")) | {"classes": ["a", "b", "c"]}
     with pytest.raises(UsageError, match="recall and positive are for two classes"):
         evaluate(runs[0], PreparedDataset(data, index), recall=0.9)
 

@@ -78,7 +78,7 @@ def test_far_features_have_a_larger_distance(method: str) -> None:
 
 def test_costs_are_read_in_the_order_of_the_classes_and_checked(tmp_path: Path) -> None:
     file = tmp_path / "costs.csv"
-    file.write_text(",good,bad,unsure\nbad,10,0,1\ngood,0,1,1\n")
+    file.write_text(",good,bad,unsure\nbad,10,0,1\ngood,0,1,1\n", encoding="utf-8")
     np.testing.assert_array_equal(read_costs(file, ["bad", "good"]), [[0, 10, 1], [1, 0, 1]])
     for text, message in (
         ("", "empty"),
@@ -88,7 +88,7 @@ def test_costs_are_read_in_the_order_of_the_classes_and_checked(tmp_path: Path) 
         (",good,bad\nbad,-1,0\ngood,1,0\n", "no cost"),
         (",good,bad\nbad,x,0\ngood,1,0\n", "no cost"),
     ):
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
         with pytest.raises(AlexNetError, match=message):
             read_costs(file, ["bad", "good"])
 
@@ -139,7 +139,7 @@ def test_costs_decide_and_invalid_usage_is_named(
     run: Path, striped_data: Path, tmp_path: Path, command: Callable[..., Any]
 ) -> None:
     file = tmp_path / "costs.csv"
-    file.write_text(",lying,standing\nlying,0,1000000\nstanding,1,0\n")
+    file.write_text(",lying,standing\nlying,0,1000000\nstanding,1,0\n", encoding="utf-8")
     rule = json.loads(command("decide", run, "--data", striped_data, "--costs", file, "--json").stdout)
     assert rule["record"]["expected_cost"] == 0.5  # every image is “lying”: the 12 of 24 “standing” cost 1
     for wrong in (("--costs", file, "--recall", "lying=0.8"), ("--recall", "lying"), ("--recall", "x=0.5")):

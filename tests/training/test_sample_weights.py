@@ -128,7 +128,7 @@ TRAINING: dict[str, Any] = {
 
 def run_all(folder: Path, processes: int, trainings: list[dict[str, Any]]) -> None:
     listed = folder / f"trainings-{processes}.json"
-    listed.write_text(json.dumps(trainings))
+    listed.write_text(json.dumps(trainings), encoding="utf-8")
     command = [sys.executable, str(WORKER), str(listed)]
     if processes > 1:
         command[1:1] = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import shutil
 import statistics
 import subprocess
@@ -28,10 +29,11 @@ from alexnet.data.decoding import UnreadableImageError, decode
 from alexnet.data.loading import training_batches
 from alexnet.data.preparation import prepare
 from alexnet.data.resize import square
-from alexnet.data.statistics import pixel_sum, rgb_products
+from alexnet.data.statistics import pixel_sum
+from alexnet.kernels.rgb_products import rgb_products
 from alexnet.runs.recipe import recipes
 from alexnet.runtime.cpus import available_cpus
-from alexnet.runtime.errors import UsageError
+from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.files import write_atomic
 from alexnet.training.input_pipeline import augmentation_pipeline
 
@@ -46,7 +48,9 @@ def preparing(settings: Settings) -> list[Comparison]:
 
     def prepare_all() -> None:
         shutil.rmtree(folder / "out", ignore_errors=True)
-        prepare(source, folder / "out", progress=False)
+        dataset = prepare(source, folder / "out", progress=False)
+        if (prepared := sum(split["count"] for split in dataset.index["splits"].values())) != len(files):
+            raise AlexNetError(f"{prepared:,} of {len(files):,} files were prepared: the rate would be wrong")
 
     seconds: dict[str, list[float]] = {"ours": [], "decode": []}
     for number in range(rounds + 1):
@@ -200,7 +204,7 @@ def _write_csv(files: list[Path], source: Path) -> Path:
 
 
 def _files(folder: Path, images: Path | None, count: int) -> list[Path]:
-    """`count` JPEG files, repeated if there are fewer: those of a folder, or synthetic ones."""
+    """`count` JPEG files: those of a folder, or synthetic ones. Fewer are repeated under further names (hard links)."""
     found = sorted(path for path in images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg")) if images else []
     if images and not found:
         raise UsageError(f"no JPEG files in {images}")
@@ -209,7 +213,21 @@ def _files(folder: Path, images: Path | None, count: int) -> list[Path]:
             decode(file.read_bytes())
         except UnreadableImageError as error:
             raise UsageError(f"{file} cannot be read: {error}; remove it from {images}") from None
-    return list(itertools.islice(itertools.cycle(found or photographs(folder / "made", 256)), count))
+    files = (found or photographs(folder / "made", 256))[:count]
+    for number in range(len(files), count):  # a source has each file once: the same name again would be left out
+        name = folder / "repeated" / f"{number:06}.jpg"
+        if not name.exists():
+            name.parent.mkdir(parents=True, exist_ok=True)
+            _link(files[number % len(files)], name)
+        files.append(name)
+    return files
+
+
+def _link(file: Path, name: Path) -> None:
+    try:
+        os.link(file, name)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(file, name)
 
 
 def _size_text(files: list[Path]) -> str:

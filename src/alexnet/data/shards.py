@@ -31,7 +31,8 @@ from alexnet.data.dataset import SHARD_ROWS, write_shard
 from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, square_image
 from alexnet.data.pixel_range import PixelRange
 from alexnet.data.sources.items import Item, Reader, Sample
-from alexnet.data.statistics import pixel_sum, rgb_products
+from alexnet.data.statistics import pixel_sum
+from alexnet.kernels.rgb_products import rgb_products
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic
 
@@ -155,7 +156,7 @@ def make_shards(
     stop = threading.Event()
 
     def feed() -> None:
-        with tempfile.TemporaryFile("w+") as log, _start_worker(log) as process:
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as log, _start_worker(log) as process:
             processes.append(process)
             try:
                 _send(process, setup)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data.dataset import INDEX_NAME, MEAN_NAME, PreparedDataset, Split, sha256_of
-from alexnet.data.statistics import Statistics, pixel_sum, rgb_products, statistics
+from alexnet.data.statistics import Statistics, pixel_sum, statistics
+from alexnet.kernels.rgb_products import rgb_products
 from alexnet.runtime.files import write_atomic
 
 _BATCH = 256

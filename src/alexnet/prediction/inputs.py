@@ -52,12 +52,12 @@ class Inputs:
     ----------
     images : list of NamedImage
         In order; a place that could not be read is one whose image is the error.
-    left_alone : list of Ignored
+    ignored : list of Ignored
         Files in folders and archives that are not images.
     """
 
     images: list[NamedImage] = field(default_factory=list)
-    left_alone: list[Ignored] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
     _walks: list[ImageFiles] = field(default_factory=list)  # keep uncompressed copies of archives in existence
 
     def __len__(self) -> int:
@@ -75,17 +75,17 @@ class Inputs:
             self.images += [NamedImage(item.name, item) for item in walk]
         except AlexNetError as error:
             self.images.append(NamedImage(os.fspath(path), UnreadableImageError(_without(str(error), path))))
-        self.left_alone += walk.left_alone
+        self.ignored += walk.ignored
         self._walks.append(walk)
 
     def summary(self) -> list[str]:
-        """Return a line for each reason for which files were left alone."""
+        """Return a line for each reason for which files were ignored."""
         counts: dict[str, tuple[int, str]] = {}
-        for reason, files, first in self.left_alone:
+        for reason, files, first in self.ignored:
             before, name = counts.get(reason, (0, first))
             counts[reason] = (before + files, name)
         return [
-            f"left alone: {files:,} {'file' if files == 1 else 'files'}, {reason}, such as {first}"
+            f"ignored: {files:,} {'file' if files == 1 else 'files'}, {reason}, such as {first}"
             for reason, (files, first) in counts.items()
         ]
 

@@ -17,7 +17,7 @@ from alexnet.data.sources.plan import count, printable
 from alexnet.runtime.errors import AlexNetError
 
 KEEP, DROP, ERROR = POLICIES = ("keep", "drop", "error")
-"""What `prepare` does about duplicates."""
+"""Treatments of duplicates by `prepare`."""
 STORED = 100
 """Pairs in `dataset.json`; their number is always whole."""
 SHOWN = 3
@@ -151,7 +151,7 @@ def to_index(duplicates: Sequence[Duplicate], dropped: Sequence[Dropped]) -> dic
 
 
 def notes(duplicates: Sequence[Duplicate], dropped: Sequence[Dropped], policy: str) -> list[str]:
-    """What was found and done, for people, a line each; none without duplicates."""
+    """Describe what was found and done, for people, a line each; none without duplicates."""
     found = []
     for kind, pairs in (
         ("equal images", [pair for pair in duplicates if pair.similarity is None]),

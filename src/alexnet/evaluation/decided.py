@@ -20,7 +20,7 @@ from alexnet.runs.decision import KINDS, DecisionRule, Decisions, describe_decis
 
 @dataclass(frozen=True)
 class Decided:
-    """What a decision rule makes of labeled images.
+    """The decisions of a rule on labeled images.
 
     Parameters
     ----------

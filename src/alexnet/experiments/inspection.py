@@ -40,7 +40,7 @@ VIEWS = 1
 def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str) -> str:
     """Cross-validate the solar cells, train a network for each seed, and decide with costs and with a recall.
 
-    The tables of `alexnet reproduce label-errors` and `unknown` are taken over where their results are there. Returns
+    The tables of `alexnet reproduce label-errors` and `unknown` are included where their results exist. Returns
     a summary of one line.
     """
     dataset = prepared_cells(work)

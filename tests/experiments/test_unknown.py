@@ -26,7 +26,7 @@ def trial() -> dict[str, dict[str, float]]:
     return scores(known[:2], (shares / shares.sum(1, keepdims=True), far), train[1:])
 
 
-def test_a_class_that_is_far_from_the_others_is_told_apart(trial: dict[str, dict[str, float]]) -> None:
+def test_a_class_far_from_the_others_has_a_large_area(trial: dict[str, dict[str, float]]) -> None:
     assert trial["auroc"]["neighbors"] > 0.95
     assert trial["auroc"]["mahalanobis"] > 0.95
     assert trial["recognized"]["neighbors"] > 0.7

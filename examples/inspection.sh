@@ -9,7 +9,7 @@ set -euo pipefail
 
 out=${1:-inspection-out}
 recipe=(--flip square ${RECIPE:-})
-pictures=$(cd "$(dirname "$0")/../docs" && pwd)
+documentation=$(cd "$(dirname "$0")/../docs" && pwd)
 mkdir -p "$out"
 cd "$out"
 
@@ -50,7 +50,7 @@ alexnet decide recall-run --data data --recall defective=0.9 | tee recall.txt
 alexnet evaluate recall-run --data data --views 1 --json > recall.json
 
 step "7. Unknown: what is no solar cell"
-alexnet predict run "$pictures/report.png" "$pictures/serve.png" | tee unknown.txt
+alexnet predict run "$documentation/report.png" "$documentation/serve.png" | tee unknown.txt
 
 step "8. Sort what arrives, and take it back"
 mkdir -p arrivals

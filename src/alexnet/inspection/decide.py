@@ -10,18 +10,17 @@ does not depend on the temperature: what is fitted on the same images does not w
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alexnet.data.dataset import PreparedDataset, Split
+from alexnet.data.sources.tables import read_spreadsheet
 from alexnet.evaluation import metrics
 from alexnet.evaluation.evaluate import check_compatible
 from alexnet.evaluation.metrics import Predictions
@@ -233,10 +232,8 @@ def read_costs(file: str | os.PathLike[str], classes: list[str]) -> np.ndarray:
     AlexNetError
         If it cannot be read, or a class or a cost is missing, doubled, unknown or no number.
     """
-    try:
-        rows = [row for row in csv.reader(Path(file).read_text(encoding="utf-8-sig").splitlines()) if any(row)]
-    except (OSError, ValueError) as error:
-        raise AlexNetError(f"{file} can't be read: {error}") from error
+    separator, numbered = read_spreadsheet(file)
+    rows = [row for _, row in numbered]
     if not rows:
         raise AlexNetError(f"{file} is empty: the first row names the predicted classes")
     columns, names = [cell.strip() for cell in rows[0][1:]], [row[0].strip() for row in rows[1:]]
@@ -251,7 +248,7 @@ def read_costs(file: str | os.PathLike[str], classes: list[str]) -> np.ndarray:
             raise AlexNetError(f"{file}, row {name!r}: {len(row) - 1} costs for {len(columns)} columns")
         for column, cell in zip(columns, row[1:], strict=True):
             try:
-                value = float(cell)
+                value = float(cell.replace(",", ".") if separator != "," else cell)
             except ValueError:
                 value = math.nan
             if not 0 <= value < math.inf:

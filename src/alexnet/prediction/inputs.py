@@ -17,6 +17,7 @@ from PIL import Image
 
 from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, extra_content, square_image, to_rgb
 from alexnet.data.pixel_range import PixelRange
+from alexnet.data.remarks import merge_reasons
 from alexnet.data.resize import square
 from alexnet.data.sources.items import Ignored, Item, read_item
 from alexnet.data.sources.names import guess_encoding
@@ -177,7 +178,11 @@ def load_image(
 
 def partly_read(parts: Iterable[str], total: int) -> list[str]:
     """Return a line for each kind of file of which only a part was read, as `load_image` notices them."""
-    return [f"{count:,} of {total:,} images have {part}" for part, count in sorted(Counter(parts).items())]
+    parts = list(parts)
+    merged = merge_reasons(parts)
+    counts = Counter(merged[part] for part in parts)
+    of = f"{total:,} {'image' if total == 1 else 'images'}"
+    return [f"{count:,} of {of} {'has' if count == 1 else 'have'} {part}" for part, count in sorted(counts.items())]
 
 
 def _content(image: ImageInput) -> bytes:

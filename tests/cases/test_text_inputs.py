@@ -10,7 +10,7 @@ import pytest
 
 from alexnet import AlexNetError
 from alexnet.data.corrections import read_corrections
-from alexnet.inspection.decide import read_costs
+from alexnet.evaluation.costs import read_costs
 from alexnet.prediction.inputs import find_images
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "cp949"]

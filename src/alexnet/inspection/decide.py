@@ -47,6 +47,8 @@ DIMENSIONS = 128
 """Most principal components of the features in which distances are measured."""
 NEIGHBORS = 5
 UNSURE_COLUMN = "unsure"
+RECORDED = 1000
+"""Confidences that the rule records, with which `alexnet sort` compares those of each day."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ def decide(
         "calibration_error_after": after,
         "guarantees": guarantees,
         "shares": shares,
+        "confidences": spread(decided.confidence),
         "answered_accuracy": float((decided.label == chosen.labels)[answered].mean()) if answered.any() else None,
     }
     if matrix is not None:
@@ -172,6 +175,12 @@ def decide(
     rule = dataclasses.replace(rule, weights=checksum_of(classifier.network.state_dict()), record=record)
     rule.save(opened.path)
     return DecisionReport(rule, _sentences(rule, opened, chosen))
+
+
+def spread(values: np.ndarray, count: int = RECORDED) -> list[float]:
+    """The values (n,) in ascending order, rounded to four digits; of more than `count` that many, evenly in rank."""
+    chosen = np.unique(np.linspace(0, len(values) - 1, min(count, len(values))).round().astype(np.int64))
+    return [round(float(value), 4) for value in np.sort(values)[chosen]]
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:

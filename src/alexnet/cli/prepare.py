@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes-from",
         metavar="WHAT",
         help="source of the class of an image: folder (the first below the root), parent (the one the image lies in), "
-        "name (the file name, as in cat.0.jpg), or a table as FILE or FILE:COLUMN (default: decided by what is there)",
+        "name (the file name, as in cat.0.jpg), or a table as FILE or FILE:COLUMN, or several, such as 'train_*.txt' "
+        "(default: decided by what is there)",
     )
     parser.add_argument(
         "--encoding",

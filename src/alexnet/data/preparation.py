@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import time
 import zlib
@@ -238,14 +239,16 @@ def parse_split(text: str) -> dict[str, float]:
 def parse_folders(text: str) -> dict[str, list[str]]:
     """Read the folders of splits from an argument such as "train=seg_train,val=seg_test".
 
+    A folder with a comma in its name is in quotation marks: train="cats, dogs".
+
     Raises
     ------
     UsageError
         When it has another form, or names no folder to train on.
     """
     folders: dict[str, list[str]] = {}
-    for part in filter(None, text.split(",")):
-        name, equals, folder = part.partition("=")
+    for part in re.findall(r'(?:"[^"]*"|[^,])+', text):
+        name, equals, folder = part.replace('"', "").partition("=")
         if not equals or not folder.strip():
             raise UsageError(f"--splits {text!r} is not of the form train=DIR,val=DIR")
         if name.strip() not in SPLITS:

@@ -33,10 +33,23 @@ from alexnet.data.dataset import (
     PLAN_NAME,
     SHARD_ROWS,
     PreparedDataset,
+    images_of,
+    read_shard,
     sha256_of,
 )
 from alexnet.data.decoding import MAX_PIXELS
-from alexnet.data.duplicates import find_duplicates, notes, to_index
+from alexnet.data.duplicates import (
+    DROP,
+    ERROR,
+    KEEP,
+    POLICIES,
+    Dropped,
+    copies_to_drop,
+    find_duplicates,
+    notes,
+    refuse,
+    to_index,
+)
 from alexnet.data.pixel_range import PixelRange, chosen_range
 from alexnet.data.range_survey import survey
 from alexnet.data.shards import (
@@ -48,6 +61,7 @@ from alexnet.data.shards import (
     make_shards,
     read_pixel_sum,
     read_result,
+    read_thumbnails,
 )
 from alexnet.data.sources.groups import GroupDraw, ItemCounts, draw_groups
 from alexnet.data.sources.interpretation import interpret, make_plan, source_name
@@ -55,8 +69,9 @@ from alexnet.data.sources.items import Item, ItemList, Source
 from alexnet.data.sources.names import SPLITS, first_names
 from alexnet.data.sources.plan import SourcePlan, count, split_sizes
 from alexnet.data.statistics import statistics
+from alexnet.kernels.rgb_products import rgb_products
 from alexnet.runtime.cpus import available_cpus
-from alexnet.runtime.errors import AlexNetError, UsageError
+from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import format_duration, notify
 from alexnet.runtime.progress import progress as show_progress
@@ -65,6 +80,7 @@ _LIST_NAME = "items.arrow"
 _NOTES_NAME = "notes.json"
 _RANGE_NAME = "pixel_range.json"
 _LEFT_OUT_NAME = "left_out.txt"
+ROWS_NAME = "train.npy"  # rows of the training split, where duplicates were dropped
 _LISTED = 20  # unreadable files that an error lists; the others are written to a file
 
 
@@ -115,6 +131,7 @@ def prepare(
     group_regex: str | None = None,
     ignore_columns: Sequence[str] = (),
     labels: str | os.PathLike[str] | None = None,
+    duplicates: str = KEEP,
     progress: bool = True,
 ) -> PreparedDataset:
     """Prepare the images of a source: shorter side to `size` pixels, center crop, RGB.
@@ -163,6 +180,10 @@ def prepare(
     labels
         A CSV of corrected labels, such as the ``labels.csv`` of `alexnet labels`. A corrected image stays in the split
         that it had without it, so that accuracies can be compared.
+    duplicates
+        Images that are equal or nearly so, in two splits or under two classes, are named. "keep" changes nothing,
+        "drop" leaves out the training image that is a copy of a validation or test image of the same class, "error"
+        raises AlexNetError.
     progress
         Whether to print what the source was understood to be, and a progress bar, on stderr.
 
@@ -180,6 +201,7 @@ def prepare(
         When an option is out of range, or the source can be understood in several ways.
     """
     _check_options(size, split, max_bad, workers)
+    check_choice(duplicates, POLICIES, "duplicates")
     started = time.monotonic()
     folder = Path(data)
     reading: dict[str, Any] = {"root": root, "splits": dict(splits) if splits else None}
@@ -211,10 +233,11 @@ def prepare(
                 notify(note)
         _make(folder, shards, size, workers, progress, max_pixels, pixel_range)
         options["split"] = shards.split
-        _finish(folder, shards, _name_of(source), options, max_bad, pixel_range, plan.samples)
+        options |= {"duplicates": duplicates} if duplicates != KEEP else {}
+        found = _finish(folder, shards, _name_of(source), options, max_bad, pixel_range, plan.samples)
     dataset = PreparedDataset.open(folder)
     if progress:
-        for note in notes(dataset.index["duplicates"]):
+        for note in found:
             notify(note)
         notify(_closing_line(dataset, time.monotonic() - started))
     return dataset
@@ -572,7 +595,8 @@ def _finish(
     max_bad: float,
     pixel_range: PixelRange | None,
     samples: dict[str, Any],
-) -> None:
+) -> list[str]:
+    """Write `dataset.json`; returns notes about duplicates."""
     size = options["size"]
     pixel_sums = np.zeros((size, size, 3), dtype=np.int64)
     products = np.zeros((3, 3), dtype=np.int64)
@@ -595,6 +619,12 @@ def _finish(
         if name == "train":
             pixel_sums += read_pixel_sum(folder, shard)
             products += np.array(result.rgb_products)
+    policy = options.get("duplicates", KEEP)
+    thumbnails = np.concatenate([read_thumbnails(folder, shard) for shard in checksums]) if checksums else np.empty(0)
+    duplicates = find_duplicates(folder, checksums, thumbnails, size, plan.classes)
+    if policy == ERROR:
+        refuse(duplicates)
+    dropped = copies_to_drop(duplicates) if policy == DROP else []
     unread.sort()
     items = plan.take(np.array([position for position, _ in unread], dtype=np.int64))
     left_out = [{"path": item.name, "reason": reason} for item, (_, reason) in zip(items, unread, strict=True)]
@@ -602,6 +632,9 @@ def _finish(
     if "train" not in splits:
         raise AlexNetError(f"{source}: no image to train on can be read")
     _check_taught(plan.classes, splits["train"]["class_counts"], [item.label for item in items], left_out)
+    if dropped:
+        sums = _leave_out(folder, splits["train"], dropped, size, plan.classes)
+        pixel_sums, products = pixel_sums - sums[0], products - sums[1]
 
     found = statistics(pixel_sums, products, splits["train"]["count"])
     array = io.BytesIO()
@@ -618,7 +651,7 @@ def _finish(
         "mean_rgb": found.mean_rgb.tolist(),
         "pca": {"eigenvalues": found.eigenvalues.tolist(), "eigenvectors": found.eigenvectors.tolist()},
         "left_out": left_out,
-        "duplicates": to_index(find_duplicates(folder, checksums, size, plan.classes)),
+        **to_index(duplicates, dropped),
         "source": source,
         "options": options,
         "pixel_range": pixel_range.to_dict() if pixel_range else None,
@@ -626,6 +659,40 @@ def _finish(
     }
     write_atomic(folder / INDEX_NAME, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())
     _clean(folder)
+    return notes(duplicates, dropped, policy)
+
+
+def _leave_out(
+    folder: Path, train: dict[str, Any], dropped: Sequence[Dropped], size: int, classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take images out of the entry of the training split, whose shards come first.
+
+    The shards stay as they are: the split gets a list of its rows. Returns what the sums of the pixels and of the
+    products of the channels lose.
+    """
+    out = np.array([one.position for one in dropped], dtype=np.int64)
+    starts = np.cumsum([0, *(shard["rows"] for shard in train["shards"])])
+    pixel_sums, products = np.zeros((size, size, 3), dtype=np.int64), np.zeros((3, 3), dtype=np.int64)
+    counts = np.array(train["class_counts"])
+    for shard, start, end in zip(train["shards"], starts, starts[1:], strict=False):
+        rows = out[(out >= start) & (out < end)] - start
+        if len(rows):
+            batch = read_shard(folder / shard["file"])
+            images = images_of(batch, size)[rows]
+            pixel_sums += images.sum(axis=0, dtype=np.int64)
+            products += rgb_products(images)
+            counts -= np.bincount(values(batch.column("label"), np.int32)[rows], minlength=len(classes))
+    if (counts == 0).any():
+        raise AlexNetError(
+            f"every training image of class {classes[int(np.argmin(counts))]!r} is a copy of a validation or test "
+            "image: divide the images anew, or use --duplicates keep"
+        )
+    array = io.BytesIO()
+    np.save(array, np.setdiff1d(np.arange(starts[-1]), out))
+    write_atomic(folder / ROWS_NAME, array.getvalue())
+    train |= {"count": int(starts[-1]) - len(out), "class_counts": counts.tolist()}
+    train |= {"rows": ROWS_NAME, "rows_sha256": sha256_of(folder / ROWS_NAME)}
+    return pixel_sums, products
 
 
 def _check_taught(classes: list[str], training: list[int], labels: list[str], left_out: list[dict[str, str]]) -> None:

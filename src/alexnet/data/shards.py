@@ -29,6 +29,7 @@ import numpy as np
 
 from alexnet.data.dataset import SHARD_ROWS, write_shard
 from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, square_image
+from alexnet.data.near_duplicates import thumbnails
 from alexnet.data.pixel_range import PixelRange
 from alexnet.data.sources.items import Item, Reader, Sample
 from alexnet.data.statistics import pixel_sum
@@ -88,6 +89,8 @@ class Result(NamedTuple):
 
 def read_result(folder: Path, shard: str) -> Result | None:
     """The record of a shard of the unfinished dataset in `folder`; None without one of this version."""
+    if not _thumbnails_file(folder, shard).is_file():
+        return None
     try:
         return Result(**json.loads((folder / WORK_FOLDER / f"{shard}.json").read_bytes()))
     except (FileNotFoundError, TypeError):  # TypeError: a record of another version has other fields
@@ -107,6 +110,15 @@ def forget_result(folder: Path, shard: str) -> None:
 def read_pixel_sum(folder: Path, shard: str) -> np.ndarray:
     """The sum of the images of a shard, (size, size, 3) uint16."""
     return np.load(folder / WORK_FOLDER / f"{shard}.npy", allow_pickle=False)
+
+
+def read_thumbnails(folder: Path, shard: str) -> np.ndarray:
+    """The thumbnails of the images of a shard, see `alexnet.data.near_duplicates`."""
+    return np.load(_thumbnails_file(folder, shard), allow_pickle=False)
+
+
+def _thumbnails_file(folder: Path, shard: str) -> Path:
+    return folder / WORK_FOLDER / f"{shard}.thumbnails.npy"
 
 
 def make_shards(
@@ -278,15 +290,20 @@ def _write(
         targets=soft_targets(samples, labels, classes) if flags.soft_labels else None,
         groups=[sample.group for sample in samples] if flags.groups else None,
     )
-    array = io.BytesIO()
-    np.save(array, pixel_sum(images))
-    write_atomic(folder / WORK_FOLDER / f"{shard}.npy", array.getvalue())
+    _save(folder / WORK_FOLDER / f"{shard}.npy", pixel_sum(images))
+    _save(_thumbnails_file(folder, shard), thumbnails(images))
     counts = np.bincount(labels, minlength=len(classes)).tolist()
     products = rgb_products(images).tolist()
     # Every eighth row tells images apart; those with the same checksum are compared pixel by pixel.
     checksums = [zlib.crc32(np.ascontiguousarray(image[::8])) for image in images]
     result = Result(digest(items, classes, flags), len(kept), sha256, counts, products, left_out, checksums)
     write_atomic(folder / WORK_FOLDER / f"{shard}.json", json.dumps(result._asdict()).encode())
+
+
+def _save(file: Path, values: np.ndarray) -> None:
+    array = io.BytesIO()
+    np.save(array, values)
+    write_atomic(file, array.getvalue())
 
 
 def soft_targets(samples: list[Sample], labels: list[int], classes: list[str]) -> np.ndarray:

@@ -308,7 +308,9 @@ def _write(
     _save(folder / WORK_FOLDER / f"{shard}.npy", pixel_sum(images))
     _save(_thumbnails_file(folder, shard), thumbnails(images))
     counts = np.bincount(labels, minlength=len(classes)).tolist()
-    products, checksums = rgb_products(images).tolist(), [zlib.crc32(image) for image in images]
+    products = rgb_products(images).tolist()
+    # Every eighth row tells images apart; those with the same checksum are compared pixel by pixel.
+    checksums = [zlib.crc32(image[::8].tobytes()) for image in images]
     result = Result(
         digest(items, classes, flags), len(kept), sha256, counts, products, read.left_out, checksums, read.remarks
     )

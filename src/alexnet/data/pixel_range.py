@@ -127,7 +127,7 @@ def missing(values: np.ndarray, no_data: float | None = None) -> np.ndarray | No
 
 
 class FoundRange(NamedTuple):
-    """What `RangeFinder` found.
+    """The result of a `RangeFinder`.
 
     Attributes
     ----------

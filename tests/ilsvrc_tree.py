@@ -64,7 +64,7 @@ def ilsvrc(root: Path, year: int, classes: int, validation: int, test: int = 0) 
     if test:
         images = {f"test/ILSVRC{year}_test_{number:08}.JPEG": _jpeg(rng) for number in range(1, test + 1)}
         write_tar(root / f"ILSVRC{year}_{name}_test.tar", images)
-        (root / f"ILSVRC{year}_test_ground_truth.txt").write_text("1\n" * test)
+        (root / f"ILSVRC{year}_test_ground_truth.txt").write_text("1\n" * test, encoding="utf-8")
     return [wnids[number - 1] for number in truth]
 
 

@@ -305,7 +305,7 @@ def test_retired_words_are_found_in_names_comments_and_strings(
         "# 분류기, 이미지 분류",
     ],
 )
-def test_other_words_are_left_alone(tmp_path: Path, text: str, monkeypatch) -> None:
+def test_other_words_are_ignored(tmp_path: Path, text: str, monkeypatch) -> None:
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     file = tmp_path / "example.py"
     file.write_text(text + "\n", encoding="utf-8")

@@ -44,9 +44,9 @@ def test_e4_the_quota_of_a_control_group(
     quota: str, expected: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "outer" / "inner").mkdir(parents=True)
-    (tmp_path / "outer" / "cpu.max").write_text(quota)
-    (tmp_path / "outer" / "inner" / "cpu.max").write_text("max 100000")
-    (tmp_path / "cgroup").write_text("0::/outer/inner\n")
+    (tmp_path / "outer" / "cpu.max").write_text(quota, encoding="utf-8")
+    (tmp_path / "outer" / "inner" / "cpu.max").write_text("max 100000", encoding="utf-8")
+    (tmp_path / "cgroup").write_text("0::/outer/inner\n", encoding="utf-8")
     monkeypatch.setattr(cpus, "_CGROUP_ROOT", tmp_path)
     monkeypatch.setattr(cpus, "_PROCESS_CGROUPS", tmp_path / "cgroup")
     assert cpus.cgroup_quota() == expected
@@ -57,17 +57,17 @@ def test_e4_the_quota_of_a_control_group(
 def test_e4_the_quota_of_version_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     group = tmp_path / "cpu,cpuacct" / "docker" / "1"
     group.mkdir(parents=True)
-    (group / "cpu.cfs_quota_us").write_text("100000\n")
-    (group / "cpu.cfs_period_us").write_text("100000\n")
-    (tmp_path / "cgroup").write_text("5:memory:/docker/1\n4:cpu,cpuacct:/docker/1\n")
+    (group / "cpu.cfs_quota_us").write_text("100000\n", encoding="utf-8")
+    (group / "cpu.cfs_period_us").write_text("100000\n", encoding="utf-8")
+    (tmp_path / "cgroup").write_text("5:memory:/docker/1\n4:cpu,cpuacct:/docker/1\n", encoding="utf-8")
     monkeypatch.setattr(cpus, "_CGROUP_ROOT", tmp_path)
     monkeypatch.setattr(cpus, "_PROCESS_CGROUPS", tmp_path / "cgroup")
     assert (cpus.cgroup_quota(), cpus.available_cpus()) == (1.0, 1)
 
 
 def test_e4_torch_uses_no_more_threads_than_the_quota(tmp_path: Path) -> None:
-    (tmp_path / "cpu.max").write_text("100000 100000")
-    (tmp_path / "cgroup").write_text("0::/\n")
+    (tmp_path / "cpu.max").write_text("100000 100000", encoding="utf-8")
+    (tmp_path / "cgroup").write_text("0::/\n", encoding="utf-8")
     code = f"""
 from pathlib import Path
 from alexnet.runtime import cpus

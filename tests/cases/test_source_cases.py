@@ -78,8 +78,8 @@ def merged(plan: SourcePlan) -> dict[str, int]:
     return total
 
 
-def left_alone(plan: SourcePlan) -> dict[str, int]:
-    return {left.first: left.files for left in plan.left_alone}
+def ignored(plan: SourcePlan) -> dict[str, int]:
+    return {left.first: left.files for left in plan.ignored}
 
 
 def said(plan: SourcePlan) -> str:
@@ -127,7 +127,7 @@ def test_a1_an_enclosing_folder_with_a_license(tmp_path: Path) -> None:
         archive.add(build(tmp_path / "x", files) / "flower_photos", "flower_photos")
     plan = plan_source(tmp_path / "flower_photos.tgz")
     assert merged(plan) == {"daisy": 5, "roses": 5, "tulips": 5}
-    assert left_alone(plan) == {"flower_photos/LICENSE.txt": 1}
+    assert ignored(plan) == {"flower_photos/LICENSE.txt": 1}
 
 
 def test_a1_a_hugging_face_folder_with_a_readme(root: Path) -> None:
@@ -140,7 +140,7 @@ def test_a1_a_preview_image_beside_the_enclosing_folder(root: Path) -> None:
     build(root, ["preview.jpg", *names("set/v2/images/a", 9), *names("set/v2/images/b", 9)])
     plan = plan_source(root)
     assert merged(plan) == {"a": 9, "b": 9}
-    assert left_alone(plan) == {"preview.jpg": 1}
+    assert ignored(plan) == {"preview.jpg": 1}
 
 
 def test_a1_documents_beside_the_enclosing_folder(root: Path) -> None:
@@ -167,7 +167,7 @@ def test_a2_seg_train_doubled_beside_seg_pred(root: Path) -> None:
     build(root, names("seg_pred/seg_pred", 7))
     plan = plan_source(root)
     assert counts(plan) == {"train": {"sea": 6, "street": 6}, "test": {"sea": 2, "street": 2}}
-    assert left_alone(plan) == {"seg_pred/": 7}
+    assert ignored(plan) == {"seg_pred/": 7}
     assert "seg_train/seg_train/" in said(plan)
     assert "no validation split" in said(plan)
     assert "--split val=0.1" in said(plan)
@@ -235,7 +235,7 @@ def test_a2_a_split_without_classes_beside_one_with(root: Path) -> None:
     build(root, [*names("train/a", 5), *names("train/b", 5), *names("test", 4)])
     plan = plan_source(root)
     assert counts(plan) == {"train": {"a": 4, "b": 4}, "val": {"a": 1, "b": 1}}
-    assert left_alone(plan) == {"test/": 4}
+    assert ignored(plan) == {"test/": 4}
 
 
 def test_a2_variants_of_one_set(root: Path) -> None:
@@ -258,7 +258,7 @@ def test_a2_images_and_masks(root: Path) -> None:
     build(root / "images", names("a", 4) + names("b", 4))
     plan = plan_source(root)
     assert merged(plan) == {"a": 4, "b": 4}
-    assert left_alone(plan) == {"masks/": 5}
+    assert ignored(plan) == {"masks/": 5}
 
 
 def test_a2_a_copy_of_the_splits_beside_them(root: Path) -> None:
@@ -267,7 +267,7 @@ def test_a2_a_copy_of_the_splits_beside_them(root: Path) -> None:
         build(root, [f"{at}{split}/{name}/{n}.jpg" for split in ("train", "val") for name in "ab" for n in range(3)])
     plan = plan_source(root)
     assert counts(plan) == {"train": {"a": 3, "b": 3}, "val": {"a": 3, "b": 3}}
-    assert left_alone(plan) == {"chest_xray/": 12}
+    assert ignored(plan) == {"chest_xray/": 12}
 
 
 def test_a2_options_choose(root: Path) -> None:
@@ -304,7 +304,7 @@ def test_a2_dogs_vs_cats_of_kaggle(root: Path) -> None:
     build(root, [f"test1/{n}.jpg" for n in range(5)])
     plan = plan_source(root)
     assert counts(plan) == {"train": {"cat": 8, "dog": 8}, "val": {"cat": 2, "dog": 2}}
-    assert list(left_alone(plan).values()) == [5]
+    assert list(ignored(plan).values()) == [5]
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_a3_an_empty_class_folder_is_named(root: Path) -> None:
     (root / "c").mkdir()
     plan = plan_source(root)
     assert merged(plan) == {"a": 4, "b": 4}
-    assert left_alone(plan) == {"c/": 1}
+    assert ignored(plan) == {"c/": 1}
 
 
 def test_a3_a_class_only_in_validation(root: Path) -> None:
@@ -368,7 +368,7 @@ def test_a4_a_file_beside_every_image(ending: str, root: Path, tmp_path: Path) -
     build(root, dict.fromkeys([*names("a", 5, ending), *names("b", 5, ending)], "{}"))
     plan = plan_source(root)
     assert merged(plan) == {"a": 5, "b": 5}
-    assert list(left_alone(plan).values()) == [10]
+    assert list(ignored(plan).values()) == [10]
     assert len(list(image_files(root))) == 10
     dataset = prepare(root, tmp_path / "data", size=8, workers=1, progress=False)
     assert dataset.left_out == []
@@ -386,7 +386,7 @@ def test_a5_the_output_folder_within_the_source(root: Path, monkeypatch: pytest.
     build(root, {"run/config.json": "{}", "run/metrics.jsonl": "", "run/figure.png": JPEG})
     plan = plan_source(".")
     assert merged(plan) == {"cat": 5, "dog": 5}
-    assert left_alone(plan) == {"again/": 2, "run/": 1}
+    assert ignored(plan) == {"again/": 2, "run/": 1}
     with pytest.raises(AlexNetError, match="is a prepared dataset already: train on it"):
         plan_source("data")
     with pytest.raises(AlexNetError, match="is a run folder"):
@@ -501,7 +501,7 @@ def test_a10_pipes_and_sockets(root: Path, tmp_path: Path, monkeypatch: pytest.M
         listener.bind("socket.png")
         plan = plan_source(root)
     assert merged(plan) == {"a": 4, "b": 4}
-    assert set(left_alone(plan)) == {"a/pipe.jpg", "b/socket.png"}
+    assert set(ignored(plan)) == {"a/pipe.jpg", "b/socket.png"}
     assert prepare(root, tmp_path / "data", size=8, workers=1, progress=False).left_out == []
 
 
@@ -514,7 +514,7 @@ def test_a10_links_to_class_folders_and_loops(root: Path) -> None:
     (root / "set" / "train" / "a" / "loop").symlink_to(root / "set")
     plan = plan_source(root / "set")
     assert counts(plan) == {"train": {"a": 4, "b": 4}, "val": {"a": 4, "b": 4}}
-    assert any("a link to a folder above it" in left.reason for left in plan.left_alone)
+    assert any("a link to a folder above it" in left.reason for left in plan.ignored)
 
 
 def test_a10_broken_links_are_images_that_cannot_be_read(root: Path, tmp_path: Path) -> None:
@@ -554,7 +554,7 @@ def test_a11_a_web_address() -> None:
         ("photos.rar", b"Rar!\x1a\x07", "is a RAR archive: unpack it with `unrar x"),
         ("photos.mat", b"MATLAB", "is a MATLAB file"),
         ("photos.h5", b"\x89HDF\r\n", "is an HDF5 file"),
-        ("labels.xlsx", b"PK\3\4", "is an Excel workbook"),
+        ("labels.xlsx", b"PK\3\4", "cannot be read as a workbook"),
         ("photos.tar.zst", b"\x28\xb5\x2f\xfdjunk", "is damaged"),
         ("photo.jpg", JPEG, "is one image"),
         ("clip.mp4", b"\0\0\0\x18ftypisom", "is a video"),
@@ -708,7 +708,7 @@ def test_a2_a_table_beside_the_images(table: str, header: str, shown: str, root:
     build(root, {"sample_submission.csv": rows([f"y{n}q" for n in range(3)], lambda n: "a", header)})
     plan = plan_source(root)
     assert merged(plan) == {"a": 4, "b": 4}
-    assert sum(left.files for left in plan.left_alone if left.reason.startswith("not in")) == 3
+    assert sum(left.files for left in plan.ignored if left.reason.startswith("not in")) == 3
 
 
 def test_a2_a_table_in_each_split(root: Path) -> None:
@@ -762,7 +762,7 @@ def test_a2_a_test_split_whose_classes_are_in_a_table(root: Path) -> None:
     build(root, {"Train.csv": rows(training, lambda n: f"{n // 4}", "Path,ClassId")})
     plan = plan_source(root)
     assert counts(plan) == {"train": {"0": 4, "1": 4}, "test": {"0": 2, "1": 2}}
-    assert left_alone(plan)["Meta/"] == 2
+    assert ignored(plan)["Meta/"] == 2
 
 
 def test_a2_tiny_imagenet_in_an_archive(root: Path, tmp_path: Path) -> None:
@@ -782,7 +782,7 @@ def test_a2_masks_beside_images_with_classes_in_their_names(root: Path) -> None:
     build(root, {"annotations/list.txt": "".join(f"{name} 1 1 1\n" for name in files)})
     plan = plan_source(root)
     assert merged(plan) == {"Abyssinian": 4, "beagle": 4}
-    assert left_alone(plan)["annotations/"] == 8
+    assert ignored(plan)["annotations/"] == 8
 
 
 def test_a2_class_files_of_webdataset(root: Path, tmp_path: Path) -> None:
@@ -809,7 +809,7 @@ def test_a2_a_flat_test_folder_of_the_same_name_as_the_training_folder(root: Pat
     build(root, ["asl_test/asl_test/A_test.jpg", "asl_test/asl_test/B_test.jpg"])
     plan = plan_source(root)
     assert counts(plan) == {"train": {"A": 4, "B": 4}, "val": {"A": 1, "B": 1}}
-    assert left_alone(plan) == {"asl_test/": 2}
+    assert ignored(plan) == {"asl_test/": 2}
 
 
 def test_a2_a_folder_called_data_beside_others(root: Path) -> None:
@@ -1096,7 +1096,7 @@ def test_the_dry_run_prints_the_plan_and_writes_nothing(root: Path, command: Any
     plan = json.loads(done.stdout)
     assert plan["counts"] == {"train": {"a": 4, "b": 4}, "val": {"a": 1, "b": 1}}
     assert plan["classes"] == ["a", "b"]
-    assert plan["left_alone"] == [{"reason": "not an image file (.md)", "files": 1, "first": "README.md"}]
+    assert plan["ignored"] == [{"reason": "not an image file (.md)", "files": 1, "first": "README.md"}]
     assert plan["drawn"] == {"val": 0.2}
     assert sorted(tmp_path.rglob("*")) == before
     assert command("prepare", root).returncode == 2
@@ -1125,7 +1125,7 @@ def test_a_registered_format_is_asked_first(root: Path, tmp_path: Path) -> None:
     build(root, {"images/1.jpg": JPEG, "images/2.jpg": JPEG, "index.txt": "cat images/1.jpg\ndog images/2.jpg\n"})
 
     def list_images(request: Request) -> Source:
-        lines = (request.path / "index.txt").read_text().splitlines()
+        lines = (request.path / "index.txt").read_text(encoding="utf-8").splitlines()
         pairs = [line.split(maxsplit=1) for line in lines]
         items = [Item(name, label, None, str(request.path / name)) for label, name in pairs]
         return Source(items, kind="folder with index.txt")

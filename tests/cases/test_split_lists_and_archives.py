@@ -113,7 +113,7 @@ def test_the_lists_of_all_splits_in_one_json_file(tmp_path: Path) -> None:
     root = build(tmp_path / "set", {**images(in_classes()), "split.json": json.dumps(splits).encode()})
     plan = plan_source(root)
     assert plan.counts == SPLITS
-    assert not plan.left_alone
+    assert not plan.ignored
 
 
 def test_lists_without_one_for_training(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_images_in_no_list_are_counted(tmp_path: Path) -> None:
     build(root, {"train.txt": lines(range(4), "{}/{}.jpg"), "test.txt": lines(range(4, 6), "{}/{}.jpg")})
     plan = plan_source(root)
     assert plan.counts == SPLITS
-    assert [(left.files, left.reason) for left in plan.left_alone] == [(4, "in none of the lists of splits")]
+    assert [(left.files, left.reason) for left in plan.ignored] == [(4, "in none of the lists of splits")]
 
 
 def test_the_first_of_several_folds_is_used_and_said(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_text_that_only_is_called_as_a_list(tmp_path: Path) -> None:
     root = build(tmp_path / "set", {**images(in_classes()), "train.txt": b"epochs 30\nloss 0.5\n", "test.txt": b"x\ny"})
     plan = plan_source(root)
     assert set(plan.counts) == {"train", "val"}
-    assert [(left.first, left.files) for left in plan.left_alone] == [("test.txt", 2)]
+    assert [(left.first, left.files) for left in plan.ignored] == [("test.txt", 2)]
 
 
 # Archives inside a folder
@@ -209,11 +209,11 @@ def test_parts_in_archives_and_a_table(tmp_path: Path) -> None:
     assert plan.classes == ["a", "b"]
 
 
-def test_an_archive_beside_its_unpacked_images_is_left_alone(tmp_path: Path) -> None:
+def test_an_archive_beside_its_unpacked_images_is_ignored(tmp_path: Path) -> None:
     root = build(tmp_path / "set", {**images(in_classes()), "all.zip": zipped(images(in_classes()))})
     plan = plan_source(root)
     assert plan.images == 12
-    assert [left.first for left in plan.left_alone] == ["all.zip"]
+    assert [left.first for left in plan.ignored] == ["all.zip"]
 
 
 def test_a_damaged_archive_in_a_folder_is_named(tmp_path: Path) -> None:

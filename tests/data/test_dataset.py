@@ -151,17 +151,17 @@ def test_what_is_no_prepared_dataset(data: Path, tmp_path: Path) -> None:
         PreparedDataset.open(tmp_path / "nothing")
     with pytest.raises(AlexNetError, match="is not a prepared dataset"):
         PreparedDataset.open(tmp_path)
-    (tmp_path / "prepare.json").write_text("{}")
+    (tmp_path / "prepare.json").write_text("{}", encoding="utf-8")
     with pytest.raises(AlexNetError, match="is not finished"):
         PreparedDataset.open(tmp_path)
-    (tmp_path / "dataset.json").write_text("{")
+    (tmp_path / "dataset.json").write_text("{", encoding="utf-8")
     with pytest.raises(AlexNetError, match="can't be read"):
         PreparedDataset.open(tmp_path)
-    index = json.loads((data / "dataset.json").read_text())
-    (tmp_path / "dataset.json").write_text(json.dumps({**index, "format_version": 2}))
+    index = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
+    (tmp_path / "dataset.json").write_text(json.dumps({**index, "format_version": 2}), encoding="utf-8")
     with pytest.raises(AlexNetError, match="has format version 2, this alexnet reads 1"):
         PreparedDataset.open(tmp_path)
-    (tmp_path / "dataset.json").write_text(json.dumps(index))
+    (tmp_path / "dataset.json").write_text(json.dumps(index), encoding="utf-8")
     with pytest.raises(AlexNetError, match=r"misses 5 of its files, mean\.npy first"):
         PreparedDataset.open(tmp_path)
 

@@ -23,7 +23,7 @@ from PIL import Image, features
 
 from alexnet.data.decoding import UnreadableImageError, decode, square_image, to_rgb
 from alexnet.data.resize import square
-from alexnet.data.statistics import rgb_products
+from alexnet.kernels.rgb_products import rgb_products
 
 SAMPLES = Path(__file__).parents[2] / "../shared/data/imagenet-samples.zip"
 

@@ -281,7 +281,7 @@ def stuck(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     mark.touch()
     (tmp_path / "hook").mkdir()
     hook = _WAITING_OPEN.format(name=str(source / "c/00299.png"), mark=str(mark))
-    (tmp_path / "hook/sitecustomize.py").write_text(hook)
+    (tmp_path / "hook/sitecustomize.py").write_text(hook, encoding="utf-8")
     paths = [str(tmp_path / "hook"), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     yield source, mark.unlink
@@ -353,7 +353,9 @@ def test_a_killed_worker_is_an_error_and_no_loss(
     process = start(source, tmp_path / "data")
     wait_for_a_shard(tmp_path / "data", process)
     workers = [
-        int(pid) for path in Path(f"/proc/{process.pid}/task").glob("*/children") for pid in path.read_text().split()
+        int(pid)
+        for path in Path(f"/proc/{process.pid}/task").glob("*/children")
+        for pid in path.read_text(encoding="utf-8").split()
     ]
     os.kill(workers[0], signal.SIGKILL)
     _, message = process.communicate(timeout=60)
@@ -519,7 +521,7 @@ def test_a_class_without_an_image_to_train_on(tmp_path: Path) -> None:
 
 def test_an_output_that_exists(few: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    (tmp_path / "mine/thesis.txt").write_text("years of work", encoding="utf-8")
     with pytest.raises(AlexNetError, match="exists and holds other files"):
         quietly(few, tmp_path / "mine")
     with pytest.raises(AlexNetError, match="is a file: name a folder"):
@@ -534,7 +536,7 @@ def test_an_output_that_exists(few: Path, tmp_path: Path) -> None:
 
 
 def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
-    (tmp_path / "text.zip").write_text("text")
+    (tmp_path / "text.zip").write_text("text", encoding="utf-8")
     with pytest.raises(AlexNetError, match="damaged"):
         quietly(tmp_path / "text.zip", tmp_path / "new/data")
     assert not (tmp_path / "new").exists()
@@ -602,7 +604,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
         for number in range(count):
             (tmp_path / f"{count}" / f"{number}.png").hardlink_to(image)
         rows = (f"{tmp_path}/{count}/{number}.png,{'ab'[number % 2]}\n" for number in range(count))
-        (tmp_path / f"{count}.csv").write_text("path,label\n" + "".join(rows))
+        (tmp_path / f"{count}.csv").write_text("path,label\n" + "".join(rows), encoding="utf-8")
         script = (
             "import resource, sys, alexnet;"
             "alexnet.prepare(sys.argv[1], sys.argv[2], size=64, workers=1, progress=False);"

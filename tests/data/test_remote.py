@@ -67,7 +67,7 @@ def test_a_training_reads_it_and_says_the_address_to_go_on_with(bucket, cache, t
     worker = Path(__file__).parents[1] / "parallel" / "layout_worker.py"  # knows small networks
     done = subprocess.run([sys.executable, str(worker), *arguments], stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["dataset"]["path"] == bucket
+    assert json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))["dataset"]["path"] == bucket
 
 
 def test_what_is_not_there_or_not_what_was_written_is_said_in_a_line(bucket, striped_data, cache, tmp_path):

@@ -247,7 +247,7 @@ def test_a_group_in_two_given_splits_is_refused_with_the_remedy(command: Command
 
 def test_two_rows_of_one_image_must_agree(command: Command, tmp_path: Path) -> None:
     source = write_table(tmp_path, ["label", "weight"], [["a", 1], ["b", 2]])
-    source.write_text(source.read_text() + "000.png,a,3\n")
+    source.write_text(source.read_text(encoding="utf-8") + "000.png,a,3\n")
     done = command("prepare", source, "--dry-run")
     assert done.returncode == 1
     assert "weight is 3.0, and 1.0 in another row" in done.stderr

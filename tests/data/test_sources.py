@@ -110,13 +110,13 @@ def test_files_of_file_managers_are_ignored(make: Callable[[Files], Path], spool
     )
     source = interpret(make({**FLAT, **dict.fromkeys(junk, b"junk")}), spool)
     assert read(source) == FLAT_ITEMS
-    assert source.left_alone == source.warnings == []
+    assert source.ignored == source.warnings == []
 
 
 def test_files_in_no_class_are_mentioned(make: Callable[[Files], Path], spool: Path) -> None:
     source = interpret(make({**FLAT, "README.txt": b"text", "extra.png": png(9)}), spool)
     assert read(source) == FLAT_ITEMS
-    assert set(source.left_alone) == {
+    assert set(source.ignored) == {
         Ignored("in no class folder", 1, "extra.png"),
         Ignored("not an image file (.txt)", 1, "README.txt"),
     }
@@ -168,7 +168,7 @@ def test_a_damaged_archive(ending: str, tmp_path: Path, spool: Path) -> None:
 
 def test_text_called_zip_or_tar(tmp_path: Path, spool: Path) -> None:
     for name in ("text.zip", "text.tar", "text.tar.gz"):
-        (tmp_path / name).write_text("this is text, not an archive\n" * 100)
+        (tmp_path / name).write_text("this is text, not an archive\n" * 100, encoding="utf-8")
         with pytest.raises(AlexNetError, match="damaged"):
             interpret(tmp_path / name, spool)
 
@@ -235,7 +235,7 @@ def test_ilsvrc_2010(tmp_path: Path, spool: Path) -> None:
     }
     write_tar(tmp_path / "ILSVRC2010_images_test.tar", tested)
     write_tar(tmp_path / "crop_images.tar", {"crop_images/train/n02119789_1.JPEG": png(33)})
-    (tmp_path / "ILSVRC2010_test_ground_truth.txt").write_text("1\n2\n")
+    (tmp_path / "ILSVRC2010_test_ground_truth.txt").write_text("1\n2\n", encoding="utf-8")
     truth = {"ILSVRC2010_validation_ground_truth.txt": b"2\n1\n", "meta.mat": meta_mat(2010, SYNSETS)}
     kit = {f"devkit-1.0/data/{name}": content for name, content in truth.items()}
     write_tar(tmp_path / "ILSVRC2010_devkit-1.0.tar.gz", kit, "w:gz")
@@ -284,7 +284,7 @@ def test_csv(delimiter: str, tmp_path: Path, spool: Path) -> None:
     ],
 )
 def test_a_csv_that_is_not_right(text: str, message: str, tmp_path: Path, spool: Path) -> None:
-    (tmp_path / "images.csv").write_text(text)
+    (tmp_path / "images.csv").write_text(text, encoding="utf-8")
     with pytest.raises(AlexNetError, match=message):
         interpret(tmp_path / "images.csv", spool)
 
@@ -296,7 +296,7 @@ def test_a_csv_in_another_encoding(tmp_path: Path, spool: Path) -> None:
 
 
 def test_a_file_that_the_csv_names_is_missing(tmp_path: Path, spool: Path) -> None:
-    (tmp_path / "images.csv").write_text("path,label\nnothing.png,cats\n")
+    (tmp_path / "images.csv").write_text("path,label\nnothing.png,cats\n", encoding="utf-8")
     (item,) = interpret(tmp_path / "images.csv", spool).items
     with pytest.raises(UnreadableImageError, match="no such file"):
         Reader().read(item)
@@ -357,7 +357,7 @@ def test_a_table_without_a_column(columns: dict[str, list[Any]], missing: str, t
 
 
 def test_text_called_parquet(tmp_path: Path, spool: Path) -> None:
-    (tmp_path / "text.parquet").write_text("text")
+    (tmp_path / "text.parquet").write_text("text", encoding="utf-8")
     with pytest.raises(AlexNetError, match="cannot be read as parquet"):
         interpret(tmp_path / "text.parquet", spool)
 

@@ -90,7 +90,9 @@ def test_an_index_out_of_range_is_refused(subset: PreparedDataset) -> None:
 
 def test_the_rows_belong_to_the_checksums(subset: PreparedDataset) -> None:
     subset.verify()
-    rows = subset.path / json.loads((subset.path / "dataset.json").read_text())["splits"]["train"]["rows"]
+    rows = (
+        subset.path / json.loads((subset.path / "dataset.json").read_text(encoding="utf-8"))["splits"]["train"]["rows"]
+    )
     np.save(rows, np.load(rows)[::-1])
     with pytest.raises(AlexNetError, match=rows.name):
         subset.verify()

@@ -40,7 +40,7 @@ def values(path: Path) -> list[int]:
 def test_image_files_of_a_folder_are_those_with_an_image_ending_or_an_image_s_content(tree: Path) -> None:
     found = image_files(tree)
     assert [os.path.relpath(item.name, tree) for item in found] == ["a.jpg", "b/2.PNG", "b/noending", "b/photo.heic"]
-    assert {(left.reason, left.files, os.path.relpath(left.first, tree)) for left in found.left_alone} == {
+    assert {(left.reason, left.files, os.path.relpath(left.first, tree)) for left in found.ignored} == {
         ("not an image file (.json)", 1, "a.json"),
         ("not an image file (.txt)", 1, "notes.txt"),
     }
@@ -87,7 +87,7 @@ def test_links_are_followed_and_loops_end(tree: Path) -> None:
         *("c/2.PNG", "c/noending", "c/photo.heic"),
         "d.jpg",
     ]
-    assert [left.files for left in found.left_alone if left.reason == "a link to a folder above it"] == [4]
+    assert [left.files for left in found.ignored if left.reason == "a link to a folder above it"] == [4]
 
 
 def test_links_in_a_tar_are_followed(tree: Path, tmp_path: Path) -> None:
@@ -115,14 +115,14 @@ def test_special_files_are_not_opened(tree: Path, monkeypatch: pytest.MonkeyPatc
         listener.bind("socket.jpg")
         found = image_files(tree)
         assert len(list(found)) == 4
-    reasons = {left.reason: left.first for left in found.left_alone}
+    reasons = {left.reason: left.first for left in found.ignored}
     assert reasons["a named pipe, not a file"] == "b/pipe.jpg"
     assert reasons["a socket, not a file"] == "socket.jpg"
     with pytest.raises(UnreadableImageError, match="a named pipe, socket or device, not a file"):
         read_item(Item("pipe", "", None, str(tree / "b" / "pipe.jpg")))
 
 
-def test_output_of_this_program_is_left_alone(tree: Path, striped_data: Path) -> None:
+def test_output_of_this_program_is_ignored(tree: Path, striped_data: Path) -> None:
     (tree / "data").symlink_to(striped_data)
     (tree / "run").mkdir()
     for name in ("config.json", "metrics.jsonl", "figure.png"):

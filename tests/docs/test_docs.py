@@ -196,7 +196,11 @@ def reason_against(command: list[str]) -> str | None:
     if program == "alexnet":
         return reason_against_arguments(arguments)
     if program == "make":
-        return None if f"\n{arguments[0]}:" in (ROOT / "Makefile").read_text() else f"no target {arguments[0]}"
+        return (
+            None
+            if f"\n{arguments[0]}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+            else f"no target {arguments[0]}"
+        )
     if program == "pip":
         return reason_against_extras(" ".join(arguments))
     if program == "python":
@@ -446,7 +450,9 @@ def test_the_version_exists_once() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert "version" not in project
     assert "version" in project["dynamic"]
-    assert re.search(rf"(?m)^## (Unreleased|{re.escape(alexnet.__version__)}\b)", (ROOT / "CHANGELOG.md").read_text())
+    assert re.search(
+        rf"(?m)^## (Unreleased|{re.escape(alexnet.__version__)}\b)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    )
 
 
 def test_make_help_lists_every_target() -> None:

@@ -37,13 +37,13 @@ def quickly(name: str, images: Path, out: Path, *more: str) -> dict:
     assert main(["reproduce", name, "--quick", "--data", str(images), "--out", str(out), *more]) == 0
     found = out / f"{name}-{images.name}.json"
     assert found.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    return json.loads(found.read_text())
+    return json.loads(found.read_text(encoding="utf-8"))
 
 
 def test_selected_trials_are_written_and_the_others_follow_later(images: Path, out: Path, capsys) -> None:
     assert main(["reproduce", "ablation", "--quick", "--data", str(images), "--out", str(out), "--only", "full"]) == 0
     results = out / f"ablation-{images.name}.json"
-    report = json.loads(results.read_text())
+    report = json.loads(results.read_text(encoding="utf-8"))
     assert list(report["changes"]) == [FULL]
     assert (report["images"], report["set"]) == ({"train": 27, "test": 16}, images.name)
     assert not results.with_suffix(".png").exists()
@@ -56,7 +56,9 @@ def test_selected_trials_are_written_and_the_others_follow_later(images: Path, o
         assert entry["difference"]["values"] == [pytest.approx(trial["ten_views"] - full["ten_views"])]
         assert "one seed" in entry["difference"]["verdict"]
         assert trial["train_loss"] != full["train_loss"]
-        config = json.loads((out / images.name / f"{name}-0-quick" / "config.json").read_text())["recipe"]
+        config = json.loads((out / images.name / f"{name}-0-quick" / "config.json").read_text(encoding="utf-8"))[
+            "recipe"
+        ]
         assert config.items() >= CHANGES[name].values.items()
     capsys.readouterr()
     quickly("ablation", images, out)
@@ -194,7 +196,7 @@ def test_another_set_has_results_of_its_own_and_rows_in_the_list(tmp_path: Path)
     assert known["figure-1"].file(["cifar.zip"]) == "figure-1.json"
     for name, value in (("ablation", 0.01), ("ablation-birds", -0.02)):
         report = {"changes": {"no-lrn": {"difference": {"mean": value}}}}
-        (tmp_path / f"{name}.json").write_text(json.dumps(report))
+        (tmp_path / f"{name}.json").write_text(json.dumps(report), encoding="utf-8")
     found = {row.experiment: row.cells() for row in rows(tmp_path) if "response normalization" in row.claim.text}
     assert found["ablation"][2:] == ("+1.4 points", "+1.0 points", "-0.4 points")
     assert found["ablation-birds"][2:] == ("+1.4 points", "-2.0 points", "-3.4 points")

@@ -66,7 +66,7 @@ def test_each_experiment_tried_quickly_writes_its_numbers_and_its_figure(
     arguments = ["reproduce", name, "--quick", "--out", str(out)]
     arguments += [argument for source in sources for argument in ("--data", str(source))]
     assert main(arguments) == 0
-    report = json.loads((out / f"{name}.json").read_text())
+    report = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
     named = " ".join(f"--data {source.name}" for source in sources)
     assert report["command"] == f"alexnet reproduce {name} --seeds 0 {named} --quick"
     assert report["images"] == f"a copy: {images.name}"
@@ -80,8 +80,8 @@ def test_each_experiment_tried_quickly_writes_its_numbers_and_its_figure(
 
 
 def test_the_list_has_published_and_measured_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "figure-1.json").write_text(json.dumps({"ratio": 4.5}))
-    (tmp_path / "cifar-18pct.json").write_text(json.dumps({"test_error": {"mean": 0.19}}))
+    (tmp_path / "figure-1.json").write_text(json.dumps({"ratio": 4.5}), encoding="utf-8")
+    (tmp_path / "cifar-18pct.json").write_text(json.dumps({"test_error": {"mean": 0.19}}), encoding="utf-8")
     assert main(["reproduce", "--list", "--results", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     figure, pct = (

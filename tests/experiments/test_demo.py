@@ -24,9 +24,9 @@ def few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     write_all = solar_cells.write_source
 
     def write_few(path: Path) -> Path:
-        head, *rows = csv.reader(io.StringIO(write_all(path).read_text()))
+        head, *rows = csv.reader(io.StringIO(write_all(path).read_text(encoding="utf-8")))
         taken: Counter[tuple[str, str]] = Counter()
-        with path.open("w", newline="") as file:
+        with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(head)
             for image, label, split in rows:
@@ -59,7 +59,9 @@ def test_the_demo_shows_its_metrics_and_continues_with_training_from_scratch(few
     assert again.pop("AlexNet from scratch, this run, ten views")[1] == "measured now"
     rows.pop("AlexNet from scratch, mean of five seeds, ten views")
     assert again == rows
-    starts = [json.loads((out / run / "config.json").read_text())["start"] for run in ("run", "from-scratch")]
+    starts = [
+        json.loads((out / run / "config.json").read_text(encoding="utf-8"))["start"] for run in ("run", "from-scratch")
+    ]
     assert starts[0]["from"] == "starter"
     assert starts[1] is None
 
@@ -77,7 +79,7 @@ def test_an_invalid_output_path_is_named_before_any_work(command, tmp_path):
 
 
 def test_the_stored_result_is_the_mean_in_the_results():
-    report = json.loads((Path(__file__).parents[2] / "docs" / "results" / "solar.json").read_text())
+    report = json.loads((Path(__file__).parents[2] / "docs" / "results" / "solar.json").read_text(encoding="utf-8"))
     assert round(100 * report["mean"], 2) == solar_cells.FROM_SCRATCH
 
 

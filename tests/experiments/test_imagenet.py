@@ -36,7 +36,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 @pytest.mark.long
 def test_from_the_tar_files_to_the_numbers(command, tree: Tree, tmp_path: Path) -> None:
     out, results = tmp_path / "out", tmp_path / "imagenet.json"
-    results.write_text(json.dumps({"2012": {"released-2012": {"trials": []}}}))
+    results.write_text(json.dumps({"2012": {"released-2012": {"trials": []}}}), encoding="utf-8")
     arguments = [
         "reproduce",
         "imagenet",
@@ -54,7 +54,7 @@ def test_from_the_tar_files_to_the_numbers(command, tree: Tree, tmp_path: Path) 
     assert "hours per seed: 90 epochs" in done.stderr
     assert done.stdout.startswith("paper, ILSVRC-2012, val: top-1 error ")
 
-    report = json.loads(results.read_text())
+    report = json.loads(results.read_text(encoding="utf-8"))
     assert report["2012"]["released-2012"] == {"trials": []}
     section = report["2012"]["paper"]
     assert section["classes"] == 1000
@@ -87,7 +87,7 @@ def test_from_the_tar_files_to_the_numbers(command, tree: Tree, tmp_path: Path) 
     assert again.returncode == 0
     assert weights.stat().st_mtime_ns == before
     assert not (run.path / "tensorboard").exists()
-    assert json.loads(results.read_text())["2012"]["paper"]["val"] == section["val"]
+    assert json.loads(results.read_text(encoding="utf-8"))["2012"]["paper"]["val"] == section["val"]
     assert "epoch 1/1" not in again.stderr
 
 
@@ -108,7 +108,7 @@ def test_2010_two_seeds_ten_views_and_what_was_prepared_before(
     both = [*arguments, "--data", str(tmp_path / "ILSVRC2010"), "--seeds", "0", "1"]
     assert main(both) == 0
     assert "train 3, val 4, test 5 images: 0.0 GB prepared and 3.0 GB of runs" in capsys.readouterr().err
-    section = json.loads(results.read_text())["2010"]["convolutions"]
+    section = json.loads(results.read_text(encoding="utf-8"))["2010"]["convolutions"]
     assert section["images"] == {"train": 3, "val": 4, "test": 5}
     assert section["recipe"]["name"] == "released-2012"
     assert section["command"].endswith("--seeds 0 1 --data ILSVRC2010 --variant convolutions")
@@ -123,7 +123,7 @@ def test_2010_two_seeds_ten_views_and_what_was_prepared_before(
     for file in (tmp_path / "ILSVRC2010").iterdir():
         file.unlink()
     assert main(both) == 0
-    assert json.loads(results.read_text())["2010"]["convolutions"]["val"] == section["val"]
+    assert json.loads(results.read_text(encoding="utf-8"))["2010"]["convolutions"]["val"] == section["val"]
     assert main([*arguments, "--data", str(tmp_path)]) == 1
     assert "out/imagenet was prepared of " in capsys.readouterr().err
     few = imagenet._few(out / "imagenet")
@@ -135,7 +135,9 @@ def test_2010_two_seeds_ten_views_and_what_was_prepared_before(
 
 def test_its_results_are_in_the_list(tmp_path: Path) -> None:
     score = {"top1_error": {"mean": 0.41}, "top5_error": {"mean": 0.19}}
-    (tmp_path / "imagenet.json").write_text(json.dumps({"2012": {"paper": {"val": {"views_10": score}}}}))
+    (tmp_path / "imagenet.json").write_text(
+        json.dumps({"2012": {"paper": {"val": {"views_10": score}}}}), encoding="utf-8"
+    )
     found = {row.claim.text: row.cells()[2:] for row in rows(tmp_path) if row.experiment == "imagenet"}
     assert found["ILSVRC-2012 val, top-1 error, paper"] == ("40.7%", "41.0%", "+0.3 points")
     assert found["ILSVRC-2012 val, top-5 error, paper"] == ("18.2%", "19.0%", "+0.8 points")

@@ -33,8 +33,8 @@ def tiny(tmp_path: Path) -> Path:
             file = f"val_{number}{count}.JPEG"
             striped_image(rng, number == 0, 64).save(root / "val" / "images" / file)
             truth.append(f"{file}\t{name}\t0\t0\t62\t62")
-    (root / "val" / "val_annotations.txt").write_text("\n".join(truth) + "\n")
-    (root / "wnids.txt").write_text("\n".join((*CLASSES, kept)) + "\n")
+    (root / "val" / "val_annotations.txt").write_text("\n".join(truth) + "\n", encoding="utf-8")
+    (root / "wnids.txt").write_text("\n".join((*CLASSES, kept)) + "\n", encoding="utf-8")
     return root
 
 
@@ -54,7 +54,7 @@ def test_from_tiny_imagenet_to_weights_model_card_and_results(tiny: Path, tmp_pa
         str(results),
     ]
     assert main(arguments) == 0
-    report = json.loads(results.read_text())
+    report = json.loads(results.read_text(encoding="utf-8"))
     assert report["images"] == {"train": 12, "val": 4}
     assert report["classes"] == 2
     assert 0 <= report["runs"][0]["views_10"]["top1"] <= 1
@@ -64,7 +64,7 @@ def test_from_tiny_imagenet_to_weights_model_card_and_results(tiny: Path, tmp_pa
     assert features.config.classes == list(CLASSES)
     assert str(tmp_path) not in (out / starter.FILE).read_bytes()[:20_000].decode(errors="ignore")
     assert results.with_name("starter-kernels.png").read_bytes().startswith(b"\x89PNG")
-    card = (out / starter.CARD).read_text()
+    card = (out / starter.CARD).read_text(encoding="utf-8")
     assert starter.HELD_OUT[0] in card
     assert "12 training and 4 validation images" in card
     capsys.readouterr()

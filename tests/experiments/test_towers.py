@@ -21,7 +21,7 @@ def test_the_quick_form_measures_the_saturation_of_each_tower(
 ) -> None:
     images = striped_folder(12, 12, 64)
     assert main(["reproduce", "towers", "--quick", "--data", str(images), "--out", str(tmp_path)]) == 0
-    report = json.loads((tmp_path / "towers.json").read_text())
+    report = json.loads((tmp_path / "towers.json").read_text(encoding="utf-8"))
     (run,) = report["runs"]
     for kind in ("kernels", "learned", "untrained"):
         found, each = run[kind], run[kind]["each"]

@@ -82,7 +82,7 @@ def test_other_weights_add_two_methods_to_the_results(striped_folder, tmp_path: 
     arguments = ("reproduce", "transfer", "--seeds", 0, "--out", tmp_path / "out", "--results", results)
     done = command(*arguments, "--init", weights, "--only", "solar/all/other-one-probe", "--only", "solar/all/probe")
     assert done.returncode == 0, done.stderr
-    report = json.loads(results.read_text())
+    report = json.loads(results.read_text(encoding="utf-8"))
     assert report["init"]["name"] == "other-one"
     assert report["init"]["layers"].split() == [f"{kind}{n}" for kind in ("batch", "conv") for n in range(1, 6)]
     assert len(report["init"]["checksum"]) == 64
@@ -108,12 +108,12 @@ def test_trials_of_an_existing_results_file_are_kept_with_their_command(tmp_path
     results = tmp_path / "transfer.json"
     earlier = {"accuracy": 0.5, "seconds": 3.0, "date": "2026-01-01", "machine": "another"}
     before = {"sets": {"other": {"train": 9}}, "trials": {"other/all/probe/0": earlier}, "command": "alexnet earlier"}
-    results.write_text(json.dumps(before))
+    results.write_text(json.dumps(before), encoding="utf-8")
     source = striped_folder(3, 24, splits=("train", "test"))
     arguments = ("--data", source, "--only", f"{source.name}/all/probe", "--seeds", 0, "--out", tmp_path / "out")
     done = command("reproduce", "transfer", *arguments, "--results", results)
     assert done.returncode == 0, done.stderr
-    report = json.loads(results.read_text())
+    report = json.loads(results.read_text(encoding="utf-8"))
     assert report["trials"].keys() == {"other/all/probe/0", f"{source.name}/all/probe/0"}
     assert report["trials"]["other/all/probe/0"] == {"command": "alexnet earlier", **earlier}
     assert report["sets"]["other"] == {"train": 9}

@@ -47,7 +47,7 @@ def _tree(pid: int) -> list[int]:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
-                parent = int(Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()[1])
+                parent = int(Path("/proc", entry, "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
             except OSError:  # it has ended
                 continue
             children.setdefault(parent, []).append(int(entry))
@@ -59,7 +59,7 @@ def _tree(pid: int) -> list[int]:
 
 def _peak_of(pid: int) -> int:
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)

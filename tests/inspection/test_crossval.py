@@ -118,7 +118,7 @@ def test_metrics_are_the_mean_and_deviation_over_the_folds(result: CrossValidati
     mean = sum(losses) / 3
     assert result.std["log_loss"] == pytest.approx((sum((x - mean) ** 2 for x in losses) / 2) ** 0.5)
     assert "roc_auc" in result.metrics
-    summary = json.loads((result.path / "crossval.json").read_text())
+    summary = json.loads((result.path / "crossval.json").read_text(encoding="utf-8"))
     assert summary["metrics"]["log_loss"]["std"] == result.std["log_loss"]
     assert summary["metrics"]["log_loss"]["folds"] == result.metrics["log_loss"]
 
@@ -161,7 +161,7 @@ def test_an_interrupted_fold_is_resumed_with_the_same_result(
         patched.setattr(crossval, "_evaluate_fold", interrupt)
         with pytest.raises(KeyboardInterrupt):
             cross_validate(data, out, folds=3, **SMALL_TRAINING)
-    assert list(json.loads((out / "crossval.json").read_text())["folds"]) == ["1"]
+    assert list(json.loads((out / "crossval.json").read_text(encoding="utf-8"))["folds"]) == ["1"]
     trained = (out / "fold-2" / "model.safetensors").stat().st_mtime_ns
     resumed = cross_validate(data, out, folds=3, **SMALL_TRAINING)
     assert (out / "fold-2" / "model.safetensors").stat().st_mtime_ns == trained

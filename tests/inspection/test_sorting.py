@@ -9,43 +9,22 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from by_content import CLASSES, ByContent
 from random_runs import make_run
 from stripes import striped_image
 
 from alexnet.inspection.journal import JOURNAL, open_journal
 from alexnet.inspection.sorting import SUMMARY, class_folders, sort_images, undo_sort
-from alexnet.prediction.classifier import Classifier, Prediction
+from alexnet.prediction.classifier import Classifier
 from alexnet.runtime.errors import AlexNetError, UsageError
 
-CLASSES = ["lying", "standing"]
 SUBFOLDERS = ("", "a", "b/c")
-
-
-class ByContent(Classifier):
-    """A classifier without a network: the class of a file is its first byte; a file that begins with ? is unreadable.
-
-    The probability is its second byte, in tenths.
-    """
-
-    classes = labels = property(lambda _: CLASSES)
-
-    def __init__(self) -> None:
-        self.partly = []
-
-    def stream(self, images: Iterable[Any], *_: Any, **__: Any) -> Iterator[Any]:
-        for path in images:
-            content = Path(path).read_bytes()
-            if content[:1] == b"?":
-                yield type("Unreadable", (), {"source": path, "reason": "damaged"})()
-            else:
-                name = {b"l": "lying", b"s": "standing"}[content[:1]]
-                yield Prediction(str(path), name, int(content[1:2]) / 10, [(name, int(content[1:2]) / 10)])
 
 
 @pytest.fixture
@@ -56,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
         path = root / SUBFOLDERS[number % 3] / f"{number // 3}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(f"{'ls'[number % 2]}{number % 10} image {number}".encode())
-    (root / "notes.txt").write_text("not an image")
+    (root / "notes.txt").write_text("not an image", encoding="utf-8")
     return root
 
 
@@ -147,7 +126,7 @@ def test_unreadable_images_stay_and_are_named(folder: Path, tmp_path: Path) -> N
     with (out / SUMMARY).open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 13
-    assert list(rows[-1].values()) == [str(damaged), "", "", "", "none", "damaged"]
+    assert list(rows[-1].values()) == [str(damaged), "", "", "", "", "none", "damaged"]
     assert {(row["class"], Path(row["target"]).parent.name) for row in rows[:-1]} == {
         ("lying", "lying"),
         ("standing", "standing"),
@@ -259,8 +238,8 @@ def test_two_sorts_into_one_folder_at_once_are_refused(folder: Path, tmp_path: P
 def test_a_damaged_journal_is_named_with_the_line(folder: Path, tmp_path: Path) -> None:
     sort_images(ByContent(), folder, tmp_path / "out")
     file = tmp_path / "out" / JOURNAL
-    lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join([*lines[:3], "{}\n", *lines[3:]]))
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join([*lines[:3], "{}\n", *lines[3:]]), encoding="utf-8")
     with pytest.raises(AlexNetError, match=f"{JOURNAL}, line 4"):
         undo_sort(tmp_path / "out")
 

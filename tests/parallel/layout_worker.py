@@ -83,7 +83,7 @@ def main() -> int:
     from alexnet.parallel.collectives import part
     from alexnet.training.train import set_up_training
 
-    for training in json.loads(Path(sys.argv[1]).read_text()):
+    for training in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
         values = training["recipe"]
         started = set_up_training(
             training["data"], training["out"], checkpoint_interval=1e9, **training["options"], **values

@@ -46,7 +46,7 @@ def hosts():
 
 @pytest.mark.parametrize("job", ["slurm.sh", "kubernetes.yaml"])
 def test_the_job_files_say_what_torchrun_and_alexnet_take(job):
-    text = (Path(__file__).parents[2] / "examples" / job).read_text()
+    text = (Path(__file__).parents[2] / "examples" / job).read_text(encoding="utf-8")
     if job == "slurm.sh":
         subprocess.run(["bash", "-n"], input=text, text=True, check=True)
         arguments = shlex.split(re.search(r"srun torchrun((?:.*\\\n)*.*)", text)[1].replace("\\\n", " "))
@@ -77,17 +77,17 @@ def test_a_host_that_is_cut_off_comes_back_and_nothing_is_lost(hosts, data, undi
         started.append(subprocess.Popen(command, env=environment, stderr=log, stdout=log))
     try:
         while not (out / "checkpoint.pt").exists():
-            assert started[0].poll() is None, (tmp_path / "host-0").read_text()
+            assert started[0].poll() is None, (tmp_path / "host-0").read_text(encoding="utf-8")
             time.sleep(0.05)
         ip("-n", hosts[1][0], "link", "set", hosts[1][1], "down")
-        while "no answer for 6 s from another process" not in (tmp_path / "host-0").read_text():
-            assert started[0].poll() is None, (tmp_path / "host-0").read_text()
+        while "no answer for 6 s from another process" not in (tmp_path / "host-0").read_text(encoding="utf-8"):
+            assert started[0].poll() is None, (tmp_path / "host-0").read_text(encoding="utf-8")
             time.sleep(0.1)
         ip("-n", hosts[1][0], "link", "set", hosts[1][1], "up")
         for number, host in enumerate(started):
-            assert host.wait(300) == 0, (tmp_path / f"host-{number}").read_text()
+            assert host.wait(300) == 0, (tmp_path / f"host-{number}").read_text(encoding="utf-8")
     finally:
         for host in started:
             host.terminate()
-    assert "exists already" not in (tmp_path / "host-0").read_text()
+    assert "exists already" not in (tmp_path / "host-0").read_text(encoding="utf-8")
     assert distance(out, undisturbed) < 1e-9

@@ -84,7 +84,7 @@ def torchrun(processes: int, *arguments: object, restarts: int = 0) -> list[str]
 def run_all(folder: Path, processes: int, trainings: list[dict]) -> None:
     """Run trainings one after the other in the same processes."""
     listed = folder / f"trainings-{processes}.json"
-    listed.write_text(json.dumps(trainings))
+    listed.write_text(json.dumps(trainings), encoding="utf-8")
     command = torchrun(processes, listed) if processes > 1 else [sys.executable, str(WORKER), str(listed)]
     done = subprocess.run(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
@@ -221,7 +221,7 @@ def test_what_is_reported_is_the_same(alone, two):
     """The epochs of metrics.jsonl: losses, errors, weights and updates of every layer, dead units."""
     for run in ("data paper", "towers paper"):
         ours, theirs = (
-            [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+            [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
             for folder in (two / run, alone / "paper")
         )
         for epoch, expected in zip(
@@ -242,7 +242,7 @@ def test_the_linear_probe_of_pretrained_weights_is_of_the_whole_network(alone, t
 
 
 def test_the_bytes_that_towers_send_are_those_of_the_activations(two):
-    lines = (two / "towers paper" / "metrics.jsonl").read_text().splitlines()
+    lines = (two / "towers paper" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     epoch = next(record for line in lines if (record := json.loads(line))["event"] == "epoch")
     sent = {name: values["bytes"] for name, values in epoch["traffic"].items()}
     trained, looked_at = 69, 15 + 9  # images of an epoch; validation, and a batch for dead units
@@ -254,7 +254,7 @@ def test_the_bytes_that_towers_send_are_those_of_the_activations(two):
 
 
 def processes_of(launcher: int) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()]
+    return [int(pid) for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text(encoding="utf-8").split()]
 
 
 def wait_until(ready, process: subprocess.Popen) -> None:

@@ -132,7 +132,7 @@ def test_predict_decodes_and_cuts_as_prepare_does(classifier, run, tmp_path) -> 
 
 def test_unreadable_images_are_named_and_the_others_classified(classifier, folder, tmp_path) -> None:
     good, text, empty = files_of(folder)[0], tmp_path / "text.jpg", tmp_path / "empty.png"
-    text.write_text("not an image")
+    text.write_text("not an image", encoding="utf-8")
     empty.touch()
     bad = [text, empty, tmp_path / "missing.jpg", tmp_path, np.zeros(5, np.uint8), 17]
     results = list(classifier.stream([good, *bad, good]))
@@ -182,7 +182,7 @@ def test_folders_are_walked_in_order_for_images_only(folder, tmp_path) -> None:
     inputs = find_images([tmp_path, tmp_path / "notes.txt"])
     names = [os.path.relpath(image.source, tmp_path) for image in inputs]
     assert names == ["a.tiff", os.path.join("b", "10.PNG"), os.path.join("b", "2.jpg"), "notes.txt"]
-    assert sum(left.files for left in inputs.left_alone) == 1
+    assert sum(left.files for left in inputs.ignored) == 1
 
 
 def test_predict_prints_a_line_per_image(command, run, folder, classifier) -> None:

@@ -18,7 +18,9 @@ def cv(striped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cv") / "cv"
     for number in (1, 2, 3):
         make_run(folder / f"fold-{number}", striped_data, seed=number, variant="convolutions")
-    (folder / "crossval.json").write_text(json.dumps({"folds": {"1": {}, "2": {}}}))  # the third is not finished
+    (folder / "crossval.json").write_text(
+        json.dumps({"folds": {"1": {}, "2": {}}}), encoding="utf-8"
+    )  # the third is not finished
     return folder
 
 
@@ -49,7 +51,7 @@ def test_predict_and_sort_average_the_finished_folds(cv: Path, tmp_path: Path, c
 def test_a_cross_validation_without_a_finished_fold_says_what_to_do(
     tmp_path: Path, command: Callable[..., Any]
 ) -> None:
-    (tmp_path / "crossval.json").write_text('{"folds": {}}')
+    (tmp_path / "crossval.json").write_text('{"folds": {}}', encoding="utf-8")
     (tmp_path / "image.png").write_bytes(b"")
     done = command("predict", tmp_path, tmp_path / "image.png")
     assert done.returncode == 1

@@ -11,7 +11,7 @@ from alexnet.runs.run import METRICS
 
 
 def records(run: Run, event: str) -> list[dict]:
-    lines = (run.path / METRICS).read_text().splitlines()
+    lines = (run.path / METRICS).read_text(encoding="utf-8").splitlines()
     return [record for record in map(json.loads, lines) if record["event"] == event]
 
 

@@ -184,17 +184,17 @@ def test_a_report_in_the_middle_of_the_first_epoch(run: Run, tmp_path: Path) -> 
 def moved(run: Run, folder: Path, *files: str) -> Path:
     """The run, without the dataset that its config names."""
     copy_of(run, folder, *files)
-    config = json.loads((run.path / "config.json").read_text())
+    config = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
     config["dataset"] |= {"path": str(folder / "gone"), "absolute_path": str(folder / "gone")}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
 
 
 def test_a_run_in_progress_is_reported_with_its_weights_so_far(run: Run, tmp_path: Path) -> None:
     begun = moved(run, tmp_path / "begun", "last.safetensors")
-    lines = (run.path / METRICS).read_text().splitlines(keepends=True)
+    lines = (run.path / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
     ends = [number for number, line in enumerate(lines) if '"event": "epoch"' in line]
-    (begun / METRICS).write_text("".join(lines[: ends[0] + 1]))
+    (begun / METRICS).write_text("".join(lines[: ends[0] + 1]), encoding="utf-8")
     page = Page(write_report(begun, device="cpu"))
     assert page.sections == ["summary", "training", "features", "recipe"]
     assert "Training in progress: 1 of 2 epochs completed; this report uses its last weights so far." in page.text

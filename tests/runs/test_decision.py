@@ -140,8 +140,8 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "decision.safetensors").write_bytes(content[:50])
     with pytest.raises(AlexNetError, match=r"decision\.safetensors can't be read"):
         DecisionRule.load(tmp_path)
-    values = json.loads((tmp_path / "decision.json").read_text())
+    values = json.loads((tmp_path / "decision.json").read_text(encoding="utf-8"))
     for text in ("{", json.dumps({**values, "format_version": 0}), json.dumps({"format_version": 1})):
-        (tmp_path / "decision.json").write_text(text)
+        (tmp_path / "decision.json").write_text(text, encoding="utf-8")
         with pytest.raises(AlexNetError, match="alexnet decide"):
             DecisionRule.load(tmp_path)

@@ -56,7 +56,7 @@ def cells() -> tuple[list[Path], list[Path]]:
     """The files of the defective and of the functional solar cells, each in a random order."""
     package = pytest.importorskip("elpv_dataset", reason="the solar cells come with the extra alexnet[demo]")
     folder = Path(package.__file__).parent / "data"
-    rows = [line.split() for line in (folder / "labels.csv").read_text().splitlines() if line.strip()]
+    rows = [line.split() for line in (folder / "labels.csv").read_text(encoding="utf-8").splitlines() if line.strip()]
     order = np.random.default_rng(0).permutation(len(rows))
     defective, functional = [], []
     for name, probability, _ in (rows[i] for i in order):

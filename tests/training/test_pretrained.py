@@ -212,7 +212,7 @@ def test_resuming_before_the_first_checkpoint_asks_for_the_same_weights(tmp_path
 )
 def test_invalid_weights_end_in_one_line_and_no_run(init, message, tmp_path: Path, striped_data: Path, capsys):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "text").write_text("weights")
+    (tmp_path / "text").write_text("weights", encoding="utf-8")
     init = init.format(tmp=tmp_path)
     assert main(["train", str(striped_data), "--out", str(tmp_path / "run"), "--init", init, *QUICK]) in (1, 2)
     error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -224,9 +224,9 @@ def test_invalid_weights_end_in_one_line_and_no_run(init, message, tmp_path: Pat
 def test_the_network_of_a_run_is_kept_unless_another_is_asked_for(tmp_path: Path, striped_data: Path):
     before = make_run(tmp_path / "before", striped_data, seed=1)
     path = before / "config.json"
-    values = json.loads(path.read_text())
+    values = json.loads(path.read_text(encoding="utf-8"))
     values["recipe"] |= {"variant": "caffe"}
-    path.write_text(json.dumps(values))
+    path.write_text(json.dumps(values), encoding="utf-8")
     changes = {"init": str(before), "crop_size": 64, "precision": "float32"}
     assert set_up_training(striped_data, tmp_path / "a", recipe="small", **changes).recipe.variant == "caffe"
     assert set_up_training(striped_data, tmp_path / "a2", recipe="small", **changes).recipe.normalization is None

@@ -139,7 +139,7 @@ def run(data: Path, out: Path, last_step: int | None = None, **changes) -> Path:
 
 
 def lines(out: Path) -> list[tuple]:
-    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [(r["event"], r["step"], r.get("loss"), r.get("train_loss"), r.get("lr")) for r in records]
 
 

@@ -35,7 +35,7 @@ def whole(data: Path, out: Path, *more: str) -> str:
 
 
 def metrics(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def learned(run: Path) -> list[tuple]:
@@ -83,7 +83,7 @@ def test_killed_at_ten_random_moments(striped_data, tmp_path):
 def test_an_interrupted_training_saves_names_the_command_to_resume_and_resumes(striped_data, undisturbed, tmp_path):
     out = tmp_path / "run"
     process = train(striped_data, out, *RECIPE)
-    while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
+    while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text(encoding="utf-8"):
         time.sleep(0.05)
         assert process.poll() is None
     process.send_signal(signal.SIGINT)

@@ -41,7 +41,7 @@ def test_sixteen_bits_are_the_rounded_weights_of_float32(
     for key, value in theirs.items():
         wide = key == MEAN or value.ndim < 2 or not value.is_floating_point()
         assert torch.equal(ours[key], value if wide else value.to(getattr(torch, name)))
-    assert json.loads((out / "config.json").read_text())["recipe"]["weights_dtype"] == name
+    assert json.loads((out / "config.json").read_text(encoding="utf-8"))["recipe"]["weights_dtype"] == name
     network, _ = Run.open(out).load()
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
     assert torch.equal(find_weights(str(out)).weights["conv1.weight"], network.conv1.weight)

@@ -35,7 +35,7 @@ def test_the_logits_are_those_of_opencv(variant: str, old: bool, tmp_path: Path)
     rows = caffe_files.rows(pool_first=variant == "caffenet", classes=CLASSES)
     file, text = tmp_path / "network.caffemodel", tmp_path / "deploy.prototxt"
     file.write_bytes(caffe_files.caffemodel(rows, caffe_files.arrays(0, CLASSES), old))
-    text.write_text(caffe_files.prototxt(rows))
+    text.write_text(caffe_files.prototxt(rows), encoding="utf-8")
     rgb = np.random.default_rng(1).integers(0, 256, (227, 227, 3), dtype=np.uint8)
     mean = (104.00698793, 116.66876762, 122.67891434)
     theirs = cv2.dnn.readNetFromCaffe(str(text), str(file))

@@ -27,7 +27,7 @@ def run(striped_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
     epochs = [
         {"event": "epoch", "epoch": i, "validation_loss": 0.5, "validation_error": e} for i, e in ((1, 0.5), (2, 0.25))
     ]
-    (made / "metrics.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
+    (made / "metrics.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs), encoding="utf-8")
     return made
 
 
@@ -53,7 +53,7 @@ def test_onnx_has_the_preprocessing_inside_and_the_card_has_the_loss_by_8_bits(r
         file.unlink()
     small = export(run, "onnx", tmp_path / "small", int8=True, preprocessing="beside")
     assert (small / "model.onnx").stat().st_size < 0.3 * size
-    card = (small / "README.md").read_text()
+    card = (small / "README.md").read_text(encoding="utf-8")
     assert "8-bit weights: accuracy " in card
     assert "of the answers are the same" in card
     assert "75.00% on the validation images (epoch 2, log loss 0.5000)" in card
@@ -76,7 +76,7 @@ def test_the_folder_for_the_hub_is_imported_as_the_same_run(
 ) -> None:
     assert main(["export", str(run), "--to", "hub", "--out", str(tmp_path / "hub")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'hub'}\n"
-    card = (tmp_path / "hub" / "README.md").read_text()
+    card = (tmp_path / "hub" / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: alexnet\n")
     for heading in ("## Data", "## Recipe", "## Accuracy", "## License", "## Limits"):
         assert heading in card

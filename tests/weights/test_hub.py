@@ -113,10 +113,10 @@ def test_a_repository_is_imported_by_its_name(tmp_path: Path) -> None:
         shapes = TorchvisionLayout(3).state_dict()
     state = {name: torch.zeros(array.shape) for name, array in shapes.items()}
     Hub.files = {"model.safetensors": save(state), "run.py": b"open('ran', 'w')"}
-    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    (tmp_path / "names.txt").write_text("a\nb\nc\n", encoding="utf-8")
     arguments = ["import", "hf:me/net", "--classes", str(tmp_path / "names.txt"), "--out", str(tmp_path / "run")]
     assert main(arguments) == 0
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["classes"] == ["a", "b", "c"]
+    assert json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))["classes"] == ["a", "b", "c"]
 
 
 @pytest.mark.usefixtures("hub")
@@ -129,7 +129,7 @@ def test_a_missing_repository_is_one_line(tmp_path: Path, capsys: pytest.Capture
 
 @pytest.mark.usefixtures("hub")
 def test_a_folder_is_uploaded(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text("a card")
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "README.md").write_text("a card", encoding="utf-8")
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     upload(tmp_path, "me/net")
     assert Hub.files == {"README.md": b"a card", "config.json": b"{}"}

@@ -156,10 +156,10 @@ def test_a_missing_file_and_an_existing_folder_are_errors(tmp_path: Path, capsys
     assert main(["import", str(tmp_path / "no.pth"), "--out", str(tmp_path / "run")]) == 1
     assert "no.pth can't be read: No such file" in capsys.readouterr().err
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "notes.txt").write_text("mine")
+    (tmp_path / "run" / "notes.txt").write_text("mine", encoding="utf-8")
     assert main(["import", str(tmp_path / "no.pth"), "--out", str(tmp_path / "run")]) == 1
     assert "exists already" in capsys.readouterr().err
-    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "run" / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_download_must_have_the_checksum_in_its_name(tmp_path: Path) -> None:

@@ -147,7 +147,11 @@ class Baseline:
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """The probability of each class: images (N, size, size, 3) uint8 → (N, classes) float64."""
-        return self.svm.probabilities(np.stack([self.features.of(image) for image in images]))
+        return self.svm.probabilities(self.vectors(images))
+
+    def vectors(self, images: np.ndarray) -> np.ndarray:
+        """The features: images (N, size, size, 3) uint8 → (N, length) float32."""
+        return np.stack([self.features.of(image) for image in images])
 
 
 def fit_baseline(

@@ -28,10 +28,11 @@ from alexnet.data.decoding import UnreadableImageError, decode
 from alexnet.data.loading import training_batches
 from alexnet.data.preparation import prepare
 from alexnet.data.resize import square
-from alexnet.data.statistics import pixel_sum, rgb_products
+from alexnet.data.statistics import pixel_sum
+from alexnet.kernels.rgb_products import rgb_products
 from alexnet.runs.recipe import recipes
 from alexnet.runtime.cpus import available_cpus
-from alexnet.runtime.errors import UsageError
+from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.files import write_atomic
 from alexnet.training.input_pipeline import augmentation_pipeline
 
@@ -41,12 +42,14 @@ BATCH_SIZE = 128
 def preparing(settings: Settings) -> list[Comparison]:
     """Compare `alexnet prepare` with libjpeg-turbo decoding the same photographs, one process per CPU."""
     folder, rounds = settings.folder, settings.rounds
-    files = _files(folder, settings.images, 8192)
+    files = _files(folder, settings.images, 6144)
     source = _write_csv(files, folder / "listed.csv")
 
     def prepare_all() -> None:
         shutil.rmtree(folder / "out", ignore_errors=True)
-        prepare(source, folder / "out", progress=False)
+        dataset = prepare(source, folder / "out", progress=False)
+        if (prepared := sum(split["count"] for split in dataset.index["splits"].values())) != len(files):
+            raise AlexNetError(f"{prepared:,} of {len(files):,} files were prepared: the rate would be wrong")
 
     seconds: dict[str, list[float]] = {"ours": [], "decode": []}
     for number in range(rounds + 1):
@@ -130,7 +133,7 @@ def loading(settings: Settings) -> list[Comparison]:
     """Compare float32 batches of the paper's crops from a prepared dataset with a `DataLoader` over the files."""
     folder, rounds = settings.folder, settings.rounds
     count = settings.batch_size or BATCH_SIZE
-    files = _files(folder, settings.images, max(1024, 4 * count))
+    files = _files(folder, settings.images, max(1024, 4 * count), count)
     source = _write_csv(files, folder / "loaded.csv")
     dataset = prepare(source, folder / "loaded", split={"val": 0.0}, progress=False)
     loader = common_loader(files, count, available_cpus())
@@ -199,17 +202,19 @@ def _write_csv(files: list[Path], source: Path) -> Path:
     return source
 
 
-def _files(folder: Path, images: Path | None, count: int) -> list[Path]:
-    """`count` JPEG files, repeated if there are fewer: those of a folder, or synthetic ones."""
-    found = sorted(path for path in images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg")) if images else []
-    if images and not found:
-        raise UsageError(f"no JPEG files in {images}")
-    for file in found[:count]:
+def _files(folder: Path, images: Path | None, count: int, least: int = 2) -> list[Path]:
+    """`count` synthetic JPEG files, or at most as many, and at least `least`, of a folder."""
+    if images is None:
+        return photographs(folder / "made", count)
+    found = sorted(path for path in images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))[:count]
+    if len(found) < least:
+        raise UsageError(f"{len(found) or 'no'} JPEG files in {images}: this needs at least {least}")
+    for file in found:
         try:
             decode(file.read_bytes())
         except UnreadableImageError as error:
             raise UsageError(f"{file} cannot be read: {error}; remove it from {images}") from None
-    return list(itertools.islice(itertools.cycle(found or photographs(folder / "made", 256)), count))
+    return found
 
 
 def _size_text(files: list[Path]) -> str:

@@ -29,8 +29,9 @@ from alexnet.data import augmentation
 from alexnet.data.decoding import decode
 from alexnet.data.preparation import prepare
 from alexnet.data.resize import square
-from alexnet.data.statistics import pixel_sum, rgb_products
+from alexnet.data.statistics import pixel_sum
 from alexnet.kernels.pool import max_pool
+from alexnet.kernels.rgb_products import rgb_products
 from alexnet.network import normalization, optimized
 from alexnet.network.model import AlexNet
 from alexnet.network.normalization import local_response_norm
@@ -278,17 +279,22 @@ def _preparing(settings: Settings) -> Iterator[dict[str, Any]]:
     contents = [file.read_bytes() for file in files]
     images = np.empty((len(contents), PREPARED_SIZE, PREPARED_SIZE, 3), dtype=np.uint8)
 
-    def shard(scale: Callable[[np.ndarray, int], np.ndarray]) -> None:
+    def shard(
+        scale: Callable[[np.ndarray, int], np.ndarray] = square,
+        products: Callable[[np.ndarray], np.ndarray] = rgb_products,
+    ) -> None:
         for target, content in zip(images, contents, strict=True):
             np.copyto(target, scale(decode(content, 2 * PREPARED_SIZE), PREPARED_SIZE))
         hashlib.sha256(images.data).digest()
         pixel_sum(images)
-        rgb_products(images)
+        products(images)
         write_atomic(settings.folder / "shard", lambda file: file.write(images.data))
 
-    seconds = in_turn({"ours": lambda: shard(square), "pillow": lambda: shard(_pillow_square)}, settings.rounds)
+    forms = {"ours": shard, "pillow": lambda: shard(_pillow_square), "numpy": lambda: shard(products=_numpy_products)}
+    seconds = in_turn(forms, settings.rounds)
     whole = f"preparation of {len(contents)} photographs in one process"
     yield _row("scaling", "Pillow, BILINEAR (the same bits)", whole, seconds["ours"], seconds["pillow"])
+    yield _row("products of R, G and B", "NumPy dot products, float64", whole, seconds["ours"], seconds["numpy"])
 
 
 def _pillow_square(image: np.ndarray, size: int) -> np.ndarray:
@@ -297,3 +303,15 @@ def _pillow_square(image: np.ndarray, size: int) -> np.ndarray:
     left, top = (width - side) / 2, (height - side) / 2
     box = (left, top, left + side, top + side)
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+def _numpy_products(images: np.ndarray) -> np.ndarray:
+    total = np.zeros((3, 3), dtype=np.int64)
+    # Dot products of the channels take a third of the time of a product of (3, pixels) and (pixels, 3) matrices.
+    channels = np.empty((3, images.shape[1] * images.shape[2]))
+    red, green, blue = channels
+    for image in images:
+        channels[:] = image.reshape(-1, 3).T
+        rg, rb, gb = red @ green, red @ blue, green @ blue
+        total += np.array([[red @ red, rg, rb], [rg, green @ green, gb], [rb, gb, blue @ blue]]).astype(np.int64)
+    return total

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from alexnet.baselines.baseline import Baseline, BaselineConfig
 from alexnet.data.augmentation import Preprocessing
-from alexnet.evaluation.inference import probabilities
+from alexnet.evaluation.inference import probabilities, probabilities_and_features
 from alexnet.evaluation.views import VIEWS, check_views
 from alexnet.network.model import AlexNet
 from alexnet.network.optimized import OptimizedNetwork, without_batch_norm
+from alexnet.runs.decision import DecisionRule
 from alexnet.runs.run import BASELINE, Config, Run
 from alexnet.runtime.errors import AlexNetError
 
@@ -35,6 +36,12 @@ class Predictor(Protocol):
 
     def probabilities(self, images: Tensor, views: int) -> np.ndarray:
         """The mean over test views: (N, size, size, 3) uint8 → (N, classes) float64."""
+
+    def probabilities_and_features(self, images: Tensor, views: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same, and the numbers (N, length) float32 that decide between the classes."""
+
+    def decision_rule(self) -> DecisionRule | None:
+        """The rule of `alexnet decide`; None if there is none."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,13 @@ class NetworkPredictor:
         except AlexNetError as error:
             raise AlexNetError(f"{self.path}: {error}") from error
 
+    def probabilities_and_features(self, images: Tensor, views: int) -> tuple[np.ndarray, np.ndarray]:
+        shares, features = probabilities_and_features(self._network, self.member.preprocess, images, views)
+        return shares.numpy(), features.numpy()
+
+    def decision_rule(self) -> DecisionRule | None:
+        return self.member.run.decision_rule(self.member.network)
+
 
 class BaselinePredictor:
     """A baseline. It reads the whole image, so that all crops are one; views that are flipped are its mirror image.
@@ -91,12 +105,19 @@ class BaselinePredictor:
         self.baseline, self.path, self.config = baseline, baseline.path, baseline.config
 
     def probabilities(self, images: Tensor, views: int) -> np.ndarray:
+        return self.probabilities_and_features(images, views)[0]
+
+    def probabilities_and_features(self, images: Tensor, views: int) -> tuple[np.ndarray, np.ndarray]:
         check_views(views)
         pixels = images.cpu().numpy()
-        shares = self.baseline.probabilities(pixels)
+        vectors = self.baseline.vectors(pixels)
+        shares = self.baseline.svm.probabilities(vectors)
         if VIEWS[views].flipped:
             shares = (shares + self.baseline.probabilities(pixels[:, :, ::-1])) / 2
-        return shares
+        return shares, vectors
+
+    def decision_rule(self) -> None:
+        return None
 
 
 Source = str | os.PathLike[str] | Member

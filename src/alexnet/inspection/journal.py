@@ -4,9 +4,9 @@ Every action is a line of JSON before it and a line after it, each synchronized 
 name is reserved by creating an empty file exclusively, and the file is renamed onto it. After a kill at any moment the
 file is at its old or at its new place, and `Journal` finds out which when it is opened again.
 
-Lines: ``{"session": ...}``, ``{"begin": placement}``, ``{"done": id}``, ``{"dropped": id}`` (an action that did not
-happen), ``{"undo": id, ...}`` (the file is about to move back), ``{"undone": id}``, ``{"kept": id}`` (an undo that did
-not happen).
+Lines: ``{"journal": name}``, ``{"session": ...}``, ``{"begin": placement}``, ``{"done": id}``, ``{"dropped": id}`` (an
+action that did not happen), ``{"undo": ...}`` (the file is about to move back), ``{"undone": id}``, ``{"kept": id}``
+(an undo that did not happen).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import filecmp
 import json
 import os
 import shutil
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -24,6 +26,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from alexnet.runs.decision import CLASS
 from alexnet.runtime.errors import AlexNetError
 
 JOURNAL = "sort.jsonl"
@@ -32,7 +35,7 @@ MTIME_TOLERANCE_NS = 2_000_000_000
 """Some file systems store the time of modification to two seconds."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Placement:
     """A file and where it is placed.
 
@@ -50,6 +53,12 @@ class Placement:
         The predicted class.
     probability : float
         Its probability, 0 to 1.
+    decision : {"class", "unsure", "unknown"}
+        As in `alexnet.Prediction`.
+    distance : float or None
+        Distance from the training images, where the decision rule has one.
+    time : float
+        Seconds since 1970 (UTC); 0 if it was not recorded.
     """
 
     id: int
@@ -60,6 +69,14 @@ class Placement:
     modified: int
     label: str
     probability: float
+    decision: str = CLASS
+    distance: float | None = None
+    time: float = 0.0
+
+    @property
+    def answer(self) -> str:
+        """The class, "unsure" or "unknown"."""
+        return self.label if self.decision == CLASS else self.decision
 
 
 class Journal:
@@ -69,6 +86,8 @@ class Journal:
 
     Attributes
     ----------
+    name : str
+        Random, so that (name, number) identifies a placement also where several folders write into one log.
     placements : dict of int to Placement
         What is in place, by its number, in the order of the actions.
     sessions : list of dict
@@ -77,6 +96,7 @@ class Journal:
 
     def __init__(self, folder: Path, write: bool = True) -> None:
         self.path = folder / JOURNAL
+        self.name = ""
         self.placements: dict[int, Placement] = {}
         self.sessions: list[dict[str, Any]] = []
         self._begun: dict[int, Placement] = {}
@@ -88,6 +108,9 @@ class Journal:
         if write:
             self._file = self.path.open("ab", buffering=0)
             self._settle()
+            if not self.name:
+                self.name = uuid.uuid4().hex[:12]
+                self._write({"journal": self.name})
 
     def close(self) -> None:
         """Close the file."""
@@ -100,7 +123,16 @@ class Journal:
             self.sessions.append(settings)
             self._write({"session": settings})
 
-    def place(self, mode: str, source: str, folder: str, label: str, probability: float) -> Placement:
+    def place(
+        self,
+        mode: str,
+        source: str,
+        folder: str,
+        label: str,
+        probability: float,
+        decision: str = CLASS,
+        distance: float | None = None,
+    ) -> Placement:
         """Copy, move or link a file into a folder, under its own name or, if that exists, one with a numbered suffix.
 
         Parameters
@@ -111,7 +143,7 @@ class Journal:
             Absolute path of the file.
         folder : str
             Absolute path of the folder, which is created if necessary.
-        label, probability
+        label, probability, decision, distance
             As in `Placement`.
 
         Returns
@@ -137,6 +169,9 @@ class Journal:
                 modified=status.st_mtime_ns,
                 label=label,
                 probability=probability,
+                decision=decision,
+                distance=distance,
+                time=round(time.time(), 3),
             )
             self._next += 1
             self._write({"begin": asdict(placement)})
@@ -239,7 +274,9 @@ class Journal:
                 ) from error
 
     def _apply(self, kind: str, value: Any) -> None:
-        if kind == "session":
+        if kind == "journal":
+            self.name = value
+        elif kind == "session":
             self.sessions.append(value)
         elif kind == "begin":
             placement = Placement(**value)

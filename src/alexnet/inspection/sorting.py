@@ -1,29 +1,44 @@
-"""Sort the images of a folder into one folder per class."""
+"""Sort the images of a folder into one folder per class, once or as they arrive."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 import os
 import re
 import shlex
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from alexnet.data.sources.walking import Entry, Ignored, Tally, Walk, archive_kind, other_reason
+from alexnet.data.sources.walking import Ignored, Tally, Walk, archive_kind, other_reason
+from alexnet.inspection.drift import day_of, describe_day, read_days
+from alexnet.inspection.hot_folder import Arrivals, Signature, signature_of
 from alexnet.inspection.journal import JOURNAL, MODES, Journal, Placement, open_journal
+from alexnet.inspection.result_log import ResultLog, check_log, open_log
+from alexnet.inspection.result_post import POSTED, ResultPost, check_address
 from alexnet.prediction.classifier import Classifier, Prediction
 from alexnet.prediction.ensemble import load_classifier
 from alexnet.prediction.inputs import partly_read
+from alexnet.runs.decision import CLASS, UNKNOWN, UNSURE
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
-from alexnet.runtime.progress import progress
+from alexnet.runtime.progress import notify, progress
 
 SUMMARY = "sort.csv"
-UNSURE = "unsure"
+SETTLE = 2.0
+"""Seconds without a change after which a file that arrives is whole."""
+WATCHED_BATCH = 64
+LINKED = "reached through a symbolic link, which is not moved; use --copy"
+SEND_FOR = 5.0
+"""Seconds for which the end of a command waits for results that are being sent."""
 
 
 @dataclass
@@ -42,17 +57,20 @@ class SortResult:
         Path and reason of each image that stays where it is, because it cannot be read or moved.
     already : int
         Number of images that an earlier call placed.
-    left_alone : list of Ignored
+    ignored : list of Ignored
         Files and folders that are no images, by reason.
     notes : list of str
         Of which kinds of files only a page or some bands were read.
+    not_sent : int
+        Number of results that the server of `post` has not received yet.
     """
 
     placements: list[Placement] = field(default_factory=list)
     unsorted: list[tuple[str, str]] = field(default_factory=list)
     already: int = 0
-    left_alone: list[Ignored] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    not_sent: int = 0
 
     @property
     def counts(self) -> dict[str, int]:
@@ -71,12 +89,15 @@ def sort_images(
     mode: str = "copy",
     unsure: str | os.PathLike[str] | None = None,
     unsure_below: float | None = None,
-    views: int = 1,
+    views: int | None = None,
+    raw: bool = False,
     precision: str = "float32",
     device: str | None = None,
+    log: str | os.PathLike[str] | None = None,
+    post: str | None = None,
     dry_run: bool = False,
 ) -> SortResult:
-    """Classify the images of a folder and put each into the folder of its predicted class.
+    """Classify the images of a folder and put each into the folder of its class, or of *unsure* or *unknown*.
 
     An existing file is never overwritten. A journal in `out` records every action before and after it: after a kill the
     same call continues, and `undo_sort` undoes it. An unreadable image stays where it is.
@@ -84,7 +105,7 @@ def sort_images(
     Parameters
     ----------
     run : str, path or Classifier
-        A run folder, or a loaded classifier.
+        A run folder, a folder of `alexnet crossval`, or a loaded classifier. Its decision rule is obeyed.
     folder : str or path
         The folder with the images, searched at any depth.
     out : str or path
@@ -93,13 +114,20 @@ def sort_images(
         "copy", "move" or "link" (a symbolic link to the original). An image that is reached through a symbolic link is
         not moved.
     unsure : str or path, optional
-        The folder for images whose class has a probability below `unsure_below`. Default: ``out/unsure``.
+        The folder for unsure images: those of the decision rule, and those below `unsure_below`. Default:
+        ``out/unsure``. Unknown images go to ``out/unknown``.
     unsure_below : float, optional
-        A probability, 0 to 1. Default: every image goes to its most probable class.
-    views : int
-        Number of crops per image whose probabilities are averaged.
+        A probability, 0 to 1: images whose class has a smaller one are unsure too.
+    views : int, optional
+        Number of crops per image whose probabilities are averaged. Default: that of the decision rule, else 1.
+    raw : bool
+        Ignore the decision rule of the run.
     precision, device : str
         As in `Classifier.load`.
+    log : str or path, optional
+        A file to which each result is appended, see `alexnet.inspection.result_log`.
+    post : str, optional
+        An address to which each result is sent, see `alexnet.inspection.result_post`.
     dry_run : bool
         Classify only; write nothing.
 
@@ -115,56 +143,289 @@ def sort_images(
     UsageError
         If an argument is out of range.
     """
-    check_choice(mode, MODES, "mode")
-    if unsure is not None and unsure_below is None:
-        raise UsageError("a folder for unsure images needs a probability: give --unsure-below")
-    if unsure_below is not None and not 0 < unsure_below <= 1:
-        raise UsageError(f"unsure_below is {unsure_below:g}; it is a probability above 0, up to 1")
-    source, destination = Path(folder).absolute(), Path(out).absolute()
-    _check_source(source, folder)
+    if dry_run and (log or post):
+        raise UsageError("a dry run writes nothing: leave out --log and --post")
+    settings = _Settings(run, folder, out, mode, unsure, unsure_below, views, raw, precision, device, log, post)
+    with _session(settings, write=not dry_run) as session:
+        result = session.result
+        files = _find(session)
+        planned = _Planned()
+        with progress(len(files), "sort") as bar:
+            for path, prediction in zip(files, session.classify(files), strict=True):
+                if not isinstance(prediction, Prediction):
+                    result.unsorted.append((path, prediction.reason))
+                    bar.note(f"alexnet: {path}: {prediction.reason}")
+                elif dry_run:
+                    result.placements.append(planned.place(session, path, prediction))
+                else:
+                    session.place(path, prediction)
+                bar.advance()
+        result.notes = partly_read(session.classifier.partly, len(files))
+    return result
+
+
+def watch_folder(
+    run: str | os.PathLike[str] | Classifier,
+    folder: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    stop: threading.Event,
+    settle: float = SETTLE,
+    placed: Callable[[Placement], object] = lambda _: None,
+    note: Callable[[str], object] = notify,
+    mode: str = "copy",
+    unsure: str | os.PathLike[str] | None = None,
+    unsure_below: float | None = None,
+    views: int | None = None,
+    raw: bool = False,
+    precision: str = "float32",
+    device: str | None = None,
+    log: str | os.PathLike[str] | None = None,
+    post: str | None = None,
+) -> SortResult:
+    """Sort the images of a folder, and those that arrive in it, until `stop` is set.
+
+    The folder is listed again and again, which works on every file system, network drives included. A file is whole
+    when neither its size nor its time of modification has changed for `settle` seconds. A file that cannot be read
+    stays where it is, and is tried again when it changes. A folder that cannot be listed, such as a network drive that
+    is away, is tried again too.
+
+    Parameters
+    ----------
+    run, folder, out, mode, unsure, unsure_below, views, raw, precision, device, log, post
+        As in `sort_images`.
+    stop : threading.Event
+        The call returns soon after another thread, or a signal handler, has set it.
+    settle : float
+        Seconds, above 0.
+    placed : callable
+        Called with each `Placement`.
+    note : callable
+        Called with messages for people: unreadable files, and at the end of a day its summary.
+
+    Returns
+    -------
+    SortResult
+
+    Raises
+    ------
+    AlexNetError, UsageError
+        As in `sort_images`.
+    """
+    if not 0 < settle < float("inf"):
+        raise UsageError(f"settle is {settle:g}; it is a number of seconds above 0")
+    settings = _Settings(run, folder, out, mode, unsure, unsure_below, views, raw, precision, device, log, post)
+    with _session(settings, write=True) as session:
+        _Watch(session, stop, settle, placed, note).run()
+    return session.result
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The arguments of `sort_images`."""
+
+    run: str | os.PathLike[str] | Classifier
+    folder: str | os.PathLike[str]
+    out: str | os.PathLike[str]
+    mode: str
+    unsure: str | os.PathLike[str] | None
+    unsure_below: float | None
+    views: int | None
+    raw: bool
+    precision: str
+    device: str | None
+    log: str | os.PathLike[str] | None
+    post: str | None
+
+
+@dataclass
+class _Session:
+    """A sort in progress: where images go, and where their results go."""
+
+    classifier: Classifier
+    views: int
+    source: Path
+    destination: Path
+    folders: Mapping[str, str]
+    unsure: str
+    unsure_below: float | None
+    mode: str
+    journal: Journal
+    log: ResultLog | None = None
+    post: ResultPost | None = None
+    result: SortResult = field(default_factory=SortResult)
+
+    @property
+    def unknown(self) -> str:
+        return str(self.destination / UNKNOWN)
+
+    @property
+    def leave(self) -> list[str]:
+        """Folders that are not searched."""
+        own = [str(self.destination)] * (self.destination != self.source)
+        return [*self.folders.values(), self.unsure, self.unknown, *own]
+
+    def classify(self, files: Sequence[str]) -> Iterator[Any]:
+        return self.classifier.stream(iter(files), 1, self.views)
+
+    def decide(self, prediction: Prediction) -> tuple[str, str]:
+        """The decision on an image, and the folder for it."""
+        decision = prediction.decision
+        if decision == CLASS and self.unsure_below is not None and prediction.probability < self.unsure_below:
+            decision = UNSURE
+        folder = {UNSURE: self.unsure, UNKNOWN: self.unknown}.get(decision)
+        return decision, folder or self.folders[prediction.label]
+
+    def place(self, path: str, prediction: Prediction) -> Placement | None:
+        """Place an image and tell of it; None if it no longer exists."""
+        decision, folder = self.decide(prediction)
+        try:
+            placement = self.journal.place(
+                self.mode, path, folder, prediction.label, prediction.probability, decision, prediction.distance
+            )
+        except FileNotFoundError as error:
+            if os.path.exists(path):
+                raise AlexNetError(f"{path} cannot be placed in {folder}: {error.strerror}") from error
+            self.result.unsorted.append((path, "no longer exists"))
+            return None
+        except OSError as error:
+            raise AlexNetError(f"{path} cannot be placed in {folder}: {error.strerror}") from error
+        self.result.placements.append(placement)
+        if self.log is not None:
+            self.log.append(placement)
+        if self.post is not None:
+            self.post.send(placement)
+        return placement
+
+
+@contextmanager
+def _session(settings: _Settings, write: bool) -> Iterator[_Session]:
+    """Check the arguments, load the classifier, and open the journal, the log and the connection of `post`."""
+    check_choice(settings.mode, MODES, "mode")
+    below = settings.unsure_below
+    if below is not None and not 0 < below <= 1:
+        raise UsageError(f"unsure_below is {below:g}; it is a probability above 0, up to 1")
+    source, destination = Path(settings.folder).absolute(), Path(settings.out).absolute()
+    _check_source(source, settings.folder)
+    log = None if settings.log is None else check_log(settings.log)
+    address = None if settings.post is None else check_address(settings.post)
+    given = settings.run
     classifier = (
-        run if isinstance(run, Classifier) else load_classifier(run, device=device, precision=precision, raw=True)
+        given
+        if isinstance(given, Classifier)
+        else load_classifier(given, device=settings.device, precision=settings.precision, raw=settings.raw)
     )
+    rule = None if settings.raw else classifier.rule
+    if settings.unsure is not None and below is None and rule is None:
+        raise UsageError(
+            "a folder for unsure images needs a probability (--unsure-below) or a run with a decision rule"
+        )
     names = class_folders(classifier.classes)
     folders = {label: str(destination / name) for label, name in zip(classifier.labels, names, strict=True)}
-    unsure_folder = str(Path(unsure).absolute() if unsure is not None else destination / UNSURE)
-    if unsure_below is not None and unsure_folder in folders.values():
-        raise UsageError(f"{unsure_folder} is the folder of a class; choose another with --unsure")
-    settings = {
-        "run": None if isinstance(run, Classifier) else str(Path(run).absolute()),
+    unsure = str(Path(settings.unsure).absolute() if settings.unsure is not None else destination / UNSURE)
+    taken = [unsure] * (below is not None or rule is not None) + [str(destination / UNKNOWN)] * (rule is not None)
+    for folder in taken:
+        if folder in folders.values():
+            remedy = "choose another with --unsure" if folder == unsure else "use --raw, or another class name"
+            raise UsageError(f"{folder} is the folder of a class; {remedy}")
+    views = classifier.choose_views(settings.views)
+    record = {
+        "run": None if isinstance(given, Classifier) else str(Path(given).absolute()),
         "folder": str(source),
-        "mode": mode,
-        "unsure": unsure_folder if unsure_below is not None else None,
-        "unsure_below": unsure_below,
+        "mode": settings.mode,
+        "unsure": unsure if below is not None or rule is not None else None,
+        "unsure_below": below,
         "views": views,
+        "rule": None if rule is None else _checksum({**rule.to_dict(), "record": None}),
     }
-    result = SortResult()
-    with _journal(destination, write=not dry_run) as journal:
-        _check_settings(journal, settings, destination)
-        leave = [*folders.values(), unsure_folder] + [str(destination)] * (destination != source)
-        files = _find(source, leave, mode, journal, result)
-        if not dry_run:
-            journal.begin_session(settings)
-        planned = _Planned()
-        try:
-            with progress(len(files), "sort") as bar:
-                for path, prediction in zip(files, classifier.stream(iter(files), 1, views), strict=True):
-                    if not isinstance(prediction, Prediction):
-                        result.unsorted.append((path, prediction.reason))
-                        bar.note(f"alexnet: {path}: {prediction.reason}")
-                    else:
-                        sure = unsure_below is None or prediction.probability >= unsure_below
-                        target = folders[prediction.label] if sure else unsure_folder
-                        if dry_run:
-                            result.placements.append(planned.place(mode, path, target, prediction))
-                        else:
-                            _place(journal, mode, path, target, prediction, result)
-                    bar.advance()
-            result.notes = partly_read(classifier.partly, len(files))
-        finally:
-            if not dry_run:
-                _write_summary(destination, journal, result.unsorted)
-    return result
+    session = None
+    with ExitStack() as stack:
+        journal = stack.enter_context(_journal(destination, write))
+        _check_settings(journal, record, destination)
+        session = _Session(classifier, views, source, destination, folders, unsure, below, settings.mode, journal)
+        if not write:
+            yield session
+            return
+        journal.begin_session(record)
+        stack.callback(lambda: _write_summary(destination, journal, session.result.unsorted))
+        if log is not None:
+            session.log = stack.enter_context(open_log(log, journal))
+        if address is not None:
+            session.post = stack.enter_context(ResultPost(address, destination, journal))
+        yield session
+        if session.post is not None:
+            session.result.not_sent = session.post.finish(SEND_FOR)
+
+
+class _Watch:
+    """The loop of `watch_folder`."""
+
+    def __init__(
+        self,
+        session: _Session,
+        stop: threading.Event,
+        settle: float,
+        placed: Callable[[Placement], object],
+        note: Callable[[str], object],
+    ) -> None:
+        self.session, self.stop, self.placed, self.note = session, stop, placed, note
+        self.arrivals = Arrivals(session.source, session.leave, settle, note)
+        self.pause = max(0.05, min(1.0, settle / 4))
+        self.links: set[str] = set()
+        for p in session.journal.placements.values():
+            if p.mode != "move":
+                self.arrivals.finish(p.source, p.size, p.modified)
+        self.day = day_of(time.time())
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            began = time.monotonic()
+            ready = self.arrivals.look()
+            took = time.monotonic() - began
+            if ready:
+                self._sort(ready[:WATCHED_BATCH])
+            if len(ready) <= WATCHED_BATCH:
+                self.stop.wait(max(self.pause, took))  # at most half of the time is spent on listing the folder
+            self._end_day()
+        self._end_day(at_the_end=True)
+
+    def _sort(self, ready: list[tuple[str, Signature]]) -> None:
+        session = self.session
+        if session.mode == "move":
+            ready = [found for found in ready if not self._is_left(*found)]
+        for (path, signature), prediction in zip(ready, session.classify([path for path, _ in ready]), strict=True):
+            if self.stop.is_set():
+                return
+            if signature_of(path) != signature:
+                continue  # it has changed while it was read: it is looked at again
+            if not isinstance(prediction, Prediction):
+                self.arrivals.fail(path, signature)
+                self.note(f"alexnet: {path}: {prediction.reason}; it stays there, and is tried again when it changes")
+                continue
+            placement = session.place(path, prediction)
+            if placement is not None:
+                if session.mode != "move":
+                    self.arrivals.finish(path, placement.size, placement.modified)
+                self.placed(placement)
+
+    def _is_left(self, path: str, signature: Signature) -> bool:
+        parts = Path(path).relative_to(self.session.source).parts
+        if not _is_linked(self.session.source, parts):
+            return False
+        self.arrivals.fail(path, signature)
+        self.note(f"alexnet: {path}: {LINKED}")
+        return True
+
+    def _end_day(self, at_the_end: bool = False) -> None:
+        """Tell how the day was, when it is over or the sorting ends."""
+        today = day_of(time.time())
+        if today == self.day and not at_the_end:
+            return
+        validation, days = read_days(self.session.journal)
+        for day in days:
+            if day.day == self.day:
+                self.note(describe_day(day, validation))
+        self.day = today
 
 
 def _check_source(source: Path, folder: str | os.PathLike[str]) -> None:
@@ -215,6 +476,7 @@ def undo_sort(out: str | os.PathLike[str], folder: str | os.PathLike[str] | None
         chosen = [p for p in reversed(list(journal.placements.values())) if p.source.startswith(inside)]
         folders = {os.path.dirname(placement.target) for placement in journal.placements.values()}
         folders |= {session["unsure"] for session in journal.sessions if session.get("unsure")}
+        folders.add(str(destination / UNKNOWN))
         messages = []
         with progress(len(chosen), "undo") as bar:
             for placement in chosen:
@@ -232,6 +494,7 @@ def undo_sort(out: str | os.PathLike[str], folder: str | os.PathLike[str] | None
             _write_summary(destination, journal, [])
         else:
             (destination / SUMMARY).unlink(missing_ok=True)
+            (destination / POSTED).unlink(missing_ok=True)
             journal.close()
             journal.path.unlink()
     _remove_if_empty(str(destination))
@@ -292,10 +555,11 @@ def _check_settings(journal: Journal, settings: Mapping[str, object], destinatio
             )
 
 
-def _find(source: Path, leave: list[str], mode: str, journal: Journal, result: SortResult) -> list[str]:
+def _find(session: _Session) -> list[str]:
     """The images to sort. What is not sorted is recorded in the result."""
-    known = {(p.source, p.size, p.modified) for p in journal.placements.values() if p.mode != "move"}
-    walk = Walk(source, leave=leave)
+    result = session.result
+    known = {(p.source, p.size, p.modified) for p in session.journal.placements.values() if p.mode != "move"}
+    walk = Walk(session.source, leave=session.leave)
     others = Tally()
     files = []
     for entry in walk:
@@ -303,11 +567,11 @@ def _find(source: Path, leave: list[str], mode: str, journal: Journal, result: S
             others.add(other_reason(entry.parts[-1]), entry.file)
         elif _is_known(entry.file, known):
             result.already += 1
-        elif mode == "move" and _is_linked(source, entry):
-            result.unsorted.append((entry.file, "reached through a symbolic link, which is not moved; use --copy"))
+        elif session.mode == "move" and _is_linked(session.source, entry.parts):
+            result.unsorted.append((entry.file, LINKED))
         else:
             files.append(entry.file)
-    result.left_alone = [*others.list(), *walk.tally.list()]
+    result.ignored = [*others.list(), *walk.tally.list()]
     return files
 
 
@@ -321,10 +585,10 @@ def _is_known(path: str, known: set[tuple[str, int, int]]) -> bool:
     return (path, status.st_size, status.st_mtime_ns) in known
 
 
-def _is_linked(root: Path, entry: Entry) -> bool:
+def _is_linked(root: Path, parts: Sequence[str]) -> bool:
     """Whether the file or a folder on its path below the root is a symbolic link."""
     path = root
-    for part in entry.parts:
+    for part in parts:
         path = path / part
         if path.is_symlink():
             return True
@@ -337,46 +601,50 @@ class _Planned:
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
-    def place(self, mode: str, source: str, folder: str, prediction: Prediction) -> Placement:
+    def place(self, session: _Session, source: str, prediction: Prediction) -> Placement:
         """The placement that the real call would make."""
+        decision, folder = session.decide(prediction)
         path = os.path.join(folder, os.path.basename(source))
         stem, ending = os.path.splitext(path)
         number = 2
         while path in self._taken or os.path.lexists(path):
             path, number = f"{stem}-{number}{ending}", number + 1
         self._taken.add(path)
-        return Placement(len(self._taken) - 1, mode, source, path, 0, 0, prediction.label, prediction.probability)
-
-
-def _place(journal: Journal, mode: str, path: str, folder: str, prediction: Prediction, result: SortResult) -> None:
-    try:
-        placement = journal.place(mode, path, folder, prediction.label, prediction.probability)
-    except FileNotFoundError as error:
-        if os.path.exists(path):
-            raise AlexNetError(f"{path} cannot be placed in {folder}: {error.strerror}") from error
-        result.unsorted.append((path, "no longer exists"))
-    except OSError as error:
-        raise AlexNetError(f"{path} cannot be placed in {folder}: {error.strerror}") from error
-    else:
-        result.placements.append(placement)
+        return Placement(
+            id=len(self._taken) - 1,
+            mode=session.mode,
+            source=source,
+            target=path,
+            size=0,
+            modified=0,
+            label=prediction.label,
+            probability=prediction.probability,
+            decision=decision,
+            distance=prediction.distance,
+        )
 
 
 def _write_summary(destination: Path, journal: Journal, unsorted: list[tuple[str, str]]) -> None:
     """Write the CSV of what is where."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
-    out.writerow(["source", "target", "class", "probability", "action", "reason"])
+    out.writerow(["source", "target", "decision", "class", "probability", "action", "reason"])
     for p in journal.placements.values():
-        out.writerow([p.source, p.target, p.label, f"{p.probability:.6g}", p.mode, ""])
+        out.writerow([p.source, p.target, p.decision, p.label, f"{p.probability:.6g}", p.mode, ""])
     for path, reason in unsorted:
-        out.writerow([path, "", "", "", "none", reason])
+        out.writerow([path, "", "", "", "", "none", reason])
     write_atomic(destination / SUMMARY, text.getvalue().encode(errors="surrogateescape"))
 
 
 def _remove_leftovers(destination: Path) -> None:
     """Remove what a kill left of an atomic write of the summary."""
-    for file in destination.glob(f".{SUMMARY}.*.tmp"):
-        file.unlink()
+    for name in (SUMMARY, POSTED):
+        for file in destination.glob(f".{name}.*.tmp"):
+            file.unlink()
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _remove_if_empty(folder: str) -> None:

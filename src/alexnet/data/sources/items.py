@@ -106,7 +106,7 @@ class Source:
         What the source is, such as "folder".
     origins
         Where the images of each split come from.
-    left_alone
+    ignored
         What of the source is not read, and why.
     assumptions
         How the source was understood where it does not say so itself.
@@ -118,7 +118,7 @@ class Source:
     descriptions: dict[str, str] = field(default_factory=dict)
     kind: str = "images"
     origins: list[Origin] = field(default_factory=list)
-    left_alone: list[Ignored] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 

@@ -32,7 +32,7 @@ class SourcePlan:
         From which folder, table or column each split comes.
     drawn
         Shares drawn from the training images, as in {"val": 0.2}; None where the source has all splits itself.
-    left_alone
+    ignored
         What is not read, and why.
     assumptions
         How the source was understood where it does not say so itself.
@@ -54,7 +54,7 @@ class SourcePlan:
     counts: dict[str, dict[str, int]]
     origins: list[Origin] = field(default_factory=list)
     drawn: dict[str, float] | None = None
-    left_alone: list[Ignored] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     weights: dict[str, Any] | None = None
@@ -78,7 +78,7 @@ class SourcePlan:
             **asdict(self),
             "images": self.images,
             "origins": [origin._asdict() for origin in self.origins],
-            "left_alone": [left._asdict() for left in self.left_alone],
+            "ignored": [left._asdict() for left in self.ignored],
         }
 
     def lines(self) -> list[str]:
@@ -100,7 +100,7 @@ class SourcePlan:
         if len(self.classes) > _CLASSES_SHOWN:
             shown.append(f"  and {len(self.classes) - _CLASSES_SHOWN:,} more classes (all of them with --json)")
         shown += [f"  {line}" for line in self._samples()]
-        shown += [f"  left alone: {describe(left)}" for left in self.left_alone]
+        shown += [f"  ignored: {describe(left)}" for left in self.ignored]
         shown += [f"  assumed: {printable(text)}" for text in self.assumptions]
         shown += [f"  warning: {printable(text)}" for text in self.warnings]
         return shown
@@ -121,17 +121,17 @@ class SourcePlan:
         return lines
 
     def notes(self) -> list[str]:
-        """The lines of a preparation that goes on: one of counts, then what was assumed, left alone or is unusual."""
+        """The lines of a preparation that goes on: one of counts, then what was assumed, ignored or is unusual."""
         totals = ", ".join(f"{split} {sum(counts.values()):,}" for split, counts in self.counts.items())
         first = f"{self.source} ({self.kind}): {count(self.images, 'image')} of {count(len(self.classes), 'class')}"
         notes = [f"{first} ({totals})", *self._samples()]
-        notes += [f"left alone: {describe(left)}" for left in self.left_alone]
+        notes += [f"ignored: {describe(left)}" for left in self.ignored]
         notes += [f"assumed: {printable(text)}" for text in self.assumptions]
         return notes + [f"warning: {printable(text)}" for text in self.warnings]
 
 
 def describe(left: Ignored) -> str:
-    """A line about files that are left alone."""
+    """A line about files that are ignored."""
     first = printable(left.first)
     return f"{first} ({left.reason})" if left.files == 1 else f"{left.files:,} ({left.reason}), {first} first"
 

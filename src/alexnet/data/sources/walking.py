@@ -111,12 +111,12 @@ class Entry(NamedTuple):
 
 @dataclass
 class Tally:
-    """Counts what is left alone, by reason."""
+    """Counts what is ignored, by reason."""
 
     _counts: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def add(self, reason: str, name: str, files: int = 1) -> None:
-        """Count `files` more files that are left alone for `reason`."""
+        """Count `files` more files that are ignored for `reason`."""
         before, first = self._counts.get(reason, (0, name))
         self._counts[reason] = (before + files, first)
 
@@ -145,7 +145,7 @@ def is_image_start(start: bytes) -> bool:
 
 def is_junk(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or left behind by a file manager."""
-    return name.startswith(".") or name.lower() in _JUNK
+    return name.startswith((".", "~$")) or name.lower() in _JUNK
 
 
 class _Level(NamedTuple):
@@ -176,7 +176,7 @@ class Walk:
     Attributes
     ----------
     tally
-        What the last iteration left alone, except for files that are no images.
+        What the last iteration ignored, except for files that are no images.
     empty
         Folders without any visible file, met by the last iteration.
     encoding_notes
@@ -402,8 +402,8 @@ class ImageFiles:
 
     Attributes
     ----------
-    left_alone
-        What the last iteration left alone: files that are no images by ending, special files, folders of our own.
+    ignored
+        What the last iteration ignored: files that are no images by ending, special files, folders of our own.
     """
 
     def __init__(self, path: Path, spool: Path | None, encoding: str | None) -> None:
@@ -422,7 +422,7 @@ class ImageFiles:
                 self._tally.add(other_reason(entry.parts[-1]), os.path.join(self._path, *entry.parts))
 
     @property
-    def left_alone(self) -> list[Ignored]:
+    def ignored(self) -> list[Ignored]:
         return [*self._tally.list(), *self._walk.tally.list()]
 
 
@@ -443,7 +443,7 @@ def image_files(path: str | os.PathLike[str], *, spool: Path | None = None, enco
     -------
     ImageFiles
         An iterable of `Item`; `alexnet.data.sources.items.read_item` returns the bytes of one, from any thread. Its
-        `left_alone` says what was not taken, after an iteration.
+        `ignored` says what was not taken, after an iteration.
 
     Raises
     ------
@@ -454,7 +454,7 @@ def image_files(path: str | os.PathLike[str], *, spool: Path | None = None, enco
 
 
 def other_reason(name: str) -> str:
-    """Why a file that is no image is left alone."""
+    """Why a file that is no image is ignored."""
     ending = os.path.splitext(name)[1].lower()
     return f"not an image file ({ending})" if ending else "not an image file (no ending)"
 
@@ -499,7 +499,7 @@ def _visible_names(folder: str) -> list[tuple[str, int | None]]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
-                if name[0] == "." or name.lower() in _JUNK:
+                if is_junk(name):
                     continue
                 if entry.is_symlink():
                     names.append((name, None))

@@ -157,15 +157,16 @@ def test_a_saved_baseline_says_the_same(base: Path, striped_data: Path) -> None:
     np.testing.assert_array_equal(one.probabilities(images), two.probabilities(images))
     classifier = load_classifier(base)
     np.testing.assert_array_equal(classifier.probabilities(images), one.probabilities(images))
-    mirrored = (one.probabilities(images) + one.probabilities(images[:, :, ::-1])) / 2
-    np.testing.assert_allclose(classifier.probabilities(images, views=10), mirrored)
+    flipped = (one.probabilities(images) + one.probabilities(images[:, :, ::-1])) / 2
+    np.testing.assert_allclose(classifier.probabilities(images, views=10), flipped)
     assert one.config.seconds.keys() == {"fit of the features", "features", "support vector machine"}
 
 
 def test_sift_with_fisher_vectors_learns_stripes(striped_data: Path, tmp_path: Path) -> None:
     found = fit_baseline(striped_data, tmp_path / "base", cost=10.0)
     split = PreparedDataset.open(striped_data).split("val")
-    predicted = Baseline.open(tmp_path / "base").probabilities(split.gather(np.arange(len(split)))).argmax(1)
+    images = split.gather(np.arange(len(split)))
+    predicted = load_classifier(tmp_path / "base").probabilities(images, views=10).argmax(1)
     assert (predicted == split.labels).mean() > 0.9
     assert found.config.length == 4 * 2 * 64 * 150, "24 images have 4,800 sampled descriptors, for 150 Gaussians"
     assert [file.name for file in (tmp_path / "base").iterdir() if file.name.startswith(".")] == []

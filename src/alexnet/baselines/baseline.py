@@ -253,7 +253,7 @@ def fit_baseline(
 
 
 def summary(config: BaselineConfig) -> Iterator[str]:
-    """What the baseline is and what its fit took, one sentence each."""
+    """Yield features, classifier, time and memory, one sentence each."""
     yield f"{FEATURES[config.features]}: {config.length:,} numbers for each image"
     accuracy = config.validation_accuracy
     chosen = "" if accuracy is None else f", accuracy {accuracy:.2%} on held-out training images"

@@ -31,7 +31,7 @@ class Features(Protocol):
         """The vector (length,) float32 of an image (size, size, 3) uint8."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """What was fitted, by name; `restore` reads it."""
+        """The fitted arrays by name; `restore_features` reads them."""
 
 
 def fit_features(kind: str, split: Split, seed: int) -> Features:
@@ -127,13 +127,13 @@ class DenseSift:
     def __init__(self, size: int) -> None:
         self._points = list(_grid(size))
         if not self._points:
-            raise AlexNetError(f"SIFT needs images of at least {PATCHES[0]} pixels; these have {size}")
+            raise AlexNetError(f"SIFT needs images of at least {SQUARES[0]} pixels; these have {size}")
         self.heights = torch.tensor([y / size for _, y, _ in self._points])
 
     @cached_property
     def _keypoints(self) -> Any:
         # OpenCV's square has four bins of 1.5 times the keypoint's size on a side.
-        return [opencv().KeyPoint(x, y, patch / 6, 0.0) for x, y, patch in self._points]
+        return [opencv().KeyPoint(x, y, square / 6, 0.0) for x, y, square in self._points]
 
     @cached_property
     def _sift(self) -> Any:
@@ -141,21 +141,21 @@ class DenseSift:
 
     def descriptors(self, image: np.ndarray) -> np.ndarray:
         """The descriptors (n, 128) float32 of an image (size, size, 3) uint8, each the square root of its shares."""
-        gray = opencv().cvtColor(image, opencv().COLOR_RGB2GRAY)
+        gray = opencv().cvtColor(np.ascontiguousarray(image), opencv().COLOR_RGB2GRAY)
         _, found = self._sift.compute(gray, self._keypoints)
         # Square roots make Euclidean distances Hellinger distances (Arandjelović and Zisserman 2012).
         return np.sqrt(found / np.maximum(found.sum(1, keepdims=True), 1e-12))
 
 
-PATCHES = (16, 24, 32, 40)
+SQUARES = (16, 24, 32, 40)
 
 
 def _grid(size: int) -> Iterator[tuple[float, float, int]]:
     """Center (x, y) and side of each square: a thirty-second of the image apart, at least 2 and at most 8 pixels."""
     step = min(8, max(2, size // 32))
-    for patch in PATCHES:
-        centers = np.arange(patch / 2, size - patch / 2 + 1e-6, step).tolist()
-        yield from ((x, y, patch) for y in centers for x in centers)
+    for square in SQUARES:
+        centers = np.arange(square / 2, size - square / 2 + 1e-6, step).tolist()
+        yield from ((x, y, square) for y in centers for x in centers)
 
 
 def opencv() -> Any:

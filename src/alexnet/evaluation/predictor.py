@@ -1,4 +1,4 @@
-"""What classifies prepared images: a trained network, or a baseline. Everything above asks for no more than this."""
+"""A predictor classifies prepared images: a trained network, or a baseline. The rest asks for no more than this."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class NetworkPredictor:
 
 
 class BaselinePredictor:
-    """A baseline. It reads the whole image, so that all crops are one; views that are flipped are its mirror image.
+    """A baseline. It reads the whole image, so that all crops are one; a flipped view is its horizontal flip.
 
     Parameters
     ----------

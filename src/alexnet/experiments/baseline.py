@@ -36,8 +36,8 @@ QUICK_IMAGES = 48
 PUBLISHED: dict[str, dict[str, float]] = {
     SOLAR: solar_cells.PUBLISHED,
     "uc-merced": {
-        "bag of visual words of SIFT, five folds (Yang and Newsam 2010; quoted, not checked against the paper)": 76.81,
-        "spatial pyramid of visual words, five folds (the same)": 75.29,
+        "BOVW of SIFT, five folds (Yang and Newsam 2010; quoted, not checked against the paper)": 76.81,
+        "SPMK, its spatial pyramid, five folds (the same)": 75.29,
     },
 }
 """Published accuracies in percent of methods of the same kind, by the name of the set."""

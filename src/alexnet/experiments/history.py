@@ -121,7 +121,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class _Setting:
-    """What all trials share."""
+    """The values that all trials share."""
 
     work: Path
     dataset: PreparedDataset

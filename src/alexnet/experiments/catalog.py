@@ -292,6 +292,7 @@ _EXPERIMENTS = [
         "flipped labels found by their ranks and the accuracy after correction, on the solar cells and --data SOURCE",
         seeds=(0, 1, 2),
     ),
+    Experiment("sorting-kills", "`alexnet sort` killed at fifty random moments: every file in one place?", seeds=(0,)),
     Experiment(
         "transfer", "transfer from the starter to the solar cells and --data SOURCE, with 12 to all training images"
     ),

@@ -46,6 +46,8 @@ REFERENCE_IMAGES = 2000
 DIMENSIONS = 128
 """Most principal components of the features in which distances are measured."""
 NEIGHBORS = 5
+ROUNDING = 1e-6
+"""Relative difference by which an image of the split may miss a threshold or limit that was taken from it."""
 UNSURE_COLUMN = "unsure"
 RECORDED = 1000
 """Confidences that the rule records, with which `alexnet sort` compares those of each day."""
@@ -325,8 +327,9 @@ def _recall_thresholds(
                 f"{len(scores):,} images of that class: {images_needed(wished, each):,} are needed; add images to the "
                 "split, or lower --recall or --confidence"
             )
-        # A little below the score of the image, which must reach its own threshold after the conversion and back.
-        score = float(scores[allowed]) - 1e-9 * max(1.0, abs(float(scores[allowed])))
+        # A little below the score of the image, which must reach its own threshold after the conversion and back, and
+        # where another batch size or engine rounds it otherwise.
+        score = float(scores[allowed]) - ROUNDING * max(1.0, abs(float(scores[allowed])))
         thresholds[name] = 1 / (1 + math.exp(-max(-700.0, min(700.0, score))))
         guarantees.append(
             {"class": name, "recall": wished, "confidence": confidence, "images": len(scores), "allowed": allowed}
@@ -354,7 +357,7 @@ def _distance(
             features.append(classifier.probabilities_and_features(images)[1])
             bar.advance(len(images))
     distance = fit_distance(np.concatenate(features), train.labels[chosen], method)
-    limit = float(np.sort(distance(known))[rank - 1])
+    limit = float(np.sort(distance(known))[rank - 1]) * (1 + ROUNDING)
     return dataclasses.replace(distance, limit=limit)
 
 

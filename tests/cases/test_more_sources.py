@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import re
 import shlex
+import sys
 import unicodedata
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +116,73 @@ def test_boxes_of_one_class_in_each_image(tmp_path: Path) -> None:
     assert "6 rows that repeat an image are not used" in said(root)
 
 
-def test_a_workbook_beside_a_folder_of_images_is_named(tmp_path: Path) -> None:
-    root = build(tmp_path / "set", images("img"), {"labels.xlsx": b"PK\x03\x04"})
-    with pytest.raises(UsageError, match=r"if labels.xlsx names the classes, save it as CSV"):
+def workbook(*sheets: list[list[str | int]]) -> bytes:
+    """A file of Excel with these rows."""
+    space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    package = "http://schemas.openxmlformats.org/package/2006/relationships"
+    file = io.BytesIO()
+    numbers = range(1, len(sheets) + 1)
+    with zipfile.ZipFile(file, "w") as archive:
+        root = f'<Relationship Id="r0" Type="{office}/officeDocument" Target="xl/workbook.xml"/>'
+        archive.writestr("_rels/.rels", f'<Relationships xmlns="{package}">{root}</Relationships>')
+        listed = "".join(f'<sheet name="S{n}" sheetId="{n}" r:id="r{n}"/>' for n in numbers)
+        archive.writestr(
+            "xl/workbook.xml", f'<workbook xmlns="{space}" xmlns:r="{office}"><sheets>{listed}</sheets></workbook>'
+        )
+        links = "".join(
+            f'<Relationship Id="r{n}" Type="{office}/worksheet" Target="worksheets/{n}.xml"/>' for n in numbers
+        )
+        archive.writestr("xl/_rels/workbook.xml.rels", f'<Relationships xmlns="{package}">{links}</Relationships>')
+        for number, rows in enumerate(sheets, 1):
+            cells = [
+                "".join(
+                    f"<c><v>{cell}</v></c>" if isinstance(cell, int) else f'<c t="inlineStr"><is><t>{cell}</t></is></c>'
+                    for cell in row
+                )
+                for row in rows
+            ]
+            text = "".join(f"<row>{row}</row>" for row in cells)
+            archive.writestr(
+                f"xl/worksheets/{number}.xml", f'<worksheet xmlns="{space}"><sheetData>{text}</sheetData></worksheet>'
+            )
+    return file.getvalue()
+
+
+def test_a_workbook_names_the_classes(tmp_path: Path) -> None:
+    rows: list[list[str | int]] = [["image", "label"], *([f"{n}.jpg", n % 2] for n in range(6))]
+    root = build(
+        tmp_path / "set", images("img"), {"labels.xlsx": workbook([["notes"]], rows), "~$labels.xlsx": b"\x05"}
+    )
+    plan = plan_source(root)
+    assert (plan.classes, plan.images, plan.ignored) == (["0", "1"], 6, [])
+    assert "labels.xlsx: sheet 'S2' is read, of 2" in plan.assumptions
+    with pytest.raises(AlexNetError, match=r"none of the 6 images of .*first 0.jpg .*no such file"):
+        plan_source(build(tmp_path, [], {"lone/l.xlsx": workbook(rows)}) / "lone/l.xlsx")
+    rows[3][1] = ""
+    build(root, [], {"labels.xlsx": workbook(rows)})
+    with pytest.raises(AlexNetError, match=r"labels.xlsx, line 4: the label is missing"):
         plan_source(root)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"PK\x03\x04", r"labels.xlsx cannot be read as a workbook \(.*\): open it, and save it as CSV"),
+        (workbook([["a", "b"]]), r"labels.xlsx has no columns path and label, its first line is 'a, b': rename them"),
+    ],
+)
+def test_a_workbook_that_is_no_table_is_named(data: bytes, why: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=why):
+        plan_source(build(tmp_path / "set", images("img"), {"labels.xlsx": data}))
+
+
+def test_a_workbook_without_the_package_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "python_calamine", None)
+    root = build(tmp_path / "set", images("img"), {"labels.xlsx": workbook([["image", "label"], ["0.jpg", "a"]])})
+    for source in (root, root / "labels.xlsx"):
+        with pytest.raises(AlexNetError, match=r"pip install 'alexnet\[formats\]'"):
+            plan_source(source)
 
 
 @pytest.mark.parametrize("names", [("Cat", "cat"), ("cat", "cat ")])
@@ -150,3 +215,93 @@ def test_what_systems_leave_behind_is_not_there(tmp_path: Path) -> None:
     plan = plan_source(build(tmp_path / "set", images("a", "b"), junk))
     assert plan.images == 12
     assert not plan.ignored
+
+
+# Splits in the names of class folders
+
+PAIRS = ("cat_train", "cat_test", "dog_train", "dog_test")
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [PAIRS, ("train_cat", "test_cat", "train_dog", "test_dog"), ("catTrain", "catTest", "dogTrain", "dogTest")],
+)
+def test_a_split_in_the_name_of_each_class_folder(folders: tuple[str, ...], tmp_path: Path) -> None:
+    root = build(tmp_path / "set", images(*folders))
+    plan = plan_source(root)
+    assert plan.counts == {"train": {"cat": 6, "dog": 6}, "test": {"cat": 6, "dog": 6}}
+    assert any("folder names hold class and split" in text for text in plan.assumptions)
+    assert plan_source(root, classes_from="folder").classes == sorted(folders)
+
+
+def test_a_split_in_the_names_of_some_class_folders(tmp_path: Path) -> None:
+    root = build(tmp_path / "set", images(*PAIRS, "bird, small"))
+    assert readings(root) == [["bird, small", "cat", "dog"], sorted((*PAIRS, "bird, small"))]
+
+
+def said_or_refused(root: Path) -> list[str]:
+    try:
+        return plan_source(root).classes
+    except UsageError as refused:
+        return re.findall("--classes-from folder", str(refused))
+
+
+@pytest.mark.parametrize(
+    "folders", [("steam_train", "test_tube", "toy_train"), ("steam_train", "steam_engine", "test_tube")]
+)
+def test_classes_that_are_called_as_splits_are_no_splits(folders: tuple[str, ...], tmp_path: Path) -> None:
+    root = build(tmp_path / "set", images(*folders))
+    assert plan_source(root, classes_from="folder").classes == sorted(folders)
+    assert said_or_refused(root) in (sorted(folders), ["--classes-from folder"])
+
+
+@pytest.mark.parametrize("unknown", ["test/unknown", "test", "test/test", "test1", "test/0"])
+def test_test_images_without_classes_are_ignored(unknown: str, tmp_path: Path) -> None:
+    plan = plan_source(build(tmp_path / "set", images("train/a", "train/b", unknown)))
+    assert plan.counts.keys() == {"train", "val"}
+    assert [(left.files, left.first) for left in plan.ignored] == [(6, unknown.split("/")[0] + "/")]
+
+
+# Lists
+
+
+def test_a_list_of_training_images_only(tmp_path: Path) -> None:
+    listed = "".join(f"{name}/{n}.jpg\n" for name in "ab" for n in range(4))
+    root = build(tmp_path / "set", images("images/a", "images/b"), {"train.txt": listed})
+    plan = plan_source(root)
+    assert (plan.images, plan.ignored[0].files) == (8, 4)
+    assert "'train.txt' names the training images; --classes-from folder ignores it" in plan.assumptions
+    assert plan_source(root, classes_from="folder").images == 12
+
+
+def aircraft(kind: str, names: list[str]) -> dict[str, str | bytes]:
+    return {
+        f"data/images_{kind}_{split}.txt": "".join(f"{n:07} {names[i % len(names)]}\n" for i, n in enumerate(part))
+        for split, part in (
+            ("train", range(8)),
+            ("val", range(8, 16)),
+            ("trainval", range(16)),
+            ("test", range(16, 24)),
+        )
+    }
+
+
+def test_lists_of_ids_and_classes_with_spaces(tmp_path: Path) -> None:
+    """FGVC-Aircraft: a list of each split for each of several properties."""
+    photos = [f"data/images/{n:07}.jpg" for n in range(24)]
+    variants = ["707-320", "Boeing 717"]
+    root = build(tmp_path / "set", photos, {**aircraft("variant", variants), "data/variants.txt": "707-320\n"})
+    plan = plan_source(root)
+    assert plan.counts == {split: {"707-320": 4, "Boeing 717": 4} for split in ("train", "val", "test")}
+    assert [origin.place for origin in plan.origins] == [
+        f"data/images_variant_{split}.txt (column 2)" for split in ("test", "train", "val")
+    ]
+    boxes = "".join(f"{n:07} {n} 2 30 4\n" for n in range(24))
+    families = ["Boeing 707", "Boeing 717", "A300"]
+    build(root, [], {"data/images_box.txt": boxes, **aircraft("family", families)})
+    assert readings(root) == [["A300", "Boeing 707", "Boeing 717"], ["707-320", "Boeing 717"]]
+
+
+def test_a_lone_list_of_ids_and_classes(tmp_path: Path) -> None:
+    text = "".join(f"{n} {'ab'[n % 2]} x\n" for n in range(6))
+    assert plan_source(build(tmp_path / "set", images("images"), {"train.txt": text})).classes == ["a x", "b x"]

@@ -554,7 +554,7 @@ def test_a11_a_web_address() -> None:
         ("photos.rar", b"Rar!\x1a\x07", "is a RAR archive: unpack it with `unrar x"),
         ("photos.mat", b"MATLAB", "is a MATLAB file"),
         ("photos.h5", b"\x89HDF\r\n", "is an HDF5 file"),
-        ("labels.xlsx", b"PK\3\4", "is an Excel workbook"),
+        ("labels.xlsx", b"PK\3\4", "cannot be read as a workbook"),
         ("photos.tar.zst", b"\x28\xb5\x2f\xfdjunk", "is damaged"),
         ("photo.jpg", JPEG, "is one image"),
         ("clip.mp4", b"\0\0\0\x18ftypisom", "is a video"),

@@ -74,9 +74,12 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
         return
     print(f"{len(result.evaluations[0].predictions):,} images: {result.evaluations[0].split.name} of {options.data}")
+    if result.evaluations[0].predictions.weights is not None:
+        print("weighted by the weights of the images; p-values of accuracies by a paired bootstrap")
     for pair in result.pairs:
         print(f"\n{pair.first} -> {pair.second}")
-        for name, difference in (("accuracy", pair.accuracy), ("ROC AUC", pair.roc_auc)):
+        certainty = [(f"accuracy, {name} labels", difference) for name, difference in pair.certainty.items()]
+        for name, difference in [("accuracy", pair.accuracy), *certainty, ("ROC AUC", pair.roc_auc)]:
             if difference is not None:
                 low, high = difference.interval
                 print(

@@ -11,6 +11,8 @@ HELP = "images -> prepared dataset"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
+    from alexnet.data.duplicates import KEEP, POLICIES
+
     parser.description = (
         "Decode, resize and store images as a prepared dataset for training. What the source is understood to be is "
         "printed first; --dry-run prints only that. If it is interrupted, the same command continues."
@@ -36,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes-from",
         metavar="WHAT",
         help="source of the class of an image: folder (the first below the root), parent (the one the image lies in), "
-        "name (the file name, as in cat.0.jpg), or a table as FILE or FILE:COLUMN (default: decided by what is there)",
+        "name (the file name, as in cat.0.jpg), or a table as FILE or FILE:COLUMN, or several, such as 'train_*.txt' "
+        "(default: decided by what is there)",
     )
     parser.add_argument(
         "--encoding",
@@ -87,6 +90,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="CSV of corrected labels with the columns path and label, such as CV/labels.csv of `alexnet labels`; the "
         "source is not changed",
+    )
+    parser.add_argument(
+        "--duplicates",
+        choices=POLICIES,
+        default=KEEP,
+        help="images that are equal or nearly so, in two splits or under two classes, are named, and: keep changes "
+        "nothing, drop leaves out the copy in train of a val or test image of its class, error stops (default: keep)",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per available CPU)")
 
@@ -144,4 +154,5 @@ def run(options: argparse.Namespace) -> None:
         group_regex=options.group_regex,
         ignore_columns=ignored,
         labels=options.labels,
+        duplicates=options.duplicates,
     )

@@ -1,4 +1,4 @@
-"""The arrays that the course shows: photographs, and kernels of the starter weights.
+"""The arrays that the course shows: photographs, kernels of the starter weights, digits, and small networks.
 
 `alexnet learn --compute FILE` writes them. The file that the package ships was written by that command; its metadata
 records the command, the versions and the licenses of the photographs.
@@ -16,6 +16,7 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from alexnet.data.decoding import square_image
+from alexnet.learn.digits import digits, layers_of, network, plateau, train, trained_on_crops, with_and_without_dropout
 from alexnet.network.model import AlexNet
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic
@@ -49,7 +50,17 @@ def compute(path: Path, command: str) -> None:
     """
     images = np.stack([_photograph(package, file) for _, package, file, *_ in PHOTOGRAPHS])
     arrays = {"images": images, **Starter().first_layer()}
+    data = digits()
+    arrays |= {"digits": data.pixels, "digit_labels": data.labels}
+    sampled = network((64, 128, 128, 10), seed=0, dropout=0.5)
+    train(sampled, data, epochs=60, lr=0.05, seed=0)
+    of_views, (crops, flips) = trained_on_crops(data)
+    for name, built in (("sampled", sampled), ("crops", crops), ("flips", flips)):
+        for number, layer in enumerate(layers_of(built)):
+            arrays |= {f"{name}_weight{number}": _array(layer.weight), f"{name}_bias{number}": _array(layer.bias)}
+    measured = {"dropout": with_and_without_dropout(data), "plateau": plateau(data), "views": of_views}
     metadata = {
+        "measured": json.dumps(measured),
         "provenance": json.dumps(provenance(command)),
         "photographs": json.dumps([{"name": n, "author": a, "license": li} for n, _, _, a, li in PHOTOGRAPHS]),
     }

@@ -6,12 +6,15 @@ A lesson is a row of `LESSONS`, a text per language in `texts/`, a widget in `te
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from alexnet.experiments.catalog import shipped_results
 from alexnet.network.model import AlexNet
 from alexnet.network.normalization import local_response_norm_reference
 from alexnet.network.variants import get_variant
@@ -51,6 +54,12 @@ def _windows(side: int, *, kernel: int = 11, stride: int = 4, overhang: bool = F
     """Windows in a row; `network/layers.py:output_size` for a side that includes the padding."""
     room = side - kernel
     return (-(-room // stride) if overhang else room // stride) + 1
+
+
+def _result(name: str) -> Values:
+    """A measured result of docs/results."""
+    values: Values = json.loads((shipped_results() / f"{name}.json").read_text("utf-8"))
+    return values
 
 
 def _photograph() -> Values:
@@ -95,6 +104,30 @@ def _convolution() -> Values:
     }
 
 
+def _relu() -> Values:
+    figure = _result("figure-1")
+    gradient = 1 - math.tanh(2) ** 2
+    tanh = [
+        100 * _result(name)["changes"]["tanh"]["difference"]["mean"]
+        for name in ("ablation", "ablation-tiny-imagenet-20")
+    ]
+    return {
+        "published": figure["published_ratio"],
+        "ratio": figure["ratio"],
+        "relu_epochs": figure["relu"]["epochs"],
+        "tanh_epochs": figure["tanh"]["epochs"],
+        "seeds": len(figure["seeds"]),
+        "tanh_solar": tanh[0],
+        "tanh_tiny": tanh[1],
+        "gradient_tanh": gradient,
+        "through": 100 * gradient**5,
+        "figure": {
+            name: {"rate": figure[name]["rate"], "errors": figure[name]["curves"]["0"]["errors"]}
+            for name in ("relu", "tanh")
+        },
+    }
+
+
 def _lrn() -> Values:
     column = torch.full((1, 96, 1, 1), 100.0, dtype=torch.float64)
 
@@ -111,6 +144,8 @@ def _lrn() -> Values:
 
 
 def _pooling() -> Values:
+    changes = [_result(name)["changes"] for name in ("ablation", "ablation-tiny-imagenet-20")]
+    differences = [change["non-overlapping"]["difference"] for change in changes]
     pooled = next(cost for cost in AlexNet("paper", 2).costs() if cost.name == "pool1").output
     return {
         "side": pooled[1],
@@ -119,10 +154,14 @@ def _pooling() -> Values:
         "units": pooled[0] * pooled[1] * pooled[2],
         "last": _windows(13, kernel=3, stride=2),
         "inputs": 96 * 55 * 55,
+        "measured": [100 * difference["mean"] for difference in differences],
+        "errors": [100 * difference["standard_error"] for difference in differences],
+        "noise": all(difference["verdict"].endswith("within noise") for difference in differences),
     }
 
 
 _STARTER = ("images", "kernels", "gain", "offset", "input_mean", "input_scale")
+_DIGITS = ("digits", "digit_labels")
 
 LESSONS = (
     Lesson(
@@ -140,6 +179,14 @@ LESSONS = (
         arrays=_STARTER,
         values=_convolution,
         answers=(("conv1_parameters", 0.5), ("conv2_parameters", 0.5), ("share", 0.5)),
+    ),
+    Lesson(
+        name="relu",
+        section="3.1",
+        sources=("network/rows.py:Activation", "experiments/figure_1.py:crossing"),
+        arrays=_DIGITS,
+        values=_relu,
+        answers=(("gradient_tanh", 0.0006), ("through", 0.00006), ("ratio", 0.06)),
     ),
     Lesson(
         name="lrn",

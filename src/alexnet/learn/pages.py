@@ -115,7 +115,11 @@ def read_text(lesson: Lesson, language: str, values: Values) -> Text:
 def _sections(name: str, values: Values) -> tuple[str, Markup, Markup, tuple[tuple[Markup, Markup], ...]]:
     """Title, text up to the line `---`, text after it, and pairs of the lines `Q:` and `A:` at its end."""
     environment = Environment(undefined=StrictUndefined)
-    environment.filters |= {"comma": "{:,}".format, "fixed": lambda value, digits=3: f"{value:.{digits}f}"}
+    environment.filters |= {
+        "comma": "{:,}".format,
+        "fixed": lambda value, digits=3: f"{value:.{digits}f}".replace("-", "−"),
+        "signed": lambda value, digits=1: f"{value:+.{digits}f}".replace("-", "−"),
+    }
     text = environment.from_string((PACKAGE / "texts" / name).read_text("utf-8")).render(values)
     title, _, text = text.removeprefix("# ").partition("\n")
     text, *items = text.split("\nQ: ")

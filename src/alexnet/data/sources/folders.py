@@ -18,11 +18,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from alexnet.data.sources.items import Ignored, Item, Origin, Source
 from alexnet.data.sources.names import (
+    SPLIT_NAMES,
+    class_and_split,
     composed,
     decode_names,
     first_names,
@@ -36,8 +40,17 @@ from alexnet.data.sources.plan import count, printable
 from alexnet.data.sources.published import CUB_FILES, read_cub
 from alexnet.data.sources.registry import Request
 from alexnet.data.sources.split_lists import read_lists, split_of_list, splits_of_lists
-from alexnet.data.sources.tables import TABLE_ENDINGS, FileIndex, Table, read_listing, read_table, table_source
+from alexnet.data.sources.tables import (
+    TABLE_ENDINGS,
+    FileIndex,
+    Table,
+    first_line,
+    read_listing,
+    read_table,
+    table_source,
+)
 from alexnet.data.sources.walking import Entry, Tally, Walk, archive_kind, other_reason, read_entry
+from alexnet.data.sources.workbooks import WORKBOOK_ENDINGS, WorkbookError
 from alexnet.runtime.errors import AlexNetError, UsageError
 
 Parts = tuple[str, ...]
@@ -50,7 +63,7 @@ _GENERIC = {
 }
 _SUBMISSION = re.compile(r"sample|submi", re.IGNORECASE)
 _TABLE_NAME = re.compile(r"label|meta|annot|class|train|val|test|image|data|list|ground", re.IGNORECASE)
-_OTHER_TABLES = ("(.xlsx)", "(.xls)", "(.ods)", "(.mat)", "(.pkl)", "(.h5)", "(.hdf5)")
+_OTHER_TABLES = ("(.mat)", "(.pkl)", "(.h5)", "(.hdf5)")
 _ARCHIVES = ("(.zip)", "(.tar)", "(.gz)", "(.tgz)")
 _MOST_TABLES = 64  # of a folder; where every image has a text file beside it, those are not tables
 _LARGEST_TABLE = 1 << 30  # bytes; a larger text file is no table of images
@@ -275,6 +288,12 @@ class Interpreter:
         self.left = Tally()
         self.extra: list[Source] = []
         self.used: set[str] = set()
+        self.unread: list[str] = []  # why tables cannot be read
+
+    @cached_property
+    def index(self) -> FileIndex:
+        """All images of the source by path and name."""
+        return FileIndex(self.tree.entries())
 
     def source(self) -> Source:
         """Apply the options, then the rules."""
@@ -343,6 +362,8 @@ class Interpreter:
             if layout is not None:
                 return layout
         inverted = self._splits_below_classes(kids)
+        if inverted is None and classes_from is None:
+            inverted = self._splits_in_class_names(node, kids)
         if inverted is not None:
             return inverted
         others = [kid for kid in kids if kid.name not in split_kids]
@@ -415,9 +436,8 @@ class Interpreter:
         classes_from: str | None,
     ) -> Layout | None:
         """The layout with `splits` as split folders; None when they are rather something else."""
-        found: dict[str, set[str]] = {}
-        for kid in splits:
-            found.setdefault(_split(kid), set()).update(folder.name for folder in peeled[kid.name].filled)
+        splits = _with_known_classes(splits, peeled)
+        found = _classes_of(splits, peeled)
         exact = all(_exact_split(kid) for kid in splits)
         shared = set.intersection(*found.values())
         # seg_train and seg_test are splits; steam_train and test_tube are not.
@@ -432,18 +452,13 @@ class Interpreter:
         rivals += [kid for kid in others if (one := split_of(kid.name)) is not None and one.rest not in ((), *own)]
         if rivals and (len(found) < 2 or not shared):
             where = node.place
-            options = [
-                option
-                for kid in splits
-                for option in [f"{_split(kid)}={'/'.join(peeled[kid.name].parts[len(self._root()) :])}"]
-            ]
             raise self._ambiguous(
                 f"{where} holds {first_names(kid.name for kid in splits)}, called as a split, beside "
                 f"{first_names(kid.name for kid in rivals)}",
                 [
                     (
                         f"splits with the classes {first_names(sorted(set().union(*found.values())))}",
-                        ["--splits", ",".join(options)],
+                        self._splits_option((_split(kid), peeled[kid.name]) for kid in splits),
                     ),
                     (f"classes {first_names(kid.name for kid in kids)}", ["--classes-from", "folder"]),
                 ],
@@ -454,7 +469,7 @@ class Interpreter:
                 f"{node.place} holds only a split for {_split(kid)}, {kid.name!r}, and none to train on",
                 [
                     ("all of it, with validation drawn from it", ["--root", "/".join(kid.parts)]),
-                    ("that folder as the training split", ["--splits", f"train={'/'.join(kid.parts)}"]),
+                    ("that folder as the training split", self._splits_option([("train", kid)])),
                 ],
             )
         if node.images:
@@ -463,6 +478,8 @@ class Interpreter:
             if kid not in loose and self._classed_by_table(kid, node):
                 continue
             why = "its images lie in no class folder" if kid not in loose else "beside the folders of splits"
+            if kid not in loose and len(peeled[kid.name].filled) == 1:
+                why = f"its only folder, {peeled[kid.name].filled[0].name!r}, is no class of the training images"
             self.left.add(why, "/".join(kid.parts) + "/", kid.total)
         places = {}
         classes: dict[str, list[Folder]] = {}
@@ -528,6 +545,48 @@ class Interpreter:
             places = {parts: place._replace(label=None) for parts, place in places.items()}
         return Layout(places, assumptions=["each class folder holds folders of splits"])
 
+    def _splits_in_class_names(self, node: Folder, kids: Sequence[Folder]) -> Layout | None:
+        """Layout cat_train/, cat_test/, dog_train/, dog_test/: the split in the name of each class folder."""
+        named = {kid: one for kid in kids if (one := class_and_split(kid.name)) is not None}
+        of_class: dict[str, set[str]] = {}
+        for label, split in named.values():
+            of_class.setdefault(label, set()).add(split)
+        paired = [label for label, splits in of_class.items() if "train" in splits and len(splits) > 1]
+        others = [kid for kid in kids if kid not in named and not is_unlabeled(kid.name)]
+        taught = all("train" in splits for splits in of_class.values())
+        if not paired or (len(paired) < 2 and (others or not taught)):
+            return None
+        nested = all(not kid.images and len(kid.filled) > 1 for kid in named)
+        if others or not taught or nested:
+            splits = [*((split, kid) for kid, (_, split) in named.items()), *(("train", kid) for kid in others)]
+            classes = {inner.name for kid in named for inner in kid.filled} if nested else {*of_class}
+            classes |= {kid.name for kid in others}
+            raise self._ambiguous(
+                f"the folders {first_names(kid.name for kid in named)} of {node.place} are called as a class and a "
+                f"split, and {'hold folders of images' if nested else 'not all folders are called as both'}",
+                [
+                    (f"splits with the classes {first_names(sorted(classes))}", self._splits_option(splits)),
+                    (f"classes {first_names(kid.name for kid in kids)}", ["--classes-from", "folder"]),
+                ],
+            )
+        for kid in kids:
+            if kid not in named:
+                self.left.add("beside the folders of splits", kid.place, kid.total)
+        if node.images:
+            self.left.add("beside the folders of splits", _first(node), node.images)
+        self._note_empty(node)
+        places = {kid.parts: Place(split, label) for kid, (label, split) in named.items()}
+        first = next(kid for kid, (_, split) in named.items() if split == "train")
+        what = (
+            f"folder names hold class and split: {first.name!r} is class {named[first][0]!r}, split {named[first][1]}"
+        )
+        return Layout(places, assumptions=[f"{what}; --classes-from folder takes each folder as a class"])
+
+    def _splits_option(self, splits: Iterable[tuple[str, Folder]]) -> list[str]:
+        """The option --splits with these folders."""
+        below = [(split, "/".join(folder.parts[len(self._root()) :])) for split, folder in splits]
+        return ["--splits", ",".join(f"{split}={_quoted(folder)}" for split, folder in below)]
+
     def _check_nesting(self, classes: Sequence[Folder], node: Folder) -> None:
         """Stop when every class folder holds its images in several folders: those may be the classes as well."""
         total = sum(folder.total for folder in classes)
@@ -576,8 +635,20 @@ class Interpreter:
         if self.request.classes_from == "name":
             return self._forced_names(places)
         if any(not self._at(parts).filled for parts in places):
+            if self.request.classes_from is None and (layout := self._classes_of_split_folders(places)) is not None:
+                return self._from_layout(layout)
             return self._by_table_or_name(top, places)
         return self._from_layout(Layout(places, self.request.classes_from or "folder"))
+
+    def _classes_of_split_folders(self, places: Mapping[Parts, Place]) -> Layout | None:
+        """Classes in the names of the folders of --splits, as in train=cat_train,train=dog_train; else None."""
+        named = {parts: class_and_split(parts[-1]) if parts else None for parts in places}
+        labels = [one[0] for one in named.values() if one is not None]
+        if len(set(labels)) < 2 or len(set(labels)) == len(labels):
+            return None
+        labeled = {parts: place._replace(label=(named[parts] or parts[-1:])[0]) for parts, place in places.items()}
+        what = f"the names of the folders of --splits hold the classes: {first_names(sorted(set(labels)))}"
+        return Layout(labeled, assumptions=[what])
 
     def _at(self, parts: Parts) -> Folder:
         folder = self.tree.top
@@ -587,27 +658,24 @@ class Interpreter:
 
     def _by_named_table(self, top: Folder, named: str) -> Source:
         file, _, column = named.rpartition(":") if ":" in named and not os.path.isfile(named) else (named, "", "")
-        inside = [entry for folder in top.below() for entry in folder.tables if entry.name.endswith(file)]
+        inside = [entry for folder in top.below() for entry in folder.tables if entry.name.endswith(file)][:1]
         if os.path.isfile(file):
-            entry = Entry((os.path.basename(file),), os.path.abspath(file))
-        elif inside:
-            entry = inside[0]
-        else:
+            inside = [Entry((os.path.basename(file),), os.path.abspath(file))]
+        elif not inside and re.search(r"[*?]", file):
+            inside = [one for folder in top.below() for one in folder.tables if fnmatchcase(one.name, f"*{file}")]
+        if not inside:
             raise UsageError(
                 f"--classes-from {named!r} is neither folder, parent, name nor a table in {self.request.path} or here"
             )
-        table = read_table(
-            read_entry(entry),
-            printable(entry.name),
-            self.request.encoding,
-            column or None,
-            ignored=self.request.ignore_columns,
-        )
-        if table is None:
-            table = read_listing(read_entry(entry), printable(entry.name), self.request.encoding)
-        if table is None:
-            raise UsageError(f"{printable(entry.name)} has no columns of paths and labels")
-        return self._from_tables([(entry, table)], top, self._split_places(top))
+        tables = []
+        for entry in inside:
+            data, name, encoding = read_entry(entry), printable(entry.name), self.request.encoding
+            table = read_table(data, name, encoding, column or None, ignored=self.request.ignore_columns)
+            table = table or read_listing(data, name, encoding, self.index)
+            if table is None:
+                raise UsageError(f"{name} has no columns of paths and labels")
+            tables.append((entry, table))
+        return self._from_tables(tables, top, self._split_places(top))
 
     # Where no folder is a class
 
@@ -703,18 +771,21 @@ class Interpreter:
                 size = entry.length if entry.length >= 0 else os.path.getsize(entry.file)
                 if _SUBMISSION.search(entry.parts[-1]) or size > _LARGEST_TABLE:
                     continue
-                table = read_table(
-                    read_entry(entry),
-                    printable(entry.name),
-                    self.request.encoding,
-                    None,
-                    named_columns,
-                    self.request.ignore_columns,
-                )
+                data, name, encoding = read_entry(entry), printable(entry.name), self.request.encoding
+                try:
+                    table = read_table(data, name, encoding, None, named_columns, self.request.ignore_columns)
+                except WorkbookError as error:
+                    self.unread.append(str(error))
+                    continue
                 if table is None and not named_columns:
-                    table = read_listing(read_entry(entry), printable(entry.name), self.request.encoding)
+                    table = read_listing(data, name, encoding, self.index)
                 if table is not None:
                     found.append((entry, table))
+                elif name.lower().endswith((".csv", ".tsv", *WORKBOOK_ENDINGS)):
+                    first = first_line(data, name, encoding)
+                    self.unread.append(
+                        f"{name} has no columns path and label, its first line is {first!r}: rename them"
+                    )
         return found
 
     def _from_tables(self, tables: list[tuple[Entry, Table]], node: Folder, places: dict[Parts, Place]) -> Source:
@@ -735,6 +806,8 @@ class Interpreter:
                 f"such as {tables[0][1].rows[0].path!r}"
             )
 
+        matching = self._without_unions(matching)
+        self._check_agreement(matching, index)
         self.used |= {entry.name for entry, _ in matching}
 
         def split(entry: Entry) -> str | None:
@@ -753,6 +826,42 @@ class Interpreter:
             self.left.add(f"not in {names}", "images", self.tree.top.total - used)
         return self._finished(source)
 
+    def _without_unions(self, tables: list[tuple[Entry, Table]]) -> list[tuple[Entry, Table]]:
+        """The tables but for those of training and validation together, such as trainval.txt beside both."""
+        names = {entry.name for entry, _ in tables}
+        for entry, _ in tables:
+            folder, stem, ending = _name_parts(entry)
+            parts = [f"{folder}{stem.replace('trainval', split)}{ending}" for split in ("train", "val")]
+            if "trainval" in stem and set(parts) <= names:
+                self.left.add(f"repeats {' and '.join(map(printable, parts))}", printable(entry.name))
+                names.discard(entry.name)
+        return [one for one in tables if one[0].name in names]
+
+    def _check_agreement(self, tables: Sequence[tuple[Entry, Table]], index: FileIndex) -> None:
+        """Stop when tables are about other properties: images_variant_train.txt beside images_family_train.txt."""
+        groups: dict[str, list[tuple[Entry, Table]]] = {}
+        for entry, table in tables:
+            groups.setdefault(_pattern_of_splits(entry), []).append((entry, table))
+        if len(groups) < 2:
+            return
+        classes: dict[str, dict[tuple[str, int], str]] = {}
+        for pattern, group in groups.items():
+            classes[pattern] = {}
+            for entry, table in group:
+                folder = self.tree.clean(entry.parts)[:-1]
+                found = ((index.find(row.path, folder), row.label) for row in table.rows)
+                classes[pattern] |= {(at.file, at.offset): label for at, label in found if isinstance(at, Entry)}
+        first, *others = classes.values()
+        for other in others:
+            shared = first.keys() & other.keys()
+            if shared and sum(first[image] != other[image] for image in shared) * 10 > len(shared):
+                readings = []
+                for pattern, group in groups.items():
+                    named = printable(group[0][0].name) if len(group) == 1 else pattern
+                    labels = first_names(sorted(set(classes[pattern].values())), 3)
+                    readings.append((f"{named}: {labels}", ["--classes-from", named]))
+                raise self._ambiguous("its tables say different classes of the same images", readings)
+
     def _compare_with_tables(self, node: Folder, layout: Layout) -> None:
         """Stop when a table beside the class folders says other classes than they do."""
         try:
@@ -763,13 +872,12 @@ class Interpreter:
             return
         if not tables:
             return
-        index = FileIndex(self.tree.entries())
         total = sum(self._at(parts).total for parts in layout.places)
         for entry, table in tables:
             pairs: Counter[tuple[str, str]] = Counter()
             unclear: list[str] = []
             for row in table.rows:
-                found = index.find(row.path, self.tree.clean(entry.parts)[:-1])
+                found = self.index.find(row.path, self.tree.clean(entry.parts)[:-1])
                 assigned = layout.assign(self.tree.clean(found.parts)) if isinstance(found, Entry) else None
                 if assigned is not None:
                     pairs[assigned[0], row.label] += 1
@@ -808,9 +916,7 @@ class Interpreter:
                     lists.append((name, split, self.tree.clean(entry.parts)[:-1], lines))
         if not lists:
             return {}
-        splits, used, assumptions = splits_of_lists(
-            lists, FileIndex(self.tree.entries()), f"--classes-from {layout.classes_from}"
-        )
+        splits, used, assumptions = splits_of_lists(lists, self.index, f"--classes-from {layout.classes_from}")
         self.used |= set(used)
         self.assumptions += assumptions
         return splits
@@ -897,8 +1003,10 @@ class Interpreter:
         if detected:
             return AlexNetError(f"{where} is {detected}: `alexnet` classifies images and needs one class for each")
         kids = node.filled
-        workbook = next((one.first for one in self.tree.unused() if one.reason.endswith(_OTHER_TABLES)), None)
-        hint = f"; if {printable(workbook)} names the classes, save it as CSV beside the images" if workbook else ""
+        table = next((one.first for one in self.tree.unused() if one.reason.endswith(_OTHER_TABLES)), None)
+        hint = f"; if {printable(table)} names the classes, save it as CSV beside the images" if table else ""
+        if self.unread:
+            hint = f"; {self.unread[0]}"
         archives = [one for one in self.tree.unused() if one.reason.endswith(_ARCHIVES)]
         if archives:
             hint += (
@@ -928,13 +1036,11 @@ class Interpreter:
     def _commands_of_splits(self, kids: Sequence[Folder]) -> str:
         """Commands that name the folders of the splits: those called as such exactly, and all; empty without two."""
         splits = [kid for kid in kids if split_of(kid.name) is not None and _has_class_folders(self._peel(kid))]
-        root = len(self._root())
         readings = [[kid for kid in splits if _exact_split(kid) and split_of(kid.name) is not None], splits]
         commands = []
         for chosen in readings:
             if {"train"} <= {_split(kid) for kid in chosen}:
-                parts = ",".join(f"{_split(kid)}={'/'.join(kid.parts[root:])}" for kid in chosen)
-                commands.append(self.request.command("--splits", parts))
+                commands.append(self.request.command(*self._splits_option((_split(kid), kid) for kid in chosen)))
         return " or ".join(dict.fromkeys(commands))
 
 
@@ -965,6 +1071,22 @@ def _may_be_table(name: str, before: int) -> bool:
     return before < _MOST_TABLES // 4 or ending in (".csv", ".tsv", ".jsonl") or bool(_TABLE_NAME.search(name))
 
 
+def _name_parts(entry: Entry) -> tuple[str, str, str]:
+    """Folder with its slash, stem and ending of a file."""
+    folder, slash, name = entry.name.rpartition("/")
+    return (folder + slash, *os.path.splitext(name))
+
+
+def _pattern_of_splits(entry: Entry) -> str:
+    """A pattern of the names of a table and of those of other splits: images_variant_*.txt."""
+    folder, stem, ending = _name_parts(entry)
+    named = split_of(stem)
+    if named is None:
+        return printable(entry.name)
+    parts = (rf"(?<![^\W\d_]){re.escape(term)}(?![^\W\d_])" for term in (*SPLIT_NAMES,))
+    return printable(folder + re.sub("|".join(parts), "*", stem, flags=re.IGNORECASE) + ending)
+
+
 def _has_class_folders(split: Folder) -> bool:
     """Whether a split holds folders other than one that only says what its files are, as in val/images/."""
     filled = split.filled
@@ -973,6 +1095,23 @@ def _has_class_folders(split: Folder) -> bool:
     return len(filled) > 1 or any(
         kid.filled or not (is_neutral(kid.name) or split_of(kid.name) or kid.name == split.name) for kid in filled
     )
+
+
+def _classes_of(splits: Iterable[Folder], peeled: Mapping[str, Folder]) -> dict[str, set[str]]:
+    """Split → names of its class folders."""
+    found: dict[str, set[str]] = {}
+    for kid in splits:
+        found.setdefault(_split(kid), set()).update(folder.name for folder in peeled[kid.name].filled)
+    return found
+
+
+def _with_known_classes(splits: list[Folder], peeled: Mapping[str, Folder]) -> list[Folder]:
+    """The splits but for those with one folder that is no class of the training images: test/unknown/."""
+    taught = _classes_of(splits, peeled).get("train")
+    if taught is None:
+        return splits
+    single = [kid for kid in splits if _split(kid) != "train" and len(peeled[kid.name].filled) == 1]
+    return [kid for kid in splits if kid not in single or peeled[kid.name].filled[0].name in taught]
 
 
 def _are_classes(labels: Counter[str | None], forced: bool) -> bool:
@@ -999,6 +1138,11 @@ def _split(folder: Folder) -> str:
     named = split_of(folder.name)
     assert named is not None
     return named.split
+
+
+def _quoted(folder: str) -> str:
+    """A folder as --splits takes it: in quotation marks where it has a comma."""
+    return f'"{folder}"' if "," in folder else folder
 
 
 def _exact_split(folder: Folder) -> bool:

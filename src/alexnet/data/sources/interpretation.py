@@ -30,8 +30,9 @@ from alexnet.data.sources.names import SPLITS, called_split, check_encoding, com
 from alexnet.data.sources.plan import SourcePlan, count, printable, split_sizes
 from alexnet.data.sources.published import is_archive_of_cifar, is_published, read_published
 from alexnet.data.sources.registry import Request, source_formats
-from alexnet.data.sources.tables import open_csv
+from alexnet.data.sources.tables import TABLE_ENDINGS, open_csv
 from alexnet.data.sources.walking import archive_kind, is_image_name
+from alexnet.data.sources.workbooks import WORKBOOK_ENDINGS
 from alexnet.runtime.errors import AlexNetError, UsageError
 
 KINDS = (
@@ -63,8 +64,6 @@ _FOREIGN = {
     ".pt": ("a PyTorch file", ""),
     ".pth": ("a PyTorch file", ""),
     ".lmdb": ("an LMDB database", ""),
-    ".xlsx": ("an Excel workbook", "libreoffice --headless --convert-to csv {}"),
-    ".xls": ("an Excel workbook", "libreoffice --headless --convert-to csv {}"),
     ".mp4": ("a video", "ffmpeg -i {} {}/%05d.jpg"),
     ".pdf": ("a PDF document", ""),
 }
@@ -401,9 +400,9 @@ def _open_file(request: Request) -> Source:
     if ending in (".parquet", ".arrow"):
         return open_tables([path], None, request.ignore_columns)
     kind = archive_kind(path)
-    if kind is not None:
+    if kind is not None and ending not in WORKBOOK_ENDINGS:  # which are zip files too
         return read_tree(request, f"{kind} file")
-    if ending in (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt", ".lst"):
+    if ending in TABLE_ENDINGS:
         return open_csv(request)
     if what := _foreign(path, ending):
         raise AlexNetError(what)

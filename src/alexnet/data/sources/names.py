@@ -50,6 +50,7 @@ _UNLABELED = (
         "plots",
     ),
 )
+_TOKEN = r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+"
 
 
 class SplitName(NamedTuple):
@@ -72,6 +73,17 @@ def split_of(name: str) -> SplitName | None:
         return None
     rest = tuple(token for token in tokens if token not in SPLIT_NAMES and token not in _CONTENT)
     return SplitName(splits[0], rest)
+
+
+def class_and_split(name: str) -> tuple[str, str] | None:
+    """Class and split of a folder whose name begins or ends with a split: cat_train, DogTest, train-cat; else None."""
+    tokens = list(re.finditer(_TOKEN, composed(name)))
+    found = [one for one in tokens if one[0].lower() in SPLIT_NAMES]
+    if len(found) != 1 or found[0] not in (tokens[0], tokens[-1]) or len(tokens) < 2:
+        return None
+    text, (start, end) = composed(name), found[0].span()
+    label = (text[end:] if found[0] is tokens[0] else text[:start]).strip(" ._-()[]")
+    return (label, SPLIT_NAMES[found[0][0].lower()]) if label and not is_neutral(label) else None
 
 
 def is_neutral(name: str) -> bool:
@@ -218,7 +230,7 @@ def readings(sample: bytes) -> str:
 
 def name_tokens(name: str) -> list[str]:
     """Lower-case tokens of a name, split at anything but letters, and before capitals as in TrainImages."""
-    parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+", composed(name))
+    parts = re.findall(_TOKEN, composed(name))
     tokens: list[str] = []
     for part in parts:
         token = part.lower()

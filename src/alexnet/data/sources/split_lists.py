@@ -116,7 +116,7 @@ def splits_of_lists(
         if {split for path, (split, _) in found.items() if path not in unions} >= {"train", "val"}:
             found = {path: one for path, one in found.items() if path not in unions}
     named = {split for split, _ in found.values()}
-    if not named or named == {"train"}:
+    if not named:
         return {}, [], []
     splits: dict[tuple[str, int], str] = {}
     by: dict[tuple[str, int], str] = {}
@@ -129,7 +129,10 @@ def splits_of_lists(
                 )
             by[image] = path
     used = sorted({files[path] for path in found})
-    what = f"{first_names(used)} {'says' if len(used) == 1 else 'say'} the splits; {ignore} ignores them"
+    verb = "name the training images" if named == {"train"} else "say the splits"
+    what = f"{first_names(used)} {verb}; {ignore} ignores them"
+    if len(used) == 1:
+        what = f"{first_names(used)} {verb.replace(' ', 's ', 1)}; {ignore} ignores it"
     if "train" not in named:
         what = f"{what}; images in none of them are for training"
     return splits, used, [*assumptions, what]

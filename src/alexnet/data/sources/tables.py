@@ -1,4 +1,4 @@
-"""Tables of images as text: CSV, TSV, JSON and lists, by people and by other programs.
+"""Tables of images: CSV, TSV, JSON, lists and workbooks, by people and by other programs.
 
 A table names images and their classes, and their splits where it has a column for that. What is understood of it:
 
@@ -39,10 +39,11 @@ from alexnet.data.sources.sample_columns import (
     refuse_both,
     refuse_unequal,
 )
-from alexnet.data.sources.walking import Entry, Walk, is_image_name
+from alexnet.data.sources.walking import IMAGE_ENDINGS, Entry, Walk, is_image_name
+from alexnet.data.sources.workbooks import WORKBOOK_ENDINGS, read_workbook
 from alexnet.runtime.errors import AlexNetError, UsageError
 
-TABLE_ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".lst")
+TABLE_ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".lst", *WORKBOOK_ENDINGS)
 
 PATH_COLUMNS = (
     *("path", "filepath", "file_path", "image_path", "img_path", "imagepath", "relative_path", "file_name", "filename"),
@@ -77,6 +78,8 @@ SPLIT_COLUMNS = (
 _NAME_COLUMNS = ("class_name", "classname", "label_name", "category_name")
 _TRUE, _FALSE = ("true", "1", "1.0", "yes", "t", "y"), ("false", "0", "0.0", "no", "f", "n", "")
 _SEPARATORS = ",;\t|"
+_PATH_AND_LABEL = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, sorted(IMAGE_ENDINGS)))})\"?)\s+(.+)", re.IGNORECASE)
+_NUMBERS = re.compile(r"[-+.\d]+(\s+[-+.\d]+)+")  # a box, or several labels
 _MOST_INDEXED = 2_000_000
 _MOST_DECIMALS = 7  # distinct labels such as 0.5, which may be grades; more are a measured value
 
@@ -203,12 +206,10 @@ def open_csv(request: Request) -> Source:
     if request.classes_from and request.classes_from not in ("folder", "parent", "name"):
         column = request.classes_from.rpartition(":")[2]
     data = path.read_bytes()
-    table = read_table(data, str(path), request.encoding, column, ignored=request.ignore_columns) or read_listing(
-        data, str(path), request.encoding
-    )
+    table = read_table(data, str(path), request.encoding, column, ignored=request.ignore_columns)
+    table = table or read_listing(data, str(path), request.encoding)
     if table is None:
-        text, _ = decode_text(data, str(path), request.encoding)
-        first = text.partition("\n")[0].strip()[:80]
+        first = first_line(data, str(path), request.encoding)
         raise AlexNetError(
             f"{path} needs the columns path and label; its first line is {first!r}. Rename its columns, or name the "
             f"one of the classes: {request.command('--classes-from', f'{path}:COLUMN')}"
@@ -223,6 +224,14 @@ def open_csv(request: Request) -> Source:
             f"folder, name it: {request.command('--root', 'FOLDER')}"
         )
     return Source(**{**source.__dict__, "kind": "table"})
+
+
+def first_line(data: bytes, name: str, encoding: str | None) -> str:
+    """The first line of a table, for messages."""
+    if name.lower().endswith(WORKBOOK_ENDINGS):
+        headers = (rows[0][1] for _, rows in read_workbook(data, name) if rows)
+        return ", ".join(next(headers, []))[:80]
+    return decode_text(data, name, encoding)[0].partition("\n")[0].strip()[:80]
 
 
 class DiskIndex(FileIndex):
@@ -281,6 +290,9 @@ def read_table(
         When a row cannot be used: the message names the line and the reason.
     """
     ending = os.path.splitext(name)[1].lower()
+    without = {_plain(one) for one in ignored}
+    if ending in WORKBOOK_ENDINGS:
+        return _sheet_table(data, name, column, named_columns, without)
     text, assumptions = decode_text(data, name, encoding)
     if ending in (".json", ".jsonl", ".ndjson"):
         read = _json_rows(text, name)
@@ -289,14 +301,50 @@ def read_table(
         header, rows = read
     else:
         header, rows = _csv_rows(text, name)
-    columns = _columns(header, column, named_columns, {_plain(one) for one in ignored})
+    columns = _columns(header, column, named_columns, without)
     if columns is None:
         return None
     return _table(name, header, rows, columns, assumptions)
 
 
-def decode_text(data: bytes, name: str, encoding: str | None) -> tuple[str, list[str]]:
+def _sheet_table(data: bytes, name: str, column: str | None, named_columns: bool, ignored: set[str]) -> Table | None:
+    """The first sheet of a workbook with columns of paths and classes."""
+    sheets = read_workbook(data, name)
+    for sheet, rows in sheets:
+        header = [cell.strip() for cell in rows[0][1]] if rows else []
+        columns = _columns(header, column, named_columns, ignored)
+        if columns is not None:
+            notes = [f"{name}: sheet {sheet!r} is read, of {len(sheets)}"] if len(sheets) > 1 else []
+            return _table(name, header, iter(rows[1:]), columns, notes)
+    return None
+
+
+def read_spreadsheet(path: str | os.PathLike[str]) -> tuple[str, list[tuple[int, list[str]]]]:
+    """Read a CSV as spreadsheet programs save it: the separator, and line and cells of each row that is not empty.
+
+    The separator is the one of comma, semicolon and tab that is the most frequent in the first row.
+
+    Raises
+    ------
+    AlexNetError
+        When it cannot be read, or is neither UTF-8 nor UTF-16 and not certainly Korean.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise AlexNetError(f"{os.fspath(path)} cannot be read: {error.strerror or error}") from error
+    text, _ = decode_text(data, os.fspath(path), None, option=None)
+    first = text.lstrip("\r\n").partition("\n")[0]
+    separator = max(",;\t", key=first.count)
+    return separator, list(_records(text, separator, os.fspath(path), 0))
+
+
+def decode_text(
+    data: bytes, name: str, encoding: str | None, option: str | None = "--encoding"
+) -> tuple[str, list[str]]:
     """Decode a text file: by its byte order mark, as UTF-8, as UTF-16, by `encoding`, or as certain Korean.
+
+    Messages name `option` as the one that says the encoding.
 
     Returns
     -------
@@ -322,21 +370,20 @@ def decode_text(data: bytes, name: str, encoding: str | None) -> tuple[str, list
     except UnicodeDecodeError as error:
         if encoding is not None:
             raise UsageError(
-                f"{name} is not {encoding.upper()} text (byte {error.start}): name its encoding with --encoding"
+                f"{name} is not {encoding.upper()} text (byte {error.start}): "
+                + (f"name its encoding with {option}" if option else "save it as UTF-8")
             ) from None
         line = data.count(b"\n", 0, error.start) + 1
         sample = data.splitlines()[line - 1][:60]
     guessed = guess_encoding(data)
     if guessed is None:
         raise UsageError(
-            f"{name} is not UTF-8 text (line {line}); {readings(sample)}: save it as UTF-8, or name its encoding with "
-            "--encoding"
+            f"{name} is not UTF-8 text (line {line}); {readings(sample)}: save it as UTF-8"
+            + (f", or name its encoding with {option}" if option else "")
         )
     text = data.decode(guessed)
     example = text.splitlines()[line - 1][:40]
-    return text, [
-        f"{name} is read as {guessed.upper()}, such as {example!r}; if that is wrong, name it with --encoding"
-    ]
+    return text, [f"{name} is read as {guessed.upper()}, such as {example!r}; if that is wrong, name it with {option}"]
 
 
 def _csv_rows(text: str, name: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
@@ -636,24 +683,45 @@ def _several(label: str, labels: set[str]) -> bool:
     return len(parts) > 1 and all(part in labels for part in parts)
 
 
-def read_listing(data: bytes, name: str, encoding: str | None) -> Table | None:
-    """Read a list without header, a path and a class in each line, as Caffe and Tiny ImageNet have it; else None."""
+def read_listing(data: bytes, name: str, encoding: str | None, index: FileIndex | None = None) -> Table | None:
+    """Read a list without header, a path and a class in each line, as Caffe and Tiny ImageNet have it; else None.
+
+    With an index of the files, the path may be one without ending: 0034309 Boeing 717.
+    """
+    if name.lower().endswith(WORKBOOK_ENDINGS):
+        return None
     try:
         text, assumptions = decode_text(data, name, encoding)
     except UsageError:
         return None
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    separator = next((one for one in "\t,;" if all(one in line for _, line in lines)), None)
     rows = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        cells = re.split(r"\t|,|;", line) if re.search(r"[\t,;]", line) else line.rsplit(None, 1)
-        if len(cells) < 2 or is_image_name(cells[0].strip()) is not True or not cells[1].strip():
+    missing = 0
+    for number, line in lines:
+        path, label = _listed(line, separator)
+        if is_image_name(path) is not True:
+            missing += index is None or not isinstance(index.find(path, tuple(name.split("/")[:-1])), Entry)
+        if missing > (0 if index is None else len(lines) // 10) or not label or _NUMBERS.fullmatch(label):
             return None
-        rows.append(Row(number, cells[0].strip().strip('"'), composed(cells[1].strip().strip('"')), None))
-    if len(rows) < 2 or (len({row.label for row in rows}) == len(rows) and len(rows) > 2):
+        rows.append(Row(number, path, composed(label), None))
+    labels = len({row.label for row in rows})
+    spaced = separator is None and any(" " in row.label for row in rows)
+    if len(rows) < 2 or (labels == len(rows) and len(rows) > 2) or (spaced and labels * 2 > len(rows)):
         return None
     note = f"{name} has no header: its columns are path and class"
-    return Table(name, _one_label_each(rows, name), "second", [*assumptions, note])
+    return Table(name, _one_label_each(rows, name), "2", [*assumptions, note])
+
+
+def _listed(line: str, separator: str | None) -> tuple[str, str]:
+    """Path and class in a line of a list; the class is empty where there is none."""
+    if separator is not None:
+        path, label = line.split(separator)[:2]
+    elif match := _PATH_AND_LABEL.fullmatch(line):
+        path, label = match.groups()
+    else:
+        path, label = (*line.split(None, 1), "")[:2]
+    return path.strip().strip('"'), label.strip().strip('"')
 
 
 # Images
@@ -684,6 +752,7 @@ def table_source(
         When an image has two classes, or some images have a split and others none.
     """
     items: list[Item] = []
+    origins: dict[str | None, dict[str, None]] = {}
     seen: dict[tuple[str, int], tuple[str, Row]] = {}
     splits_of: dict[tuple[str, int], str | None] = {}
     spellings: dict[str, str] = {}
@@ -728,10 +797,11 @@ def table_source(
                 continue
             seen[key] = (name, row)
             splits_of[key] = split
+            origins.setdefault(split, {})[f"{name} (column {table.label_column})"] = None
             moved += isinstance(index, DiskIndex) is False and not found.name.endswith("/".join(path_parts(row.path)))
             shown = row.path if isinstance(index, DiskIndex) else found.name
             items.append(Item(shown, label, split, *found[1:5], sample=row.sample))
-    items, splits = _with_splits(items, request.path)
+    items = _with_splits(items, request.path)
     assumptions = [text for _, _, table in tables for text in table.assumptions]
     if repeated:
         assumptions.append(
@@ -745,20 +815,19 @@ def table_source(
         first = next(item for item in items if item.packing.startswith("unreadable:"))
         reason = first.packing.partition(":")[2]
         warnings.append(f"{count(missing, 'row')} without an image, first {first.name}: {reason}")
-    where = ", ".join(f"{name} (column {table.label_column})" for name, _, table in tables)
-    origins = [Origin(split, where) for split in sorted(splits, key=str)]
-    return Source(items, kind="table", origins=origins, assumptions=assumptions, warnings=warnings)
+    places = [Origin(split, ", ".join(where)) for split, where in sorted(origins.items(), key=str)]
+    return Source(items, kind="table", origins=places, assumptions=assumptions, warnings=warnings)
 
 
-def _with_splits(items: list[Item], path: Path) -> tuple[list[Item], set[str | None]]:
-    """The items, and their splits; rows without an image take "train" where all images have a split."""
+def _with_splits(items: list[Item], path: Path) -> list[Item]:
+    """The items with their splits; rows without an image take "train" where all images have a split."""
     splits = {item.split for item in items if not item.packing.startswith("unreadable:")}
     if None in splits and len(splits) > 1:
         without = sum(item.split is None for item in items)
         raise AlexNetError(f"{without:,} images of {path} have no split, the others have one: name it for all")
     if splits and None not in splits:
         items = [item._replace(split=item.split or "train") for item in items]
-    return items, splits
+    return items
 
 
 def _is_named_split(named: Mapping[str, Any]) -> bool:

@@ -145,7 +145,7 @@ def is_image_start(start: bytes) -> bool:
 
 def is_junk(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or left behind by a file manager."""
-    return name.startswith(".") or name.lower() in _JUNK
+    return name.startswith((".", "~$")) or name.lower() in _JUNK
 
 
 class _Level(NamedTuple):
@@ -499,7 +499,7 @@ def _visible_names(folder: str) -> list[tuple[str, int | None]]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
-                if name[0] == "." or name.lower() in _JUNK:
+                if is_junk(name):
                     continue
                 if entry.is_symlink():
                     names.append((name, None))

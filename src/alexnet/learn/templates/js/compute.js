@@ -86,5 +86,147 @@ const Compute = (() => {
     return values;
   }
 
-  return { outputSize, overhangPixels, convolutionCost, windowSum, featureMap, networkInput, localResponseNorm, pool };
+  // 5. Random numbers from a seed: mulberry32, and pairs of normal ones (Box and Muller).
+  function random(seed) {
+    let state = seed >>> 0;
+    const uniform = () => {
+      state = (state + 0x6d2b79f5) >>> 0;
+      let t = state;
+      t = Math.imul(t ^ (t >>> 15), t | 1);
+      t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+      return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+    };
+    const normal = () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
+    const shuffled = (count) => {
+      const order = Array.from({ length: count }, (_, i) => i);
+      for (let i = count - 1; i > 0; i--) { const j = Math.floor(uniform() * (i + 1)); [order[i], order[j]] = [order[j], order[i]]; }
+      return order;
+    };
+    return { uniform, normal, shuffled };
+  }
+
+  // 6. Activation functions and their gradients.
+  const activations = {
+    relu: { value: (x) => Math.max(0, x), gradient: (x) => (x > 0 ? 1 : 0) },
+    tanh: { value: Math.tanh, gradient: (x) => 1 - Math.tanh(x) ** 2 },
+    logistic: { value: (x) => 1 / (1 + Math.exp(-x)), gradient: (x) => { const s = 1 / (1 + Math.exp(-x)); return s * (1 - s); } },
+  };
+
+  // 7. Fully connected networks. A layer is {weight, bias, inputs, outputs}; weight is flat, [output][input].
+  function layer(weight, bias) { return { weight, bias, inputs: weight.length / bias.length, outputs: bias.length }; }
+
+  // Normal initial weights; without `std`, the variance is 2 / fan-in (1 / fan-in for tanh).
+  function initialLayers(sizes, { seed, std = 0, tanh = false }) {
+    const { normal } = random(seed);
+    return sizes.slice(1).map((outputs, i) => {
+      const scale = std || Math.sqrt((tanh ? 1 : 2) / sizes[i]);
+      return layer(Float64Array.from({ length: outputs * sizes[i] }, () => scale * normal()), new Float64Array(outputs));
+    });
+  }
+
+  function affine({ weight, bias, inputs, outputs }, x) {
+    const y = new Float64Array(outputs);
+    for (let o = 0; o < outputs; o++) {
+      let sum = bias[o];
+      for (let i = 0, at = o * inputs; i < inputs; i++, at++) sum += weight[at] * x[i];
+      y[o] = sum;
+    }
+    return y;
+  }
+
+  // The sums of every layer, and the inputs of every layer. `masks[i]` keeps (1) or drops (0) the outputs of hidden layer
+  // i, and those that are kept are divided by `keep`; without masks the whole network answers.
+  function forward(layers, x, { activation = "relu", masks, keep = 0.5 } = {}) {
+    const sums = [], inputs = [x], { value } = activations[activation];
+    layers.forEach((one, i) => {
+      sums.push(affine(one, inputs[i]));
+      if (i === layers.length - 1) return;
+      const out = sums[i].map(value);
+      if (masks && masks[i]) out.forEach((v, u) => { out[u] = (v * masks[i][u]) / keep; });
+      inputs.push(out);
+    });
+    return { sums, inputs, logits: sums[layers.length - 1] };
+  }
+
+  function softmax(logits) {
+    const largest = Math.max(...logits), powers = Array.from(logits, (v) => Math.exp(v - largest)), sum = powers.reduce((a, b) => a + b, 0);
+    return powers.map((v) => v / sum);
+  }
+
+  // Mean loss of a batch, and the gradient of each layer.
+  function gradients(layers, batch, labels, { activation = "relu" } = {}) {
+    const found = layers.map((one) => ({ weight: new Float64Array(one.weight.length), bias: new Float64Array(one.outputs) }));
+    let loss = 0, wrong = 0;
+    batch.forEach((x, n) => {
+      const { sums, inputs, logits } = forward(layers, x, { activation }), p = softmax(logits);
+      loss -= Math.log(Math.max(p[labels[n]], 1e-300)) / batch.length;
+      if (p.indexOf(Math.max(...p)) !== labels[n]) wrong++;
+      let delta = Float64Array.from(p, (v, c) => (v - (c === labels[n])) / batch.length);
+      for (let l = layers.length - 1; l >= 0; l--) {
+        const { weight, inputs: width, outputs } = layers[l], input = inputs[l], below = l ? new Float64Array(width) : null;
+        for (let o = 0; o < outputs; o++) {
+          const d = delta[o];
+          if (d === 0) continue;
+          found[l].bias[o] += d;
+          for (let i = 0, at = o * width; i < width; i++, at++) {
+            found[l].weight[at] += d * input[i];
+            if (below) below[i] += weight[at] * d;
+          }
+        }
+        if (below) delta = below.map((v, i) => v * activations[activation].gradient(sums[l - 1][i]));
+      }
+    });
+    return { loss, error: wrong / batch.length, gradients: found };
+  }
+
+  // 8. The update rule of section 5, in place: v <- momentum v - decay lr w - lr gradient, w <- w + v.
+  function paperUpdate(w, v, gradient, { lr, momentum = 0.9, decay = 0.0005 }) {
+    for (let i = 0; i < w.length; i++) {
+      v[i] = momentum * v[i] - decay * lr * w[i] - lr * gradient[i];
+      w[i] += v[i];
+    }
+  }
+
+  // The rule of torch.optim.SGD: v <- momentum v + gradient + decay w, w <- w - lr v.
+  function torchUpdate(w, v, gradient, { lr, momentum = 0.9, decay = 0.0005 }) {
+    for (let i = 0; i < w.length; i++) {
+      v[i] = momentum * v[i] + gradient[i] + decay * w[i];
+      w[i] -= lr * v[i];
+    }
+  }
+
+  // Training in epochs with the paper's rule: the error rate and mean loss of the batches of each epoch.
+  function train(layers, inputs, labels, { epochs, lr, batch, seed, activation = "relu", until = 0 }) {
+    const velocity = layers.map((one) => ({ weight: new Float64Array(one.weight.length), bias: new Float64Array(one.outputs) }));
+    const { shuffled } = random(seed), curve = [];
+    for (let epoch = 0; epoch < epochs; epoch++) {
+      const order = shuffled(inputs.length), means = [];
+      for (let at = 0; at < order.length; at += batch) {
+        const rows = order.slice(at, at + batch);
+        const found = gradients(layers, rows.map((i) => inputs[i]), rows.map((i) => labels[i]), { activation });
+        layers.forEach((one, l) => {
+          for (const kind of ["weight", "bias"]) paperUpdate(one[kind], velocity[l][kind], found.gradients[l][kind], { lr, decay: 0 });
+        });
+        means.push([found.error, found.loss]);
+      }
+      curve.push([0, 1].map((k) => means.reduce((sum, m) => sum + m[k], 0) / means.length));
+      if (!(curve[epoch][1] < 1e6) || curve[epoch][0] < until) break;
+    }
+    return curve;
+  }
+
+  // The epoch at which the error reaches a target, the error of an epoch being that of its middle; null if it never does.
+  function crossing(errors, target) {
+    for (let n = 0; n < errors.length; n++)
+      if (errors[n] <= target) {
+        const before = n ? errors[n - 1] : errors[n];
+        return n + 0.5 - (before > errors[n] ? (target - errors[n]) / (before - errors[n]) : 0);
+      }
+    return null;
+  }
+
+  return {
+    outputSize, overhangPixels, convolutionCost, windowSum, featureMap, networkInput, localResponseNorm, pool, random, activations, layer,
+    initialLayers, forward, softmax, gradients, paperUpdate, torchUpdate, train, crossing,
+  };
 })();

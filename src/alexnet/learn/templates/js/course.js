@@ -2,7 +2,7 @@
 "use strict";
 
 const Course = (() => {
-  const arrays = {}, pending = [], values = {};
+  const arrays = {}, pending = [], redraws = [], values = {};
   const TYPES = { uint8: Uint8Array, float32: Float32Array, float64: Float64Array };
   const korean = document.documentElement.lang === "ko";
   const say = (english, other) => (korean ? other : english);
@@ -26,11 +26,19 @@ const Course = (() => {
         const update = set(tools(root));
         const show = () => { showOutputs(root); update(); };
         root.addEventListener("input", show);
+        redraws.push(show);
         show();
         root.dataset.ready = "true";
       }
     document.querySelectorAll("form.question").forEach(question);
     showProgress();
+    let width = window.innerWidth, timer;
+    window.addEventListener("resize", () => {
+      if (window.innerWidth === width) return; // the keyboard of a phone
+      width = window.innerWidth;
+      clearTimeout(timer);
+      timer = setTimeout(() => redraws.forEach((show) => show()), 150);
+    });
   }
 
   function tools(root) {
@@ -104,17 +112,18 @@ const Course = (() => {
   }
 
   // A chart as SVG. series: {name, points: [[x, y]], color, dashed, dots}; it follows the colors of the page.
+  let charts = 0;
   function chart(box, { series, x, y, xRange, yRange, square = false, ellipses = [], marks = [] }) {
-    const W = 560, H = square ? 460 : 260, L = 54, R = 12, T = 12, B = 42;
+    const W = Math.round(Math.min(640, Math.max(270, box.clientWidth || 560))), H = square ? Math.min(460, W) : 260, L = 54, R = 12, T = 12, B = 42;
     const all = series.flatMap((s) => s.points);
     const [x0, x1] = xRange || [Math.min(...all.map((p) => p[0])), Math.max(...all.map((p) => p[0]))];
     const [y0, y1] = yRange || [Math.min(0, ...all.map((p) => p[1])), Math.max(...all.map((p) => p[1]))];
     const sx = (v) => L + ((v - x0) / (x1 - x0 || 1)) * (W - L - R), sy = (v) => H - B - ((v - y0) / (y1 - y0 || 1)) * (H - T - B);
-    const parts = [], ticks = (a, b) => { const step = niceStep((b - a) / 5); return Array.from({ length: Math.floor(b / step + 1e-9) - Math.ceil(a / step - 1e-9) + 1 }, (_, i) => (Math.ceil(a / step - 1e-9) + i) * step); };
+    const clip = (box.dataset.clip ||= `clip${++charts}`), parts = [], ticks = (a, b) => { const step = niceStep((b - a) / 5); return Array.from({ length: Math.floor(b / step + 1e-9) - Math.ceil(a / step - 1e-9) + 1 }, (_, i) => (Math.ceil(a / step - 1e-9) + i) * step); };
     ticks(y0, y1).forEach((v) => parts.push(`<line class="grid" x1="${L}" x2="${W - R}" y1="${sy(v)}" y2="${sy(v)}"/><text class="tick" x="${L - 7}" y="${sy(v) + 4}" text-anchor="end">${short(v)}</text>`));
     ticks(x0, x1).forEach((v) => parts.push(`<text class="tick" x="${sx(v)}" y="${H - B + 17}" text-anchor="middle">${short(v)}</text>`));
     parts.push(`<text class="axis" x="${(L + W - R) / 2}" y="${H - 6}" text-anchor="middle">${escape(x)}</text><text class="axis" transform="translate(13 ${(H - B + T) / 2}) rotate(-90)" text-anchor="middle">${escape(y)}</text>`);
-    parts.push(`<clipPath id="clip-${box.dataset.plot}"><rect x="${L}" y="${T}" width="${W - L - R}" height="${H - T - B}"/></clipPath><g clip-path="url(#clip-${box.dataset.plot})">`);
+    parts.push(`<clipPath id="${clip}"><rect x="${L}" y="${T}" width="${W - L - R}" height="${H - T - B}"/></clipPath><g clip-path="url(#${clip})">`);
     ellipses.forEach(([rx, ry]) => parts.push(`<ellipse class="contour" cx="${sx(0)}" cy="${sy(0)}" rx="${sx(rx) - sx(0)}" ry="${sy(0) - sy(ry)}"/>`));
     marks.forEach((v) => parts.push(`<line class="mark" x1="${sx(v)}" x2="${sx(v)}" y1="${T}" y2="${H - B}"/>`));
     series.forEach((s, i) => {

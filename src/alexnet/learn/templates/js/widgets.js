@@ -115,4 +115,56 @@
       drawMap(w.canvas("pooled"), pooled, side);
     };
   });
+
+  // The digits as the small networks read them: minus the mean image of the training images, divided by 16.
+  const TRAIN = 1000;
+  function digitInputs() {
+    if (digitInputs.found) return digitInputs.found;
+    const mean = new Float64Array(64), rows = Array.from({ length: arrays.digits.shape[0] }, (_, n) => arrays.digits.row(n));
+    rows.slice(0, TRAIN).forEach((row) => row.forEach((v, i) => { mean[i] += v / TRAIN; }));
+    return (digitInputs.found = rows.map((row) => Float64Array.from(row, (v, i) => (v - mean[i]) / 16)));
+  }
+  // Results of a function by its arguments: a control that is moved back costs nothing.
+  function remembered(compute) {
+    const known = new Map();
+    return (...given) => {
+      const key = JSON.stringify(given);
+      if (!known.has(key)) known.set(key, compute(...given));
+      return known.get(key);
+    };
+  }
+
+  widget("relu", (w) => {
+    const IMAGES = 300, EPOCHS = 12, kinds = ["relu", "tanh"];
+    const race = remembered((activation, lr, hidden, seed) => {
+      const layers = Compute.initialLayers([64, ...Array(hidden).fill(32), 10], { seed, tanh: activation === "tanh" });
+      const inputs = digitInputs().slice(0, IMAGES), labels = arrays.digit_labels.flat;
+      return Compute.train(layers, inputs, labels, { epochs: EPOCHS, lr, batch: 30, seed, activation }).map((epoch) => epoch[0]);
+    });
+    const { figure } = values.relu, marked = (errors) => errors.map((v, i) => [i + 0.5, 100 * v]);
+    const axes = { x: say("epoch", "에폭"), y: say("training error, %", "학습 오류율, %") };
+    return () => {
+      chart(w.plot("measured"), { ...axes, yRange: [0, 70], series: [
+        { name: `ReLU, ${say("learning rate", "학습률")} ${figure.relu.rate}`, points: marked(figure.relu.errors) },
+        { name: `tanh, ${say("learning rate", "학습률")} ${figure.tanh.rate}`, points: marked(figure.tanh.errors), dashed: true },
+      ] });
+      const kind = w.root.querySelector("[name=kind]").value, x = w.get("x"), { value, gradient } = Compute.activations[kind];
+      const grid = Array.from({ length: 121 }, (_, i) => -6 + i / 10);
+      w.value("value", fixed(value(x), 4));
+      w.value("gradient", fixed(gradient(x), 4));
+      w.value("through", gradient(x) ** w.get("depth") ? (gradient(x) ** w.get("depth")).toPrecision(3) : "0");
+      chart(w.plot("curve"), { x: "x", y: "f(x), f′(x)", xRange: [-6, 6], yRange: [-1.2, kind === "relu" ? 6 : 1.2], marks: [x], series: [
+        { name: "f(x)", points: grid.map((v) => [v, value(v)]) }, { name: "f′(x)", dashed: true, points: grid.map((v) => [v, gradient(v)]) },
+      ] });
+      const curves = kinds.map((name) => race(name, Course.power(w.input(name)), w.get("hidden"), w.get("seed"))), target = w.get("target") / 100;
+      chart(w.plot("race"), { ...axes, xRange: [0, EPOCHS], yRange: [0, 100], series: [
+        ...kinds.map((name, i) => ({ name: name === "relu" ? "ReLU" : "tanh", points: marked(curves[i]), dashed: i === 1 })),
+        { name: say("target", "목표"), color: 3, points: [[0, 100 * target], [EPOCHS, 100 * target]] },
+      ] });
+      const epochs = curves.map((errors) => Compute.crossing(errors, target)), never = say(`not in ${EPOCHS}`, `${EPOCHS} 안에 못 함`);
+      w.value("epochsRelu", epochs[0] === null ? never : fixed(epochs[0], 2));
+      w.value("epochsTanh", epochs[1] === null ? never : fixed(epochs[1], 2));
+      w.value("ratio", epochs[0] && epochs[1] ? fixed(epochs[1] / epochs[0], 2) : "–");
+    };
+  });
 })();

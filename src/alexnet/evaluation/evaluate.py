@@ -314,7 +314,7 @@ def evaluate(
     Parameters
     ----------
     runs : path or sequence of paths
-        Run folders; a folder of `alexnet crossval` stands for the runs of its finished folds.
+        Run folders; a folder of `alexnet crossval` is the runs of its finished folds.
     data : path or PreparedDataset
         The prepared dataset.
     split : str or None

@@ -19,7 +19,9 @@ from alexnet.evaluation import metrics
 from alexnet.evaluation.costs import image_costs, read_costs
 from alexnet.evaluation.decided import Decided, decide_on
 from alexnet.evaluation.ensemble import (
+    CROSS_VALIDATION,
     Member,
+    fold_runs,
     load_members,
     member_probabilities,
     optimal_coefficients,
@@ -312,7 +314,7 @@ def evaluate(
     Parameters
     ----------
     runs : path or sequence of paths
-        Run folders.
+        Run folders; a folder of `alexnet crossval` is the runs of its finished folds.
     data : path or PreparedDataset
         The prepared dataset.
     split : str or None
@@ -353,7 +355,7 @@ def evaluate(
     AlexNetError
         If runs and data do not fit each other or can't be read.
     """
-    paths = [runs] if isinstance(runs, str | os.PathLike | Member) else list(runs)
+    paths = _with_folds([runs] if isinstance(runs, str | os.PathLike | Member) else list(runs))
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     _check(paths, dataset, views, batch_size, recall, positive, search_coefficients)
     evaluated = dataset.split(split or _default_split(dataset))
@@ -397,6 +399,15 @@ def evaluate(
         costs=cost_matrix,
         decided=decided,
     )
+
+
+def _with_folds(paths: list[RunPath]) -> list[RunPath]:
+    """Replace each cross-validation by the runs of its folds."""
+    found: list[RunPath] = []
+    for path in paths:
+        is_folds = not isinstance(path, Member) and (Path(path) / CROSS_VALIDATION).is_file()
+        found += fold_runs(Path(path)) if is_folds and not isinstance(path, Member) else [path]
+    return found
 
 
 @dataclass(frozen=True)

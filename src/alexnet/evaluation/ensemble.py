@@ -2,7 +2,32 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
+
+from alexnet.runtime.errors import AlexNetError
+
+CROSS_VALIDATION = "crossval.json"
+"""File of a folder of `alexnet crossval`."""
+
+
+def fold_runs(folder: Path) -> list[Path]:
+    """The run folders of the finished folds of a cross-validation.
+
+    Raises
+    ------
+    AlexNetError
+        If no fold is finished, or the folder cannot be read.
+    """
+    try:
+        numbers = sorted(map(int, json.loads((folder / CROSS_VALIDATION).read_text(encoding="utf-8"))["folds"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AlexNetError(f"{folder / CROSS_VALIDATION} cannot be read: {error}") from error
+    if not numbers:
+        raise AlexNetError(f"no fold of {folder} is finished; continue with the same `alexnet crossval` command")
+    return [folder / f"fold-{number}" for number in numbers]
 
 
 def optimal_coefficients(label_probability: np.ndarray, tolerance: float = 1e-6) -> np.ndarray:

@@ -18,7 +18,7 @@ from alexnet.data.loading import evaluation_batches
 from alexnet.evaluation import metrics
 from alexnet.evaluation.costs import image_costs, read_costs
 from alexnet.evaluation.decided import Decided, decide_on
-from alexnet.evaluation.ensemble import optimal_coefficients
+from alexnet.evaluation.ensemble import CROSS_VALIDATION, fold_runs, optimal_coefficients
 from alexnet.evaluation.intervals import ClassIntervals, class_intervals, mean_interval
 from alexnet.evaluation.metrics import Predictions
 from alexnet.evaluation.predictor import Member, Predictor, Source, load_predictors, require_same_classes
@@ -303,7 +303,7 @@ def evaluate(
     Parameters
     ----------
     runs : path or sequence of paths
-        Run folders, or folders of baselines.
+        Run folders, or folders of baselines; a folder of `alexnet crossval` is the runs of its finished folds.
     data : path or PreparedDataset
         The prepared dataset.
     split : str or None
@@ -344,7 +344,7 @@ def evaluate(
     AlexNetError
         If runs and data do not fit each other or can't be read.
     """
-    paths = [runs] if isinstance(runs, str | os.PathLike | Member) else list(runs)
+    paths = _with_folds([runs] if isinstance(runs, str | os.PathLike | Member) else list(runs))
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     _check(paths, dataset, views, batch_size, recall, positive, search_coefficients)
     evaluated = dataset.split(split or _default_split(dataset))
@@ -387,6 +387,15 @@ def evaluate(
         costs=cost_matrix,
         decided=decided,
     )
+
+
+def _with_folds(paths: list[Source]) -> list[Source]:
+    """Replace each cross-validation by the runs of its folds."""
+    found: list[Source] = []
+    for path in paths:
+        is_folds = not isinstance(path, Member) and (Path(path) / CROSS_VALIDATION).is_file()
+        found += fold_runs(Path(path)) if is_folds and not isinstance(path, Member) else [path]
+    return found
 
 
 @dataclass(frozen=True)

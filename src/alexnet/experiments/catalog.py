@@ -293,6 +293,7 @@ _EXPERIMENTS = [
         "flipped labels found by their ranks and the accuracy after correction, on the solar cells and --data SOURCE",
         seeds=(0, 1, 2),
     ),
+    Experiment("sorting-kills", "`alexnet sort` killed at fifty random moments: every file in one place?", seeds=(0,)),
     Experiment(
         "unknown",
         "unknown images told apart: solar cells against --data SOURCE, and a class held out of each of these",

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from alexnet import PreparedDataset, Run, UsageError, evaluate
 from alexnet.data.preparation import prepare
 from alexnet.evaluation import metrics
 from alexnet.evaluation.views import VIEWS
+from alexnet.runs.decision import DecisionRule
+from alexnet.runs.run import checksum_of
 from alexnet.runtime.errors import AlexNetError
 
 
@@ -242,3 +245,80 @@ def test_a_folder_that_is_no_run_or_no_dataset_is_named(command, runs, data, tmp
         assert done.returncode == 1
         assert str(tmp_path) in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def rated(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images of `data` with weights 1 to 3 and, every third, a confidence of 2/3."""
+    folder = tmp_path_factory.mktemp("rated")
+    rows = ["path,label,split,weight,confidence"]
+    for number, path in enumerate(sorted((data.parent / "images").glob("*/*/*.png"))):
+        split, label = path.parts[-3:-1]
+        rows.append(f"{path},{label},{split},{1 + number % 3},{1 if number % 3 else 2 / 3:.6g}")
+    (folder / "images.csv").write_text("\n".join(rows) + "\n")
+    prepare(folder / "images.csv", folder / "data", size=72, progress=False, workers=1)
+    return folder / "data"
+
+
+def test_weights_of_the_images_are_used_and_said(command, runs, rated) -> None:
+    split = PreparedDataset.open(rated).split("test")
+    shares, labels = probabilities_by_hand(runs[0], rated, "test")
+    predicted, weights = shares.argmax(1), split.weights
+    result = evaluate(runs[0], rated).to_dict()
+    assert result["weighted"]
+    assert result["accuracy"] == pytest.approx(np.average(predicted == labels, weights=weights))
+    assert result["log_loss"] == pytest.approx(
+        sklearn.metrics.log_loss(labels, shares, sample_weight=weights), rel=1e-4
+    )
+    assert result["roc_auc"] == pytest.approx(
+        sklearn.metrics.roc_auc_score(labels, shares[:, 1], sample_weight=weights)
+    )
+    for average in ("precision", "recall", "f1"):
+        score = getattr(sklearn.metrics, f"{average}_score")
+        expected = score(labels, predicted, average="macro", sample_weight=weights, zero_division=0)
+        if average != "precision" or len(set(predicted)) == 2:
+            assert result[f"macro_{average}"] == pytest.approx(expected)
+    assert result["confusion_matrix"] == sklearn.metrics.confusion_matrix(labels, predicted).tolist()
+    assert "those of the images" in command("evaluate", runs[0], "--data", rated).stdout
+
+
+def test_images_with_doubtful_labels_are_reported_apart(runs, rated) -> None:
+    split = PreparedDataset.open(rated).split("test")
+    shares, labels = probabilities_by_hand(runs[0], rated, "test")
+    certain, correct = split.targets.max(1) == 1, shares.argmax(1) == labels
+    found = evaluate(runs[0], rated).to_dict()["certainty"]
+    for name, chosen in (("certain", certain), ("doubtful", ~certain)):
+        assert found[name]["n_samples"] == chosen.sum() > 0
+        assert found[name]["accuracy"] == pytest.approx(np.average(correct[chosen], weights=split.weights[chosen]))
+
+
+def test_the_expected_cost_is_the_mean_of_the_table(command, runs, data, tmp_path) -> None:
+    (tmp_path / "costs.csv").write_text(",bright,dark\nbright,0,1\ndark,10,0\n")
+    done = command("evaluate", runs[0], "--data", data, "--json", "--costs", tmp_path / "costs.csv")
+    result = json.loads(done.stdout)
+    confusion = np.array(result["confusion_matrix"])
+    assert result["expected_cost"] == pytest.approx((confusion * [[0, 1], [10, 0]]).sum() / confusion.sum())
+    low, high = result["expected_cost_interval"]
+    assert low < result["expected_cost"] < high
+    done = command("evaluate", runs[0], "--data", data, "--costs", tmp_path / "no.csv")
+    assert done.returncode == 1
+    assert "no.csv" in done.stderr
+
+
+def test_the_decision_rule_of_the_run_is_measured_and_raw_leaves_it_out(command, runs, data, tmp_path) -> None:
+    run = Path(shutil.copytree(runs[0], tmp_path / "run"))
+    shares, labels = probabilities_by_hand(run, data, "test", views=1)
+    costs = np.array([[0, 1, 0.4], [10, 0, 0.4]])
+    weights = checksum_of(Run.open(run).load()[0].state_dict())
+    DecisionRule(("bright", "dark"), costs=costs, weights=weights).save(run)
+    result = json.loads(command("evaluate", run, "--data", data, "--json").stdout)
+    expected = shares @ costs
+    decided = expected.argmin(1)
+    found = result["decision"]
+    assert found["shares"]["unsure"] == pytest.approx((decided == 2).mean())
+    assert found["expected_cost"] == pytest.approx(costs[labels, decided].mean())
+    answered = decided < 2
+    assert found["accuracy"] == (pytest.approx((decided == labels)[answered].mean()) if answered.any() else None)
+    assert found["classes"]["dark"]["missed"] == ((labels == 1) & (decided == 0)).sum()
+    assert "decision" not in json.loads(command("evaluate", run, "--data", data, "--json", "--raw").stdout)
+    assert "with the decision rule of the run" in re.sub(r"\s+", " ", command("evaluate", run, "--data", data).stdout)

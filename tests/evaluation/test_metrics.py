@@ -1,5 +1,6 @@
 """Metrics against counts done by hand, and against scikit-learn where the package does not use it itself."""
 
+import dataclasses
 import doctest
 import math
 from itertools import pairwise
@@ -9,6 +10,7 @@ import pytest
 import sklearn.metrics
 
 from alexnet.evaluation import metrics
+from alexnet.evaluation.intervals import class_intervals
 from alexnet.evaluation.metrics import Predictions, register_metric
 from alexnet.runtime.errors import AlexNetError, UsageError
 
@@ -208,3 +210,37 @@ def test_a_metric_that_fails_is_named() -> None:
 def test_a_metric_needs_a_name_and_a_function(name: str, function: object) -> None:
     with pytest.raises(UsageError, match="metric"):
         register_metric(name, function)  # type: ignore[arg-type]
+
+
+def test_weighted_metrics_are_those_of_repeated_images() -> None:
+    probabilities, labels, _ = random_predictions(60, 3)
+    weights = np.random.default_rng(1).integers(0, 4, 60)
+    weighted = dataclasses.replace(Predictions.from_probabilities(probabilities, labels), weights=weights.astype(float))
+    repeated = Predictions.from_probabilities(probabilities.repeat(weights, 0), labels.repeat(weights))
+    assert metrics.accuracy(weighted) == pytest.approx(metrics.accuracy(repeated))
+    assert metrics.log_loss(weighted) == pytest.approx(metrics.log_loss(repeated))
+    assert metrics.macro(weighted, 3) == pytest.approx(metrics.macro(repeated, 3))
+    for one, other in zip(metrics.per_class(weighted, 3), metrics.per_class(repeated, 3), strict=True):
+        for name in ("precision", "recall", "f1", "top5_accuracy"):
+            assert one[name] == pytest.approx(other[name])
+
+
+def test_macro_averages_are_those_of_scikit_learn() -> None:
+    _, labels, predictions = random_predictions(80, 4)
+    expected = sklearn.metrics.precision_recall_fscore_support(labels, predictions.predicted, average="macro")
+    assert list(metrics.macro(predictions, 4).values()) == pytest.approx(list(expected[:3]))
+
+
+def test_the_bootstrap_interval_holds_as_often_as_it_says() -> None:
+    """95% intervals of the macro F1 of samples of 150 images, against the F1 of the population."""
+    rng = np.random.default_rng(0)
+    table = np.array([[0.30, 0.05, 0.05], [0.05, 0.25, 0.05], [0.02, 0.03, 0.20]])
+    true = np.divmod(np.arange(9), 3)
+    truth = metrics.macro_averages(metrics.precision_recall_f1(*true, table.ravel(), 3))["macro_f1"]
+    held = []
+    for _ in range(150):
+        cells = rng.choice(9, size=150, p=table.ravel())
+        predictions = Predictions.from_probabilities(np.eye(3)[cells % 3], cells // 3)
+        low, high = class_intervals(predictions, 3, resamples=200).macro["macro_f1"]
+        held.append(low <= truth <= high)
+    assert 0.88 <= np.mean(held) <= 0.99

@@ -14,6 +14,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 import alexnet
+from alexnet.data.preparation import prepare
 from alexnet.inspection.comparison import (
     Difference,
     compare,
@@ -163,3 +164,29 @@ def test_invalid_comparisons_are_named(runs: list[Path], striped_data: Path, tmp
         compare(runs[:1], striped_data)
     with pytest.raises(AlexNetError, match="no such"):
         compare(runs, striped_data, views=1, split="no such")
+
+
+def test_weights_of_the_images_weigh_the_difference() -> None:
+    rng = np.random.default_rng(4)
+    first, second, weights = rng.random(400) < 0.7, rng.random(400) < 0.8, rng.integers(1, 4, 400).astype(float)
+    found = compare_accuracy(first, second, weights, resamples=400)
+    assert found.first == pytest.approx(np.average(first, weights=weights))
+    assert found.difference == pytest.approx(np.average(second * 1.0 - first, weights=weights))
+    equal = compare_accuracy(first, second, np.ones(400), resamples=2000)
+    exact = compare_accuracy(first, second)
+    assert equal.difference == pytest.approx(exact.difference)
+    assert equal.interval == pytest.approx(exact.interval, abs=0.01)
+    assert (equal.p_value < 0.05) == (exact.p_value < 0.05)
+
+
+def test_images_with_doubtful_labels_are_compared_apart(tmp_path: Path, striped_folder: Callable[..., Path]) -> None:
+    source = striped_folder(8, 8)
+    rows = ["path,label,split,weight,confidence"]
+    for number, path in enumerate(sorted(source.glob("*/*/*.png"))):
+        rows.append(f"{path},{path.parts[-2]},{path.parts[-3]},{1 + number % 2},{1 if number % 4 else 0.7}")
+    (tmp_path / "images.csv").write_text("\n".join(rows) + "\n")
+    data = prepare(tmp_path / "images.csv", tmp_path / "data", size=72, progress=False, workers=1)
+    runs = [make_run(tmp_path / f"run-{seed}", data.path, seed=seed) for seed in (1, 2)]
+    result = compare(runs, data, split="val", views=1).to_dict()
+    assert result["weighted"]
+    assert set(result["pairs"][0]["certainty"]) == {"certain", "doubtful"}

@@ -12,13 +12,15 @@ from random_runs import make_run
 from scipy.stats import beta
 
 from alexnet.data.preparation import prepare
+from alexnet.evaluation.costs import read_costs
 from alexnet.inspection.decide import (
+    _accuracy_margin,
+    _precision_thresholds,
     _recall_thresholds,
     allowed_misses,
     fit_distance,
     fit_temperature,
     images_needed,
-    read_costs,
 )
 from alexnet.runs.decision import DecisionRule, calibrate
 from alexnet.runtime.errors import AlexNetError
@@ -56,6 +58,35 @@ def test_the_recall_holds_as_often_as_the_confidence_says() -> None:
             low, high = (low, x) if decided else (x, high)
         held.append(beta.sf(high, 2, 3) >= 0.9)
     assert np.mean(held) >= 0.9 - 0.03
+
+
+def drawn(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Calibrated probabilities of two classes, most of them decisive, and labels that follow them."""
+    p = rng.beta(0.3, 0.5, size=n)
+    return np.stack([p, 1 - p], axis=1), np.where(rng.random(n) < p, 0, 1)
+
+
+@pytest.mark.parametrize(("what", "share"), [("precision", 0.8), ("accuracy", 0.9)])
+def test_a_precision_and_an_accuracy_hold_as_often_as_the_confidence_says(what: str, share: float) -> None:
+    rng = np.random.default_rng(5)
+    truth, true_labels = drawn(np.random.default_rng(6), 20_000)
+    held, limits = [], []
+    for _ in range(80):
+        shares, labels = drawn(rng, 1000)
+        if what == "precision":
+            thresholds, (row,) = _precision_thresholds(shares, labels, ["bad", "good"], {"bad": share}, 0.9, 1.3)
+            rule = DecisionRule(("bad", "good"), 1.3, thresholds)
+            counted = rule.apply(truth).label == 0
+            assert row["images"] == (rule.apply(shares).label == 0).sum()
+        else:
+            margin, row = _accuracy_margin(shares, labels, share, 0.9, 1.3)
+            rule = DecisionRule(("bad", "good"), 1.3, unsure_below=margin)
+            counted = rule.apply(truth).answered
+            assert row["images"] == rule.apply(shares).answered.sum()
+        held.append((rule.apply(truth).label == true_labels)[counted].mean() >= share)
+        limits.append(counted.mean())
+    assert np.mean(held) >= 0.9
+    assert np.mean(limits) > 0.2  # and something is answered
 
 
 def test_the_temperature_of_overconfident_logits_is_found() -> None:
@@ -132,6 +163,9 @@ def test_too_few_images_are_refused_with_the_number_needed(
     assert "needs 99 images" in done.stderr
     done = command("decide", run, "--data", striped_data, "--split", "train")
     assert "was trained on" in done.stderr
+    done = command("decide", run, "--data", striped_data, "--accuracy", 0.99)
+    assert done.returncode == 1
+    assert "without an error, 597 images are needed" in done.stderr
     assert not (run / "decision.json").exists()
 
 
@@ -142,7 +176,14 @@ def test_costs_decide_and_invalid_usage_is_named(
     file.write_text(",lying,standing\nlying,0,1000000\nstanding,1,0\n", encoding="utf-8")
     rule = json.loads(command("decide", run, "--data", striped_data, "--costs", file, "--json").stdout)
     assert rule["record"]["expected_cost"] == 0.5  # every image is “lying”: the 12 of 24 “standing” cost 1
-    for wrong in (("--costs", file, "--recall", "lying=0.8"), ("--recall", "lying"), ("--recall", "x=0.5")):
+    for wrong in (
+        ("--costs", file, "--recall", "lying=0.8"),
+        ("--precision", "lying=0.8", "--accuracy", 0.9),
+        ("--accuracy", 0.9, "--unsure", 0.1),
+        ("--accuracy", 1.0),
+        ("--recall", "lying"),
+        ("--precision", "x=0.5"),
+    ):
         assert command("decide", run, "--data", striped_data, *wrong).returncode == 2
 
 

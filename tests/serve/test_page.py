@@ -5,10 +5,15 @@ import re
 import time
 from collections.abc import Callable
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Server
+from random_runs import make_run
+from servers import Server, serving
+
+from alexnet.runs.decision import DecisionRule
+from alexnet.runs.run import Run, checksum_of
 
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
 
@@ -128,6 +133,23 @@ def test_dropped_and_pasted_images(images: list[bytes], page_of: Any) -> None:
         base64.b64encode(images[3]).decode(),
     )
     until(page, "document.querySelectorAll('#tray button').length === 2")
+
+
+def test_the_page_obeys_the_decision_rule_of_the_run(
+    striped_data: Path, images: list[bytes], open_tab: Callable[..., Any], tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", striped_data, seed=5, variant="convolutions")
+    weights = checksum_of(Run.open(run).load()[0].state_dict())
+    DecisionRule(("lying", "standing"), unsure_below=1e6, weights=weights).save(run)
+    with serving(run, striped_data) as server:
+        page = open_tab(server.address + "/", viewport=PHONE, locale="en-GB").page
+        page.set_input_files("#file", image(images[0]))
+        (first, *_) = bars(page)
+        assert page.inner_text("#prediction") == f"Unsure; most likely {first[0]}"
+        assert "decided by the decision rule of the run" in page.inner_text("#duration")
+        assert "Unsure" in page.inner_text("#status")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.context.close()
 
 
 def test_the_camera(page_of: Any) -> None:

@@ -19,11 +19,12 @@ from alexnet.data.dataset import PreparedDataset
 from alexnet.data.loading import balanced_order
 from alexnet.data.preparation import prepare
 from alexnet.runs.recipe import Recipe, recipes
-from alexnet.runtime.errors import UsageError
+from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.training.sample_weights import class_masses, training_targets
 from alexnet.training.steps import mean_loss
-from alexnet.training.train import set_up_training
+from alexnet.training.train import set_up_training, train
 
+CLASSES = ("lying", "standing")
 WORKER = Path(__file__).parents[1] / "parallel" / "layout_worker.py"
 
 
@@ -61,7 +62,7 @@ def logits_for(count: int) -> torch.Tensor:
 
 def test_a_weight_of_k_equals_k_repetitions_of_the_image(weighted: Path) -> None:
     split = PreparedDataset.open(weighted).split("train")
-    targets = training_targets(split, recipe())
+    targets = training_targets(split, recipe(), CLASSES)
     assert targets is not None
     assert split.weights is not None
     assert split.targets is not None
@@ -76,7 +77,7 @@ def test_a_weight_of_k_equals_k_repetitions_of_the_image(weighted: Path) -> None
 def test_soft_labels_are_those_of_torch(tmp_path: Path, smoothing: float) -> None:
     split = PreparedDataset.open(make_data(tmp_path, confidence=lambda n: 1 - n / 40)).split("train")
     chosen = recipe(label_smoothing=smoothing)
-    targets = training_targets(split, chosen)
+    targets = training_targets(split, chosen, CLASSES)
     assert targets is not None
     assert split.targets is not None
     logits = logits_for(len(split))
@@ -91,15 +92,47 @@ def test_balanced_class_weights_are_those_of_scikit_learn(striped_folder: Any, t
     prepare(striped_folder(4, 12), tmp_path / "data", size=72, progress=False, workers=1)
     split = PreparedDataset.open(tmp_path / "data").split("train")
     chosen = recipe(class_weights="balanced")
-    targets = training_targets(split, chosen)
+    targets = training_targets(split, chosen, CLASSES)
     assert targets is not None
     weights = targets(np.arange(len(split))).sum(1).numpy()
     np.testing.assert_allclose(weights, compute_sample_weight("balanced", split.labels))
     assert class_masses(split, chosen, targets) == pytest.approx([8, 8])
 
 
+def test_class_weights_of_a_file_multiply_those_of_the_images(weighted: Path, tmp_path: Path) -> None:
+    file = tmp_path / "weights.csv"
+    file.write_text("class,weight\nstanding,1\nlying,3\n")
+    split = PreparedDataset.open(weighted).split("train")
+    assert split.weights is not None
+    chosen = recipe(class_weights=str(file))
+    assert chosen == recipe(class_weights={"lying": 3, "standing": 1})
+    assert Recipe.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
+    assert not chosen.differing({"class_weights": str(file)})
+    targets = training_targets(split, chosen, CLASSES)
+    assert targets is not None
+    expected = split.weights * np.where(split.labels == 0, 3, 1)
+    np.testing.assert_allclose(targets(np.arange(len(split))).sum(1).numpy(), expected / expected.mean())
+
+
+def test_class_weights_that_are_none_are_refused(weighted: Path, tmp_path: Path) -> None:
+    for text, message in (
+        ("class,weight\nlying,0\nstanding,1\n", "must be a number above 0"),
+        ("class,weight\nlying,2\nlying,1\n", "two weights"),
+        ("name,weight\nlying,2\n", "must have class and weight"),
+    ):
+        (tmp_path / "weights.csv").write_text(text)
+        with pytest.raises(AlexNetError, match=message):
+            recipe(class_weights=str(tmp_path / "weights.csv"))
+    with pytest.raises(UsageError, match="none, balanced, or a CSV file"):
+        recipe(class_weights="balance")
+    for weights, message in (({"lying": 2}, "no weight for class 'standing'"), (dict.fromkeys("ab", 1), "lying")):
+        with pytest.raises(UsageError, match=message):
+            train(weighted, tmp_path / "run", recipe=recipe(class_weights=weights))
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_weights_the_loss_has_no_targets(striped_data: Path) -> None:
-    assert training_targets(PreparedDataset.open(striped_data).split("train"), recipe()) is None
+    assert training_targets(PreparedDataset.open(striped_data).split("train"), recipe(), CLASSES) is None
 
 
 def test_a_balanced_epoch_has_as_many_images_of_each_class(weighted: Path) -> None:

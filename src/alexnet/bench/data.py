@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import shutil
 import statistics
 import subprocess
@@ -43,7 +42,7 @@ BATCH_SIZE = 128
 def preparing(settings: Settings) -> list[Comparison]:
     """Compare `alexnet prepare` with libjpeg-turbo decoding the same photographs, one process per CPU."""
     folder, rounds = settings.folder, settings.rounds
-    files = _files(folder, settings.images, 8192)
+    files = _files(folder, settings.images, 6144)
     source = _write_csv(files, folder / "listed.csv")
 
     def prepare_all() -> None:
@@ -134,7 +133,7 @@ def loading(settings: Settings) -> list[Comparison]:
     """Compare float32 batches of the paper's crops from a prepared dataset with a `DataLoader` over the files."""
     folder, rounds = settings.folder, settings.rounds
     count = settings.batch_size or BATCH_SIZE
-    files = _files(folder, settings.images, max(1024, 4 * count))
+    files = _files(folder, settings.images, max(1024, 4 * count), count)
     source = _write_csv(files, folder / "loaded.csv")
     dataset = prepare(source, folder / "loaded", split={"val": 0.0}, progress=False)
     loader = common_loader(files, count, available_cpus())
@@ -203,31 +202,19 @@ def _write_csv(files: list[Path], source: Path) -> Path:
     return source
 
 
-def _files(folder: Path, images: Path | None, count: int) -> list[Path]:
-    """`count` JPEG files: those of a folder, or synthetic ones. Fewer are repeated under further names (hard links)."""
-    found = sorted(path for path in images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg")) if images else []
-    if images and not found:
-        raise UsageError(f"no JPEG files in {images}")
-    for file in found[:count]:
+def _files(folder: Path, images: Path | None, count: int, least: int = 2) -> list[Path]:
+    """`count` synthetic JPEG files, or at most as many, and at least `least`, of a folder."""
+    if images is None:
+        return photographs(folder / "made", count)
+    found = sorted(path for path in images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))[:count]
+    if len(found) < least:
+        raise UsageError(f"{len(found) or 'no'} JPEG files in {images}: this needs at least {least}")
+    for file in found:
         try:
             decode(file.read_bytes())
         except UnreadableImageError as error:
             raise UsageError(f"{file} cannot be read: {error}; remove it from {images}") from None
-    files = (found or photographs(folder / "made", 256))[:count]
-    for number in range(len(files), count):  # a source has each file once: the same name again would be left out
-        name = folder / "repeated" / f"{number:06}.jpg"
-        if not name.exists():
-            name.parent.mkdir(parents=True, exist_ok=True)
-            _link(files[number % len(files)], name)
-        files.append(name)
-    return files
-
-
-def _link(file: Path, name: Path) -> None:
-    try:
-        os.link(file, name)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(file, name)
+    return found
 
 
 def _size_text(files: list[Path]) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import io
+import itertools
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from alexnet.runtime.devices import choose_device
+from alexnet.runtime.errors import UsageError
 
 
 def textbook_alexnet(classes: int = 1000) -> nn.Module:
@@ -103,6 +105,10 @@ def common_loader(files: list[Path], batch_size: int, workers: int) -> DataLoade
     )
 
 
+DISTINCT = 256
+"""Photographs of different noise; the others are these, flipped and with other orders of the colors."""
+
+
 def photographs(folder: Path, count: int, width: int = 500, height: int = 375) -> list[Path]:
     """Write JPEG files with the size and the detail of photographs: noise with the power spectrum of natural images.
 
@@ -111,7 +117,7 @@ def photographs(folder: Path, count: int, width: int = 500, height: int = 375) -
     folder : Path
         The files go to its subfolders "a" and "b" in turn.
     count : int
-        Number of files.
+        Number of files, at most 24 × 256. No two have equal pixels.
     width, height : int
         Pixels.
 
@@ -124,16 +130,18 @@ def photographs(folder: Path, count: int, width: int = 500, height: int = 375) -
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = 1 / width
     falloff = (frequency**-1.2)[..., None]
-    files = []
-    for number in range(count):
+    forms = list(itertools.product(itertools.permutations(range(3)), (1, -1), (1, -1)))
+    if count > DISTINCT * len(forms):
+        raise UsageError(f"{count:,} photographs; at most {DISTINCT * len(forms):,} can be written")
+    files = [folder / "ab"[number % 2] / f"{number:05}.jpg" for number in range(count)]
+    for name in "ab":
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for number in range(min(count, DISTINCT)):
         spectrum = falloff * (rng.normal(size=(*frequency.shape, 3)) + 1j * rng.normal(size=(*frequency.shape, 3)))
         mix = np.array([[1.0, 0.15, 0.05], [1.0, -0.1, 0.1], [1.0, -0.1, -0.15]])
         colors = np.fft.irfft2(spectrum, s=(height, width), axes=(0, 1)) @ mix.T
         pixels = np.clip(colors / colors.std() * 55 + 118, 0, 255).astype(np.uint8)
-        data = io.BytesIO()
-        Image.fromarray(pixels).save(data, "JPEG", quality=92)
-        path = folder / "ab"[number % 2] / f"{number:05}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.getvalue())
-        files.append(path)
+        for file, (order, down, right) in zip(files[number::DISTINCT], forms, strict=False):
+            form = np.ascontiguousarray(pixels[::down, ::right, order])
+            file.write_bytes(simplejpeg.encode_jpeg(form, quality=92, colorspace="RGB", colorsubsampling="420"))
     return files

@@ -13,6 +13,7 @@ from alexnet.cli.options import (
     add_precision,
     add_split,
     add_views,
+    requires_extra,
 )
 
 HELP = "paired tests of trained networks"
@@ -37,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--differences", metavar="FILE.csv", help="write the images for which the runs predict different classes"
     )
+    parser.add_argument(
+        "--html",
+        metavar="FILE.html",
+        help="write the comparison and the images on which the runs differ as a self-contained page",
+    )
     add_json(parser)
 
 
@@ -45,8 +51,11 @@ def run(options: argparse.Namespace) -> None:
     from alexnet.evaluation.evaluate import check_can_write
     from alexnet.inspection.comparison import compare
 
-    if options.differences:
-        check_can_write(options.differences)
+    if options.html:
+        with requires_extra("compare --html", "report"):
+            from alexnet.report.comparison_page import write_comparison
+    for file in filter(None, (options.differences, options.html)):
+        check_can_write(file)
     result = compare(
         options.runs,
         options.data,
@@ -59,13 +68,18 @@ def run(options: argparse.Namespace) -> None:
     )
     if options.differences:
         result.write_differences(options.differences)
+    if options.html:
+        write_comparison(result, options.html)
     if options.json:
         print(json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
         return
     print(f"{len(result.evaluations[0].predictions):,} images: {result.evaluations[0].split.name} of {options.data}")
+    if result.evaluations[0].predictions.weights is not None:
+        print("weighted by the weights of the images; p-values of accuracies by a paired bootstrap")
     for pair in result.pairs:
         print(f"\n{pair.first} -> {pair.second}")
-        for name, difference in (("accuracy", pair.accuracy), ("ROC AUC", pair.roc_auc)):
+        certainty = [(f"accuracy, {name} labels", difference) for name, difference in pair.certainty.items()]
+        for name, difference in [("accuracy", pair.accuracy), *certainty, ("ROC AUC", pair.roc_auc)]:
             if difference is not None:
                 low, high = difference.interval
                 print(

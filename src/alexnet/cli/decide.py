@@ -16,8 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.description = (
         "Find the decision rule of a run on images that it was not trained on, and store it in the run folder: "
-        "calibrated probabilities, a threshold for a guaranteed recall or the least expected cost, and the answers "
-        "unsure and unknown. Then `alexnet predict` and the HTTP API of `alexnet serve` obey it; --raw ignores it."
+        "calibrated probabilities, a threshold for a guaranteed recall or precision or the least expected cost, and "
+        "the answers unsure and unknown. Then `alexnet predict`, `sort`, `evaluate`, `report` and `serve` obey it; "
+        "--raw ignores it."
     )
     parser.epilog = "example: alexnet decide run --data data --recall defective=0.95 --unsure 0.1 --unknown-rate 0.01"
     add_run(parser)
@@ -32,9 +33,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "given for several classes",
     )
     parser.add_argument(
+        "--precision",
+        action="append",
+        default=[],
+        metavar="CLASS=P",
+        help="share, above 0 and below 1, of the images decided as CLASS that must be of it; may be given for several "
+        "classes",
+    )
+    parser.add_argument(
+        "--accuracy",
+        type=float,
+        metavar="A",
+        help="accuracy among the images that are answered, above 0 and below 1; the others are unsure",
+    )
+    parser.add_argument(
         "--costs",
         metavar="FILE.csv",
-        help="cost of each predicted class (column) for each true class (row), and of unsure; excludes --recall",
+        help="cost of each predicted class (column) for each true class (row), and of unsure; of --recall, "
+        "--precision, --accuracy and --costs one can be given",
     )
     parser.add_argument(
         "--unsure",
@@ -76,7 +92,9 @@ def run(options: argparse.Namespace) -> None:
         options.run_folder,
         options.data,
         split=options.split,
-        recall=_shares(options.recall),
+        recall=_shares(options.recall, "--recall"),
+        precision=_shares(options.precision, "--precision"),
+        accuracy=options.accuracy,
         costs=options.costs,
         unsure=options.unsure,
         unknown_rate=options.unknown_rate,
@@ -91,7 +109,7 @@ def run(options: argparse.Namespace) -> None:
         print("\n".join(report.sentences))
 
 
-def _shares(given: list[str]) -> dict[str, float]:
+def _shares(given: list[str], option: str) -> dict[str, float]:
     from alexnet.runtime.errors import UsageError
 
     shares = {}
@@ -100,5 +118,5 @@ def _shares(given: list[str]) -> dict[str, float]:
         try:
             shares[name] = float(value)
         except ValueError:
-            raise UsageError(f"--recall {text}: give CLASS=R, such as defective=0.95") from None
+            raise UsageError(f"{option} {text}: give CLASS=SHARE, such as defective=0.95") from None
     return shares

@@ -11,6 +11,7 @@ from alexnet.cli.options import (
     add_device,
     add_json,
     add_precision,
+    add_raw,
     add_safe,
     add_split,
     add_threshold,
@@ -22,9 +23,18 @@ HELP = "metrics of a trained network"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
-    parser.description = "Evaluate a run on a prepared dataset, or several runs whose probabilities are averaged."
+    parser.description = (
+        "Evaluate a run on a prepared dataset, or several runs whose probabilities are averaged. Where the run has a "
+        "decision rule (`alexnet decide`), it is measured too. Weights of the images are used where the dataset has "
+        "them, and images with doubtful labels are reported apart."
+    )
     parser.epilog = "example: alexnet evaluate run --data data --recall 0.95 --positive defective"
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder; several form an ensemble")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="a run folder; several, or a folder of `alexnet crossval`, form an ensemble",
+    )
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     add_split(parser)
     add_views(parser, 10)
@@ -35,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     parser.add_argument("--predictions", metavar="FILE.csv", help="also write the prediction of each image to a CSV")
     add_threshold(parser)
+    parser.add_argument(
+        "--costs",
+        metavar="FILE.csv",
+        help="report the expected cost: cost of each predicted class (column) for each true class (row), and of unsure",
+    )
+    add_raw(parser)
     parser.add_argument(
         "--search-coefficients",
         action="store_true",
@@ -58,6 +74,8 @@ def run(options: argparse.Namespace) -> None:
         recall=options.recall,
         positive=options.positive,
         search_coefficients=options.search_coefficients,
+        costs=options.costs,
+        raw=options.raw,
         device=options.device,
         safe=options.safe,
     )

@@ -132,13 +132,14 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     )
     for name, field in _recipe_fields().items():
         type_name = str(field.type).removesuffix(" | None")
+        metavar = {"int": "N", "float": "X", "str": "NAME"}.get(type_name, "NAME|FILE")
         kwargs: dict[str, Any] = {"type": {"int": int, "float": float}.get(type_name, str)}
         if type_name == "bool":
             kwargs = {"action": argparse.BooleanOptionalAction}
         elif field.metadata["choices"]:
             kwargs["choices"] = field.metadata["choices"]
         else:
-            kwargs["metavar"] = {"int": "N", "float": "X"}.get(type_name, "NAME")
+            kwargs["metavar"] = metavar
         group.add_argument(f"--{name.replace('_', '-')}", default=None, help=field.metadata["help"], **kwargs)
 
 

@@ -11,6 +11,8 @@ HELP = "images -> prepared dataset"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
+    from alexnet.data.duplicates import KEEP, POLICIES
+
     parser.description = (
         "Decode, resize and store images as a prepared dataset for training. What the source is understood to be is "
         "printed first; --dry-run prints only that. If it is interrupted, the same command continues."
@@ -89,6 +91,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CSV of corrected labels with the columns path and label, such as CV/labels.csv of `alexnet labels`; the "
         "source is not changed",
     )
+    parser.add_argument(
+        "--duplicates",
+        choices=POLICIES,
+        default=KEEP,
+        help="images that are equal or nearly so, in two splits or under two classes, are named, and: keep changes "
+        "nothing, drop leaves out the copy in train of a val or test image of its class, error stops (default: keep)",
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per available CPU)")
 
 
@@ -145,4 +154,5 @@ def run(options: argparse.Namespace) -> None:
         group_regex=options.group_regex,
         ignore_columns=ignored,
         labels=options.labels,
+        duplicates=options.duplicates,
     )

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_precision(parser, "auto")
     add_device(parser)
     add_threshold(parser)
+    parser.add_argument("--costs", metavar="FILE.csv", help="report the expected cost, as `alexnet evaluate --costs`")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -40,6 +41,7 @@ def run(options: argparse.Namespace) -> None:
             precision=options.precision,
             recall=options.recall,
             positive=options.positive,
+            costs=options.costs,
             device=options.device,
         )
     )

@@ -33,12 +33,26 @@ from alexnet.data.dataset import (
     PLAN_NAME,
     SHARD_ROWS,
     PreparedDataset,
+    images_of,
+    read_shard,
     sha256_of,
 )
 from alexnet.data.decoding import MAX_PIXELS
-from alexnet.data.duplicates import find_duplicates, notes, to_index
-from alexnet.data.pixel_range import PixelRange, chosen_range
+from alexnet.data.duplicates import (
+    DROP,
+    ERROR,
+    KEEP,
+    POLICIES,
+    Dropped,
+    copies_to_drop,
+    find_duplicates,
+    notes,
+    refuse,
+    to_index,
+)
+from alexnet.data.pixel_range import FoundRange, PixelRange, chosen_range
 from alexnet.data.range_survey import survey
+from alexnet.data.remarks import to_remarks
 from alexnet.data.shards import (
     WORK_FOLDER,
     Job,
@@ -48,15 +62,17 @@ from alexnet.data.shards import (
     make_shards,
     read_pixel_sum,
     read_result,
+    read_thumbnails,
 )
 from alexnet.data.sources.groups import GroupDraw, ItemCounts, draw_groups
 from alexnet.data.sources.interpretation import interpret, make_plan, source_name
 from alexnet.data.sources.items import Item, ItemList, Source
 from alexnet.data.sources.names import SPLITS, first_names
-from alexnet.data.sources.plan import SourcePlan, count, split_sizes
+from alexnet.data.sources.plan import SourcePlan, count, printable, split_sizes
 from alexnet.data.statistics import statistics
+from alexnet.kernels.rgb_products import rgb_products
 from alexnet.runtime.cpus import available_cpus
-from alexnet.runtime.errors import AlexNetError, UsageError
+from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import format_duration, notify
 from alexnet.runtime.progress import progress as show_progress
@@ -65,6 +81,7 @@ _LIST_NAME = "items.arrow"
 _NOTES_NAME = "notes.json"
 _RANGE_NAME = "pixel_range.json"
 _LEFT_OUT_NAME = "left_out.txt"
+ROWS_NAME = "train.npy"  # rows of the training split, where duplicates were dropped
 _LISTED = 20  # unreadable files that an error lists; the others are written to a file
 
 
@@ -115,6 +132,7 @@ def prepare(
     group_regex: str | None = None,
     ignore_columns: Sequence[str] = (),
     labels: str | os.PathLike[str] | None = None,
+    duplicates: str = KEEP,
     progress: bool = True,
 ) -> PreparedDataset:
     """Prepare the images of a source: shorter side to `size` pixels, center crop, RGB.
@@ -163,6 +181,10 @@ def prepare(
     labels
         A CSV of corrected labels, such as the ``labels.csv`` of `alexnet labels`. A corrected image stays in the split
         that it had without it, so that accuracies can be compared.
+    duplicates
+        Images that are equal or nearly so, in two splits or under two classes, are named. "keep" changes nothing,
+        "drop" leaves out the training image that is a copy of a validation or test image of the same class, "error"
+        raises AlexNetError.
     progress
         Whether to print what the source was understood to be, and a progress bar, on stderr.
 
@@ -180,6 +202,7 @@ def prepare(
         When an option is out of range, or the source can be understood in several ways.
     """
     _check_options(size, split, max_bad, workers)
+    check_choice(duplicates, POLICIES, "duplicates")
     started = time.monotonic()
     folder = Path(data)
     reading: dict[str, Any] = {"root": root, "splits": dict(splits) if splits else None}
@@ -205,16 +228,17 @@ def prepare(
             for note in corrected:
                 notify(note)
         workers = workers or available_cpus()
-        pixel_range, range_notes = _pixel_range(folder, shards, workers, max_pixels, chosen)
+        found = _pixel_range(folder, shards, workers, max_pixels, chosen)
         if progress:
-            for note in range_notes:
+            for note in found.notes:
                 notify(note)
-        _make(folder, shards, size, workers, progress, max_pixels, pixel_range)
+        _make(folder, shards, size, workers, progress, max_pixels, found.pixel_range)
         options["split"] = shards.split
-        _finish(folder, shards, _name_of(source), options, max_bad, pixel_range, plan.samples)
+        options |= {"duplicates": duplicates} if duplicates != KEEP else {}
+        about = _finish(folder, shards, _name_of(source), options, max_bad, found, plan.samples)
     dataset = PreparedDataset.open(folder)
     if progress:
-        for note in notes(dataset.index["duplicates"]):
+        for note in about:
             notify(note)
         notify(_closing_line(dataset, time.monotonic() - started))
     return dataset
@@ -475,25 +499,24 @@ def _grouped_split(
     return splits
 
 
-def _pixel_range(
-    folder: Path, plan: _Shards, workers: int, max_pixels: int, chosen: PixelRange | None
-) -> tuple[PixelRange | None, list[str]]:
-    """The range of the images with more than 8 bits and the notes about it: found once for a list of images, and kept.
+def _pixel_range(folder: Path, plan: _Shards, workers: int, max_pixels: int, chosen: PixelRange | None) -> FoundRange:
+    """The range of the images with more than 8 bits, with what was found: once for a list of images, and kept.
 
     A range that was chosen is used instead of one that was found.
     """
     place, listed = folder / WORK_FOLDER / _RANGE_NAME, (folder / WORK_FOLDER / _LIST_NAME).stat().st_mtime_ns
     known = _read_json(place)
     if known is None or known["listed"] != listed:
-        found, notes = (chosen, []) if chosen is not None else survey(plan.items, workers, max_pixels)
-        new: dict[str, Any] = {"listed": listed, "pixel_range": found.to_dict() if found else None, "notes": notes}
+        found = FoundRange(chosen, [], []) if chosen is not None else survey(plan.items, workers, max_pixels)
+        new: dict[str, Any] = {"listed": listed, **found._asdict()}
+        new["pixel_range"] = found.pixel_range.to_dict() if found.pixel_range else None
         if known is not None and known["pixel_range"] != new["pixel_range"]:
             for shard in plan.shards:  # made with another range
                 if read_result(folder, shard) is not None:
                     forget_result(folder, shard)
         write_atomic(place, json.dumps(new).encode())
         known = new
-    return PixelRange.from_dict(known["pixel_range"]), known["notes"]
+    return FoundRange(PixelRange.from_dict(known["pixel_range"]), known["notes"], known["remarks"])
 
 
 def _make(
@@ -570,19 +593,22 @@ def _finish(
     source: str,
     options: dict[str, Any],
     max_bad: float,
-    pixel_range: PixelRange | None,
+    found_range: FoundRange,
     samples: dict[str, Any],
-) -> None:
+) -> list[str]:
+    """Write `dataset.json`; returns notes about images that are not whole or blank, and about duplicates."""
     size = options["size"]
     pixel_sums = np.zeros((size, size, 3), dtype=np.int64)
     products = np.zeros((3, 3), dtype=np.int64)
     splits: dict[str, Any] = {}
     unread: list[tuple[int, str]] = []
+    remarked: list[tuple[int, str]] = []
     checksums: dict[str, list[int]] = {}
     for shard, members in plan.shards.items():
         result = read_result(folder, shard)
         assert result is not None
         unread += [(int(members[position]), reason) for position, reason in result.left_out]
+        remarked += [(int(members[position]), reason) for position, reason in result.remarks]
         if not result.rows:
             (folder / shard).unlink()
             continue
@@ -595,13 +621,23 @@ def _finish(
         if name == "train":
             pixel_sums += read_pixel_sum(folder, shard)
             products += np.array(result.rgb_products)
+    policy = options.get("duplicates", KEEP)
+    thumbnails = np.concatenate([read_thumbnails(folder, shard) for shard in checksums]) if checksums else np.empty(0)
+    duplicates = find_duplicates(folder, checksums, thumbnails, size, plan.classes)
+    if policy == ERROR:
+        refuse(duplicates)
+    dropped = copies_to_drop(duplicates) if policy == DROP else []
     unread.sort()
+    remarks = _remarks(plan, remarked)
     items = plan.take(np.array([position for position, _ in unread], dtype=np.int64))
     left_out = [{"path": item.name, "reason": reason} for item, (_, reason) in zip(items, unread, strict=True)]
     _check_left_out(folder, left_out, len(plan.items), max_bad)
     if "train" not in splits:
         raise AlexNetError(f"{source}: no image to train on can be read")
     _check_taught(plan.classes, splits["train"]["class_counts"], [item.label for item in items], left_out)
+    if dropped:
+        sums = _leave_out(folder, splits["train"], dropped, size, plan.classes)
+        pixel_sums, products = pixel_sums - sums[0], products - sums[1]
 
     found = statistics(pixel_sums, products, splits["train"]["count"])
     array = io.BytesIO()
@@ -618,14 +654,50 @@ def _finish(
         "mean_rgb": found.mean_rgb.tolist(),
         "pca": {"eigenvalues": found.eigenvalues.tolist(), "eigenvectors": found.eigenvectors.tolist()},
         "left_out": left_out,
-        "duplicates": to_index(find_duplicates(folder, checksums, size, plan.classes)),
+        **to_index(duplicates, dropped),
         "source": source,
         "options": options,
-        "pixel_range": pixel_range.to_dict() if pixel_range else None,
+        "pixel_range": found_range.pixel_range.to_dict() if found_range.pixel_range else None,
+        "remarks": [*found_range.remarks, *remarks],
         **({"samples": samples} if samples else {}),
     }
     write_atomic(folder / INDEX_NAME, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())
     _clean(folder)
+    total = sum(entry["count"] for entry in splits.values())
+    return [*_remark_notes(remarks, total), *notes(duplicates, dropped, policy)]
+
+
+def _leave_out(
+    folder: Path, train: dict[str, Any], dropped: Sequence[Dropped], size: int, classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take images out of the entry of the training split, whose shards come first.
+
+    The shards stay as they are: the split gets a list of its rows. Returns what the sums of the pixels and of the
+    products of the channels lose.
+    """
+    out = np.array([one.position for one in dropped], dtype=np.int64)
+    starts = np.cumsum([0, *(shard["rows"] for shard in train["shards"])])
+    pixel_sums, products = np.zeros((size, size, 3), dtype=np.int64), np.zeros((3, 3), dtype=np.int64)
+    counts = np.array(train["class_counts"])
+    for shard, start, end in zip(train["shards"], starts, starts[1:], strict=False):
+        rows = out[(out >= start) & (out < end)] - start
+        if len(rows):
+            batch = read_shard(folder / shard["file"])
+            images = images_of(batch, size)[rows]
+            pixel_sums += images.sum(axis=0, dtype=np.int64)
+            products += rgb_products(images)
+            counts -= np.bincount(values(batch.column("label"), np.int32)[rows], minlength=len(classes))
+    if (counts == 0).any():
+        raise AlexNetError(
+            f"every training image of class {classes[int(np.argmin(counts))]!r} is a copy of a validation or test "
+            "image: divide the images anew, or use --duplicates keep"
+        )
+    array = io.BytesIO()
+    np.save(array, np.setdiff1d(np.arange(starts[-1]), out))
+    write_atomic(folder / ROWS_NAME, array.getvalue())
+    train |= {"count": int(starts[-1]) - len(out), "class_counts": counts.tolist()}
+    train |= {"rows": ROWS_NAME, "rows_sha256": sha256_of(folder / ROWS_NAME)}
+    return pixel_sums, products
 
 
 def _check_taught(classes: list[str], training: list[int], labels: list[str], left_out: list[dict[str, str]]) -> None:
@@ -662,6 +734,22 @@ def _clean(folder: Path) -> None:
     shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
+
+
+def _remarks(plan: _Shards, remarked: list[tuple[int, str]]) -> list[dict[str, Any]]:
+    """The remarks of positions in the list and reasons, as `dataset.json` has them."""
+    remarked = sorted(remarked)
+    items = plan.take(np.array([position for position, _ in remarked], dtype=np.int64))
+    return to_remarks((reason, item.name) for (_, reason), item in zip(remarked, items, strict=True))
+
+
+def _remark_notes(remarks: Sequence[Mapping[str, Any]], total: int) -> list[str]:
+    """The remarks for people, a line each."""
+    return [
+        f"{one['count']:,} of {count(total, 'image')} {'has' if one['count'] == 1 else 'have'} {one['reason']}, such "
+        f"as {printable(one['images'][0]['path'])}"
+        for one in remarks
+    ]
 
 
 def _closing_line(dataset: PreparedDataset, seconds: float) -> str:

@@ -63,6 +63,7 @@ def fetch(address: str, index_name: str) -> Path:
     wanted = {values["mean_image"]: values["mean_image_sha256"]}
     for split in values["splits"].values():
         wanted |= {shard["file"]: shard["sha256"] for shard in split["shards"]}
+        wanted |= {split["rows"]: split["rows_sha256"]} if "rows" in split else {}
     folder = _cache() / hashlib.sha256(address.encode() + index).hexdigest()[:20]
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"), _in_one_line(address):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data.dataset import INDEX_NAME, MEAN_NAME, PreparedDataset, Split, sha256_of
+from alexnet.data.duplicates import to_index
 from alexnet.data.statistics import Statistics, pixel_sum, statistics
 from alexnet.kernels.rgb_products import rgb_products
 from alexnet.runtime.files import write_atomic
@@ -67,7 +68,7 @@ def write_subset(
         "mean_rgb": found.mean_rgb.tolist(),
         "pca": {"eigenvalues": found.eigenvalues.tolist(), "eigenvectors": found.eigenvectors.tolist()},
         "left_out": [],
-        "duplicates": {"count": 0, "pairs": []},
+        **to_index([], []),
         "source": str(dataset.path.absolute()),
     }
     write_atomic(folder / INDEX_NAME, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +18,9 @@ from alexnet.network.model import AlexNet
 from alexnet.network.optimized import OptimizedNetwork
 from alexnet.runs.run import Run
 from alexnet.runtime.errors import AlexNetError
+
+CROSS_VALIDATION = "crossval.json"
+"""File of a folder of `alexnet crossval`."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,23 @@ class Member:
     run: Run
     network: AlexNet
     preprocess: Preprocessing
+
+
+def fold_runs(folder: Path) -> list[Path]:
+    """The run folders of the finished folds of a cross-validation.
+
+    Raises
+    ------
+    AlexNetError
+        If no fold is finished, or the folder cannot be read.
+    """
+    try:
+        numbers = sorted(map(int, json.loads((folder / CROSS_VALIDATION).read_text(encoding="utf-8"))["folds"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AlexNetError(f"{folder / CROSS_VALIDATION} cannot be read: {error}") from error
+    if not numbers:
+        raise AlexNetError(f"no fold of {folder} is finished; continue with the same `alexnet crossval` command")
+    return [folder / f"fold-{number}" for number in numbers]
 
 
 def load_members(runs: Sequence[str | os.PathLike[str] | Member], device: torch.device) -> list[Member]:

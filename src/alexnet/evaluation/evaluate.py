@@ -6,7 +6,8 @@ import csv
 import io
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,18 @@ import numpy as np
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.loading import evaluation_batches
 from alexnet.evaluation import metrics
+from alexnet.evaluation.costs import image_costs, read_costs
+from alexnet.evaluation.decided import Decided, decide_on
 from alexnet.evaluation.ensemble import (
+    CROSS_VALIDATION,
     Member,
+    fold_runs,
     load_members,
     member_probabilities,
     optimal_coefficients,
     require_same_classes,
 )
+from alexnet.evaluation.intervals import ClassIntervals, class_intervals, mean_interval
 from alexnet.evaluation.metrics import Predictions
 from alexnet.evaluation.views import check_views
 from alexnet.kernels.safe import safe_mode
@@ -35,7 +41,9 @@ from alexnet.runtime.progress import Progress, progress
 
 BATCH_SIZE = 64
 CONFIDENCE = 0.95
-"""Level of the confidence interval of the accuracy."""
+"""Level of the confidence intervals."""
+CERTAIN = 0.999
+"""Least probability of a soft label that counts as certain."""
 
 RunPath = str | os.PathLike[str] | Member
 """A run folder, or a run that is already loaded."""
@@ -85,6 +93,10 @@ class Evaluation:
         The requested recall of the positive class.
     registered : dict
         The values of the metrics of `register_metric`, by name.
+    costs : ndarray or None
+        The cost of each predicted class (column) for each true class (row).
+    decided : Decided or None
+        What the decision rule of the run makes of the images, where it has one.
     """
 
     runs: list[str]
@@ -98,6 +110,8 @@ class Evaluation:
     positive: int | None = None
     recall: float | None = None
     registered: dict[str, float] = field(default_factory=dict)
+    costs: np.ndarray | None = None
+    decided: Decided | None = None
 
     @property
     def accuracy(self) -> float:
@@ -129,6 +143,34 @@ class Evaluation:
         """Counts of shape (classes, classes), one row per true class and one column per predicted class."""
         return metrics.confusion_matrix(self.predictions, len(self.classes))
 
+    @property
+    def macro(self) -> dict[str, float]:
+        """Precision, recall and F1 averaged over the classes that have images, 0 to 1."""
+        return metrics.macro(self.predictions, len(self.classes))
+
+    @cached_property
+    def intervals(self) -> ClassIntervals:
+        """95% intervals of F1 and of the macro averages, from 1,000 bootstrap samples of the images."""
+        return class_intervals(self.predictions, len(self.classes), confidence=CONFIDENCE)
+
+    @property
+    def expected_cost(self) -> float | None:
+        """The mean cost of the predictions; None without costs."""
+        if self.costs is None:
+            return None
+        each = image_costs(self.costs, self.predictions.labels, self.predictions.predicted)
+        return float(np.average(each, weights=self.predictions.weights))
+
+    @property
+    def certainty(self) -> dict[str, Predictions]:
+        """With soft labels: the predictions of the images whose label is "certain" and of the "doubtful" ones."""
+        targets = self.split.targets
+        if targets is None:
+            return {}
+        certain = targets.max(axis=1) >= CERTAIN
+        parts = {"certain": certain, "doubtful": ~certain}
+        return {name: self.predictions.where(chosen) for name, chosen in parts.items() if chosen.any()}
+
     def per_class(self) -> dict[str, dict[str, Any]]:
         """By class name: the values of `alexnet.evaluation.metrics.per_class`."""
         return dict(zip(self.classes, metrics.per_class(self.predictions, len(self.classes)), strict=True))
@@ -142,13 +184,19 @@ class Evaluation:
             "n_samples": len(self.predictions),
             "views": self.views,
             "accuracy": self.accuracy,
-            "accuracy_interval": list(metrics.wilson_interval(self.accuracy, len(self.predictions), CONFIDENCE)),
+            "accuracy_interval": _accuracy_interval(self.predictions),
+            "weighted": self.predictions.weights is not None,
             "top5_accuracy": self.top5_accuracy,
             "balanced_accuracy": self.balanced_accuracy,
+            **self.macro,
+            **{f"{name}_interval": list(interval) for name, interval in self.intervals.macro.items()},
             "log_loss": self.log_loss,
             "calibration_error": self.calibration_error,
             "metrics": self.registered,
-            "classes": self.per_class(),
+            "classes": {
+                name: {**row, "f1_interval": None if interval is None else list(interval)}
+                for (name, row), interval in zip(self.per_class().items(), self.intervals.f1, strict=True)
+            },
             "confusion_matrix": self.confusion_matrix.tolist(),
             "split": self.split.name,
             "data": self.data,
@@ -160,6 +208,21 @@ class Evaluation:
                 "searched_on": self.coefficients.searched_on,
                 "values": self.coefficients.values.tolist(),
             }
+        for name, part in self.certainty.items():
+            result.setdefault("certainty", {})[name] = {
+                "n_samples": len(part),
+                "accuracy": metrics.accuracy(part),
+                "accuracy_interval": _accuracy_interval(part),
+                "log_loss": metrics.log_loss(part),
+            }
+        if self.costs is not None:
+            each = image_costs(self.costs, self.predictions.labels, self.predictions.predicted)
+            result["expected_cost"] = self.expected_cost
+            result["expected_cost_interval"] = list(
+                mean_interval(each, self.predictions.weights, confidence=CONFIDENCE)
+            )
+        if self.decided is not None:
+            result["decision"] = self.decided.to_dict(self.costs, CONFIDENCE)
         return result | self.binary_metrics()
 
     def binary_metrics(self) -> dict[str, Any]:
@@ -176,7 +239,7 @@ class Evaluation:
         score, is_positive = metrics.binary_scores(self.predictions, self.positive)
         result: dict[str, Any] = {
             "positive_class": self.classes[self.positive],
-            "roc_auc": metrics.roc_auc(score, is_positive),
+            "roc_auc": metrics.roc_auc(score, is_positive, self.predictions.weights),
             "thresholds": metrics.threshold_curve(score, is_positive),
         }
         if self.recall is not None:
@@ -211,6 +274,10 @@ class Evaluation:
             raise AlexNetError(f"{file} can't be written: {error.strerror or error}") from error
 
 
+def _accuracy_interval(predictions: Predictions) -> list[float]:
+    return list(metrics.wilson_interval(metrics.accuracy(predictions), predictions.effective_size, CONFIDENCE))
+
+
 def check_can_write(file: str | os.PathLike[str]) -> None:
     """Raise `AlexNetError` now, rather than after a long evaluation, if `file` can't be written."""
     folder = Path(file).absolute().parent
@@ -233,15 +300,21 @@ def evaluate(
     recall: float | None = None,
     positive: str | None = None,
     search_coefficients: bool = False,
+    costs: str | os.PathLike[str] | None = None,
+    raw: bool = False,
     device: str | None = None,
     safe: bool = False,
 ) -> Evaluation:
     """Evaluate a run, or an ensemble of runs whose probabilities are averaged (paper, section 5.1).
 
+    Where the dataset has weights, accuracy, log loss, precision, recall, F1 and the area under the ROC curve use them;
+    the confusion matrix, the calibration and the thresholds count images. Where it has soft labels, images with a
+    certain and with a doubtful label are also reported apart.
+
     Parameters
     ----------
     runs : path or sequence of paths
-        Run folders.
+        Run folders; a folder of `alexnet crossval` is the runs of its finished folds.
     data : path or PreparedDataset
         The prepared dataset.
     split : str or None
@@ -261,6 +334,11 @@ def evaluate(
         Weight the runs by the coefficients with the smallest log loss on "val". If "val" itself is evaluated, or does
         not exist, they are searched on halves of the evaluated images (every second one), and each half is weighted
         with the coefficients of the other half, so that no image influences its own result.
+    costs : path or None
+        A CSV of the cost of each predicted class for each true class, see `alexnet.evaluation.costs.read_costs`: the
+        expected cost is reported beside the accuracy.
+    raw : bool
+        Do not measure the decision rule of the run. Otherwise that of a single run is measured too.
     device : str or None
         A torch device, by default the fastest of this machine.
     safe : bool
@@ -277,12 +355,15 @@ def evaluate(
     AlexNetError
         If runs and data do not fit each other or can't be read.
     """
-    paths = [runs] if isinstance(runs, str | os.PathLike | Member) else list(runs)
+    paths = _with_folds([runs] if isinstance(runs, str | os.PathLike | Member) else list(runs))
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     _check(paths, dataset, views, batch_size, recall, positive, search_coefficients)
     evaluated = dataset.split(split or _default_split(dataset))
     if not len(evaluated):
         raise AlexNetError(f"split {evaluated.name!r} of {dataset.path} has no images")
+    cost_matrix = None if costs is None else read_costs(costs, dataset.classes)
+    if evaluated.weights is not None and not evaluated.weights.sum() > 0:
+        raise AlexNetError(f"every image of split {evaluated.name!r} of {dataset.path} has the weight 0")
     keep_freed_memory()
     torch_device = choose_device(device)
     dtype = choose_precision(precision, torch_device)
@@ -301,6 +382,8 @@ def evaluate(
         if search_coefficients:
             coefficients = _search_coefficients(ensemble, searched, halves=not on_val)
         predictions, registered = _measure(ensemble, evaluated, coefficients)
+        rule = None if raw or len(members) > 1 else members[0].run.decision_rule(members[0].network)
+        decided = None if rule is None else decide_on(members[0], networks[0], rule, evaluated, batch_size)
     return Evaluation(
         runs=[os.fspath(path.run.path if isinstance(path, Member) else path) for path in paths],
         data=str(dataset.path),
@@ -308,12 +391,23 @@ def evaluate(
         classes=dataset.classes,
         views=views,
         dtype=str(dtype).removeprefix("torch."),
-        predictions=predictions,
+        predictions=replace(predictions, weights=evaluated.weights),
         coefficients=coefficients,
         positive=_positive(dataset, evaluated, positive),
         recall=recall,
         registered=registered,
+        costs=cost_matrix,
+        decided=decided,
     )
+
+
+def _with_folds(paths: list[RunPath]) -> list[RunPath]:
+    """Replace each cross-validation by the runs of its folds."""
+    found: list[RunPath] = []
+    for path in paths:
+        is_folds = not isinstance(path, Member) and (Path(path) / CROSS_VALIDATION).is_file()
+        found += fold_runs(Path(path)) if is_folds and not isinstance(path, Member) else [path]
+    return found
 
 
 @dataclass(frozen=True)

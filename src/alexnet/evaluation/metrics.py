@@ -12,6 +12,7 @@ and its JSON and the report contain it:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -96,12 +97,16 @@ class Predictions:
         (n, k) float64, the probabilities of `ranked`.
     label_probability : ndarray
         (n,) float64, the probability of the true class.
+    weights : ndarray or None
+        (n,) float64, how much each image counts; None: all alike. Shares, means and areas use them; counts of images
+        (support, confusion matrix, calibration, thresholds) do not.
     """
 
     labels: np.ndarray
     ranked: np.ndarray
     ranked_probabilities: np.ndarray
     label_probability: np.ndarray
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -121,6 +126,23 @@ class Predictions:
         """(n,) bool, whether the prediction is the label."""
         return self.predicted == self.labels
 
+    @property
+    def effective_size(self) -> float:
+        """The number of equally weighted images that say as much: (sum of weights)² / sum of their squares."""
+        if self.weights is None:
+            return float(len(self))
+        return float(self.weights.sum() ** 2 / (self.weights**2).sum())
+
+    def where(self, chosen: np.ndarray) -> Predictions:
+        """The predictions of the images that `chosen` (n,) bool selects."""
+        return Predictions(
+            self.labels[chosen],
+            self.ranked[chosen],
+            self.ranked_probabilities[chosen],
+            self.label_probability[chosen],
+            None if self.weights is None else self.weights[chosen],
+        )
+
     @classmethod
     def from_probabilities(cls, probabilities: np.ndarray, labels: np.ndarray) -> Predictions:
         """Keep what metrics need of `probabilities` (n, classes) and `labels` (n,)."""
@@ -139,8 +161,9 @@ class Predictions:
 
 
 def accuracy(predictions: Predictions, k: int = 1) -> float:
-    """Top-k accuracy, 0 to 1: the share of images whose label is among the k most probable classes."""
-    return float((predictions.ranked[:, :k] == predictions.labels[:, None]).any(axis=1).mean())
+    """Top-k accuracy, 0 to 1: the share of images, by weight, whose label is among the k most probable classes."""
+    hits = (predictions.ranked[:, :k] == predictions.labels[:, None]).any(axis=1)
+    return float(np.average(hits, weights=predictions.weights))
 
 
 def balanced_accuracy(predictions: Predictions, classes: int) -> float:
@@ -151,7 +174,8 @@ def balanced_accuracy(predictions: Predictions, classes: int) -> float:
 
 def log_loss(predictions: Predictions) -> float:
     """The mean of −ln p of the label, in nats."""
-    return float(-np.log(np.maximum(predictions.label_probability, SMALLEST)).mean())
+    losses = -np.log(np.maximum(predictions.label_probability, SMALLEST))
+    return float(np.average(losses, weights=predictions.weights))
 
 
 def confusion_matrix(predictions: Predictions, classes: int) -> np.ndarray:
@@ -173,39 +197,99 @@ def per_class(predictions: Predictions, classes: int) -> list[dict[str, Any]]:
     """
     import sklearn.metrics
 
-    precision, recall, f1, support = sklearn.metrics.precision_recall_fscore_support(
-        predictions.labels, predictions.predicted, labels=range(classes), zero_division=np.nan
+    precision, recall, f1, _ = sklearn.metrics.precision_recall_fscore_support(
+        predictions.labels,
+        predictions.predicted,
+        labels=range(classes),
+        sample_weight=predictions.weights,
+        zero_division=np.nan,
     )
     in_top = (predictions.ranked == predictions.labels[:, None]).any(axis=1)
-    top_hits = np.bincount(predictions.labels[in_top], minlength=classes)
+    each = np.ones(len(predictions)) if predictions.weights is None else predictions.weights
+    top_hits = np.bincount(predictions.labels, each * in_top, minlength=classes)
+    mass = np.bincount(predictions.labels, each, minlength=classes)
+    images = np.bincount(predictions.labels, minlength=classes)
     return [
         {
-            "support": int(support[c]),
+            "support": int(images[c]),
             "precision": _defined(precision[c]),
             "recall": _defined(recall[c]),
             "f1": _defined(f1[c]),
-            "top5_accuracy": _ratio(top_hits[c], support[c]),
+            "top5_accuracy": _ratio(top_hits[c], mass[c]),
         }
         for c in range(classes)
     ]
 
 
-def wilson_interval(share: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def precision_recall_f1(
+    true: np.ndarray, predicted: np.ndarray, counts: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall and F1 of each class, from the cells of a confusion matrix.
+
+    Parameters
+    ----------
+    true, predicted : ndarray
+        (k,) classes of each cell.
+    counts : ndarray
+        (k,) number, or weight, of its images.
+    classes : int
+        Number of classes.
+
+    Returns
+    -------
+    tuple of ndarray
+        (classes,) each; NaN where there is nothing to divide by.
+    """
+    hits = np.bincount(true, counts * (true == predicted), minlength=classes)
+    of_class = np.bincount(true, counts, minlength=classes)
+    as_class = np.bincount(predicted, counts, minlength=classes)
+    with np.errstate(invalid="ignore"):
+        return hits / as_class, hits / of_class, 2 * hits / (of_class + as_class)
+
+
+def macro_averages(table: tuple[np.ndarray, np.ndarray, np.ndarray]) -> dict[str, float]:
+    """Means over the classes of `precision_recall_f1`.
+
+    A class without images counts in none. A class that is never predicted has no precision; its F1 is 0.
+    """
+    precision, recall, f1 = table
+    known = ~np.isnan(recall)
+    return {
+        "macro_precision": _mean(precision[known]),
+        "macro_recall": _mean(recall[known]),
+        "macro_f1": _mean(f1[known]),
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def macro(predictions: Predictions, classes: int) -> dict[str, float]:
+    """Precision, recall and F1, averaged over the classes that have images: each class counts alike."""
+    each = np.ones(len(predictions)) if predictions.weights is None else predictions.weights
+    return macro_averages(precision_recall_f1(predictions.labels, predictions.predicted, each, classes))
+
+
+def wilson_interval(share: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion.
 
     Parameters
     ----------
     share : float
-        The proportion, 0 to 1: a whole number of successes divided by `n`.
-    n : int
-        Number of trials.
+        The proportion, 0 to 1.
+    n : float
+        Number of trials; of weighted images their effective number.
     confidence : float
         Confidence level, 0 to 1.
     """
-    from scipy.stats import binomtest
+    from scipy.stats import norm
 
-    interval = binomtest(round(share * n), n).proportion_ci(confidence_level=confidence, method="wilson")
-    return float(interval.low), float(interval.high)
+    z = float(norm.ppf((1 + confidence) / 2))
+    center = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def binary_scores(predictions: Predictions, positive: int) -> tuple[np.ndarray, np.ndarray]:
@@ -231,13 +315,13 @@ def binary_scores(predictions: Predictions, positive: int) -> tuple[np.ndarray, 
     return predictions.ranked_probabilities[np.arange(len(column)), column], is_positive
 
 
-def roc_auc(score: np.ndarray, is_positive: np.ndarray) -> float | None:
+def roc_auc(score: np.ndarray, is_positive: np.ndarray, weights: np.ndarray | None = None) -> float | None:
     """Area under the ROC curve; None unless there are positive and negative images."""
     import sklearn.metrics
 
     if is_positive.all() or not is_positive.any():
         return None
-    return float(sklearn.metrics.roc_auc_score(is_positive, score))
+    return float(sklearn.metrics.roc_auc_score(is_positive, score, sample_weight=weights))
 
 
 def threshold_curve(score: np.ndarray, is_positive: np.ndarray, points: int = CURVE_POINTS) -> list[dict[str, Any]]:

@@ -28,11 +28,13 @@ def print_evaluation(result: Evaluation) -> None:
 def tables_of(result: Evaluation) -> RenderableType:
     """The tables of an evaluation: all images, the classes, the confusion matrix, and the thresholds of two classes."""
     values = result.to_dict()
-    parts: list[RenderableType] = [_summary_table(result, values), _class_table(result)]
+    parts: list[RenderableType] = [_summary_table(result, values), _class_table(values)]
     if len(result.classes) <= MAX_MATRIX:
         parts.append(_confusion_matrix(result))
     if result.positive is not None:
         parts.append(_threshold_table(result, values, result.positive))
+    if "decision" in values:
+        parts.append(_decision_table(values["decision"]))
     return Group(*parts)
 
 
@@ -54,28 +56,65 @@ def _summary_table(result: Evaluation, values: dict[str, Any]) -> Table:
     table.add_row("top-1 accuracy", f"[bold]{values['accuracy']:.2%}[/] ({interval})")
     if len(result.classes) > metrics.TOP:
         table.add_row("top-5 accuracy", f"{values['top5_accuracy']:.2%}")
+    for name, part in values.get("certainty", {}).items():
+        lower, upper = part["accuracy_interval"]
+        table.add_row(
+            f"accuracy, {name} labels",
+            f"{part['accuracy']:.2%} ({lower:.1%} to {upper:.1%}; {part['n_samples']:,} images)",
+        )
     table.add_row("balanced accuracy", f"{values['balanced_accuracy']:.2%}")
+    for name in ("precision", "recall", "f1"):
+        lower, upper = values[f"macro_{name}_interval"]
+        shown = "F1" if name == "f1" else name
+        table.add_row(f"macro {shown}", f"{values[f'macro_{name}']:.2%} ({lower:.1%} to {upper:.1%})")
+    if "expected_cost" in values:
+        lower, upper = values["expected_cost_interval"]
+        table.add_row("expected cost", f"[bold]{values['expected_cost']:.4g}[/] per image ({lower:.4g} to {upper:.4g})")
     table.add_row("log loss", f"{values['log_loss']:.4f}")
     table.add_row("calibration error", f"{values['calibration_error']:.2%}")
     for name, value in result.registered.items():
         table.add_row(Text(name), f"{value:.4f}")
+    if values["weighted"]:
+        table.add_row("weights", "those of the images; confusion matrix, calibration and thresholds count images")
     table.add_row("accuracy of the majority class", Text(f"{counts.max() / counts.sum():.2%} ({largest})"))
     return table
 
 
-def _class_table(result: Evaluation) -> Table:
-    rows = [(name, row) for name, row in result.per_class().items() if row["support"] or row["precision"] is not None]
+def _class_table(values: dict[str, Any]) -> Table:
+    rows = [(name, row) for name, row in values["classes"].items() if row["support"] or row["precision"] is not None]
     title = "classes"
     if len(rows) > MAX_CLASSES:
         rows.sort(key=lambda item: item[1]["recall"] if item[1]["recall"] is not None else 2.0)
         title = f"the {MAX_CLASSES} of {len(rows):,} classes with the lowest recall (all of them with --json)"
     table = Table("class", title=title, title_justify="left")
-    for heading in ("images", "precision", "recall", "F1"):
+    for heading in ("images", "precision", "recall", "F1", f"{CONFIDENCE:.0%} interval"):
         table.add_column(heading, justify="right")
     for name, row in rows[:MAX_CLASSES]:
         shares = (_percent(row[key]) for key in ("precision", "recall", "f1"))
-        table.add_row(Text(name), f"{row['support']:,}", *shares)
+        interval = row["f1_interval"]
+        shown = "–" if interval is None else f"{interval[0]:.1%} to {interval[1]:.1%}"
+        table.add_row(Text(name), f"{row['support']:,}", *shares, shown)
     return table
+
+
+def _decision_table(values: dict[str, Any]) -> RenderableType:
+    """The decision rule of the run on these images."""
+    shares, accuracy = values["shares"], values["accuracy"]
+    facts = [f"answered {shares['class']:.1%}, unsure {shares['unsure']:.1%}, unknown {shares['unknown']:.1%}"]
+    if accuracy is not None:
+        low, high = values["accuracy_interval"]
+        facts.append(f"accuracy among the answered {accuracy:.2%} ({low:.1%} to {high:.1%})")
+    if values.get("expected_cost") is not None:
+        low, high = values["expected_cost_interval"]
+        facts.append(f"expected cost {values['expected_cost']:.4g} ({low:.4g} to {high:.4g})")
+    table = Table("class", title="with the decision rule of the run: " + "; ".join(facts), title_justify="left")
+    for heading in ("images", "decided", "missed", "unsure or unknown", "false positives", "precision", "recall"):
+        table.add_column(heading, justify="right")
+    for name, row in list(values["classes"].items())[:MAX_CLASSES]:
+        counts = (f"{row[key]:,}" for key in ("support", "decided", "missed", "handed_over", "false_positives"))
+        table.add_row(Text(name), *counts, _percent(row["precision"]), _percent(row["recall"]))
+    text = " ".join(values["rule"]) + " Missed: decided as another class; recall counts only these as errors."
+    return Group(table, Text(text))
 
 
 def _confusion_matrix(result: Evaluation) -> Table:

@@ -125,6 +125,7 @@ def slug(source: str) -> str:
 
 CIFAR = "cifar-out"  # experiments on CIFAR-10 share the prepared dataset and trials
 ABLATION = "ablation-out"
+INSPECTION = "inspection-out"  # the experiments on unknown images use its cross-validation
 
 
 def _increase(text: str, published: float | None, change: str) -> Claim:
@@ -291,6 +292,19 @@ _EXPERIMENTS = [
         "label-errors",
         "flipped labels found by their ranks and the accuracy after correction, on the solar cells and --data SOURCE",
         seeds=(0, 1, 2),
+    ),
+    Experiment("sorting-kills", "`alexnet sort` killed at fifty random moments: every file in one place?", seeds=(0,)),
+    Experiment(
+        "unknown",
+        "unknown images told apart: solar cells against --data SOURCE, and a class held out of each of these",
+        seeds=(0, 1, 2),
+        folder=INSPECTION,
+    ),
+    Experiment(
+        "inspection",
+        "the inspection of the solar cells: cross-validation, decisions with costs and with a recall",
+        seeds=(0,),
+        folder=INSPECTION,
     ),
     Experiment(
         "transfer", "transfer from the starter to the solar cells and --data SOURCE, with 12 to all training images"

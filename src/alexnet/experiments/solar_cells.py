@@ -28,7 +28,7 @@ FROM_SCRATCH = 85.30
 """Accuracy in percent without pretrained weights: mean of five seeds, ten views (docs/results/solar.json)."""
 
 
-def write_source(path: Path) -> Path:
+def write_source(path: Path, *, confidences: bool = False) -> Path:
     """Write a CSV of path, label and split of every cell, a source for `prepare`.
 
     A cell is defective if its defect probability exceeds 0.5. The test split of 656 cells is stratified by class and
@@ -38,6 +38,8 @@ def write_source(path: Path) -> Path:
     ----------
     path : Path
         The CSV file to write.
+    confidences : bool
+        Add the column ``confidence`` of the label, a soft label, from the raters' defect probability (0, 1/3, 2/3, 1).
 
     Returns
     -------
@@ -59,9 +61,11 @@ def write_source(path: Path) -> Path:
     test_indices = set(test)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "split"])
-    for number, ((name, _, _), label) in enumerate(zip(rows, labels, strict=True)):
-        writer.writerow([folder / name, label, "test" if number in test_indices else "train"])
+    writer.writerow(["path", "label", "split", *(["confidence"] if confidences else [])])
+    for number, ((name, probability, _), label) in enumerate(zip(rows, labels, strict=True)):
+        confidence = float(probability) if label == CLASSES[0] else 1 - float(probability)
+        row = [folder / name, label, "test" if number in test_indices else "train"]
+        writer.writerow([*row, *([f"{confidence:.6g}"] if confidences else [])])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, text.getvalue().encode())
     return path

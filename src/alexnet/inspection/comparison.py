@@ -1,7 +1,8 @@
 """Compare trained networks on the same images: paired tests, intervals of the difference, images that differ.
 
 Accuracies are compared by the exact McNemar test and Newcombe's interval for paired proportions (Newcombe 1998, method
-10), areas under the ROC curve by a paired bootstrap that is stratified by class.
+10), areas under the ROC curve by a paired bootstrap that is stratified by class. Where the images have weights, both
+differences are weighted, and that of the accuracies is tested by a paired bootstrap too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import io
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,6 +79,8 @@ class Pair:
         Images for which they predict different classes.
     roc_auc : Difference or None
         Of the areas under the ROC curve; None unless there are two classes and images of both.
+    certainty : dict of str to Difference
+        With soft labels: of the accuracies on images with a "certain" and with a "doubtful" label.
     """
 
     first: str
@@ -87,6 +90,7 @@ class Pair:
     only_second_correct: int
     differing: int
     roc_auc: Difference | None = None
+    certainty: dict[str, Difference] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison in its JSON form."""
@@ -100,6 +104,8 @@ class Pair:
         }
         if self.roc_auc is not None:
             result["roc_auc"] = self.roc_auc.to_dict()
+        if self.certainty:
+            result["certainty"] = {name: difference.to_dict() for name, difference in self.certainty.items()}
         return result
 
 
@@ -132,6 +138,7 @@ class Comparison:
             "split": first.split.name,
             "views": first.views,
             "n_samples": len(first.predictions),
+            "weighted": first.predictions.weights is not None,
             "differing": len(self.differing),
             "pairs": [pair.to_dict() for pair in self.pairs],
         }
@@ -185,7 +192,7 @@ def compare(
     Parameters
     ----------
     runs : sequence of str or path
-        At least two run folders.
+        At least two run folders; a folder of `alexnet crossval` is the ensemble of its folds.
     data : str, path or PreparedDataset
         The prepared dataset.
     split, views, batch_size, precision, positive, device
@@ -220,43 +227,60 @@ def compare(
             batch_size=batch_size,
             precision=precision,
             positive=positive,
+            raw=True,
             device=device,
         )
         for run in runs
     ]
     first, *others = evaluations
-    accuracies = _adjusted([compare_accuracy(_correct(first), _correct(other)) for other in others])
+    weights = first.predictions.weights
+    accuracies = _adjusted(
+        [compare_accuracy(_correct(first), _correct(other), weights, resamples, seed) for other in others]
+    )
     areas = [_compare_auc(first, other, resamples, seed) for other in others]
     if known := [area for area in areas if area is not None]:  # all or none
         areas = [*_adjusted(known)]
     pairs = [
         Pair(
-            first=first.runs[0],
-            second=other.runs[0],
+            first=os.fspath(runs[0]),
+            second=os.fspath(name),
             accuracy=accuracy,
             only_first_correct=int((_correct(first) & ~_correct(other)).sum()),
             only_second_correct=int((~_correct(first) & _correct(other)).sum()),
             differing=int((first.predictions.ranked[:, 0] != other.predictions.ranked[:, 0]).sum()),
             roc_auc=area,
+            certainty=_compare_certainty(first, other, resamples, seed),
         )
-        for other, accuracy, area in zip(others, accuracies, areas, strict=True)
+        for name, other, accuracy, area in zip(runs[1:], others, accuracies, areas, strict=True)
     ]
     return Comparison(evaluations, pairs)
 
 
-def compare_accuracy(first: np.ndarray, second: np.ndarray) -> Difference:
+def compare_accuracy(
+    first: np.ndarray,
+    second: np.ndarray,
+    weights: np.ndarray | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Difference:
     """Compare two classifiers by which images they classify correctly.
 
     Parameters
     ----------
     first, second : ndarray
         (n,) bool, of the same images.
+    weights : ndarray, optional
+        (n,) how much each image counts.
+    resamples, seed : int
+        Number of bootstrap resamples and their seed, for weighted images.
 
     Returns
     -------
     Difference
-        With the p-value of the exact McNemar test.
+        With the p-value of the exact McNemar test; with weights, of the bootstrap.
     """
+    if weights is not None:
+        return _weighted_accuracy(first, second, weights, resamples, seed)
     n = len(first)
     both = int((first & second).sum())
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
@@ -267,6 +291,32 @@ def compare_accuracy(first: np.ndarray, second: np.ndarray) -> Difference:
         difference=(only_second - only_first) / n,
         interval=(-high, -low),
         p_value=mcnemar(only_first, only_second),
+    )
+
+
+def _weighted_accuracy(
+    first: np.ndarray, second: np.ndarray, weights: np.ndarray, resamples: int, seed: int
+) -> Difference:
+    rng, n = np.random.default_rng(seed), len(first)
+    change = weights * (second.astype(np.float64) - first)
+    drawn = np.empty(resamples)
+    for i in range(resamples):
+        times = np.bincount(rng.integers(n, size=n), minlength=n)
+        drawn[i] = times @ change / max(times @ weights, 1e-300)
+    values = [float(np.average(correct, weights=weights)) for correct in (first, second)]
+    return _bootstrapped(values, drawn)
+
+
+def _bootstrapped(values: Sequence[float], drawn: np.ndarray) -> Difference:
+    """The difference of two values, from its resamples: percentile interval, and p-value from the smaller side of 0."""
+    tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Difference(
+        first=values[0],
+        second=values[1],
+        difference=values[1] - values[0],
+        interval=(float(low), float(high)),
+        p_value=min(1.0, 2 * (int(tail) + 1) / (len(drawn) + 1)),
     )
 
 
@@ -326,7 +376,12 @@ def paired_interval(
 
 
 def compare_auc(
-    first: np.ndarray, second: np.ndarray, is_positive: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
+    first: np.ndarray,
+    second: np.ndarray,
+    is_positive: np.ndarray,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    weights: np.ndarray | None = None,
 ) -> Difference:
     """Compare two areas under the ROC curve by a paired bootstrap, stratified by class.
 
@@ -340,6 +395,8 @@ def compare_auc(
         Number of resamples.
     seed : int
         Seed of the resamples.
+    weights : ndarray, optional
+        (n,) how much each image counts.
 
     Returns
     -------
@@ -349,22 +406,14 @@ def compare_auc(
     areas = [_WeightedAuc(scores, is_positive) for scores in (first, second)]
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(is_positive), np.flatnonzero(~is_positive)]
-    weights = np.empty(len(is_positive))
+    each = np.ones(len(is_positive)) if weights is None else weights
+    times = np.empty(len(is_positive))
     drawn = np.empty(resamples)
     for i in range(resamples):
         for indices in members:
-            weights[indices] = np.bincount(rng.integers(len(indices), size=len(indices)), minlength=len(indices))
-        drawn[i] = areas[1](weights) - areas[0](weights)
-    values = [area(np.ones(len(is_positive))) for area in areas]
-    tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Difference(
-        first=values[0],
-        second=values[1],
-        difference=values[1] - values[0],
-        interval=(float(low), float(high)),
-        p_value=min(1.0, 2 * (int(tail) + 1) / (resamples + 1)),
-    )
+            times[indices] = np.bincount(rng.integers(len(indices), size=len(indices)), minlength=len(indices))
+        drawn[i] = areas[1](times * each) - areas[0](times * each)
+    return _bootstrapped([area(each) for area in areas], drawn)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -419,7 +468,17 @@ def _compare_auc(first: Evaluation, second: Evaluation, resamples: int, seed: in
     is_positive = first.predictions.labels == first.positive
     if is_positive.all() or not is_positive.any():
         return None
-    return compare_auc(_score(first, first.positive), _score(second, first.positive), is_positive, resamples, seed)
+    scores = _score(first, first.positive), _score(second, first.positive)
+    return compare_auc(*scores, is_positive, resamples, seed, first.predictions.weights)
+
+
+def _compare_certainty(first: Evaluation, second: Evaluation, resamples: int, seed: int) -> dict[str, Difference]:
+    """The difference of the accuracies on images with certain and with doubtful labels."""
+    parts = first.certainty, second.certainty
+    return {
+        name: compare_accuracy(part.correct, parts[1][name].correct, part.weights, resamples, seed)
+        for name, part in parts[0].items()
+    }
 
 
 def _score(evaluation: Evaluation, positive: int) -> np.ndarray:

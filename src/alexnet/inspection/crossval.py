@@ -15,10 +15,10 @@ import numpy as np
 
 from alexnet.data.dataset import INDEX_NAME, PreparedDataset, Split
 from alexnet.data.subset import write_subset
+from alexnet.evaluation.ensemble import CROSS_VALIDATION
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.prediction.classifier import Classifier
-from alexnet.prediction.ensemble import CROSS_VALIDATION
-from alexnet.runs.recipe import choose_recipe
+from alexnet.runs.recipe import as_class_weights, choose_recipe
 from alexnet.runs.run import is_free
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.files import write_atomic
@@ -133,6 +133,8 @@ def cross_validate(
     if groups is None:
         groups = split.groups
     assignments = [assign_folds(split.labels, folds, fold_seed + repeat, groups) for repeat in range(repeats)]
+    if "class_weights" in changes:
+        changes["class_weights"] = as_class_weights(changes["class_weights"])  # the file may be another one tomorrow
     folder = Path(out)
     settings = {
         "data": dataset.checksums(),
@@ -263,7 +265,7 @@ def _evaluate_fold(
     run: Path, fold: PreparedDataset, views: int, positive: str | None, device: str | None
 ) -> dict[str, Any]:
     """The metrics on the held-out images. Their probabilities are written to the run folder."""
-    evaluation = evaluate(run, fold, split=HELD_OUT, views=views, positive=positive, device=device)
+    evaluation = evaluate(run, fold, split=HELD_OUT, views=views, positive=positive, raw=True, device=device)
     classifier = Classifier.load(run, device=device)
     held_out = fold.split(HELD_OUT)
     batches = held_out.batches(np.arange(len(held_out)), BATCH_SIZE)
@@ -279,7 +281,9 @@ def _by_metric(results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[float
     for _, result in sorted(results.items(), key=lambda item: int(item[0])):
         values = {**result, **result.get("metrics", {})}
         for name, row in result["classes"].items():
-            values |= {f"{metric} of {name}": row[metric] for metric in ("precision", "recall")}
+            values |= {f"{metric} of {name}": row[metric] for metric in ("precision", "recall", "f1")}
+        for name, row in result.get("certainty", {}).items():
+            values[f"accuracy on {name} labels"] = row["accuracy"]
         for name, value in values.items():
             if isinstance(value, float):
                 found.setdefault(name, []).append(value)

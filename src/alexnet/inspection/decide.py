@@ -6,23 +6,26 @@ P(Binomial(n, 1 − recall) ≤ k) ≤ 1 − confidence. Then the recall is at l
 (Wilks 1941, "Determination of sample sizes for setting tolerance limits"; for conformal prediction Vovk 2012,
 https://arxiv.org/abs/1209.2673). The score is the log odds of the class against the strongest other one, whose order
 does not depend on the temperature: what is fitted on the same images does not weaken the guarantee.
+
+The guarantees for a precision, and for the accuracy among the images that are answered, try limits of the log odds that
+are fixed in advance, and take the lowest one whose binomial test rejects a lower share, at a level that is divided by
+the number of limits (Angelopoulos et al. 2021, "Learn then test", https://arxiv.org/abs/2110.01052).
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.evaluation import metrics
+from alexnet.evaluation.costs import mean_cost, read_costs
 from alexnet.evaluation.evaluate import check_compatible
 from alexnet.evaluation.metrics import Predictions
 from alexnet.prediction.classifier import Classifier
@@ -46,7 +49,10 @@ REFERENCE_IMAGES = 2000
 DIMENSIONS = 128
 """Most principal components of the features in which distances are measured."""
 NEIGHBORS = 5
-UNSURE_COLUMN = "unsure"
+ROUNDING = 1e-6
+"""Relative difference by which an image of the split may miss a threshold or limit that was taken from it."""
+LIMITS = np.arange(0, 10, 0.25)
+"""Limits of the log odds, without a temperature, that are tried for a precision or an accuracy."""
 RECORDED = 1000
 """Confidences that the rule records, with which `alexnet sort` compares those of each day."""
 
@@ -73,6 +79,8 @@ def decide(
     *,
     split: str = "val",
     recall: Mapping[str, float] | None = None,
+    precision: Mapping[str, float] | None = None,
+    accuracy: float | None = None,
     costs: str | os.PathLike[str] | None = None,
     unsure: float = 0.0,
     unknown_rate: float | None = None,
@@ -93,8 +101,15 @@ def decide(
         The split whose images decide; "train" is refused.
     recall : mapping of str to float, optional
         For classes the share of their images, above 0 and below 1, that must not be decided as another class.
+    precision : mapping of str to float, optional
+        For classes the share, above 0 and below 1, of the images decided as the class that must be of it. It holds for
+        images with the same shares of the classes.
+    accuracy : float, optional
+        The accuracy, above 0 and below 1, among the images that are answered with a class; the others are *unsure*.
+        Excludes `unsure`.
     costs : str or path, optional
-        A CSV file, see `read_costs`; excludes `recall`.
+        A CSV file, see `alexnet.evaluation.costs.read_costs`. One of `recall`, `precision`, `accuracy` and `costs` can
+        be given.
     unsure : float
         Share of the images, 0 to below 1, with the smallest margin that become *unsure*.
     unknown_rate : float, optional
@@ -119,17 +134,20 @@ def decide(
     AlexNetError
         If there are too few images for a guarantee, with the number that is needed; nothing is stored.
     """
-    recall = dict(recall or {})
-    _check_shares(recall, unsure, unknown_rate, confidence)
+    recall, precision = dict(recall or {}), dict(precision or {})
+    _check_shares(recall, precision, accuracy, unsure, unknown_rate, confidence)
     check_choice(unknown_method, DISTANCE_METHODS, "unknown method")
-    if recall and costs is not None:
-        raise UsageError("--recall and --costs exclude each other: the threshold follows from one of them")
+    aims = {"--recall": recall, "--precision": precision, "--accuracy": accuracy, "--costs": costs}
+    if len(given := [name for name, aim in aims.items() if aim]) > 1:
+        raise UsageError(f"{' and '.join(given)} exclude each other: the threshold follows from one of them")
+    if accuracy is not None and unsure:
+        raise UsageError("--accuracy and --unsure exclude each other: both say which images are unsure")
     opened = Run.open(run)
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     check_compatible(opened, dataset, "nothing can be decided on it")
     chosen = dataset.split(split)
     _check_split(dataset, chosen)
-    for name in recall:
+    for name in (*recall, *precision):
         check_choice(name, dataset.classes, "class")
     if len(dataset.classes) < 2:
         raise AlexNetError(f"{opened.path} has one class: there is nothing to decide")
@@ -145,8 +163,15 @@ def decide(
     thresholds, guarantees = _recall_thresholds(
         probabilities, chosen.labels, dataset.classes, recall, confidence, temperature
     )
+    if precision:
+        thresholds, guarantees = _precision_thresholds(
+            probabilities, chosen.labels, dataset.classes, precision, confidence, temperature
+        )
     rule = DecisionRule(tuple(dataset.classes), temperature, thresholds, matrix)
     unsure_below = 0.0
+    if accuracy is not None:
+        unsure_below, guarantee = _accuracy_margin(probabilities, chosen.labels, accuracy, confidence, temperature)
+        guarantees = [guarantee]
     if unsure:
         margins = np.sort(rule.apply(probabilities).margin)
         unsure_below = float(margins[int(unsure * len(margins))])
@@ -210,71 +235,18 @@ def images_needed(recall: float, confidence: float) -> int:
     return math.ceil(math.log1p(-confidence) / math.log(recall) - 1e-9)
 
 
-def read_costs(file: str | os.PathLike[str], classes: list[str]) -> np.ndarray:
-    """Read a cost matrix.
-
-    The first row of the CSV has an empty cell and the predicted classes; each other row a true class and the cost of
-    each prediction for it, 0 or more. A last column `unsure` is the cost of handing an image to a person.
-
-    Parameters
-    ----------
-    file : str or path
-        The file.
-    classes : list of str
-        The classes of the run.
-
-    Returns
-    -------
-    ndarray
-        (classes, classes), or (classes, classes + 1) with `unsure`; float64, in the order of `classes`.
-
-    Raises
-    ------
-    AlexNetError
-        If it cannot be read, or a class or a cost is missing, doubled, unknown or no number.
-    """
-    try:
-        rows = [row for row in csv.reader(Path(file).read_text(encoding="utf-8-sig").splitlines()) if any(row)]
-    except (OSError, ValueError) as error:
-        raise AlexNetError(f"{file} can't be read: {error}") from error
-    if not rows:
-        raise AlexNetError(f"{file} is empty: the first row names the predicted classes")
-    columns, names = [cell.strip() for cell in rows[0][1:]], [row[0].strip() for row in rows[1:]]
-    with_unsure = UNSURE_COLUMN not in classes and UNSURE_COLUMN in columns
-    wanted = [*classes, UNSURE_COLUMN] if with_unsure else list(classes)
-    for found, expected, place in ((columns, wanted, "columns"), (names, list(classes), "rows")):
-        if sorted(found) != sorted(expected):
-            raise AlexNetError(f"the {place} of {file} are {', '.join(found)}; they must be {', '.join(expected)}")
-    matrix = np.empty((len(classes), len(wanted)))
-    for name, row in zip(names, rows[1:], strict=True):
-        if len(row) != len(rows[0]):
-            raise AlexNetError(f"{file}, row {name!r}: {len(row) - 1} costs for {len(columns)} columns")
-        for column, cell in zip(columns, row[1:], strict=True):
-            try:
-                value = float(cell)
-            except ValueError:
-                value = math.nan
-            if not 0 <= value < math.inf:
-                raise AlexNetError(f"{file}, row {name!r}, column {column!r}: {cell!r} is no cost (a number from 0)")
-            matrix[classes.index(name), wanted.index(column)] = value
-    return matrix
-
-
-def mean_cost(costs: np.ndarray, labels: np.ndarray, decided: np.ndarray, kind: np.ndarray) -> float | None:
-    """The mean cost of decisions; images that are unsure or unknown cost what the column `unsure` says.
-
-    None if no image has a cost: without that column, only images that were answered count.
-    """
-    classes = len(costs)
-    has_unsure = costs.shape[1] > classes
-    column = np.where(kind == 0, decided, classes)
-    counted = np.ones(len(labels), dtype=bool) if has_unsure else kind == 0
-    return float(costs[labels[counted], column[counted]].mean()) if counted.any() else None
-
-
-def _check_shares(recall: Mapping[str, float], unsure: float, unknown_rate: float | None, confidence: float) -> None:
+def _check_shares(
+    recall: Mapping[str, float],
+    precision: Mapping[str, float],
+    accuracy: float | None,
+    unsure: float,
+    unknown_rate: float | None,
+    confidence: float,
+) -> None:
     values = [(f"recall of {name}", value) for name, value in recall.items()]
-    values += [("unknown rate", unknown_rate)] if unknown_rate is not None else []
+    values += [(f"precision of {name}", value) for name, value in precision.items()]
+    optional = {"accuracy": accuracy, "unknown rate": unknown_rate}
+    values += [(name, value) for name, value in optional.items() if value is not None]
     for name, value in [*values, ("confidence", confidence)]:
         if not 0 < value < 1:
             raise UsageError(f"{name} is {value:g}; it must be above 0 and below 1")
@@ -325,13 +297,89 @@ def _recall_thresholds(
                 f"{len(scores):,} images of that class: {images_needed(wished, each):,} are needed; add images to the "
                 "split, or lower --recall or --confidence"
             )
-        # A little below the score of the image, which must reach its own threshold after the conversion and back.
-        score = float(scores[allowed]) - 1e-9 * max(1.0, abs(float(scores[allowed])))
-        thresholds[name] = 1 / (1 + math.exp(-max(-700.0, min(700.0, score))))
+        # Also where another batch size or engine rounds the score of this image otherwise.
+        score = float(scores[allowed])
+        thresholds[name] = _as_threshold(score - ROUNDING * max(1.0, abs(score)))
         guarantees.append(
             {"class": name, "recall": wished, "confidence": confidence, "images": len(scores), "allowed": allowed}
         )
     return thresholds, guarantees
+
+
+def _as_threshold(score: float) -> float:
+    """The threshold of log odds; a little below, since an image must reach its own after the conversion and back."""
+    score -= 1e-9 * max(1.0, abs(score))
+    return 1 / (1 + math.exp(-max(-700.0, min(700.0, score))))
+
+
+def _precision_thresholds(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    classes: list[str],
+    precision: Mapping[str, float],
+    confidence: float,
+    temperature: float,
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """The threshold and the guarantee of each class. Several guarantees share the risk (Bonferroni)."""
+    odds = log_odds(np.log(np.maximum(probabilities, SMALLEST)))
+    thresholds, guarantees = {}, []
+    each = 1 - (1 - confidence) / len(precision)
+    for name, wished in precision.items():
+        column = classes.index(name)
+        found = _lowest_limit(odds[:, column], labels == column, wished, each)
+        if isinstance(found, str):
+            raise AlexNetError(
+                f"a precision of {wished:.4g} of {name!r} can't be guaranteed with {confidence:.4g} confidence: "
+                f"{found}; add images to the split, or lower --precision or --confidence"
+            )
+        limit, images, errors = found
+        thresholds[name] = _as_threshold(limit / temperature)
+        guarantees.append(
+            {"class": name, "precision": wished, "confidence": confidence, "images": images, "errors": errors}
+        )
+    return thresholds, guarantees
+
+
+def _accuracy_margin(
+    probabilities: np.ndarray, labels: np.ndarray, accuracy: float, confidence: float, temperature: float
+) -> tuple[float, dict[str, Any]]:
+    """The margin from which images are answered, and the guarantee of their accuracy."""
+    odds = log_odds(np.log(np.maximum(probabilities, SMALLEST)))
+    found = _lowest_limit(odds.max(axis=1), probabilities.argmax(axis=1) == labels, accuracy, confidence)
+    if isinstance(found, str):
+        raise AlexNetError(
+            f"an accuracy of {accuracy:.4g} among the answered can't be guaranteed with {confidence:.4g} confidence: "
+            f"{found}; add images to the split, or lower --accuracy or --confidence"
+        )
+    limit, images, errors = found
+    guarantee = {"accuracy": accuracy, "confidence": confidence, "images": images, "errors": errors}
+    return max(0.0, limit / temperature - 1e-9), guarantee
+
+
+def _lowest_limit(
+    scores: np.ndarray, correct: np.ndarray, share: float, confidence: float
+) -> tuple[float, int, int] | str:
+    """The lowest of `LIMITS` above which a share of correct images is guaranteed, their number and that of the errors.
+
+    A text that says how near it comes, if there is none.
+    """
+    from scipy.stats import binom
+
+    each = (1 - confidence) / len(LIMITS)
+    best, smallest = "no image is decided so", 2.0
+    for limit in LIMITS:
+        above = scores >= limit
+        images, hits = int(above.sum()), int(correct[above].sum())
+        if not images:
+            break
+        p_value = float(binom.sf(hits - 1, images, share))
+        if p_value <= each:
+            return float(limit), images, images - hits
+        if p_value < smallest:
+            best = f"of the {images:,} images with log odds of {limit:g} or more, {images - hits:,} are wrong"
+            smallest = p_value
+    needed = images_needed(share, 1 - each)
+    return f"{best}; without an error, {needed:,} images are needed"
 
 
 def _distance(
@@ -354,7 +402,7 @@ def _distance(
             features.append(classifier.probabilities_and_features(images)[1])
             bar.advance(len(images))
     distance = fit_distance(np.concatenate(features), train.labels[chosen], method)
-    limit = float(np.sort(distance(known))[rank - 1])
+    limit = float(np.sort(distance(known))[rank - 1]) * (1 + ROUNDING)
     return dataclasses.replace(distance, limit=limit)
 
 
@@ -385,6 +433,18 @@ def fit_distance(features: np.ndarray, labels: np.ndarray, method: str) -> Featu
     return FeatureDistance(method, center, projection, references, neighbors, unit_length)
 
 
+def _sentence_of_share(row: Mapping[str, Any], rule: DecisionRule) -> str:
+    """The guarantee of a precision or an accuracy."""
+    if "precision" in row:
+        what = f"Precision of “{row['class']}” at least {row['precision']:.4g}"
+        which = f"images decided as it are of another class; it holds where “{row['class']}” is as frequent as here"
+    else:
+        what = f"Accuracy among the answered at least {row['accuracy']:.4g}"
+        which = "answered images are wrong"
+    before = ", before *unknown* is applied" if rule.distance is not None else ""
+    return f"{what} with {row['confidence']:.4g} confidence{before}: {row['errors']:,} of {row['images']:,} {which}."
+
+
 def _sentences(rule: DecisionRule, run: Run, split: Split) -> list[str]:
     record = rule.record
     lines = [f"Decided on {len(split):,} images: {split.name} of {record['data']}.", *describe_decision(rule)]
@@ -393,6 +453,9 @@ def _sentences(rule: DecisionRule, run: Run, split: Split) -> list[str]:
         f"{record['calibration_error_after']:.2%} after (on the same images)."
     )
     for row in record["guarantees"]:
+        if "recall" not in row:
+            lines.append(_sentence_of_share(row, rule))
+            continue
         lines.append(
             f"Recall of “{row['class']}” at least {row['recall']:.4g} with {row['confidence']:.4g} confidence: at most "
             f"{row['allowed']:,} of {row['images']:,} images decided as another class."

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from alexnet.evaluation.ensemble import require_same_classes
+from alexnet.evaluation.ensemble import CROSS_VALIDATION, fold_runs, require_same_classes
 from alexnet.prediction.classifier import Classifier
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.progress import notify
-
-CROSS_VALIDATION = "crossval.json"
 
 
 class EnsembleClassifier(Classifier):
@@ -71,13 +68,7 @@ def load_classifier(
     folder = Path(run)
     if not (folder / CROSS_VALIDATION).is_file():
         return Classifier.load(run, device=device, precision=precision, raw=raw)
-    try:
-        numbers = sorted(map(int, json.loads((folder / CROSS_VALIDATION).read_text(encoding="utf-8"))["folds"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AlexNetError(f"{folder / CROSS_VALIDATION} cannot be read: {error}") from error
-    if not numbers:
-        raise AlexNetError(f"no fold of {folder} is finished; continue with the same `alexnet crossval` command")
-    runs = [folder / f"fold-{number}" for number in numbers]
-    notify(f"{folder}: the mean of {len(runs)} networks, fold-{numbers[0]} to fold-{numbers[-1]}")
+    runs = fold_runs(folder)
+    notify(f"{folder}: the mean of {len(runs)} networks, {runs[0].name} to {runs[-1].name}")
     members = [Classifier.load(path, device=device, precision=precision, raw=True) for path in runs]
     return EnsembleClassifier(members, [str(path) for path in runs])

@@ -44,6 +44,7 @@ def write_report(
     precision: str = "auto",
     recall: float | None = None,
     positive: str | None = None,
+    costs: str | os.PathLike[str] | None = None,
     device: str | None = None,
     evaluation: Evaluation | None = None,
 ) -> Path:
@@ -59,7 +60,7 @@ def write_report(
         The prepared dataset; by default the one that the run was trained on, if it is still there.
     out
         The folder to write to; by default the run folder.
-    split, views, precision, recall, positive
+    split, views, precision, recall, positive, costs
         As for `evaluate`. A `recall` is omitted where the split has no image of the positive class.
     device
         Device name, such as "cpu" or "cuda:1"; by default the best available.
@@ -87,7 +88,14 @@ def write_report(
             omitted.append("All results: the dataset has no images in test or val; choose a split with `--split`.")
         else:
             evaluation = evaluate(
-                member, dataset, split=split, views=views, precision=precision, recall=recall, positive=positive
+                member,
+                dataset,
+                split=split,
+                views=views,
+                precision=precision,
+                recall=recall,
+                positive=positive,
+                costs=costs,
             )
     if evaluation is not None:
         evaluation = _without_impossible_recall(evaluation, omitted)

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from alexnet.evaluation import metrics
+from alexnet.evaluation.decided import Decided
 from alexnet.evaluation.evaluate import Evaluation
 from alexnet.evaluation.views import describe_views
 from alexnet.report import curves, metric_figures, sentences
 from alexnet.report.figure_files import EmbeddedFigure, FigureFiles
+from alexnet.runs.decision import describe_decision
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Run
 
@@ -138,6 +140,7 @@ def results_section(evaluation: Evaluation, files: FigureFiles) -> Section:
         "slider": threshold_slider(evaluation),
         "pairs": _pair_table(evaluation) if len(evaluation.classes) > 2 else None,
         "classes": _class_table(evaluation),
+        "decided": None if evaluation.decided is None else _decision_table(evaluation.decided),
     }
     views = describe_views(evaluation.views)
     lead = f"{n:,} images of the split “{evaluation.split.name}”; {views}; {evaluation.dtype}."
@@ -201,14 +204,32 @@ def _pair_table(evaluation: Evaluation) -> Table | None:
 
 
 def _class_table(evaluation: Evaluation) -> Table:
-    def percent(share: float | None) -> str:
-        return "–" if share is None else f"{share:.1%}"
-
     rows = [
-        [name, f"{row['support']:,}", percent(row["recall"]), percent(row["precision"])]
-        for name, row in evaluation.per_class().items()
+        [
+            name,
+            f"{row['support']:,}",
+            *(_percent(row[key]) for key in ("recall", "precision", "f1")),
+            f"{interval[0]:.1%} to {interval[1]:.1%}" if interval else "–",
+        ]
+        for (name, row), interval in zip(evaluation.per_class().items(), evaluation.intervals.f1, strict=True)
     ]
-    return Table(["class", "images", "recall", "precision"], rows, numeric=(1, 2, 3))
+    head = ["class", "images", "recall", "precision", "F1", "95% interval"]
+    return Table(head, rows, numeric=(1, 2, 3, 4, 5))
+
+
+def _decision_table(decided: Decided) -> dict[str, Any]:
+    """The decision rule as a sentence, and a row for each class."""
+    keys = ("support", "decided", "missed", "handed_over", "false_positives")
+    rows = [
+        [name, *(f"{row[key]:,}" for key in keys), _percent(row["recall"]), _percent(row["precision"])]
+        for name, row in zip(decided.rule.classes, decided.per_class(), strict=True)
+    ]
+    head = ["class", "images", "decided", "missed", "unsure or unknown", "false positives", "recall", "precision"]
+    return {"rule": " ".join(describe_decision(decided.rule)), "table": Table(head, rows, numeric=range(1, 8))}
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
 
 
 def recipe_section(run: Run) -> Section:

@@ -49,7 +49,9 @@ def headline_numbers(run: Run, evaluation: Evaluation | None) -> dict[str, str]:
     values["log loss (nats)"] = f"{evaluation.log_loss:.3f}"
     values["calibration error"] = f"{evaluation.calibration_error:.1%}"
     values |= {name: f"{value:.4g}" for name, value in evaluation.registered.items()}
-    return values | {name: f"{value:.4g}" for name, value in evaluation.registered.items()}
+    if evaluation.expected_cost is not None:
+        values["expected cost per image"] = f"{evaluation.expected_cost:.4g}"
+    return values
 
 
 def _training_numbers(run: Run) -> dict[str, str]:
@@ -79,11 +81,55 @@ def summary(run: Run, evaluation: Evaluation | None) -> Iterator[str]:
         else:
             yield worst_confusion(evaluation)
         yield calibration(evaluation)
+        yield from _further(evaluation)
     findings = run.metrics("finding")
     if findings:
         yield f"Detected during training: {'; '.join(finding['message'] for finding in findings)}."
     elif run.metrics():
         yield "No problem was detected during training."
+
+
+def _further(evaluation: Evaluation) -> Iterator[str]:
+    """Macro F1, images with certain and doubtful labels, costs, and the decision rule."""
+    low, high = evaluation.intervals.macro["macro_f1"]
+    yield f"Macro F1: {evaluation.macro['macro_f1']:.1%} (95% interval: {low:.1%} to {high:.1%}, bootstrap)."
+    if evaluation.predictions.weights is not None:
+        yield (
+            f"With the weights of the images: accuracy {evaluation.accuracy:.1%}. Precision, recall, F1, log loss and "
+            "the area under the ROC curve use the weights; counts of images do not."
+        )
+    for name, part in evaluation.certainty.items():
+        accuracy = metrics.accuracy(part)
+        low, high = metrics.wilson_interval(accuracy, part.effective_size)
+        yield (
+            f"Images with a {name} label: accuracy {accuracy:.1%} of {len(part):,} (95% interval: {low:.1%} to "
+            f"{high:.1%})."
+        )
+    values = evaluation.to_dict()
+    if "expected_cost" in values:
+        low, high = values["expected_cost_interval"]
+        yield (
+            f"Expected cost of the most probable class: {values['expected_cost']:.4g} per image (95% interval: "
+            f"{low:.4g} to {high:.4g})."
+        )
+    if "decision" in values:
+        yield decision(values["decision"])
+
+
+def decision(values: dict[str, Any]) -> str:
+    """Describe what the decision rule of the run makes of the images."""
+    shares = values["shares"]
+    text = (
+        f"With the decision rule of the run: {shares['class']:.1%} answered, {shares['unsure']:.1%} unsure, "
+        f"{shares['unknown']:.1%} unknown"
+    )
+    if values["accuracy"] is not None:
+        low, high = values["accuracy_interval"]
+        text += f"; accuracy among the answered {values['accuracy']:.1%} (95% interval: {low:.1%} to {high:.1%})"
+    if values.get("expected_cost") is not None:
+        low, high = values["expected_cost_interval"]
+        text += f"; expected cost {values['expected_cost']:.4g} per image ({low:.4g} to {high:.4g})"
+    return f"{text}."
 
 
 def _positive_class(evaluation: Evaluation, positive: int) -> Iterator[str]:

@@ -5,17 +5,24 @@ This module does not import torch: the command line reads its options from the f
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from alexnet.network.rows import ACTIVATIONS
 from alexnet.network.variants import INITIALIZATIONS, NORMALIZATIONS, POOLINGS
-from alexnet.runtime.errors import UsageError, check_choice
+from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 
 STARTER, IMAGENET = "starter", "imagenet"
 """Pretrained weights that `init` knows by name: those shipped in this package, and torchvision's, downloaded."""
+
+CLASS_WEIGHTS = ("none", "balanced")
+"""Class weights that have a name."""
 
 WEIGHTS_DTYPES = ("auto", "float32", "float16", "bfloat16")
 """Data types in which a finished run stores its weights."""
@@ -188,11 +195,10 @@ class Recipe:
     label_smoothing: float = _option(
         0.0, "probability mass moved from the label to all classes, from 0 up to, not including, 1"
     )
-    class_weights: str = _option(
+    class_weights: str | tuple[tuple[str, float], ...] = _option(
         "none",
-        "weights of the classes in the loss: none, or balanced, in inverse proportion to the images of a class (to the "
-        "sum of their weights)",
-        ("none", "balanced"),
+        "weights of the classes in the loss: none; balanced, in inverse proportion to the images of a class (to the "
+        "sum of their weights); or a CSV file with the columns class and weight",
     )
     sampler: str = _option(
         "random",
@@ -253,8 +259,8 @@ class Recipe:
         if changes.get("augmentations") is not None:
             from alexnet.data.augmentation import check_augmentations  # here, since it imports torch
 
-            changes = {**changes, "augmentations": _entries(changes["augmentations"])}
-            check_augmentations(changes["augmentations"])
+            check_augmentations(_entries(changes["augmentations"]))
+        changes = _stored(changes)
         recipe = dataclasses.replace(self, **changes)
         for name in ("epochs", "batch_size", "images_per_draw"):
             if getattr(recipe, name) < 1:
@@ -277,8 +283,7 @@ class Recipe:
 
     def differing(self, values: Mapping[str, Any]) -> list[str]:
         """The names in `values` whose values differ from the recipe's, or that it does not have."""
-        if values.get("augmentations") is not None:
-            values = {**values, "augmentations": _entries(values["augmentations"])}
+        values = _stored(values)
         return [name for name, value in values.items() if getattr(self, name, self) != value]
 
     def to_dict(self) -> dict[str, Any]:
@@ -296,9 +301,69 @@ class Recipe:
                 **values,
                 "events": events,
                 "layer_weight_decay": decays,
+                "class_weights": as_class_weights(values.get("class_weights", "none")),
                 "augmentations": None if listed is None else _entries(listed),
             }
         )
+
+
+def _stored(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as a recipe holds them."""
+    stored = dict(values)
+    if stored.get("augmentations") is not None:
+        stored["augmentations"] = _entries(stored["augmentations"])
+    if "class_weights" in stored:
+        stored["class_weights"] = as_class_weights(stored["class_weights"])
+    return stored
+
+
+def as_class_weights(value: Any) -> str | tuple[tuple[str, float], ...]:
+    """Class weights as a recipe holds them.
+
+    Parameters
+    ----------
+    value : str, path, mapping or pairs
+        "none", "balanced", a CSV file with the columns class and weight, or the weights by class.
+
+    Raises
+    ------
+    UsageError
+        If a weight is not above 0, or a class has two.
+    AlexNetError
+        If the file can't be read or has other columns.
+    """
+    if value in CLASS_WEIGHTS:
+        return str(value)
+    if isinstance(value, str | os.PathLike):
+        pairs, where = _read_class_weights(Path(value)), f"{value}: "
+    else:
+        pairs, where = list(value.items() if isinstance(value, Mapping) else value), ""
+    found: dict[str, float] = {}
+    for name, weight in pairs:
+        try:
+            number = float(weight)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 < number < math.inf:
+            raise UsageError(f"{where}the weight of class {name!r} is {weight!r}; it must be a number above 0")
+        if name in found:
+            raise UsageError(f"{where}class {name!r} has two weights; keep one")
+        found[str(name)] = number
+    return tuple(sorted(found.items()))
+
+
+def _read_class_weights(file: Path) -> list[tuple[str, str]]:
+    try:
+        table = csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines())
+    except FileNotFoundError:
+        raise UsageError(
+            f"class_weights is {str(file)!r}; choose from: {', '.join(CLASS_WEIGHTS)}, or a CSV file"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise AlexNetError(f"{file} can't be read: {error}") from error
+    if not {"class", "weight"} <= set(table.fieldnames or ()):
+        raise AlexNetError(f"{file} has the columns {', '.join(table.fieldnames or ())}; it must have class and weight")
+    return [((row["class"] or "").strip(), (row["weight"] or "").strip()) for row in table]
 
 
 def _entries(augmentations: Iterable[Any]) -> tuple[Any, ...]:

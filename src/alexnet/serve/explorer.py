@@ -20,6 +20,7 @@ from alexnet.evaluation.ensemble import Member
 from alexnet.network.model import AlexNet, towers_of
 from alexnet.report.image_figures import most_confident_mistakes
 from alexnet.report.sentences import class_list
+from alexnet.runs.decision import describe_decision
 from alexnet.runs.run import Run
 from alexnet.runtime.errors import AlexNetError
 from alexnet.search import Index, open_index
@@ -84,7 +85,7 @@ class Explorer:
 
     def network(self) -> dict[str, Any]:
         """Describe the run, its network and its dataset, as JSON."""
-        config, network = self.run.config, self.service.classifier.network
+        config, network, rule = self.run.config, self.service.classifier.network, self.service.classifier.rule
         return {
             "run": self.run.path.absolute().name,
             "title": self.title,
@@ -92,6 +93,7 @@ class Explorer:
             "variant": config.recipe.variant,
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "classes": len(config.classes),
+            "decision_rule": [] if rule is None else describe_decision(rule),
             "labels": self.service.classifier.labels[:MAX_LABELS],
             "towers": towers_of(network),
             "layers": [{**asdict(block), "shape": list(block.shape)} for block in self.blocks.values()],

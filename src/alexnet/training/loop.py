@@ -84,7 +84,7 @@ class Training:
         self.training: Split = dataset.split("train")
         self.validation: Split | None = dataset.split("val") if "val" in dataset.splits else None
         self.steps_per_epoch = steps_per_epoch(self.training, self.recipe.batch_size)
-        self.targets = training_targets(self.training, self.recipe)
+        self.targets = training_targets(self.training, self.recipe, dataset.classes)
         self.total_steps = self.steps_per_epoch * self.recipe.epochs
         mean = torch.from_numpy(dataset.mean_image.copy())
         if self.recipe.mean == "color":

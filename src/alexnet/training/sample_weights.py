@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from alexnet.data.dataset import Split
 from alexnet.runs.recipe import Recipe
-from alexnet.runtime.errors import AlexNetError
+from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 
 Targets = Callable[[np.ndarray], Tensor]
 """Maps indices of images (n,) to weighted targets (n, classes) float64: a weight times the probabilities."""
 
 
-def training_targets(split: Split, recipe: Recipe) -> Targets | None:
+def training_targets(split: Split, recipe: Recipe, classes: Sequence[str]) -> Targets | None:
     """The weighted targets of training images; None where all count alike and have certain labels.
 
     The weight of an image is that of the dataset times that of its class, divided by the mean over the images that an
@@ -34,6 +34,9 @@ def training_targets(split: Split, recipe: Recipe) -> Targets | None:
     if recipe.class_weights == "balanced":
         of_class = np.bincount(split.labels, weights, len(counts))
         weights = weights / np.where(of_class > 0, of_class, 1.0)[split.labels]
+    elif not isinstance(recipe.class_weights, str):
+        of_name = dict(recipe.class_weights)
+        weights = weights * np.array([of_name[name] for name in classes])[split.labels]
     share = np.full(len(split), 1 / len(split))  # of an image in an epoch
     if recipe.sampler == "balanced":
         share = 1 / (np.count_nonzero(counts) * counts[split.labels])
@@ -41,6 +44,18 @@ def training_targets(split: Split, recipe: Recipe) -> Targets | None:
     if not mean > 0:
         raise AlexNetError(f"every image of split {split.name!r} has the weight 0: give some of them a weight above 0")
     return weighted_targets(split, weights / mean, recipe.label_smoothing)
+
+
+def check_class_weights(recipe: Recipe, classes: Sequence[str]) -> None:
+    """Raise `UsageError` unless given class weights are those of the classes of a dataset."""
+    if isinstance(recipe.class_weights, str):
+        return
+    given = [name for name, _ in recipe.class_weights]
+    for name in classes:
+        if name not in given:
+            raise UsageError(f"class_weights has no weight for class {name!r}; give one for each class")
+    for name in given:
+        check_choice(name, classes, "class of class_weights:")
 
 
 def class_masses(split: Split, recipe: Recipe, targets: Targets | None) -> list[float]:

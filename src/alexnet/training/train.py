@@ -29,6 +29,7 @@ from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.progress import notify
 from alexnet.training.loop import Training
 from alexnet.training.pretrained import with_pretrained_layers, with_pretrained_network
+from alexnet.training.sample_weights import check_class_weights
 
 T = TypeVar("T")
 
@@ -275,6 +276,7 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
     else:
         chosen, reason = choose_recipe(recipe, images)
     chosen = chosen.override(with_pretrained_network(changes))
+    check_class_weights(chosen, dataset.classes)
     dtype = choose_precision(chosen.precision, device)
     choice = "chosen" if chosen.precision != "auto" else "the faster on this machine"
     precision = str(dtype).removeprefix("torch.")

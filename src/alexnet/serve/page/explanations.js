@@ -56,7 +56,7 @@ export function startExplanations(about) {
     byId("neighbors-note").textContent = neighborsNote ? text(neighborsNote) : "";
     byId("neighbors").replaceChildren(
       ...(neighbors ?? []).map((found) => {
-        const agrees = found.label === image.top[0].label;
+        const agrees = found.label === image.label;
         const caption = element("small", { className: agrees ? "" : "other" }, found.label, element("br"), found.distance.toPrecision(3));
         return element("li", {}, element("img", { src: found.url, alt: found.label }), caption);
       }),

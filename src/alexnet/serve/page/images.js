@@ -6,6 +6,15 @@ import { formatNumber, formatPercent, onLanguageChange, text } from "/page/messa
 const SAMPLES = 6;
 const CAMERA_PIXELS = 320;
 
+/** What is shown of an answer of the API; where the run has a decision rule, the rule made it. */
+const answerOf = ({ top, decision, label, probability }) => ({ top, decision, label, probability });
+
+/** The decision: a class, or one of the two answers that hand the image to a person. */
+const verdict = ({ decision, label }) => {
+  if (decision === "unsure") return text("unsure", { label });
+  return decision === "unknown" ? text("unknown") : label;
+};
+
 /** Calls `listener` with every image that is shown: `{ name, blob, url, top }`, or null. */
 export function startImages(about, listener) {
   const tray = byId("tray");
@@ -15,12 +24,15 @@ export function startImages(about, listener) {
   const draw = () => {
     byId("source").textContent = shown ? [shown.name, shown.truth && text("truth", { label: shown.truth })].filter(Boolean).join(" · ") : "";
     byId("bars").replaceChildren(...(shown?.top ? probabilityBars(shown.top, formatPercent, shown.truth) : []));
-    byId("duration").textContent = shown?.top && shown.duration ? text("duration", { ms: formatNumber(Math.round(shown.duration)) }) : "";
+    const notes = shown?.top && shown.duration ? [text("duration", { ms: formatNumber(Math.round(shown.duration)) })] : [];
+    if (shown?.top && about.decision_rule.length) notes.push(text("ruled"));
+    byId("duration").textContent = notes.join(" · ");
+    byId("duration").title = about.decision_rule.join(" ");
     const prediction = byId("prediction");
     prediction.classList.toggle("quiet", !shown?.top);
     if (!shown) prediction.textContent = text("noImage");
     else if (shown.error) prediction.textContent = errorMessage(shown.error);
-    else prediction.textContent = shown.top ? shown.top[0].label : text("computing");
+    else prediction.textContent = shown.top ? verdict(shown) : text("computing");
   };
   onLanguageChange(draw);
 
@@ -38,7 +50,7 @@ export function startImages(about, listener) {
       const start = performance.now();
       try {
         const answer = await postImage("/v1/predict", image, "predictions");
-        [image.top, image.duration] = [answer.top, performance.now() - start];
+        Object.assign(image, answerOf(answer), { duration: performance.now() - start });
       } catch (error) {
         image.error = error;
       }
@@ -52,7 +64,7 @@ export function startImages(about, listener) {
       listener(null);
       return;
     }
-    announce(text("announcement", { name: image.name, label: image.top[0].label, probability: formatPercent(image.top[0].probability) }));
+    announce(text("announcement", { name: image.name, label: verdict(image), probability: formatPercent(image.probability) }));
     listener(image);
   }
 
@@ -121,7 +133,7 @@ export function startImages(about, listener) {
       try {
         const answer = await postImage("/v1/predict", image, "predictions");
         if (!stream || request !== latest) return;
-        shown = { name: text("cameraFrame"), top: answer.top, duration: performance.now() - start };
+        shown = { name: text("cameraFrame"), ...answerOf(answer), duration: performance.now() - start };
       } catch (error) {
         shown = { name: text("cameraFrame"), error };
         await sleep(1000);

@@ -1,0 +1,149 @@
+"""The inspection of the solar cells: cross-validation, and the cost and recall of decisions on the test cells."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet.data.dataset import PreparedDataset
+from alexnet.evaluation import metrics
+from alexnet.evaluation.evaluate import CERTAIN, evaluate
+from alexnet.evaluation.metrics import Predictions
+from alexnet.experiments import solar_cells
+from alexnet.experiments.catalog import RESULTS, shipped_results
+from alexnet.experiments.demo import CHANGES
+from alexnet.experiments.trials import measure_once, prepare_once, summarize, train_once
+from alexnet.inspection.crossval import PROBABILITIES, CrossValidation, cross_validate
+from alexnet.inspection.decide import decide
+from alexnet.runtime.files import write_atomic
+from alexnet.runtime.provenance import provenance, write_result
+
+SPLIT = {"val": 0.2}
+"""The decision rule is found on a fifth of the training cells."""
+FOLDS = 5
+POSITIVE = solar_cells.CLASSES[0]
+COSTS = {
+    "defective": {"defective": 0.0, "functional": 10.0, "unsure": 0.5},
+    "functional": {"defective": 1.0, "functional": 0.0, "unsure": 0.5},
+}
+"""A missed defect costs ten times a false positive; a person who looks at a cell costs half of one."""
+RECALL = 0.9
+VIEWS = 1
+
+
+def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str) -> str:
+    """Cross-validate the solar cells, train a network for each seed, and decide with costs and with a recall.
+
+    The tables of `alexnet reproduce label-errors` and `unknown` are included where their results exist. Returns
+    a summary of one line.
+    """
+    dataset = prepared_cells(work)
+    result = cross_validated_cells(work)
+    folds = [_fold(result, dataset, number) for number in range(1, FOLDS + 1)]
+    runs = [measure_once(work / f"decisions-{seed}.json", partial(_decisions, work, dataset, seed)) for seed in seeds]
+    report = {
+        "description": f"{FOLDS}-fold cross-validation of the {len(dataset.split('train')):,} training cells, with the "
+        f"raters' doubts as soft labels; decisions found on {len(dataset.split('val')):,} cells and measured on "
+        f"{len(dataset.split('test')):,} test cells",
+        "groups": "none: the images do not say which module a cell is from",
+        "near_duplicates": dataset.index.get("near_duplicates", {}).get("count"),
+        "crossval": {name: summarize([fold[name] for fold in folds]) for name in folds[0]},
+        "costs": COSTS,
+        "recall": RECALL,
+        "decisions": runs,
+        "label_errors": _table("label-errors"),
+        "unknown": _table("unknown"),
+        **provenance(command),
+    }
+    write_result(results, report)
+    accuracy, cost = report["crossval"]["accuracy"], runs[0]["costs"]
+    return (
+        f"accuracy {accuracy['mean']:.2%} ± {accuracy['standard_deviation']:.2%} over {FOLDS} folds; expected cost "
+        f"{cost['most_probable']['expected_cost']:.3f}, with the rule {cost['rule']['expected_cost']:.3f}"
+    )
+
+
+def prepared_cells(work: Path) -> PreparedDataset:
+    """The solar cells with soft labels, and with a split that decides."""
+    source = partial(solar_cells.write_source, work / "cells.csv", confidences=True)
+    return prepare_once(source, work / "data", split=SPLIT)
+
+
+def cross_validated_cells(work: Path) -> CrossValidation:
+    """The cross-validation of the solar cells under `work`, which is done once."""
+    return cross_validate(prepared_cells(work), work / "cv", folds=FOLDS, **CHANGES)
+
+
+def _fold(result: CrossValidation, dataset: PreparedDataset, number: int) -> dict[str, float]:
+    """The metrics of a fold on the cells that were held out."""
+    held_out = PreparedDataset.open(result.path / "data" / f"fold-{number}").split("test")
+    probabilities = np.load(result.path / f"fold-{number}" / PROBABILITIES, allow_pickle=False)
+    predictions = Predictions.from_probabilities(probabilities, held_out.labels)
+    targets = held_out.targets
+    assert targets is not None
+    certain = targets.max(axis=1) >= CERTAIN
+    positive = dataset.classes.index(POSITIVE)
+    area = metrics.roc_auc(*metrics.binary_scores(predictions, positive))
+    row = metrics.per_class(predictions, len(dataset.classes))[positive]
+    return {
+        "accuracy": metrics.accuracy(predictions),
+        "accuracy on certain labels": metrics.accuracy(predictions.where(certain)),
+        "accuracy on doubtful labels": metrics.accuracy(predictions.where(~certain)),
+        **metrics.macro(predictions, len(dataset.classes)),
+        f"recall of {POSITIVE}": row["recall"],
+        f"precision of {POSITIVE}": row["precision"],
+        "roc_auc": float("nan") if area is None else area,
+        "log_loss": metrics.log_loss(predictions),
+    }
+
+
+def _decisions(work: Path, dataset: PreparedDataset, seed: int) -> dict[str, Any]:
+    """A network, and its decisions on the test cells by the most probable class, by costs and by a recall."""
+    run = work / ("run" if seed == 0 else f"run-{seed}")
+    train_once(dataset.path, run, seed=seed, **CHANGES)
+    costs = work / "costs.csv"
+    write_costs(costs)
+    found: dict[str, Any] = {"seed": seed}
+    for name, rule in (("costs", {"costs": costs}), ("recall", {"recall": {POSITIVE: RECALL}})):
+        copy = work / f"decided-{name}-{seed}"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(run, copy)
+        report = decide(copy, dataset, **rule)
+        result = evaluate(copy, dataset, split="test", views=VIEWS, costs=costs).to_dict()
+        kept = ("accuracy", "accuracy_interval", "expected_cost", "expected_cost_interval", "certainty")
+        row = result["classes"][POSITIVE]
+        found[name] = {
+            "sentences": report.sentences,
+            "most_probable": {
+                **{key: result[key] for key in kept},
+                "recall": row["recall"],
+                "precision": row["precision"],
+            },
+            "rule": result["decision"],
+        }
+        shutil.rmtree(copy)
+    return found
+
+
+def write_costs(file: Path, costs: Mapping[str, Mapping[str, float]] = COSTS) -> Path:
+    """Write costs as the CSV that `alexnet decide --costs` reads."""
+    columns = list(next(iter(costs.values())))
+    lines = [",".join(["", *columns])]
+    lines += [",".join([name, *(f"{row[column]:g}" for column in columns)]) for name, row in costs.items()]
+    write_atomic(file, ("\n".join(lines) + "\n").encode())
+    return file
+
+
+def _table(name: str) -> Any:
+    """The table of another result; None if it is not there."""
+    for folder in (RESULTS, shipped_results()):
+        file = folder / f"{name}.json"
+        if file.exists():
+            return json.loads(file.read_text(encoding="utf-8"))["table"]
+    return None

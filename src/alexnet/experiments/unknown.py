@@ -1,0 +1,226 @@
+"""Unknown images: how well those that are like no training image are told apart, by three scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from alexnet.data.dataset import PreparedDataset, Split
+from alexnet.data.sources.interpretation import interpret, plan_source
+from alexnet.data.sources.items import Reader
+from alexnet.experiments.catalog import slug
+from alexnet.experiments.image_sets import first_per_class
+from alexnet.experiments.inspection import FOLDS, cross_validated_cells
+from alexnet.experiments.trials import measure_once, prepare_once, summarize, train_once, write_with_figure
+from alexnet.inspection.decide import REFERENCE_IMAGES, fit_distance
+from alexnet.prediction.classifier import Classifier
+from alexnet.report.style import BLUE, GREEN, ORANGE, Figure, drawn, new
+from alexnet.runs.run import Run
+from alexnet.runtime.progress import notify
+from alexnet.runtime.provenance import provenance
+
+METHODS = ("neighbors", "mahalanobis", "softmax")
+"""The distances of `alexnet decide`, and one minus the largest probability (Hendrycks and Gimpel 2017)."""
+SOLAR = "solar"
+LARGE = 5_000
+"""A set with more images gives unknown images only."""
+UNKNOWN_IMAGES = 1_000
+EPOCHS = 4
+"""Epochs of a training without a class, from the starter."""
+REJECTED = 0.05
+"""Share of known images that are rejected, for the share of unknown images that are recognized."""
+BATCH_SIZE = 64
+
+
+def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, data: Sequence[str] = ()) -> str:
+    """Measure the area under the ROC curve of *unknown*, on the solar cells and the sets in `data`.
+
+    Between sets: for each seed the network of another fold of the cross-validation of the solar cells, with the cells
+    of that fold as known images and the images of another set as unknown ones. Within a set: a training for each seed
+    without one class, whose images are the unknown ones. Returns a summary of a line per row.
+    """
+    trials: dict[str, dict[str, Any]] = {}
+    sets = {slug(source): source for source in data}
+    others = {name: partial(_whole_or_few, source, work / "unknown" / name) for name, source in sets.items()}
+    for fold in (1 + seed % FOLDS for seed in seeds):
+        for name, other in others.items():
+            file = work / "unknown" / f"solar-{fold}-{name}.json"
+            trials[f"{SOLAR}/{name}/{fold}"] = measure_once(file, partial(_between, work, fold, other))
+    for name, source in sets.items():
+        if plan_source(source).images > LARGE:
+            continue
+        for seed in seeds:
+            folder = work / "unknown" / f"{name}-without-{seed}"
+            trials[f"{name}/a class of its own/{seed}"] = measure_once(
+                folder.with_suffix(".json"), partial(_within, source, folder, seed)
+            )
+    table = summary(trials)
+    report = {
+        "description": "area under the ROC curve of unknown against known images, neither of which the network was "
+        f"trained on, and the share of the unknown images that are recognized where {REJECTED:.0%} of the known ones "
+        "are rejected; by the distance to the fifth nearest training image, the Mahalanobis distance to the nearest "
+        "class mean (both as in `alexnet decide`), and one minus the largest probability",
+        "table": table,
+        "trials": trials,
+        **provenance(command),
+    }
+    write_with_figure(results, report, figure(table))
+    return "\n".join(
+        f"{row['known']} against {row['unknown']}: "
+        + ", ".join(f"{method} {row['auroc'][method]['mean']:.3f}" for method in METHODS)
+        for row in table
+    )
+
+
+def scores(
+    known: tuple[np.ndarray, np.ndarray],
+    unknown: tuple[np.ndarray, np.ndarray],
+    references: tuple[np.ndarray, np.ndarray],
+) -> dict[str, dict[str, float]]:
+    """The measures of each method.
+
+    Parameters
+    ----------
+    known, unknown : tuple of ndarray
+        Probabilities (n, classes) and features (n, units) of the images.
+    references : tuple of ndarray
+        Features (n, units) and labels (n,) of training images.
+
+    Returns
+    -------
+    dict of str to dict
+        "auroc" and "recognized" of each method.
+    """
+    found: dict[str, dict[str, float]] = {"auroc": {}, "recognized": {}}
+    for method in METHODS:
+        if method == "softmax":
+            inside, outside = 1 - known[0].max(axis=1), 1 - unknown[0].max(axis=1)
+        else:
+            distance = fit_distance(*references, method)
+            inside, outside = distance(known[1]), distance(unknown[1])
+        is_unknown = np.repeat([False, True], [len(inside), len(outside)])
+        found["auroc"][method] = float(roc_auc_score(is_unknown, np.concatenate([inside, outside])))
+        found["recognized"][method] = float((outside > np.quantile(inside, 1 - REJECTED)).mean())
+    return found
+
+
+def _between(work: Path, fold: int, other: Any) -> dict[str, Any]:
+    """The network of a fold of the solar cells; its held-out cells, and images of another set."""
+    run = work / "cv" / f"fold-{fold}"
+    if not (run.is_dir() and Run.open(run).finished):
+        cross_validated_cells(work)
+    cells = PreparedDataset.open(work / "cv" / "data" / run.name)
+    dataset = other()
+    return _measure(run, cells.split("train"), cells.split("test"), [dataset.split(dataset.measured_on)])
+
+
+def _within(source: str, folder: Path, seed: int) -> dict[str, Any]:
+    """A training without a class; the test images of the other classes, and all images of that class."""
+    whole = prepare_once(source, folder.parent / slug(source))
+    # Spread over the classes: neighbors in the alphabet are often alike.
+    name = whole.classes[(seed * 7 + 3) % len(whole.classes)]
+    reduced = prepare_once(partial(_without, source, name), folder / "data")
+    notify(f"{slug(source)} without the class {name}")
+    run = train_once(folder / "data", folder / "run", seed=seed, epochs=EPOCHS)
+    label = whole.classes.index(name)
+    unknown = [_Chosen(whole.split(split), label) for split in whole.splits if whole.split(split).class_counts[label]]
+    known = reduced.split(reduced.measured_on or "test")
+    return {"class": name, **_measure(run.path, reduced.split("train"), known, unknown)}
+
+
+class _Chosen:
+    """The images of one class of a split."""
+
+    def __init__(self, split: Split, label: int) -> None:
+        self.split, self.indices = split, np.flatnonzero(split.labels == label)
+
+
+def _measure(run: Path, train: Split, known: Split, unknown: Sequence[Split | _Chosen]) -> dict[str, Any]:
+    classifier = Classifier.load(run, raw=True)
+    chosen = np.unique(np.linspace(0, len(train) - 1, REFERENCE_IMAGES).round().astype(np.int64))
+    inside = _outputs(classifier, known, np.arange(len(known)))
+    outside = [
+        _outputs(classifier, part.split, part.indices)
+        if isinstance(part, _Chosen)
+        else _outputs(classifier, part, np.arange(len(part)))
+        for part in unknown
+    ]
+    references = _outputs(classifier, train, chosen)[1], train.labels[chosen]
+    merged = np.concatenate([part[0] for part in outside]), np.concatenate([part[1] for part in outside])
+    accuracy = float((inside[0].argmax(axis=1) == known.labels).mean())
+    return {
+        "known_images": len(known),
+        "unknown_images": len(merged[0]),
+        "accuracy": accuracy,
+        **scores(inside, merged, references),
+    }
+
+
+def _outputs(classifier: Classifier, split: Split, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    parts = [classifier.probabilities_and_features(images) for _, images in split.batches(indices, BATCH_SIZE)]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
+def _whole_or_few(source: str, folder: Path) -> PreparedDataset:
+    if plan_source(source).images > LARGE:
+        return prepare_once(lambda: first_per_class(Path(source), 1, UNKNOWN_IMAGES), folder)
+    return prepare_once(source, folder)
+
+
+def _without(source: str, name: str) -> Iterator[tuple[bytes, str, str | None]]:
+    """The images of all classes but one."""
+    with TemporaryDirectory() as spool:
+        reader = Reader()
+        for item in list(interpret(source, Path(spool)).items):
+            if item.label != name:
+                yield reader.read(item), item.label, item.split
+
+
+def summary(trials: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The mean and standard deviation over the networks, for each known and unknown set."""
+    rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for name, trial in trials.items():
+        known, unknown, _ = name.split("/")
+        rows.setdefault((known, unknown), []).append(trial)
+    return [
+        {
+            "known": known,
+            "unknown": unknown,
+            "networks": len(found),
+            "known_images": found[0]["known_images"],
+            "unknown_images": found[0]["unknown_images"],
+            "classes": [one["class"] for one in found if "class" in one],
+            "accuracy": summarize([one["accuracy"] for one in found]),
+            **{
+                measure: {method: summarize([one[measure][method] for one in found]) for method in METHODS}
+                for measure in ("auroc", "recognized")
+            },
+        }
+        for (known, unknown), found in rows.items()
+    ]
+
+
+@drawn
+def figure(table: Sequence[Mapping[str, Any]]) -> Figure:
+    """The area under the ROC curve of each method, a row for each pair of sets; a dot for each network."""
+    drawing = new(1.1 + 0.55 * max(1, len(table)), width=6.4)
+    axes = drawing.subplots()
+    marks = dict(zip(METHODS, ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^")), strict=True))
+    for y, row in enumerate(table):
+        for offset, (method, (color, marker)) in zip((-0.2, 0.0, 0.2), marks.items(), strict=True):
+            values = row["auroc"][method]["values"]
+            label = method if y == 0 else None
+            axes.plot(values, [y + offset] * len(values), marker, color=color, alpha=0.7, markersize=5, label=label)
+    axes.set_yticks(range(len(table)), [f"{row['known']}\nagainst {row['unknown']}" for row in table])
+    axes.invert_yaxis()
+    axes.set_xlabel("Area under the ROC curve of unknown")
+    axes.axvline(0.5, color="0.6", linewidth=0.8)
+    axes.set_title("Unknown images told apart")
+    drawing.legend(loc="outside lower center", ncols=3)
+    return drawing

@@ -6,10 +6,11 @@ import torch
 from safetensors.numpy import load
 
 from alexnet.data.augmentation import PCAColor
-from alexnet.data.statistics import pixel_sum, rgb_products, statistics
+from alexnet.data.statistics import pixel_sum, statistics
 
 images = load((files("alexnet.learn") / "data" / "course.safetensors").read_bytes())["images"]
-colors = statistics(pixel_sum(images).astype(np.int64), rgb_products(images), len(images))
+pixels = images.reshape(-1, 3).astype(np.int64)
+colors = statistics(pixel_sum(images).astype(np.int64), pixels.T @ pixels, len(images))
 print("standard deviations along the components:", np.sqrt(colors.eigenvalues).round(1))
 print("components, in columns:\n", colors.eigenvectors.round(2))
 # %%

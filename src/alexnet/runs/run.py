@@ -336,6 +336,10 @@ class Run:
             places.append(str(self.path.parent / given))  # a project folder that was moved as a whole
         return list(dict.fromkeys(places))
 
+    def is_of_another_dataset(self, dataset: PreparedDataset) -> bool:
+        """Whether the run was trained on another dataset than this one; False where it has no record of one."""
+        return self.config.dataset.get("checksum") is not None and not self._is_dataset(dataset)
+
     def _is_dataset(self, dataset: PreparedDataset) -> bool:
         """Whether this is the dataset of the training, as far as `config.json` says."""
         checksum = self.config.dataset.get("checksum")

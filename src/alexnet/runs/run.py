@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -407,8 +408,8 @@ class Run:
         rule = DecisionRule.load(self.path)
         if rule is not None and rule.weights != checksum_of(network.state_dict()):
             raise AlexNetError(
-                f"the decision rule of {self.path} (decision.json) belongs to other weights: run `alexnet decide` "
-                "again, or use --raw"
+                f"the decision rule of {self.path} (decision.json) belongs to other weights: run "
+                f"`alexnet decide {shlex.quote(str(self.path))} --data DATA` again, or use --raw"
             )
         return rule
 

@@ -10,6 +10,8 @@ import pytest
 from random_runs import make_run
 from stripes import striped_image
 
+from alexnet import evaluate
+from alexnet.inspection.comparison import compare
 from alexnet.prediction.classifier import Classifier
 
 
@@ -46,6 +48,15 @@ def test_predict_and_sort_average_the_finished_folds(cv: Path, tmp_path: Path, c
     assert done.returncode == 0, done.stderr
     for file, probabilities in zip(files, expected, strict=True):
         assert (tmp_path / "out" / max(probabilities, key=probabilities.__getitem__) / file.name).is_file()
+
+
+def test_evaluate_and_compare_take_the_finished_folds(cv: Path, striped_data: Path) -> None:
+    found = evaluate(cv, striped_data, split="val", views=1)
+    assert found.runs == [str(cv / "fold-1"), str(cv / "fold-2")]
+    assert found.log_loss == evaluate(found.runs, striped_data, split="val", views=1).log_loss
+    (pair,) = compare([cv, cv / "fold-1"], striped_data, split="val", views=1).pairs
+    assert (pair.first, pair.second) == (str(cv), str(cv / "fold-1"))
+    assert pair.accuracy.first == found.accuracy
 
 
 def test_a_cross_validation_without_a_finished_fold_says_what_to_do(

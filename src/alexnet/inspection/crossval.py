@@ -15,9 +15,9 @@ import numpy as np
 
 from alexnet.data.dataset import INDEX_NAME, PreparedDataset, Split
 from alexnet.data.subset import write_subset
+from alexnet.evaluation.ensemble import CROSS_VALIDATION
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.prediction.classifier import Classifier
-from alexnet.prediction.ensemble import CROSS_VALIDATION
 from alexnet.runs.recipe import as_class_weights, choose_recipe
 from alexnet.runs.run import is_free
 from alexnet.runtime.errors import AlexNetError, UsageError

@@ -16,11 +16,8 @@ from alexnet.data.augmentation import Preprocessing
 from alexnet.evaluation.inference import probabilities
 from alexnet.network.model import AlexNet
 from alexnet.network.optimized import OptimizedNetwork
-from alexnet.runs.run import Run
+from alexnet.runs.run import CROSS_VALIDATION, Run
 from alexnet.runtime.errors import AlexNetError
-
-CROSS_VALIDATION = "crossval.json"
-"""File of a folder of `alexnet crossval`."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from alexnet.evaluation import metrics
 from alexnet.evaluation.costs import image_costs, read_costs
 from alexnet.evaluation.decided import Decided, decide_on
 from alexnet.evaluation.ensemble import (
-    CROSS_VALIDATION,
     Member,
     fold_runs,
     load_members,
@@ -32,7 +31,7 @@ from alexnet.evaluation.metrics import Predictions
 from alexnet.evaluation.views import check_views
 from alexnet.kernels.safe import safe_mode
 from alexnet.network.optimized import OptimizedNetwork, without_batch_norm
-from alexnet.runs.run import Run
+from alexnet.runs.run import CROSS_VALIDATION, Run
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet.evaluation.ensemble import CROSS_VALIDATION, fold_runs, require_same_classes
+from alexnet.evaluation.ensemble import fold_runs, require_same_classes
 from alexnet.prediction.classifier import Classifier
+from alexnet.runs.run import CROSS_VALIDATION
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.progress import notify
 

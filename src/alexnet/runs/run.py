@@ -31,6 +31,8 @@ from alexnet.runtime.files import write_atomic
 
 FORMAT_VERSION = 1
 MEAN = "preprocess.mean"
+CROSS_VALIDATION = "crossval.json"
+"""The summary of `alexnet crossval`, by which its folder is recognized."""
 METRICS = "metrics.jsonl"
 LAUNCH = ".launch"  # which launch of torchrun began the run
 LOCK = ".lock"  # held by the process that writes to the run folder
@@ -182,6 +184,11 @@ class Run:
         try:
             values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
+            if (folder / CROSS_VALIDATION).is_file():
+                raise AlexNetError(
+                    f"{folder} is a cross-validation: name one of its runs, such as {folder / 'fold-1'} (predict, "
+                    "evaluate, compare and sort take the folder and average its networks)"
+                ) from None
             raise AlexNetError(
                 f"{folder} is not a run folder: it has no config.json (`alexnet train` makes one)"
             ) from None

@@ -18,13 +18,13 @@ from alexnet.data.loading import evaluation_batches
 from alexnet.evaluation import metrics
 from alexnet.evaluation.costs import image_costs, read_costs
 from alexnet.evaluation.decided import Decided, decide_on
-from alexnet.evaluation.ensemble import CROSS_VALIDATION, fold_runs, optimal_coefficients
+from alexnet.evaluation.ensemble import fold_runs, optimal_coefficients
 from alexnet.evaluation.intervals import ClassIntervals, class_intervals, mean_interval
 from alexnet.evaluation.metrics import Predictions
 from alexnet.evaluation.predictor import Member, Predictor, Source, load_predictors, require_same_classes
 from alexnet.evaluation.views import check_views
 from alexnet.kernels.safe import safe_mode
-from alexnet.runs.run import Run, is_of_another_dataset
+from alexnet.runs.run import CROSS_VALIDATION, Run, is_of_another_dataset
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice

@@ -32,6 +32,8 @@ from alexnet.runtime.files import write_atomic
 
 FORMAT_VERSION = 1
 MEAN = "preprocess.mean"
+CROSS_VALIDATION = "crossval.json"
+"""The summary of `alexnet crossval`, by which its folder is recognized."""
 METRICS = "metrics.jsonl"
 LAUNCH = ".launch"  # which launch of torchrun began the run
 LOCK = ".lock"  # held by the process that writes to the run folder
@@ -177,6 +179,11 @@ class Run:
         try:
             values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
+            if (folder / CROSS_VALIDATION).is_file():
+                raise AlexNetError(
+                    f"{folder} is a cross-validation: name one of its runs, such as {folder / 'fold-1'} (predict, "
+                    "evaluate, compare and sort take the folder and average its networks)"
+                ) from None
             if (folder / BASELINE).is_file():
                 raise AlexNetError(
                     f"{folder} is a baseline, which has no network: `alexnet evaluate`, `compare`, `predict` and "

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "for which they predict different classes. With several pairs the p-values are adjusted (Holm)."
     )
     parser.epilog = "example: alexnet compare run other-run --data data --differences differences.csv"
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="two or more run folders")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="two or more run folders or baselines")
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     add_split(parser)
     add_views(parser, 10)

@@ -67,3 +67,13 @@ def test_a_cross_validation_without_a_finished_fold_says_what_to_do(
     done = command("predict", tmp_path, tmp_path / "image.png")
     assert done.returncode == 1
     assert "no fold of" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("verb", [("serve",), ("report",), ("export", "--to", "safetensors")])
+def test_a_verb_that_needs_one_run_names_what_works(
+    verb: tuple[str, ...], cv: Path, command: Callable[..., Any]
+) -> None:
+    done = command(verb[0], cv, *verb[1:])
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"is a cross-validation: name one of its runs, such as {cv / 'fold-1'} (predict, evaluate" in done.stderr

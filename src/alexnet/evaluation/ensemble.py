@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from alexnet.runs.run import CROSS_VALIDATION
 from alexnet.runtime.errors import AlexNetError
-
-CROSS_VALIDATION = "crossval.json"
-"""File of a folder of `alexnet crossval`."""
 
 
 def fold_runs(folder: Path) -> list[Path]:

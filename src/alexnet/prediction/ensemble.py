@@ -12,9 +12,10 @@ import torch
 from alexnet.baselines.baseline import Baseline
 from alexnet.data.decoding import MAX_PIXELS
 from alexnet.data.pixel_range import PixelRange
-from alexnet.evaluation.ensemble import CROSS_VALIDATION, fold_runs
+from alexnet.evaluation.ensemble import fold_runs
 from alexnet.evaluation.predictor import BaselinePredictor, is_baseline, require_same_classes
 from alexnet.prediction.classifier import Classifier
+from alexnet.runs.run import CROSS_VALIDATION
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.progress import notify
 

@@ -70,7 +70,7 @@ def write_comparison(comparison: Comparison, file: str | os.PathLike[str], shown
         If it cannot be written.
     """
     first = comparison.evaluations[0]
-    runs = [evaluation.runs[0] for evaluation in comparison.evaluations]
+    runs = [comparison.pairs[0].first, *(pair.second for pair in comparison.pairs)]
     images = list(_images(comparison, shown))
     html = (
         environment("alexnet.report")

@@ -604,7 +604,12 @@ class Interpreter:
                         ),
                     ],
                 )
-        if len(classes) < 2 or any(folder.images or len(folder.filled) < 2 for folder in classes):
+        nested = [folder for folder in classes if not folder.images and len(folder.filled) > 1]
+        if len(classes) < 2 or len(nested) < len(classes):
+            for folder in nested[:3]:
+                within = first_names(sorted(kid.name for kid in folder.filled))
+                what = f"{folder.place} is one class, with the folders {within}"
+                self.assumptions.append(f"{what}; --classes-from parent takes each as a class")
             return
         inner = sorted({kid.name for folder in classes for kid in folder.filled})
         outer = sorted({folder.name for folder in classes})

@@ -372,3 +372,28 @@ def test_folders_that_may_be_no_classes_are_said(names: tuple[str, ...], expecte
 def test_plain_classes_have_no_remark(names: tuple[str, ...], tmp_path: Path) -> None:
     plan = plan_source(build(tmp_path / "set", images(*names)))
     assert (plan.warnings, plan.assumptions) == ([], [])
+
+
+def test_tables_of_splits_with_equal_file_names(tmp_path: Path) -> None:
+    """train.csv is about train/images/0.jpg, and val.csv about val/images/0.jpg."""
+    text = table("image,label", "{}.jpg,{}", ["a", "b"] * 3)
+    root = build(tmp_path / "set", images("train/images", "val/images"), {"train.csv": text, "val.csv": text})
+    assert plan_source(root).counts == {"train": {"a": 3, "b": 3}, "val": {"a": 3, "b": 3}}
+    build(root, [], {"other.csv": text})
+    for name in ("train.csv", "val.csv"):
+        (root / name).unlink()
+    with pytest.raises(AlexNetError, match=r"such as '0.jpg': 2 files have this name"):
+        plan_source(root)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image,label\r0.jpg,1\r1.jpg,0\r2.jpg,1\r3.jpg,0\r",  # classic Mac
+        "# exported by a tool\n\nimage,label\n0.jpg,1\n1.jpg,0\n2.jpg,1\n3.jpg,0\n",
+        "image,label\n0.jpg,1.000e+00\n1.jpg,0.000e+00\n2.jpg,1.000e+00\n3.jpg,0.000e+00\n",  # numpy.savetxt
+    ],
+)
+def test_tables_of_other_tools(text: str, tmp_path: Path) -> None:
+    root = build(tmp_path / "set", images("img", count=4), {"l.csv": text})
+    assert plan_source(root).counts == {"train": {"0": 1, "1": 1}, "val": {"0": 1, "1": 1}}

@@ -336,7 +336,7 @@ def read_spreadsheet(path: str | os.PathLike[str]) -> tuple[str, list[tuple[int,
         data = Path(path).read_bytes()
     except OSError as error:
         raise AlexNetError(f"{os.fspath(path)} cannot be read: {error.strerror or error}") from error
-    text, _ = decode_text(data, os.fspath(path), None, option=None)
+    text = re.sub(r"\r\n?", "\n", decode_text(data, os.fspath(path), None, option=None)[0])
     first = text.lstrip("\r\n").partition("\n")[0]
     separator = max(",;\t", key=first.count)
     return separator, list(_records(text, separator, os.fspath(path), 0))
@@ -394,13 +394,14 @@ def _csv_rows(text: str, name: str) -> tuple[list[str], Iterator[tuple[int, list
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise AlexNetError(f"{name}, line {line}: a NUL character; the file is damaged, or is not text: save it again")
+    text = re.sub(r"\r\n?", "\n", text)
     separator = None
     skipped = 0
     declared = re.match(r"sep=(.)\r?\n", text)
     if declared:  # Excel
         separator, skipped = declared[1], 1
         text = text[declared.end() :]
-    while text.startswith(("\n", "\r\n")):
+    while re.match(r"\n|#[^,;\t|\n]*\n", text):  # empty lines and comments
         text, skipped = text.partition("\n")[2], skipped + 1
     header = text.partition("\n")[0]
     if separator is None:
@@ -718,7 +719,7 @@ def _one_label_each(rows: list[Row], name: str) -> list[Row]:
     if labels and all(re.fullmatch(r"[+-]?\d+(,\d+)?", label) for label in labels):  # a decimal comma
         rows = [row._replace(label=row.label.replace(",", ".")) for row in rows]
         labels = {row.label for row in rows}
-    numbers = {label: float(label) for label in labels if re.fullmatch(r"[+-]?\d+(\.\d*)?", label)}
+    numbers = {label: float(label) for label in labels if re.fullmatch(r"[+-]?\d+(\.\d*)?(e[+-]?\d\d?)?", label, re.I)}
     if len(numbers) < len(labels):
         return rows
     decimal = [label for label, number in numbers.items() if not number.is_integer()]

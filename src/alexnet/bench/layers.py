@@ -248,8 +248,8 @@ def figure(result: dict[str, Any]) -> Figure:
                     x, y = row[f"{direction}_flop_per_byte"], row[f"{direction}_gflops"]
                     left.plot([x], [y], marker, color=color, markersize=5, alpha=0.8)
                     if direction == "forward":
-                        style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": INK, "rotation": 55}
-                        left.annotate(_main_name(row), (x, y), (0, 5), **style)
+                        text = left.annotate(_main_name(row), (x, y), (0, 5), textcoords="offset points")
+                        text.set(fontsize=7, color=INK, rotation=55)
     for (name, sheet), style in zip(result["data_sheets"].items(), ("--", ":"), strict=True):
         _roof(
             *(left, sheet["gigabytes_per_second"], sheet["gflops"]),

@@ -141,6 +141,9 @@ def test_a_damaged_image_does_not_widen_the_range_and_is_named(
     np.testing.assert_allclose(found, interval, atol=0.01 * (interval[1] - interval[0]))
     error = capsys.readouterr().err
     assert "1 image lies far outside this range and is clipped: b/07.npy" in error
+    remark = dataset.index["remarks"][0]
+    assert remark["reason"] == "values far outside the range"
+    assert [image["path"] for image in remark["images"]] == ["b/07.npy"]
     split = dataset.split("train")
     sound_images = [split[i][0] for i in range(len(split)) if "07" not in split.paths(i)]
     assert all(100 < image.mean() < 155 for image in sound_images)  # none is nearly black
@@ -157,6 +160,22 @@ def test_images_of_two_cameras_have_one_range_and_the_dark_ones_are_named(tmp_pa
     assert dataset.pixel_range == PixelRange(integer=Interval(0, 65535))
     error = capsys.readouterr().err
     assert "10 of 20 images stay below 1/16 of this range and come out nearly black: b/01.npy" in error
+    (remark,) = dataset.index["remarks"]
+    assert (remark["reason"], remark["count"]) == ("values below 1/16 of the range, nearly black", 10)
+    assert remark["images"][0] == {"path": "b/01.npy", "greatest": float(values[1].max())}
+
+
+@pytest.mark.parametrize("damaged", [2, 3])
+def test_at_most_5_percent_of_the_images_lie_outside_the_range(damaged: int) -> None:
+    """Two of forty are outliers; three make the range, and the others are then named as nearly black."""
+    finder = RangeFinder(40)
+    for seed in range(40):
+        finder.add(noise(0, 65535 if seed < damaged else 1000, "uint16", seed), name=f"{seed}.png")
+    found = finder.result()
+    assert found.pixel_range == PixelRange(integer=Interval(0, 1023 if damaged == 2 else 65535))
+    (remark,) = found.remarks
+    assert remark["count"] == (2 if damaged == 2 else 37)
+    assert remark["images"][0]["path"] == f"{0 if damaged == 2 else 3}.png"
 
 
 def test_images_of_8_bits_have_no_range(tmp_path: Path, capsys) -> None:
@@ -202,7 +221,7 @@ def test_hot_pixels_do_not_make_the_next_bit_depth() -> None:
     values = np.random.default_rng(0).integers(0, 4096, (1000, 1000), dtype=np.uint16)
     values[3, 3] = 65535
     finder.add(values)
-    found, notes = finder.result()
+    found, notes, _ = finder.result()
     assert found == PixelRange(integer=Interval(0, 4095))
     assert "outside and are clipped" in notes[0]
 
@@ -214,7 +233,7 @@ def test_floats_of_a_dataset_have_one_range_without_outliers_and_missing_values(
     values[1, :200] = -9999
     finder.add(values)
     finder.add(values / 2)
-    found, _ = finder.result()
+    found = finder.result().pixel_range
     assert found is not None
     assert found.floating is not None
     assert -3.01 < found.floating.black < -2.9
@@ -288,6 +307,31 @@ def test_of_many_pages_the_first_is_read_and_prepare_says_so(tmp_path: Path, cap
     }
     alexnet.prepare(folder_of(tmp_path / "images", files), tmp_path / "data", size=SIZE)
     assert "3 pages, of which the first is read" in capsys.readouterr().err
+
+
+def animation(form: str, frames: int, seed: int = 0) -> bytes:
+    file = io.BytesIO()
+    first, *others = (Image.fromarray(gradient(255, "uint8", seed + number)) for number in range(frames))
+    first.convert("RGB").save(file, form, save_all=True, append_images=[other.convert("RGB") for other in others])
+    return file.getvalue()
+
+
+def test_what_was_read_of_animations_and_blank_images_is_said_once_and_stored(tmp_path: Path, capsys) -> None:
+    files = {f"{c}/{n}.gif": animation("GIF", n + 1, ord(c)) for c in "ab" for n in range(4)}
+    files |= {f"a/{form}": animation(form.upper(), 3) for form in ("webp", "png", "avif", "tiff")}
+    blank = Image.new("RGB", (20, 20), (9, 50, 200))
+    blank.save(tmp_path / "blank.png")
+    files["b/blank.png"] = (tmp_path / "blank.png").read_bytes()
+    dataset = alexnet.prepare(folder_of(tmp_path / "images", files), tmp_path / "data", size=SIZE)
+    assert [(one["reason"], one["count"], one["images"][0]["path"]) for one in dataset.index["remarks"]] == [
+        ("2 to 4 frames, of which the first is read", 9, "a/1.gif"),
+        ("3 pages, of which the first is read", 1, "a/tiff"),
+        ("one color only", 1, "b/blank.png"),
+    ]
+    error = capsys.readouterr().err
+    assert error.count("of which") == 2
+    assert "9 of 13 images have 2 to 4 frames, of which the first is read, such as a/1.gif" in error
+    assert "1 of 13 images has one color only, such as b/blank.png" in error
 
 
 def test_gray_where_0_is_white_is_inverted() -> None:

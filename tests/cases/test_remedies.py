@@ -188,4 +188,4 @@ def test_pages_and_bands_that_are_not_read_are_said_once(
     done = command(verb, run, folder, *rest)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("3 of 5 images have 2 pages, of which the first is read") == 1
-    assert done.stderr.count("1 of 5 images have 6 bands, of which the first three are read") == 1
+    assert done.stderr.count("1 of 5 images has 6 bands, of which the first three are read") == 1

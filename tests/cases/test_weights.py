@@ -310,6 +310,18 @@ CLASS_FILES: dict[str, tuple[bytes, list[str], str]] = {
     "JSON by number": (b'{"0": "cat", "2": "hen", "1": "dog"}', ["cat", "dog", "hen"], ""),
     "JSON of Keras": (b'{"0": ["n01", "cat"], "1": ["n02", "dog"]}', ["cat", "dog"], ""),
     "JSON by name": (b'{"dog": 1, "cat": 0}', ["cat", "dog"], ""),
+    "JSON from 1": (b'{"2": "dog", "1": "cat"}', ["cat", "dog"], ""),
+    "JSON with a mark": (json.dumps(NAMES).encode("utf-8-sig"), NAMES, ""),
+    "JSON of Hugging Face": (b'{"id2label": {"0": "cat", "1": "dog"}}', ["cat", "dog"], ""),
+    "JSON of objects": (b'[{"id": 2, "name": "dog"}, {"id": 1, "name": "cat"}]', ["cat", "dog"], ""),
+    "Python": (b"{1: 'dog, Canis',\n 0: 'cat'}", ["cat", "dog, Canis"], ""),
+    "YAML": (b"nc: 2\nnames: ['cat', 'dog']\n", ["cat", "dog"], ""),
+    "YAML by line": (b"path: x\nnames:\n  0: cat\n  1: dog\n", ["cat", "dog"], ""),
+    "YAML list": (b"names:\r\n- cat\r\n- dog\r\nnc: 2\r\n", ["cat", "dog"], ""),
+    "quoted": (b'"cat, small"\r\n"dog"\r\n\r\n  \r\n', ["cat, small", "dog"], ""),
+    "one line": (b"cat, dog, hen\n", ["cat", "dog", "hen"], "its only line is a list"),
+    "title": (b"Class\ncat\ndog\n", ["cat", "dog"], "the first line, 'Class', is a title"),
+    "appended": ("a\r\n\ufeffb\r\n".encode("utf-8-sig"), ["a", "b"], ""),
 }
 
 
@@ -330,6 +342,7 @@ def test_class_files_are_read_in_their_encoding(kind: str, tmp_path: Path) -> No
         "class_id,class_name\n0,Äpfel\n1,Birnen\n",
         '"Äpfel"\n"Birnen"\n',
         "label\tcount\nÄpfel\t3\nBirnen\t7\n",
+        "class_id,label\n1.0,Birnen\n0.0,Äpfel\n",
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "cp1252", "utf-16"])
@@ -349,6 +362,9 @@ def test_a_table_of_a_spreadsheet_program_gives_its_column_of_names(text: str, e
         (b'{"0": "a", "2": "b"}', "keys are not the numbers 0 to 1"),
         (b"[1, 2]", "is not a JSON list of class names"),
         (b"[", "is not a JSON list of classes"),
+        (b"class_id,label\n7,a\n3,b\n", "column 'class_id' is not the numbers from 0 or 1 on: remove it"),
+        (b'{"a": 0, "b": 0}', "gives a number to several classes"),
+        (b"a\0\nb\n", r"is not a text file \(it has the character '\\x00'\)"),
     ],
 )
 def test_class_files_that_are_ambiguous_are_refused_with_the_remedy(

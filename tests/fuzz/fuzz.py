@@ -69,10 +69,10 @@ BAD_STATUSES = (413, 415, 422)
 FINDINGS_LISTED = 50
 OWN_LINES = {
     "prepare": re.compile(
-        r"/.* \(folder\): |[0-9,]+ images? (have|has|lies?) |[0-9,]+ of [0-9,]+ images |images: |prepared |"
+        r"/.* \(folder\): |[0-9,]+ images? (have|has|lies?) |[0-9,]+ of [0-9,]+ images? |images: |prepared |"
         r"warning: [0-9,]+ pairs? of equal images |  .* = .*\)|  and [0-9,]+ more, see `duplicates`"
     ),
-    "predict": re.compile(r"alexnet: |classify: |[0-9,]+ of [0-9,]+ images have "),
+    "predict": re.compile(r"alexnet: |classify: |[0-9,]+ of [0-9,]+ images? (have|has) "),
     "serve": re.compile("alexnet: |press Ctrl-C|stopped"),
 }
 """Beginnings of the lines that the stages themselves write on stderr."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from alexnet.data.sources.names import first_names
 from alexnet.data.sources.plan import count
-from alexnet.data.sources.tables import decode_text
+from alexnet.data.sources.tables import read_spreadsheet
 from alexnet.runtime.errors import AlexNetError, UsageError
 
 COLUMNS = ("path", "given", "decision", "label")
@@ -68,19 +66,17 @@ def read_corrections(path: str | os.PathLike[str]) -> list[Correction]:
     AlexNetError
         When it cannot be read, or a row is not a decision.
     """
-    file = Path(path)
-    try:
-        text, _ = decode_text(file.read_bytes(), str(file), None)
-    except OSError as error:
-        raise AlexNetError(f"{file} cannot be read: {error.strerror or error}") from error
-    table = csv.DictReader(text.splitlines())
-    missing = [name for name in ("path", "label") if name not in (table.fieldnames or [])]
+    file = os.fspath(path)
+    _, lines = read_spreadsheet(path)
+    header = [cell.strip() for cell in lines[0][1]] if lines else []
+    missing = [name for name in ("path", "label") if name not in header]
     if missing:
         raise AlexNetError(f"{file} has no column {missing[0]!r}: a file of corrections has {', '.join(COLUMNS)}")
     found: dict[str, Correction] = {}
-    for row in table:
-        where = f"{file}, line {table.line_num}"
-        name, label = row["path"] or "", (row["label"] or "").strip()
+    for number, cells in lines[1:]:
+        where = f"{file}, line {number}"
+        row = dict(zip(header, [*cells, *[""] * len(header)], strict=False))
+        name, label = row["path"], row["label"].strip()
         decision = (row.get("decision") or (CHANGE if label else DROP)).strip()
         if not name:
             raise AlexNetError(f"{where}: no path")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from alexnet.data.remarks import remark
 from alexnet.runtime.errors import UsageError
 
 BIT_DEPTHS = (8, 10, 12, 14, 16)
@@ -125,6 +126,24 @@ def missing(values: np.ndarray, no_data: float | None = None) -> np.ndarray | No
     return found
 
 
+class FoundRange(NamedTuple):
+    """The result of a `RangeFinder`.
+
+    Attributes
+    ----------
+    pixel_range
+        The range; None where no image was added.
+    notes
+        Lines about each kind of number.
+    remarks
+        The images that lie outside the range or come out nearly black, as `dataset.json` has them.
+    """
+
+    pixel_range: PixelRange | None
+    notes: list[str]
+    remarks: list[dict[str, Any]]
+
+
 class _Image(NamedTuple):
     """Statistics of the values of an image."""
 
@@ -168,10 +187,10 @@ class RangeFinder:
         """Number of images added that have data."""
         return sum(map(len, self._kinds.values()))
 
-    def result(self) -> tuple[PixelRange | None, list[str]]:
-        """Return the range, None where no image was added, and lines about each kind of number."""
+    def result(self) -> FoundRange:
+        """Return the range, and which images do not fit in it."""
         found: dict[str, Interval] = {}
-        notes = []
+        notes, remarks = [], []
         for name, images in self._kinds.items():
             if not images:
                 continue
@@ -183,10 +202,14 @@ class RangeFinder:
             notes.append(_about_range(images, inside, found[name], description))
             if outside:
                 notes.append(_about_outside(outside, found[name]))
+                values = [{"path": image.name, "low": image.low, "high": image.high} for image in outside]
+                remarks.append(remark("values far outside the range", values))
             narrow = [image for image in inside if _share(image, found[name]) * _NARROW < 1]
             if narrow:
                 notes.append(_about_narrow(narrow, len(images)))
-        return (PixelRange(**found) if found else None), notes
+                greatest = [{"path": image.name, "greatest": image.greatest} for image in narrow]
+                remarks.append(remark(f"values below 1/{_NARROW} of the range, nearly black", greatest))
+        return FoundRange(PixelRange(**found) if found else None, notes, remarks)
 
 
 _Rule = Callable[[Sequence[_Image]], tuple[Interval, str]]

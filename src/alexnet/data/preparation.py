@@ -50,8 +50,9 @@ from alexnet.data.duplicates import (
     refuse,
     to_index,
 )
-from alexnet.data.pixel_range import PixelRange, chosen_range
+from alexnet.data.pixel_range import FoundRange, PixelRange, chosen_range
 from alexnet.data.range_survey import survey
+from alexnet.data.remarks import to_remarks
 from alexnet.data.shards import (
     WORK_FOLDER,
     Job,
@@ -67,7 +68,7 @@ from alexnet.data.sources.groups import GroupDraw, ItemCounts, draw_groups
 from alexnet.data.sources.interpretation import interpret, make_plan, source_name
 from alexnet.data.sources.items import Item, ItemList, Source
 from alexnet.data.sources.names import SPLITS, first_names
-from alexnet.data.sources.plan import SourcePlan, count, split_sizes
+from alexnet.data.sources.plan import SourcePlan, count, printable, split_sizes
 from alexnet.data.statistics import statistics
 from alexnet.kernels.rgb_products import rgb_products
 from alexnet.runtime.cpus import available_cpus
@@ -227,17 +228,17 @@ def prepare(
             for note in corrected:
                 notify(note)
         workers = workers or available_cpus()
-        pixel_range, range_notes = _pixel_range(folder, shards, workers, max_pixels, chosen)
+        found = _pixel_range(folder, shards, workers, max_pixels, chosen)
         if progress:
-            for note in range_notes:
+            for note in found.notes:
                 notify(note)
-        _make(folder, shards, size, workers, progress, max_pixels, pixel_range)
+        _make(folder, shards, size, workers, progress, max_pixels, found.pixel_range)
         options["split"] = shards.split
         options |= {"duplicates": duplicates} if duplicates != KEEP else {}
-        found = _finish(folder, shards, _name_of(source), options, max_bad, pixel_range, plan.samples)
+        about = _finish(folder, shards, _name_of(source), options, max_bad, found, plan.samples)
     dataset = PreparedDataset.open(folder)
     if progress:
-        for note in found:
+        for note in about:
             notify(note)
         notify(_closing_line(dataset, time.monotonic() - started))
     return dataset
@@ -498,25 +499,24 @@ def _grouped_split(
     return splits
 
 
-def _pixel_range(
-    folder: Path, plan: _Shards, workers: int, max_pixels: int, chosen: PixelRange | None
-) -> tuple[PixelRange | None, list[str]]:
-    """The range of the images with more than 8 bits and the notes about it: found once for a list of images, and kept.
+def _pixel_range(folder: Path, plan: _Shards, workers: int, max_pixels: int, chosen: PixelRange | None) -> FoundRange:
+    """The range of the images with more than 8 bits, with what was found: once for a list of images, and kept.
 
     A range that was chosen is used instead of one that was found.
     """
     place, listed = folder / WORK_FOLDER / _RANGE_NAME, (folder / WORK_FOLDER / _LIST_NAME).stat().st_mtime_ns
     known = _read_json(place)
     if known is None or known["listed"] != listed:
-        found, notes = (chosen, []) if chosen is not None else survey(plan.items, workers, max_pixels)
-        new: dict[str, Any] = {"listed": listed, "pixel_range": found.to_dict() if found else None, "notes": notes}
+        found = FoundRange(chosen, [], []) if chosen is not None else survey(plan.items, workers, max_pixels)
+        new: dict[str, Any] = {"listed": listed, **found._asdict()}
+        new["pixel_range"] = found.pixel_range.to_dict() if found.pixel_range else None
         if known is not None and known["pixel_range"] != new["pixel_range"]:
             for shard in plan.shards:  # made with another range
                 if read_result(folder, shard) is not None:
                     forget_result(folder, shard)
         write_atomic(place, json.dumps(new).encode())
         known = new
-    return PixelRange.from_dict(known["pixel_range"]), known["notes"]
+    return FoundRange(PixelRange.from_dict(known["pixel_range"]), known["notes"], known["remarks"])
 
 
 def _make(
@@ -593,20 +593,22 @@ def _finish(
     source: str,
     options: dict[str, Any],
     max_bad: float,
-    pixel_range: PixelRange | None,
+    found_range: FoundRange,
     samples: dict[str, Any],
 ) -> list[str]:
-    """Write `dataset.json`; returns notes about duplicates."""
+    """Write `dataset.json`; returns notes about images that are not whole or blank, and about duplicates."""
     size = options["size"]
     pixel_sums = np.zeros((size, size, 3), dtype=np.int64)
     products = np.zeros((3, 3), dtype=np.int64)
     splits: dict[str, Any] = {}
     unread: list[tuple[int, str]] = []
+    remarked: list[tuple[int, str]] = []
     checksums: dict[str, list[int]] = {}
     for shard, members in plan.shards.items():
         result = read_result(folder, shard)
         assert result is not None
         unread += [(int(members[position]), reason) for position, reason in result.left_out]
+        remarked += [(int(members[position]), reason) for position, reason in result.remarks]
         if not result.rows:
             (folder / shard).unlink()
             continue
@@ -626,6 +628,7 @@ def _finish(
         refuse(duplicates)
     dropped = copies_to_drop(duplicates) if policy == DROP else []
     unread.sort()
+    remarks = _remarks(plan, remarked)
     items = plan.take(np.array([position for position, _ in unread], dtype=np.int64))
     left_out = [{"path": item.name, "reason": reason} for item, (_, reason) in zip(items, unread, strict=True)]
     _check_left_out(folder, left_out, len(plan.items), max_bad)
@@ -654,12 +657,14 @@ def _finish(
         **to_index(duplicates, dropped),
         "source": source,
         "options": options,
-        "pixel_range": pixel_range.to_dict() if pixel_range else None,
+        "pixel_range": found_range.pixel_range.to_dict() if found_range.pixel_range else None,
+        "remarks": [*found_range.remarks, *remarks],
         **({"samples": samples} if samples else {}),
     }
     write_atomic(folder / INDEX_NAME, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())
     _clean(folder)
-    return notes(duplicates, dropped, policy)
+    total = sum(entry["count"] for entry in splits.values())
+    return [*_remark_notes(remarks, total), *notes(duplicates, dropped, policy)]
 
 
 def _leave_out(
@@ -729,6 +734,22 @@ def _clean(folder: Path) -> None:
     shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
+
+
+def _remarks(plan: _Shards, remarked: list[tuple[int, str]]) -> list[dict[str, Any]]:
+    """The remarks of positions in the list and reasons, as `dataset.json` has them."""
+    remarked = sorted(remarked)
+    items = plan.take(np.array([position for position, _ in remarked], dtype=np.int64))
+    return to_remarks((reason, item.name) for (_, reason), item in zip(remarked, items, strict=True))
+
+
+def _remark_notes(remarks: Sequence[Mapping[str, Any]], total: int) -> list[str]:
+    """The remarks for people, a line each."""
+    return [
+        f"{one['count']:,} of {count(total, 'image')} {'has' if one['count'] == 1 else 'have'} {one['reason']}, such "
+        f"as {printable(one['images'][0]['path'])}"
+        for one in remarks
+    ]
 
 
 def _closing_line(dataset: PreparedDataset, seconds: float) -> str:

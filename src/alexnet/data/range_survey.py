@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -11,8 +10,8 @@ from threading import local
 
 import numpy as np
 
-from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, deep_values, extra_content, may_be_deep
-from alexnet.data.pixel_range import PixelRange, RangeFinder
+from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, deep_values, may_be_deep
+from alexnet.data.pixel_range import FoundRange, RangeFinder
 from alexnet.data.sources.items import Item, ItemList, Reader
 
 STARTS = 20_000
@@ -24,7 +23,7 @@ _EIGHT_BITS = (".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".webp")
 _CHUNK = 1024
 
 
-def survey(items: ItemList, threads: int, max_pixels: int = MAX_PIXELS) -> tuple[PixelRange | None, list[str]]:
+def survey(items: ItemList, threads: int, max_pixels: int = MAX_PIXELS) -> FoundRange:
     """Find the pixel range of the images of a source.
 
     Parameters
@@ -38,44 +37,32 @@ def survey(items: ItemList, threads: int, max_pixels: int = MAX_PIXELS) -> tuple
 
     Returns
     -------
-    tuple
-        The range, None where no image has more than 8 bits; and lines about the range, and about images of which only
-        a part is read (pages, bands).
+    FoundRange
+        The range, None where no image has more than 8 bits, with notes and remarks about it.
     """
     candidates = list(_candidates(items))
     if not candidates:
-        return None, []
-    finder: RangeFinder | None = None
-    partly: Counter[str] = Counter()
+        return FoundRange(None, [], [])
     with ThreadPoolExecutor(threads, thread_name_prefix="survey") as pool:
         readers = local()
 
-        def look(item: Item) -> tuple[tuple[np.ndarray, float | None] | None, str | None]:
+        def look(item: Item) -> tuple[np.ndarray, float | None] | None:
             if not hasattr(readers, "reader"):
                 readers.reader = Reader()
             try:
-                data = readers.reader.read(item)
+                return deep_values(readers.reader.read(item), max_pixels)
             except UnreadableImageError:  # it is named when its turn comes
-                return None, None
-            return deep_values(data, max_pixels), extra_content(data)
+                return None
 
         probes = candidates[:: max(1, len(candidates) // PROBES)]
-        found = list(pool.map(look, probes))
-        if any(values is not None for values, _ in found):
-            finder = RangeFinder(len(items))
-            for chunk in _chunks(items, max(1, threads) * 4):  # bounds what is in memory
-                for item, (values, part) in zip(chunk, pool.map(look, chunk), strict=True):
-                    partly.update([part] if part else [])
-                    if values is not None:
-                        finder.add(*values, name=item.name)
-        else:
-            partly.update(part for _, part in found if part)
-    of = len(items) if finder else len(probes)
-    notes = [f"{count:,} of {of:,} images looked at have {part}" for part, count in sorted(partly.items())]
-    if finder is None:
-        return None, notes
-    pixel_range, about = finder.result()
-    return pixel_range, about + notes
+        if all(values is None for values in pool.map(look, probes)):
+            return FoundRange(None, [], [])
+        finder = RangeFinder(len(items))
+        for chunk in _chunks(items, max(1, threads) * 4):  # bounds what is in memory
+            for item, values in zip(chunk, pool.map(look, chunk), strict=True):
+                if values is not None:
+                    finder.add(*values, name=item.name)
+    return finder.result()
 
 
 def _may_be_deep(name: str) -> bool:

@@ -28,9 +28,10 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from alexnet.data.dataset import SHARD_ROWS, write_shard
-from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, square_image
+from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, extra_content, square_image
 from alexnet.data.near_duplicates import thumbnails
 from alexnet.data.pixel_range import PixelRange
+from alexnet.data.remarks import BLANK, is_blank
 from alexnet.data.sources.items import Item, Reader, Sample
 from alexnet.data.statistics import pixel_sum
 from alexnet.kernels.rgb_products import rgb_products
@@ -76,6 +77,8 @@ class Result(NamedTuple):
         Position among the shard's items and reason of each image that could not be read.
     checksums
         CRC-32 of the pixels of each image.
+    remarks
+        Position among the shard's items, and which part of an image was read, or that it is blank.
     """
 
     items: str
@@ -85,6 +88,14 @@ class Result(NamedTuple):
     rgb_products: list[list[int]]
     left_out: list[tuple[int, str]]
     checksums: list[int]
+    remarks: list[tuple[int, str]]
+
+
+class _Read(NamedTuple):
+    """Positions of the items that could not be read, and of those with a remark, each with the reason."""
+
+    left_out: list[tuple[int, str]]
+    remarks: list[tuple[int, str]]
 
 
 def read_result(folder: Path, shard: str) -> Result | None:
@@ -221,10 +232,10 @@ def work() -> None:
                 if "end" in job:
                     break
                 items = [_item(*fields) for fields in job["items"]]
-                left_out = _read_images(items, reader, images, lambda n: answer(advance=n), decoded_as)
+                read = _read_images(items, reader, images, lambda n: answer(advance=n), decoded_as)
                 if writing is not None:
                     writing.result()
-                writing = writer.submit(_write, folder, job["shard"], items, left_out, images, classes, flags)
+                writing = writer.submit(_write, folder, job["shard"], items, read, images, classes, flags)
                 images, written = written, images
                 answer(reached="read")
             if writing is not None:
@@ -252,33 +263,37 @@ def _read_images(
     images: np.ndarray,
     advance: Callable[[int], None],
     decoded_as: dict[str, Any],
-) -> list[tuple[int, str]]:
-    """Fill the first rows of `images` with the items that can be read; returns position and reason of the others."""
+) -> _Read:
+    """Fill the first rows of `images` with the items that can be read."""
     size = images.shape[1]
     left_out: list[tuple[int, str]] = []
+    remarks: list[tuple[int, str]] = []
     told, told_at = 0, time.monotonic()
     for position, item in enumerate(items):
         try:
-            images[position - len(left_out)] = square_image(reader.read(item), size, **decoded_as)
+            data = reader.read(item)
+            image = images[position - len(left_out)] = square_image(data, size, **decoded_as)
+            remarks += [(position, part)] if (part := extra_content(data)) else []
+            remarks += [(position, BLANK)] if is_blank(image) else []
         except UnreadableImageError as error:
             left_out.append((position, error.reason))
         if time.monotonic() - told_at > _REPORT_SECONDS or position + 1 == len(items):
             advance(position + 1 - told)
             told, told_at = position + 1, time.monotonic()
-    return left_out
+    return _Read(left_out, remarks)
 
 
 def _write(
     folder: Path,
     shard: str,
     items: list[Item],
-    left_out: list[tuple[int, str]],
+    read: _Read,
     images: np.ndarray,
     classes: list[str],
     flags: SampleFlags,
 ) -> None:
     """Write the shard, then the sum of its images, and last its record."""
-    bad = {position for position, _ in left_out}
+    bad = {position for position, _ in read.left_out}
     kept = [item for position, item in enumerate(items) if position not in bad]
     images = images[: len(kept)]
     label_of = {name: label for label, name in enumerate(classes)}
@@ -296,7 +311,9 @@ def _write(
     products = rgb_products(images).tolist()
     # Every eighth row tells images apart; those with the same checksum are compared pixel by pixel.
     checksums = [zlib.crc32(image[::8].tobytes()) for image in images]
-    result = Result(digest(items, classes, flags), len(kept), sha256, counts, products, left_out, checksums)
+    result = Result(
+        digest(items, classes, flags), len(kept), sha256, counts, products, read.left_out, checksums, read.remarks
+    )
     write_atomic(folder / WORK_FOLDER / f"{shard}.json", json.dumps(result._asdict()).encode())
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
-from pathlib import Path
 
 import numpy as np
 
+from alexnet.data.sources.tables import read_spreadsheet
 from alexnet.runtime.errors import AlexNetError
 
 UNSURE_COLUMN = "unsure"
@@ -37,10 +36,8 @@ def read_costs(file: str | os.PathLike[str], classes: list[str]) -> np.ndarray:
     AlexNetError
         If it cannot be read, or a class or a cost is missing, doubled, unknown or no number.
     """
-    try:
-        rows = [row for row in csv.reader(Path(file).read_text(encoding="utf-8-sig").splitlines()) if any(row)]
-    except (OSError, ValueError) as error:
-        raise AlexNetError(f"{file} can't be read: {error}") from error
+    separator, numbered = read_spreadsheet(file)
+    rows = [row for _, row in numbered]
     if not rows:
         raise AlexNetError(f"{file} is empty: the first row names the predicted classes")
     columns, names = [cell.strip() for cell in rows[0][1:]], [row[0].strip() for row in rows[1:]]
@@ -55,7 +52,7 @@ def read_costs(file: str | os.PathLike[str], classes: list[str]) -> np.ndarray:
             raise AlexNetError(f"{file}, row {name!r}: {len(row) - 1} costs for {len(columns)} columns")
         for column, cell in zip(columns, row[1:], strict=True):
             try:
-                value = float(cell)
+                value = float(cell.replace(",", ".") if separator != "," else cell)
             except ValueError:
                 value = math.nan
             if not 0 <= value < math.inf:

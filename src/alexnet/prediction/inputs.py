@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import codecs
-import io
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,8 +17,10 @@ from PIL import Image
 
 from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, extra_content, square_image, to_rgb
 from alexnet.data.pixel_range import PixelRange
+from alexnet.data.remarks import merge_reasons
 from alexnet.data.resize import square
 from alexnet.data.sources.items import Ignored, Item, read_item
+from alexnet.data.sources.names import guess_encoding
 from alexnet.data.sources.walking import ImageFiles, image_files
 from alexnet.runtime.errors import AlexNetError
 
@@ -119,8 +121,7 @@ def find_images(paths: Sequence[str | os.PathLike[str]], lists: Sequence[str | o
             found.add(path)
     for names in lists:
         for line in _lines(names):
-            beside = os.path.join(os.path.dirname(os.fspath(names)), line)
-            found.add(line if os.path.lexists(line) or not os.path.lexists(beside) else beside)
+            found.add(_listed(line, os.path.dirname(os.fspath(names))))
     if not found.images:
         places = ", ".join(os.fspath(path) for path in (*paths, *lists)) or "an empty list"
         raise AlexNetError(f"no images in {places}: an image is a file with an ending such as .jpg or .png")
@@ -177,7 +178,11 @@ def load_image(
 
 def partly_read(parts: Iterable[str], total: int) -> list[str]:
     """Return a line for each kind of file of which only a part was read, as `load_image` notices them."""
-    return [f"{count:,} of {total:,} images have {part}" for part, count in sorted(Counter(parts).items())]
+    parts = list(parts)
+    merged = merge_reasons(parts)
+    counts = Counter(merged[part] for part in parts)
+    of = f"{total:,} {'image' if total == 1 else 'images'}"
+    return [f"{count:,} of {of} {'has' if count == 1 else 'have'} {part}" for part, count in sorted(counts.items())]
 
 
 def _content(image: ImageInput) -> bytes:
@@ -207,7 +212,18 @@ def _lines(names: str | os.PathLike[str]) -> Iterable[str]:
         text = content.decode("utf-16", "replace")
     else:  # a name on disk need not be UTF-8
         text = os.fsdecode(content.removeprefix(codecs.BOM_UTF8))
-    return [line for line in io.StringIO(text).read().splitlines() if line.strip()]
+    return [line for line in re.split(r"\r\n|[\r\n]", text) if line.strip()]
+
+
+def _listed(line: str, folder: str) -> str:
+    """The path that a line of a list names: as it is, without quotation marks around it, or in Korean of Windows."""
+    plain = line.strip()
+    unquoted = plain[1:-1] if len(plain) > 2 and plain[0] == plain[-1] and plain[0] in "\"'" else plain
+    forms = [line, plain, unquoted]
+    if (encoding := guess_encoding(os.fsencode(unquoted))) is not None:
+        forms.append(os.fsencode(unquoted).decode(encoding))
+    places = [place for form in forms for place in (form, os.path.join(folder, form))]
+    return next((place for place in places if os.path.lexists(place)), line)
 
 
 def _without(message: str, path: str | os.PathLike[str]) -> str:

@@ -1,16 +1,19 @@
-"""Files of class names as people have them: text in several encodings, JSON, and tables of spreadsheet programs."""
+"""Files of class names as people have them: text in several encodings, JSON, YAML, tables of spreadsheet programs."""
 
 from __future__ import annotations
 
+import ast
 import codecs
 import csv
 import io
 import json
 import re
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from alexnet.data.sources.workbooks import WORKBOOK_ENDINGS, read_workbook
 from alexnet.runtime.errors import AlexNetError
 
 _MAX_SIZE = 16 << 20
@@ -34,7 +37,12 @@ _NAME_COLUMNS = (
     "category",
     "클래스",
 )
+_KEYS = ("classes", "class_names", "names", "labels", "id2label", "label2id", "class_to_idx", "idx_to_class")
 _INDEX_COLUMNS = ("id", "index", "class_id", "classid", "label_id", "no", "number", "번호")
+_YAML_NAMES = re.compile(
+    r"^names\s*:[ \t]*(?:(\[.*?\]|\{.*?\})|\n((?:[ \t]*(?:-|\d+[ \t]*:)[ \t]+[^\n]+(?:\n|\Z))+))",
+    re.MULTILINE | re.DOTALL,
+)
 _NUMBERED = re.compile(r"(\d+)\s*[\s,;:=\t]\s*(\S.*)")
 
 
@@ -44,8 +52,9 @@ def read_class_names(file: Path) -> tuple[list[str], list[str]]:
     Parameters
     ----------
     file : Path
-        One class per line, possibly with its number before it; a JSON list, or a JSON object of numbers and names; or
-        a CSV table with a column of names. UTF-8 with or without a byte order mark, UTF-16, UTF-32, CP949 or CP1252.
+        One class per line, possibly with its number before it; a list or dictionary of numbers and names in JSON or
+        Python, also within one with the key classes, names, id2label or label2id; `names:` of YAML; or a table with a
+        column of names, as CSV or workbook. UTF-8 with or without a byte order mark, UTF-16, UTF-32, CP949 or CP1252.
 
     Returns
     -------
@@ -63,13 +72,12 @@ def read_class_names(file: Path) -> tuple[list[str], list[str]]:
         content = file.read_bytes()
     except OSError as error:
         raise AlexNetError(f"{file} can't be read: {error.strerror or error}") from None
-    text, encoding = _decoded(content, file)
-    notes = [] if encoding == "UTF-8" else [f"{file} was read as {encoding}"]
-    if text.lstrip()[:1] in ("[", "{"):
-        names = _names_of_json(text, file)
+    if file.suffix.lower() in WORKBOOK_ENDINGS:
+        rows = next((rows for _, rows in read_workbook(content, str(file)) if rows), [])
+        names, notes = _names_of_table([[cell.strip() for cell in cells] for _, cells in rows], file)
     else:
-        names, more = _names_of_lines(text, file)
-        notes += more
+        names, notes = _names_of_text(content, file)
+    names = [name.strip("\ufeff\u200b \t") for name in names]  # a mark of another file that was appended
     if not names:
         raise AlexNetError(f"{file} is empty: write one class per line, in the order of the network's outputs")
     repeated = [name for name, count in Counter(names).items() if count > 1]
@@ -77,6 +85,23 @@ def read_class_names(file: Path) -> tuple[list[str], list[str]]:
         lines = ", ".join(str(number) for number, name in enumerate(names, 1) if name == repeated[0])
         raise AlexNetError(f"{file} names {repeated[0]!r} more than once (entries {lines}): each class needs one name")
     return names, notes
+
+
+def _names_of_text(content: bytes, file: Path) -> tuple[list[str], list[str]]:
+    text, encoding = _decoded(content, file)
+    strange = next((one for one in text if unicodedata.category(one) == "Cc" and one not in "\t\r\n\v\f\x1a"), None)
+    if strange is not None:
+        raise AlexNetError(f"{file} is not a text file (it has the character {strange!r}): write one class per line")
+    notes = [] if encoding == "UTF-8" else [f"{file} was read as {encoding}"]
+    if text.lstrip("\ufeff \t\r\n")[:1] in ("[", "{"):
+        return _names_of_value(_literal(text, file), file), notes
+    yaml = _YAML_NAMES.search(text.replace("\r\n", "\n"))
+    if yaml and yaml[1]:
+        return _names_of_value(_literal(yaml[1], file), file), notes
+    if yaml:
+        text = re.sub(r"^[ \t]*-[ \t]+", "", yaml[2], flags=re.M)
+    names, more = _names_of_lines(text, file)
+    return names, notes + more
 
 
 def _decoded(content: bytes, file: Path) -> tuple[str, str]:
@@ -128,34 +153,58 @@ def _is_western(text: str) -> bool:
     return all(run.isalpha() and len(run) == 1 for run in runs)
 
 
-def _names_of_json(text: str, file: Path) -> list[str]:
-    """A list of names; or an object of number → name, number → [id, name], or name → number."""
+def _literal(text: str, file: Path) -> Any:
+    """A list or dictionary in JSON, or as Python prints it."""
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except ValueError as error:
-        raise AlexNetError(f"{file} is not a JSON list of classes: {error}") from None
+        reason = error
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise AlexNetError(f"{file} is not a JSON list of classes: {reason}") from None
+
+
+def _names_of_value(value: Any, file: Path) -> list[str]:
+    """The names in a list, or in a dictionary; and in one of those within a dictionary, as in config.json."""
     if isinstance(value, dict):
-        value = _in_order(value, file)
+        inner = next((value[key] for key in _KEYS if isinstance(value.get(key), list | dict)), None)
+        value = _in_order(value if inner is None else inner, file)
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        value = _names_of_objects(value, file)
     if not isinstance(value, list) or not all(isinstance(name, str) and name.strip() for name in value):
         raise AlexNetError(f"{file} is not a JSON list of class names")
-    return value
+    return [name.strip() for name in value]
 
 
-def _in_order(value: dict[str, Any], file: Path) -> list[Any]:
-    """The names of a JSON object in the order of their numbers."""
-    if all(type(number) is int for number in value.values()):
-        value = {str(number): name for name, number in value.items()}
-    numbers = [str(number) for number in range(len(value))]
-    if set(value) != set(numbers):
-        raise AlexNetError(f"{file} is a JSON object whose keys are not the numbers 0 to {len(value) - 1}")
-    names = [value[number] for number in numbers]
-    # As Keras' imagenet_class_index.json has it.
-    return [name[-1] if isinstance(name, list) and name else name for name in names]
+def _names_of_objects(value: list[dict[str, Any]], file: Path) -> list[str]:
+    """Names of objects with a name, in the order of their numbers where they have some."""
+    header = list(dict.fromkeys(key for one in value for key in one))
+    rows = [[str(one.get(key, "")) for key in header] for one in value]
+    return _names_of_table([header, *rows], file)[0]
+
+
+def _in_order(value: Any, file: Path) -> Any:
+    """The names of a dictionary in the order of their numbers, from 0 or from 1; another value as it is."""
+    if not isinstance(value, dict):
+        return value
+    if value and all(type(number) is int for number in value.values()):  # name → number
+        if len(set(value.values())) < len(value):
+            raise AlexNetError(f"{file} gives a number to several classes: each needs its own")
+        value = {number: name for name, number in value.items()}
+    by_number = {str(number): name for number, name in value.items()}
+    for first in (0, 1):
+        numbers = [str(number) for number in range(first, first + len(by_number))]
+        if set(by_number) == set(numbers):
+            names = [by_number[number] for number in numbers]
+            # As Keras' imagenet_class_index.json has it.
+            return [name[-1] if isinstance(name, list) and name else name for name in names]
+    raise AlexNetError(f"{file} is a JSON object whose keys are not the numbers 0 to {len(value) - 1}")
 
 
 def _names_of_lines(text: str, file: Path) -> tuple[list[str], list[str]]:
     """The names in a text of lines, and how the lines were interpreted."""
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in re.split(r"\r\n|[\r\n\v\f\x1a]", text) if line.strip("\ufeff\u200b \t")]
     table = _table(lines, file)
     if table is not None:
         return _names_of_table(table, file)
@@ -164,8 +213,21 @@ def _names_of_lines(text: str, file: Path) -> tuple[list[str], list[str]]:
     if len(names) > 1 and len(numbered) == len(names):
         numbers = [int(match[1]) for match in numbered]
         if numbers in (list(range(len(names))), list(range(1, len(names) + 1))):
-            return [match[2].strip() for match in numbered], [f"{file}: the numbers before the classes were removed"]
+            names = [_unquoted(match[2].strip()) for match in numbered]
+            return names, [f"{file}: the numbers before the classes were removed"]
+    if len(names) == 1 and names[0].count(",") > 1:
+        return [name.strip() for name in next(csv.reader(names, skipinitialspace=True))], [
+            f"{file}: its only line is a list"
+        ]
+    names = [_unquoted(name) for name in names]
+    if len(names) > 2 and names[0].casefold() in _NAME_COLUMNS:
+        return names[1:], [f"{file}: the first line, {names[0]!r}, is a title"]
     return names, []
+
+
+def _unquoted(name: str) -> str:
+    """A name without the quotation marks around it."""
+    return name[1:-1].strip() if len(name) > 2 and name[0] == name[-1] and name[0] in "\"'" else name
 
 
 def _table(lines: list[str], file: Path) -> list[list[str]] | None:
@@ -184,6 +246,8 @@ def _table(lines: list[str], file: Path) -> list[list[str]] | None:
 
 def _names_of_table(rows: list[list[str]], file: Path) -> tuple[list[str], list[str]]:
     """The column of names, in the order of a column of numbers where there is one."""
+    if not rows:
+        return [], []
     header = [cell.casefold() for cell in rows[0]]
     titled = any(cell in (*_NAME_COLUMNS, *_INDEX_COLUMNS) for cell in header)
     body = rows[1:] if titled else rows
@@ -193,19 +257,30 @@ def _names_of_table(rows: list[list[str]], file: Path) -> tuple[list[str], list[
     named = [column for column in others if header[column] in _NAME_COLUMNS]
     if len(others) == 1:
         named = others
+    unordered = [column for column in others if titled and header[column] in _INDEX_COLUMNS]
+    if index is None and any(_numbers([row[column] for row in body]) is not None for column in unordered):
+        raise AlexNetError(
+            f"{file}: column {rows[0][unordered[0]]!r} is not the numbers from 0 or 1 on: remove it, and write the "
+            "classes in the order of the network's outputs"
+        )
     if len(named) != 1:
         raise AlexNetError(
             f"{file} is a table of {len(rows[0])} columns ({', '.join(rows[0])}): leave one column of class names in it"
         )
     if index is not None:
-        body = sorted(body, key=lambda row: int(row[index]))
+        body = sorted(body, key=lambda row: float(row[index]))
     title = f"column {rows[0][named[0]]!r}" if titled else f"column {named[0] + 1}"
     return [row[named[0]] for row in body], [f"{file}: the classes are {title}"] if len(rows[0]) > 1 else []
 
 
 def _is_numbering(cells: list[str]) -> bool:
     """Whether cells are the numbers from 0 or from 1 on, in any order."""
-    if not all(cell.isascii() and cell.isdigit() for cell in cells):
-        return False
-    numbers = sorted(int(cell) for cell in cells)
+    numbers = _numbers(cells)
     return numbers in (list(range(len(cells))), list(range(1, len(cells) + 1)))
+
+
+def _numbers(cells: list[str]) -> list[int] | None:
+    """Whole numbers, sorted, also as pandas writes them (1.0); None for others."""
+    if not all(re.fullmatch(r"\d+(\.0*)?", cell, re.ASCII) for cell in cells):
+        return None
+    return sorted(int(float(cell)) for cell in cells)

@@ -228,7 +228,8 @@ def _config(network: ForeignWeights, source: str) -> tuple[Config, Tensor]:
     if classes is None:
         raise AlexNetError(f"{source} has {count:,} classes without names: give a file of them with --classes")
     if count and len(classes) != count:
-        raise AlexNetError(f"{source} has {count:,} outputs, but {len(classes):,} classes are named")
+        named = f"{len(classes):,} classes are named, from {classes[0]!r} to {classes[-1]!r}"
+        raise AlexNetError(f"{source} has {count:,} outputs, but {named}")
     size = network.mean.shape[0]
     if network.crop_size > size:
         raise AlexNetError(f"{source} reads crops of {network.crop_size} pixels, larger than its images of {size}")

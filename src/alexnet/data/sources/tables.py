@@ -319,8 +319,32 @@ def _sheet_table(data: bytes, name: str, column: str | None, named_columns: bool
     return None
 
 
-def decode_text(data: bytes, name: str, encoding: str | None) -> tuple[str, list[str]]:
+def read_spreadsheet(path: str | os.PathLike[str]) -> tuple[str, list[tuple[int, list[str]]]]:
+    """Read a CSV as spreadsheet programs save it: the separator, and line and cells of each row that is not empty.
+
+    The separator is the one of comma, semicolon and tab that is the most frequent in the first row.
+
+    Raises
+    ------
+    AlexNetError
+        When it cannot be read, or is neither UTF-8 nor UTF-16 and not certainly Korean.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise AlexNetError(f"{os.fspath(path)} cannot be read: {error.strerror or error}") from error
+    text, _ = decode_text(data, os.fspath(path), None, option=None)
+    first = text.lstrip("\r\n").partition("\n")[0]
+    separator = max(",;\t", key=first.count)
+    return separator, list(_records(text, separator, os.fspath(path), 0))
+
+
+def decode_text(
+    data: bytes, name: str, encoding: str | None, option: str | None = "--encoding"
+) -> tuple[str, list[str]]:
     """Decode a text file: by its byte order mark, as UTF-8, as UTF-16, by `encoding`, or as certain Korean.
+
+    Messages name `option` as the one that says the encoding.
 
     Returns
     -------
@@ -346,21 +370,20 @@ def decode_text(data: bytes, name: str, encoding: str | None) -> tuple[str, list
     except UnicodeDecodeError as error:
         if encoding is not None:
             raise UsageError(
-                f"{name} is not {encoding.upper()} text (byte {error.start}): name its encoding with --encoding"
+                f"{name} is not {encoding.upper()} text (byte {error.start}): "
+                + (f"name its encoding with {option}" if option else "save it as UTF-8")
             ) from None
         line = data.count(b"\n", 0, error.start) + 1
         sample = data.splitlines()[line - 1][:60]
     guessed = guess_encoding(data)
     if guessed is None:
         raise UsageError(
-            f"{name} is not UTF-8 text (line {line}); {readings(sample)}: save it as UTF-8, or name its encoding with "
-            "--encoding"
+            f"{name} is not UTF-8 text (line {line}); {readings(sample)}: save it as UTF-8"
+            + (f", or name its encoding with {option}" if option else "")
         )
     text = data.decode(guessed)
     example = text.splitlines()[line - 1][:40]
-    return text, [
-        f"{name} is read as {guessed.upper()}, such as {example!r}; if that is wrong, name it with --encoding"
-    ]
+    return text, [f"{name} is read as {guessed.upper()}, such as {example!r}; if that is wrong, name it with {option}"]
 
 
 def _csv_rows(text: str, name: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:

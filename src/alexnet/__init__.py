@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from alexnet.baselines.baseline import fit_baseline
     from alexnet.data.augmentation import Augmentation, register_augmentation
     from alexnet.data.dataset import PreparedDataset
     from alexnet.data.preparation import prepare
@@ -50,6 +51,7 @@ _HOMES = {
     "Variant": "alexnet.network.variants",
     "evaluate": "alexnet.evaluation.evaluate",
     "export": "alexnet.weights.exporting",
+    "fit_baseline": "alexnet.baselines.baseline",
     "get_variant": "alexnet.network.variants",
     "import_weights": "alexnet.weights.importing",
     "list_variants": "alexnet.network.variants",
@@ -78,6 +80,7 @@ __all__ = [
     "Variant",
     "evaluate",
     "export",
+    "fit_baseline",
     "get_variant",
     "import_weights",
     "list_variants",

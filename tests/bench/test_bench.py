@@ -118,3 +118,40 @@ def test_the_usual_loader_yields_crops(tmp_path) -> None:
     assert images.shape == (4, 3, 224, 224)
     assert 0.5 < float(images.std()) < 2
     assert len(labels) == 4
+
+
+def test_the_layers_of_a_step_are_measured_and_drawn(capsys, tmp_path) -> None:
+    arguments = ["bench", "--only", "layers", "--batch-size", "2", "--rounds", "1", "--device", "cpu"]
+    assert main([*arguments, "--results", str(tmp_path)]) == 0
+    file = tmp_path / f"layers-{machine_slug()}.json"
+    result = json.loads(file.read_text(encoding="utf-8"))
+    assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    measured = result["devices"]["cpu"]
+    rows = {row["name"].partition(" ")[0]: row for row in measured["layers"]}
+    assert sum(row["parameters"] for row in measured["layers"]) == 60_965_224
+    assert sum(row["multiply_adds"] for row in measured["layers"]) == 724_406_816
+    assert rows["conv1"]["forward_flop"] == 2 * 2 * 105_415_200
+    assert rows["conv1"]["backward_flop"] == rows["conv1"]["forward_flop"], "the input has no gradient"
+    assert rows["fc6"]["backward_flop"] == 2 * rows["fc6"]["forward_flop"]
+    size = 2 if measured["precision"] == "bfloat16" else 4
+    assert rows["fc6"]["forward_bytes"] == size * (2 * 9216 + 2 * 4096 + 37_752_832)
+    assert all(row["forward_ms"] > 0 and row["backward_ms"] > 0 for row in rows.values())
+    assert sum(kind["time"] for kind in measured["kinds"].values()) == pytest.approx(1)
+    assert measured["kinds"]["convolutions"]["multiply_adds"] == pytest.approx(0.919, abs=0.001)
+    assert set(result["data_sheets"]) == {"GTX 580", "K20"}
+
+
+def test_a_step_in_parts_gives_the_gradients_of_a_whole_step(monkeypatch) -> None:
+    from alexnet.bench.layers import segments, timed_step
+
+    for module in ("steps", "layers"):  # the update would clear the gradients
+        monkeypatch.setattr(f"alexnet.bench.{module}.update_all", lambda *arguments: None)
+    training = OurTraining(2, dtype=torch.float32)
+    for module in training.network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    training.step()
+    whole = {name: parameter.grad.clone() for name, parameter in training.network.named_parameters()}
+    timed_step(training, segments(training))
+    for name, parameter in training.network.named_parameters():
+        torch.testing.assert_close(parameter.grad, whole[name], rtol=1e-4, atol=1e-7)

@@ -137,7 +137,7 @@ def test_of_several_state_dicts_the_plain_one_is_read_and_said(tmp_path: Path) -
     torch.testing.assert_close(network.weights["conv2.bias"], backbone()["features.3.bias"], rtol=0, atol=0)
     (note,) = network.notes
     assert "read model, not model_ema" in note
-    assert f"alexnet import {file} --key model_ema --out RUN" in note
+    assert f"`alexnet import {file} --key model_ema --out run-2`" in note
     chosen = read_weights(file, formats.ReadOptions(key="model_ema"))
     torch.testing.assert_close(chosen.weights["conv2.bias"], backbone(1)["features.3.bias"], rtol=0, atol=0)
     assert chosen.notes == ()

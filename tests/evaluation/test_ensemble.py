@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from alexnet.evaluation.ensemble import optimal_coefficients, require_same_classes
+from alexnet.evaluation.ensemble import optimal_coefficients
+from alexnet.evaluation.predictor import require_same_classes
 from alexnet.runtime.errors import AlexNetError
 
 

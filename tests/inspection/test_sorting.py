@@ -5,8 +5,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from by_content import CLASSES, ByContent
 from random_runs import make_run
 from stripes import striped_image
 
+from alexnet.experiments import sorting_kills
 from alexnet.inspection.journal import JOURNAL, open_journal
 from alexnet.inspection.sorting import SUMMARY, class_folders, sort_images, undo_sort
 from alexnet.prediction.classifier import Classifier
@@ -406,39 +405,12 @@ def test_the_command_sorts_and_undoes(real: tuple[Path, Path], tmp_path: Path, c
     assert command("sort", run, "--to", out).returncode == 2
 
 
-def run_and_kill(arguments: list[str], delay: float) -> bool:
-    """Start the command, kill it some time after its journal begins; whether it was still running."""
-    out = Path(arguments[arguments.index("--to") + 1])
-    start = (out / JOURNAL).stat().st_size if (out / JOURNAL).exists() else 0
-    process = subprocess.Popen([sys.executable, "-m", "alexnet", *arguments], stderr=subprocess.DEVNULL)
-    while process.poll() is None and not ((out / JOURNAL).exists() and (out / JOURNAL).stat().st_size > start):
-        time.sleep(0.005)
-    time.sleep(delay)
-    process.kill()
-    return process.wait() == -signal.SIGKILL
-
-
 @pytest.mark.parametrize("kills", [1, pytest.param(50, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
 def test_the_command_killed_at_random_moments_loses_nothing(
-    real: tuple[Path, Path], tmp_path: Path, kills: int, command: Callable[..., Any]
+    real: tuple[Path, Path], tmp_path: Path, kills: int
 ) -> None:
-    run, images = real
-    folder, out = tmp_path / "images", tmp_path / "out"
-    rng = random.Random(kills)
-    for number in range(3 * kills):
-        shutil.copytree(images, folder / str(number))
-    for number, file in enumerate(sorted(folder.rglob("??.png"))):
-        with file.open("ab") as end:  # after the end of the PNG, so that every file is distinct
-            end.write(str(number).encode())
-    expected = contents(folder)
-    arguments = ["sort", str(run), str(folder), "--to", str(out), "--move"]
-    killed = 0
-    for _ in range(kills):
-        killed += run_and_kill(arguments, rng.uniform(0, 0.1))
-        assert contents(folder, out) == expected
-    assert killed > 0
-    command(*arguments)
-    assert sum(contents(out).values()) == 117 * kills
-    assert contents(folder, out) == expected
-    assert command("sort", "--undo", "--to", out).returncode == 0
-    assert contents(folder) == expected
+    found = sorting_kills.measure(real[0], tmp_path / "kills", kills, undo_kills=-(-kills // 5), seed=kills)
+    images = kills * sorting_kills.IMAGES_PER_KILL
+    assert found["kills"] > 0
+    assert (found["lost"], found["doubled"], found["left_in_output"]) == (0, 0, 0)
+    assert found["images"] == found["in_class_folders"] == found["rows_in_log"] == found["restored"] == images

@@ -1,21 +1,33 @@
 """The course: its JavaScript computes what the package computes, its pages work, and its answers are correct."""
 
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 import torch
 from axe_playwright_python.base import AXE_FILE_PATH
+from nbclient import NotebookClient
 from torch import nn
 from torch.nn import functional
 
+from alexnet.data.augmentation import PCAColor
+from alexnet.data.statistics import pixel_sum, statistics
+from alexnet.evaluation.views import VIEWS
+from alexnet.experiments import towers
+from alexnet.experiments.catalog import shipped_results
 from alexnet.experiments.figure_1 import crossing
-from alexnet.learn import digits, write_course
+from alexnet.learn import digits, write_course, write_notebooks
 from alexnet.learn.lessons import LESSONS
+from alexnet.learn.notebooks import notebook
 from alexnet.network.layers import OverhangConv2d
 from alexnet.network.normalization import local_response_norm_reference
+from alexnet.parallel.plan import Work
+from alexnet.search.exact import nearest
 from alexnet.training.optimizers import PaperSGD
 
 LANGUAGES = ("", "ko/")
@@ -171,6 +183,109 @@ def test_training_steps_are_those_of_pytorch_with_the_rule_of_the_package(
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
+@pytest.mark.parametrize(("name", "kind"), [("paper", PaperSGD), ("torch", torch.optim.SGD)])
+def test_two_weights_move_as_with_the_optimizers(name: str, kind: Any, compute: Callable[..., Any]) -> None:
+    weights = torch.tensor([-4.0, 1.6], dtype=torch.float64, requires_grad=True)
+    options = {"lr": 0.07, "momentum": 0.8, "decay": 0.01, "ratio": 5, "steps": 9, "drop": 4}
+    rule = kind([weights], lr=0.07, momentum=0.8, weight_decay=0.01)
+    for step in range(9):
+        rule.param_groups[0]["lr"] = 0.07 if step < 4 else 0.007
+        rule.zero_grad()
+        (weights.square() @ torch.tensor([0.5, 2.5], dtype=torch.float64)).backward()
+        rule.step()
+    found = compute(f"Compute.descent(Compute.{name}Update, [-4, 1.6], a[0])[9].slice(0, 2)", options)
+    np.testing.assert_allclose(found, flat(weights), atol=1e-9)
+
+
+def test_the_scale_of_every_layer_is_that_of_pytorch(compute: Callable[..., Any]) -> None:
+    built, layers = small_network(8)
+    x = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+    outputs = [built[:2](x), built[:4](x), built(x)]
+    found = compute("Compute.layerScales(a[0], a[1])", layers, x.tolist())
+    np.testing.assert_allclose(found, [output.std(correction=0).item() for output in outputs], atol=1e-9)
+
+
+@pytest.mark.parametrize("unit", ["eigenvalues", "std"])
+def test_colors_change_as_in_the_package(unit: str, compute: Callable[..., Any]) -> None:
+    rng = np.random.default_rng(2)
+    images = rng.integers(0, 200, (2, 9, 9, 3)).astype(np.uint8)
+    images[..., 1] = images[..., 0] // 2 + images[..., 1] // 4
+    pixels = images.reshape(-1, 3).astype(np.int64)
+    colors = statistics(pixel_sum(images).astype(np.int64), pixels.T @ pixels, len(images))
+    alphas = [0.1, -0.2, 0.3]
+    found = compute(
+        """(([images, alphas, unit]) => {
+            const found = Compute.colorComponents(images);
+            return [...found.values, ...found.vectors.flat(), ...Compute.colorOffset(found, alphas, unit)];
+        })(a)""",
+        [image.flatten().tolist() for image in images],
+        alphas,
+        unit,
+    )
+    shift = PCAColor(colors.eigenvectors, colors.eigenvalues, unit=unit).shifts(torch.tensor([alphas]))
+    np.testing.assert_allclose(found, [*colors.eigenvalues, *colors.eigenvectors.flatten(), *flat(shift)], rtol=1e-5)
+
+
+def test_ten_views_are_those_of_the_package(compute: Callable[..., Any]) -> None:
+    image = torch.randn(8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = compute(
+        "Compute.tenViews(8, 6).flatMap((view) => Array.from(Compute.crop(a[0], 8, { ...view, channels: 1 })))",
+        flat(image),
+    )
+    crops = [image[top : top + 6, left : left + 6] for top, left in VIEWS[10].offsets(8, 6)]
+    np.testing.assert_array_equal(found, [v for crop in crops for view in (crop, crop.flip(1)) for v in flat(view)])
+
+
+def test_saturation_and_its_test_are_those_of_the_experiment(compute: Callable[..., Any]) -> None:
+    kernels = torch.randn(8, 3, 5, 5, generator=torch.Generator().manual_seed(1))
+    kernels[:2, 1:] = kernels[:2, :1]
+    found = compute("a[0].map(Compute.saturation)", [flat(kernel) for kernel in kernels])
+    np.testing.assert_allclose(found, towers.saturation(kernels), atol=1e-5)
+    values = np.random.default_rng(3).random(40)
+    values[:20] += 0.1
+    found = compute("Compute.permutationTest(a[0], 4000, 0).p", values.tolist())
+    assert found == pytest.approx([towers.permutation_p(values, 4000)], abs=0.03)
+
+
+def test_bytes_between_the_towers_are_those_that_were_counted(site: Path, compute: Callable[..., Any]) -> None:
+    rows = json.loads((shipped_results() / "parallel.json").read_text())["exchange"]["rows"]
+    row = next(row for row in rows if row["layout"] == "towers")
+    inputs = list(Work.of("paper").crossing)
+    options = {"inputs": inputs, "classes": 1000, "batch": row["batch"], "bytes": 4}
+    assert compute("Compute.towerBytes(a[0])", options) == [row["bytes_counted"]]
+
+
+def test_nearest_rows_are_those_of_the_search(compute: Callable[..., Any]) -> None:
+    rng = np.random.default_rng(4)
+    rows, query = rng.random((30, 7)).astype(np.float32), rng.random((1, 7)).astype(np.float32)
+    distances, found = nearest(query, rows, 5)
+    expected = np.stack([found[0], distances[0]], axis=1).flatten()
+    result = compute("Compute.nearest(a[0], a[1], 5).flat()", query[0].tolist(), rows.tolist())
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_sub_networks_are_those_of_pytorch(compute: Callable[..., Any]) -> None:
+    built, layers = small_network(5)
+    x = torch.randn(6, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    first, second = torch.tensor([1, 0, 1, 1, 0.0]), torch.tensor([0, 1, 1, 0, 1.0])
+    hidden = built[1](built[0](x)) * first / 0.7
+    expected = built[4](built[3](built[2](hidden)) * second / 0.7)
+    options = {"masks": [first.tolist(), second.tolist()], "keep": 0.7}
+    np.testing.assert_allclose(
+        compute("Array.from(Compute.forward(...a).logits)", layers, flat(x), options), flat(expected)
+    )
+    # Halving is exact for the geometric mean over all sub-networks of the last hidden layer.
+    masks = [list(map(float, f"{number:05b}")) for number in range(32)]
+    found = compute(
+        """(([layers, x, masks]) => Compute.geometricMean(masks.map((mask) =>
+            Compute.softmax(Compute.forward(layers, x, { masks: [null, mask], keep: 0.5 }).logits))))(a)""",
+        layers,
+        flat(x),
+        masks,
+    )
+    np.testing.assert_allclose(found, flat(built(x).softmax(0)), atol=1e-9)
+
+
 def test_the_epoch_of_a_target_is_that_of_the_experiment(compute: Callable[..., Any]) -> None:
     for errors in ([0.9, 0.5, 0.2], [0.1, 0.5], [0.9, 0.8], [0.25]):
         found = compute("Compute.crossing(a[0], 0.25)", errors)
@@ -206,6 +321,52 @@ def test_the_counter_reaches_the_parameters_of_the_paper(site: Path, open_tab: C
     assert page.inner_text("[data-value=multiplyAdds]") == "724,406,816"
     page.uncheck("[name=towers]")
     assert page.inner_text("[data-value=parameters]") == "62,378,344"
+
+
+@pytest.mark.parametrize("folder", LANGUAGES)
+def test_every_lesson_is_on_the_slides(folder: str, site: Path, open_tab: Callable[..., Any]) -> None:
+    tab = open_tab((site / folder / "slides.html").as_uri(), viewport={"width": 1280, "height": 720})
+    page = tab.page
+    page.wait_for_function(f"document.querySelectorAll('[data-ready=true]').length === {len(LESSONS)}")
+    assert page.evaluate("document.querySelectorAll('.slide').length") == 1 + 4 * len(LESSONS)
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    box = "Array.from(document.querySelectorAll('.slide'), (e) => Math.abs(Math.round(e.getBoundingClientRect().top)))"
+    assert page.evaluate(box).index(min(page.evaluate(box))) == 2
+    page.evaluate(Path(AXE_FILE_PATH).read_text(encoding="utf-8"))
+    assert page.evaluate(AXE) == []
+    assert tab.complaints == []
+    page.context.close()
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_notebooks_have_the_texts_and_the_code(language: str, tmp_path: Path) -> None:
+    paths = write_notebooks(tmp_path, language)
+    assert len(paths) == len(LESSONS)
+    for path in paths:
+        book = nbformat.read(path, as_version=4)
+        nbformat.validate(book)
+        assert "{{" not in path.read_text("utf-8")
+        for cell in book.cells:
+            if cell.cell_type == "code":
+                compile(cell.source, path.name, "exec")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
+def test_notebooks_run_to_their_end(lesson: Any, tmp_path: Path) -> None:
+    book = nbformat.from_dict(notebook(lesson, "en"))
+    start = time.perf_counter()
+    NotebookClient(book, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert time.perf_counter() - start < 60  # docs/teaching.md says so
+    assert all(cell.outputs for cell in book.cells if cell.cell_type == "code" and "print" in cell.source)
+
+
+def test_the_command_writes_pages_slides_and_notebooks(command: Callable[..., Any], tmp_path: Path) -> None:
+    done = command("learn", "--slides", "--lang", "ko", "--out", tmp_path / "course")
+    assert done.returncode == 0
+    assert done.stdout.strip() == str(tmp_path / "course" / "ko" / "slides.html")
+    assert Path(done.stdout.strip()).is_file()
 
 
 def test_the_site_is_small(site: Path) -> None:

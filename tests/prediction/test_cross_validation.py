@@ -10,6 +10,8 @@ import pytest
 from random_runs import make_run
 from stripes import striped_image
 
+from alexnet import evaluate
+from alexnet.inspection.comparison import compare
 from alexnet.prediction.classifier import Classifier
 
 
@@ -48,6 +50,15 @@ def test_predict_and_sort_average_the_finished_folds(cv: Path, tmp_path: Path, c
         assert (tmp_path / "out" / max(probabilities, key=probabilities.__getitem__) / file.name).is_file()
 
 
+def test_evaluate_and_compare_take_the_finished_folds(cv: Path, striped_data: Path) -> None:
+    found = evaluate(cv, striped_data, split="val", views=1)
+    assert found.runs == [str(cv / "fold-1"), str(cv / "fold-2")]
+    assert found.log_loss == evaluate(found.runs, striped_data, split="val", views=1).log_loss
+    (pair,) = compare([cv, cv / "fold-1"], striped_data, split="val", views=1).pairs
+    assert (pair.first, pair.second) == (str(cv), str(cv / "fold-1"))
+    assert pair.accuracy.first == found.accuracy
+
+
 def test_a_cross_validation_without_a_finished_fold_says_what_to_do(
     tmp_path: Path, command: Callable[..., Any]
 ) -> None:
@@ -56,3 +67,13 @@ def test_a_cross_validation_without_a_finished_fold_says_what_to_do(
     done = command("predict", tmp_path, tmp_path / "image.png")
     assert done.returncode == 1
     assert "no fold of" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("verb", [("serve",), ("report",), ("export", "--to", "safetensors")])
+def test_a_verb_that_needs_one_run_names_what_works(
+    verb: tuple[str, ...], cv: Path, command: Callable[..., Any]
+) -> None:
+    done = command(verb[0], cv, *verb[1:])
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"is a cross-validation: name one of its runs, such as {cv / 'fold-1'} (predict, evaluate" in done.stderr

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def test_killed_at_ten_random_moments(striped_data, tmp_path):
 
 
 def test_an_interrupted_training_saves_names_the_command_to_resume_and_resumes(striped_data, undisturbed, tmp_path):
-    out = tmp_path / "run"
+    out = tmp_path / "my run"
     process = train(striped_data, out, *RECIPE)
     while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text(encoding="utf-8"):
         time.sleep(0.05)
@@ -89,7 +90,10 @@ def test_an_interrupted_training_saves_names_the_command_to_resume_and_resumes(s
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 130
-    assert f"--out {out} --resume" in said
+    line = next(line for line in said.splitlines() if "continue with: " in line)
+    assert shlex.split(line.partition("continue with: ")[2]) == [
+        *("alexnet", "train", str(striped_data), "--out", str(out), "--resume")
+    ]
     whole(striped_data, out, "--resume")
     assert_same_end(out, undisturbed)
 

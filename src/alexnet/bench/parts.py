@@ -23,12 +23,15 @@ class Settings:
         Timings of each side.
     images : Path, optional
         A folder of JPEG photographs; None for synthetic ones.
+    device : str, optional
+        A device for the parts that take one; None for the part's own.
     """
 
     folder: Path
     batch_size: int | None = None
     rounds: int = 3
     images: Path | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Part:
         The name of its file of results, without ".json"; "{machine}" is replaced.
     key : str, optional
         Its key in that file; None if the file has no other part.
+    figure : str, optional
+        Module and function that draws the result, as PNG beside the file.
     """
 
     name: str
@@ -64,6 +69,7 @@ class Part:
     packages: tuple[str, ...] = ()
     file: str = "bench-{machine}"
     key: str | None = None
+    figure: str | None = None
 
 
 def _compared(name: str, description: str, function: str, **options: str | tuple[str, ...]) -> Part:
@@ -98,6 +104,16 @@ PARTS = (
         "kernels_worth.kernels",
         by_default=False,
         file="kernels-{machine}",
+    ),
+    Part(
+        "layers",
+        "a training step layer by layer: time, operations and bytes, against the bandwidth and the matrix rate",
+        "layers.layers",
+        by_default=False,
+        extra="report",
+        packages=("matplotlib",),
+        file="layers-{machine}",
+        figure="layers.figure",
     ),
     Part(
         "equality",

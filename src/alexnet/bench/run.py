@@ -13,7 +13,9 @@ from typing import Any
 
 from alexnet.bench.parts import PARTS, Part, Settings, find_part, names
 from alexnet.bench.timing import Comparison
+from alexnet.runtime.devices import choose_device
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
+from alexnet.runtime.files import write_atomic
 from alexnet.runtime.provenance import machine_slug, provenance, write_result
 
 Result = Sequence[Comparison] | Mapping[str, Any]
@@ -25,6 +27,7 @@ def bench(
     batch_size: int | None = None,
     rounds: int = 3,
     images: Path | None = None,
+    device: str | None = None,
     results: Path | None = None,
     command: str = "alexnet bench",
 ) -> dict[str, Any]:
@@ -40,6 +43,8 @@ def bench(
         Timings of each side.
     images : Path, optional
         A folder of JPEG photographs for the parts that read files, instead of synthetic ones.
+    device : str, optional
+        A device for the parts that take one (layers), instead of the part's own.
     results : Path, optional
         A folder to write the results to. A file there keeps the parts that are not measured now.
     command : str
@@ -63,6 +68,8 @@ def bench(
         raise UsageError(f"batch size is {batch_size}; it must be at least 1")
     if rounds < 1:
         raise UsageError(f"rounds is {rounds}; it must be at least 1")
+    if device is not None:
+        choose_device(device)
     if images is not None and not images.is_dir():
         raise UsageError(f"{images} is not a folder of photographs")
     measured: dict[str, Any] = {}
@@ -71,7 +78,7 @@ def bench(
         part = find_part(name)
         try:
             with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
-                result = _function(part)(Settings(Path(folder), batch_size, rounds, images))
+                result = _function(part)(Settings(Path(folder), batch_size, rounds, images, device))
         except AlexNetError as error:
             if only:
                 raise
@@ -99,13 +106,24 @@ def _function(part: Part) -> Callable[[Settings], Result]:
     from alexnet.runtime.allocator import keep_freed_memory
 
     keep_freed_memory()
-    module, function = part.function.split(".")
+    return _imported(part.function)
+
+
+def _imported(name: str) -> Callable[..., Any]:
+    """A function of this package by its module and name."""
+    module, function = name.split(".")
     return getattr(import_module(f"alexnet.bench.{module}"), function)
 
 
 def _write(folder: Path, part: Part, result: dict[str, Any]) -> Path:
     """Write the result of a part; the other parts of its file stay as they are."""
     file = folder / f"{part.file.format(machine=machine_slug())}.json"
+    if part.figure is not None:
+        from alexnet.report.style import png
+
+        write_result(file, result)
+        write_atomic(file.with_suffix(".png"), png(_imported(part.figure)(result)))
+        return file
     if part.key is None:
         write_result(file, result)
         return file

@@ -43,13 +43,20 @@ class OurTraining:
         Arithmetic; None for the faster on this machine.
     variant : str
         The network.
+    device : torch.device, optional
+        None for the GPU where there is one.
     """
 
     def __init__(
-        self, batch_size: int, side: int = SIDE, dtype: torch.dtype | None = None, variant: str = "paper"
+        self,
+        batch_size: int,
+        side: int = SIDE,
+        dtype: torch.dtype | None = None,
+        variant: str = "paper",
+        device: torch.device | None = None,
     ) -> None:
         recipe = recipes()["paper"].override({"lr": 1e-4})
-        self.device = choose_device()
+        self.device = device or choose_device()
         self.dtype = dtype or choose_precision("auto", self.device)
         self.network = AlexNet(variant).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.working = OptimizedNetwork(self.network, self.dtype)
@@ -179,7 +186,7 @@ def memory(settings: Settings) -> list[Comparison]:
     if choose_device().type != "cpu":
         raise AlexNetError("memory is measured on a CPU only; hide the GPU with CUDA_VISIBLE_DEVICES=")
     count = settings.batch_size or BATCH_SIZE
-    ours, theirs = (_peak(kind, count) for kind in ("OurTraining", "TextbookTraining"))
+    ours, theirs = peak_memory(count), _peak("peers.TextbookTraining", count)
     return [
         compared(
             f"peak memory of training, batch {count}",
@@ -191,17 +198,22 @@ def memory(settings: Settings) -> list[Comparison]:
     ]
 
 
-def _peak(kind: str, batch_size: int) -> float:
-    """Peak bytes of a process that takes two steps."""
-    module = "steps" if kind == "OurTraining" else "peers"
+def peak_memory(batch_size: int, side: int = SIDE, variant: str = "paper") -> float:
+    """Peak bytes of a process that takes two training steps of a variant."""
+    return _peak("steps.OurTraining", batch_size, f", {side}, variant={variant!r}")
+
+
+def _peak(kind: str, batch_size: int, more: str = "") -> float:
+    """Peak bytes of a process that takes two steps of a class of this package."""
+    module, name = kind.split(".")
     program = f"""
 import os, re, resource
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 import torch
 from alexnet.runtime.allocator import keep_freed_memory
-from alexnet.bench.{module} import {kind}
-keep_freed_memory() if {kind!r} == "OurTraining" else None
-training = {kind}({batch_size})
+from alexnet.bench.{module} import {name}
+keep_freed_memory() if {name!r} == "OurTraining" else None
+training = {name}({batch_size}{more})
 for _ in range(2):
     training.step()
 try:  # the peak that getrusage reports for a child includes its parent's at the fork

@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="images per batch (default: that of each part; 128 for training)"
     )
+    parser.add_argument(
+        "--device", metavar="NAME", help="layers: cpu, cuda, ... (default: the CPU, and a GPU where there is one)"
+    )
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="timings of each side (default: 3)")
     parser.add_argument(
         "--images", metavar="FOLDER", help="JPEG photographs for the parts that read files (default: synthetic images)"
@@ -55,11 +58,13 @@ def run(options: argparse.Namespace) -> None:
     command = ["alexnet", "bench", *(argument for name in options.only for argument in ("--only", name))]
     command += ["--images", "IMAGES"] * (options.images is not None)
     command += ["--batch-size", str(options.batch_size)] * (options.batch_size is not None)
+    command += ["--device", str(options.device)] * (options.device is not None)
     report = bench(
         options.only,
         batch_size=options.batch_size,
         rounds=options.rounds,
         images=Path(options.images) if options.images else None,
+        device=options.device,
         results=Path(options.results) if options.results else None,
         command=" ".join([*command, "--rounds", str(options.rounds)]),
     )

@@ -13,6 +13,7 @@ from alexnet.cli.options import (
     add_precision,
     add_split,
     add_views,
+    requires_extra,
 )
 
 HELP = "paired tests of trained networks"
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "for which they predict different classes. With several pairs the p-values are adjusted (Holm)."
     )
     parser.epilog = "example: alexnet compare run other-run --data data --differences differences.csv"
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="two or more run folders")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="two or more run folders or baselines")
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     add_split(parser)
     add_views(parser, 10)
@@ -37,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--differences", metavar="FILE.csv", help="write the images for which the runs predict different classes"
     )
+    parser.add_argument(
+        "--html",
+        metavar="FILE.html",
+        help="write the comparison and the images on which the runs differ as a self-contained page",
+    )
     add_json(parser)
 
 
@@ -45,8 +51,11 @@ def run(options: argparse.Namespace) -> None:
     from alexnet.evaluation.evaluate import check_can_write
     from alexnet.inspection.comparison import compare
 
-    if options.differences:
-        check_can_write(options.differences)
+    if options.html:
+        with requires_extra("compare --html", "report"):
+            from alexnet.report.comparison_page import write_comparison
+    for file in filter(None, (options.differences, options.html)):
+        check_can_write(file)
     result = compare(
         options.runs,
         options.data,
@@ -59,6 +68,8 @@ def run(options: argparse.Namespace) -> None:
     )
     if options.differences:
         result.write_differences(options.differences)
+    if options.html:
+        write_comparison(result, options.html)
     if options.json:
         print(json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
         return

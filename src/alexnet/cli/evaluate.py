@@ -29,7 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "them, and images with doubtful labels are reported apart."
     )
     parser.epilog = "example: alexnet evaluate run --data data --recall 0.95 --positive defective"
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder; several form an ensemble")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="a run folder or a baseline; several, or a folder of `alexnet crossval`, form an ensemble",
+    )
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     add_split(parser)
     add_views(parser, 10)

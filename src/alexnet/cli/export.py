@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preprocessing",
         choices=PREPROCESSING,
         default="inside",
-        help="onnx, torch-export. inside: the model takes 8-bit images; beside: the model takes preprocessed crops "
-        "(default: inside)",
+        help="onnx, openvino, torch-export. inside: the model takes 8-bit images; beside: the model takes preprocessed "
+        "crops (default: inside)",
     )
     parser.add_argument("--int8", action="store_true", help="onnx: 8-bit weights, a quarter of the file size")
     parser.add_argument(

@@ -24,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-browser", action="store_true", help="print the address and open no browser")
     parser.add_argument("--out", metavar="FOLDER", help="write the pages to this folder instead, and print the first")
     parser.add_argument(
+        "--slides", action="store_true", help="open the slides of a lecture of 45 minutes (default: off)"
+    )
+    parser.add_argument(
+        "--notebooks", metavar="FOLDER", help="write a notebook for each lesson to this folder instead, and print them"
+    )
+    parser.add_argument(
         "--compute", metavar="FILE", help="compute the arrays of the course again and write them to FILE instead"
     )
 
@@ -36,9 +42,13 @@ def run(options: argparse.Namespace) -> None:
         compute(Path(options.compute), f"alexnet learn --compute {options.compute}")
         return
     with requires_extra("learn", "report"):
-        from alexnet.learn import open_course, write_course
+        from alexnet.learn import open_course, write_course, write_notebooks
+        from alexnet.learn.pages import LANGUAGES
 
-    if options.out:
-        print(write_course(options.out))
+    page = "slides.html" if options.slides else "index.html"
+    if options.notebooks:
+        print(*write_notebooks(options.notebooks, options.lang), sep="\n")
+    elif options.out:
+        print(write_course(options.out).parent / LANGUAGES[options.lang] / page)
     else:
-        open_course(options.lang, options.port, browser=not options.no_browser)
+        open_course(options.lang, options.port, browser=not options.no_browser, page=page)

@@ -21,6 +21,7 @@ from alexnet.runtime.progress import notify
 VERBS = {
     "prepare": "prepare",
     "train": "train",
+    "baseline": "baseline",
     "evaluate": "evaluate",
     "predict": "predict",
     "decide": "decide",

@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="transfer, ablation: trials whose name starts with this, such as solar/100/starter or tanh (repeatable)",
+        help="transfer, ablation, baseline, history: trials whose name starts with this, such as solar/100/starter or "
+        "tanh (repeatable)",
     )
     parser.add_argument(
         "--variant",
@@ -39,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--init", metavar="WEIGHTS", help="transfer: pretrained weights to compare with the starter, as in train --init"
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="history: seconds of training with the same wall time (default: 180)",
     )
     parser.add_argument(
         "--results", metavar="FILE", help="the JSON file to write (default: docs/results/EXPERIMENT.json)"
@@ -66,6 +73,7 @@ def run(options: argparse.Namespace) -> None:
         only=options.only,
         variant=options.variant,
         init=options.init,
+        budget=options.budget,
     )
     print(summary)
     print(f"results written to {results}", file=sys.stderr)

@@ -53,6 +53,7 @@ from alexnet.data.duplicates import (
 from alexnet.data.pixel_range import FoundRange, PixelRange, chosen_range
 from alexnet.data.range_survey import survey
 from alexnet.data.remarks import to_remarks
+from alexnet.data.scale_survey import scale_note
 from alexnet.data.shards import (
     WORK_FOLDER,
     Job,
@@ -230,7 +231,7 @@ def prepare(
         workers = workers or available_cpus()
         found = _pixel_range(folder, shards, workers, max_pixels, chosen)
         if progress:
-            for note in found.notes:
+            for note in [*found.notes, *filter(None, [scale_note(shards.items, size)])]:
                 notify(note)
         _make(folder, shards, size, workers, progress, max_pixels, found.pixel_range)
         options["split"] = shards.split

@@ -10,11 +10,9 @@ import numpy as np
 from alexnet.data.dataset import Split
 from alexnet.data.loading import evaluation_batches
 from alexnet.evaluation.costs import image_costs
-from alexnet.evaluation.ensemble import Member
-from alexnet.evaluation.inference import probabilities, probabilities_and_features
 from alexnet.evaluation.intervals import mean_interval
 from alexnet.evaluation.metrics import wilson_interval
-from alexnet.network.optimized import OptimizedNetwork
+from alexnet.evaluation.predictor import Predictor
 from alexnet.runs.decision import KINDS, DecisionRule, Decisions, describe_decision
 
 
@@ -91,16 +89,15 @@ class Decided:
         return result
 
 
-def decide_on(member: Member, network: OptimizedNetwork, rule: DecisionRule, split: Split, batch_size: int) -> Decided:
+def decide_on(predictor: Predictor, rule: DecisionRule, split: Split, batch_size: int) -> Decided:
     """Apply the decision rule of a run to a split, with the views that the rule was found with."""
     parts = []
     for batch in evaluation_batches(split, batch_size):
         features = None
         if rule.distance is None:
-            shares = probabilities(network, member.preprocess, batch.images, rule.views).numpy()
+            shares = predictor.probabilities(batch.images, rule.views)
         else:
-            found = probabilities_and_features(network, member.preprocess, batch.images, rule.views)
-            shares, features = found[0].numpy(), found[1].numpy()
+            shares, features = predictor.probabilities_and_features(batch.images, rule.views)
         parts.append(rule.apply(shares, features))
     distances = [part.distance for part in parts if part.distance is not None]
     decisions = Decisions(

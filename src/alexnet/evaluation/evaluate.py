@@ -18,33 +18,24 @@ from alexnet.data.loading import evaluation_batches
 from alexnet.evaluation import metrics
 from alexnet.evaluation.costs import image_costs, read_costs
 from alexnet.evaluation.decided import Decided, decide_on
-from alexnet.evaluation.ensemble import (
-    Member,
-    load_members,
-    member_probabilities,
-    optimal_coefficients,
-    require_same_classes,
-)
+from alexnet.evaluation.ensemble import fold_runs, optimal_coefficients
 from alexnet.evaluation.intervals import ClassIntervals, class_intervals, mean_interval
 from alexnet.evaluation.metrics import Predictions
+from alexnet.evaluation.predictor import Member, Predictor, Source, load_predictors, require_same_classes
 from alexnet.evaluation.views import check_views
 from alexnet.kernels.safe import safe_mode
-from alexnet.network.optimized import OptimizedNetwork, without_batch_norm
-from alexnet.runs.run import Run
+from alexnet.runs.run import CROSS_VALIDATION, Run, is_of_another_dataset
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
-from alexnet.runtime.progress import Progress, progress
+from alexnet.runtime.progress import Progress, notify, progress
 
 BATCH_SIZE = 64
 CONFIDENCE = 0.95
 """Level of the confidence intervals."""
 CERTAIN = 0.999
 """Least probability of a soft label that counts as certain."""
-
-RunPath = str | os.PathLike[str] | Member
-"""A run folder, or a run that is already loaded."""
 
 
 @dataclass(frozen=True)
@@ -288,7 +279,7 @@ def check_can_write(file: str | os.PathLike[str]) -> None:
 
 
 def evaluate(
-    runs: RunPath | Sequence[RunPath],
+    runs: Source | Sequence[Source],
     data: str | os.PathLike[str] | PreparedDataset,
     *,
     split: str | None = None,
@@ -312,7 +303,7 @@ def evaluate(
     Parameters
     ----------
     runs : path or sequence of paths
-        Run folders.
+        Run folders, or folders of baselines; a folder of `alexnet crossval` is the runs of its finished folds.
     data : path or PreparedDataset
         The prepared dataset.
     split : str or None
@@ -353,7 +344,7 @@ def evaluate(
     AlexNetError
         If runs and data do not fit each other or can't be read.
     """
-    paths = [runs] if isinstance(runs, str | os.PathLike | Member) else list(runs)
+    paths = _with_folds([runs] if isinstance(runs, str | os.PathLike | Member) else list(runs))
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     _check(paths, dataset, views, batch_size, recall, positive, search_coefficients)
     evaluated = dataset.split(split or _default_split(dataset))
@@ -365,8 +356,8 @@ def evaluate(
     keep_freed_memory()
     torch_device = choose_device(device)
     dtype = choose_precision(precision, torch_device)
-    members = load_members(paths, torch_device)
-    check_compatible(members[0].run, dataset)
+    predictors = load_predictors(paths, torch_device, dtype)
+    check_compatible(predictors[0], dataset)
 
     on_val = (
         search_coefficients and "val" in dataset.splits and evaluated.name != "val" and len(dataset.split("val")) > 0
@@ -374,14 +365,13 @@ def evaluate(
     searched = dataset.split("val") if on_val else evaluated
     total = len(evaluated) + (len(searched) if search_coefficients else 0)
     with safe_mode(safe), progress(total, "evaluate") as bar:
-        networks = [OptimizedNetwork(without_batch_norm(member.network), dtype) for member in members]
-        ensemble = _Ensemble(members, networks, views, batch_size, bar)
+        ensemble = _Ensemble(predictors, views, batch_size, bar)
         coefficients = None
         if search_coefficients:
             coefficients = _search_coefficients(ensemble, searched, halves=not on_val)
         predictions, registered = _measure(ensemble, evaluated, coefficients)
-        rule = None if raw or len(members) > 1 else members[0].run.decision_rule(members[0].network)
-        decided = None if rule is None else decide_on(members[0], networks[0], rule, evaluated, batch_size)
+        rule = None if raw or len(predictors) > 1 else predictors[0].decision_rule()
+        decided = None if rule is None else decide_on(predictors[0], rule, evaluated, batch_size)
     return Evaluation(
         runs=[os.fspath(path.run.path if isinstance(path, Member) else path) for path in paths],
         data=str(dataset.path),
@@ -399,12 +389,20 @@ def evaluate(
     )
 
 
+def _with_folds(paths: list[Source]) -> list[Source]:
+    """Replace each cross-validation by the runs of its folds."""
+    found: list[Source] = []
+    for path in paths:
+        is_folds = not isinstance(path, Member) and (Path(path) / CROSS_VALIDATION).is_file()
+        found += fold_runs(Path(path)) if is_folds and not isinstance(path, Member) else [path]
+    return found
+
+
 @dataclass(frozen=True)
 class _Ensemble:
     """The runs that are evaluated, and how."""
 
-    members: list[Member]
-    networks: list[OptimizedNetwork]
+    members: list[Predictor]
     views: int
     batch_size: int
     bar: Progress
@@ -413,7 +411,7 @@ class _Ensemble:
         """Yields the index of the first image, probabilities (members, N, classes) and labels (N,) of each batch."""
         first = 0
         for batch in evaluation_batches(split, self.batch_size):
-            probabilities = member_probabilities(self.members, self.networks, batch.images, self.views)
+            probabilities = np.stack([member.probabilities(batch.images, self.views) for member in self.members])
             yield first, probabilities, batch.labels.numpy()
             first += len(batch.labels)
             self.bar.advance(len(batch.labels))
@@ -457,7 +455,7 @@ def _average(probabilities: np.ndarray, coefficients: Coefficients | None, first
 
 
 def _check(
-    paths: list[RunPath],
+    paths: list[Source],
     dataset: PreparedDataset,
     views: int,
     batch_size: int,
@@ -480,12 +478,14 @@ def _check(
         check_choice(positive, dataset.classes, f"positive class of {dataset.path}:")
 
 
-def check_compatible(run: Run, dataset: PreparedDataset, purpose: str = "the run can't be evaluated on it") -> None:
-    """Check that a dataset has the classes and the image size of a run.
+def check_compatible(
+    run: Run | Predictor, dataset: PreparedDataset, purpose: str = "the run can't be evaluated on it"
+) -> None:
+    """Check that a dataset has the classes and the image size of a run; say so if it is not that of its training.
 
     Parameters
     ----------
-    run : Run
+    run : Run or Predictor
         The run.
     dataset : PreparedDataset
         The dataset.
@@ -503,6 +503,11 @@ def check_compatible(run: Run, dataset: PreparedDataset, purpose: str = "the run
         raise AlexNetError(
             f"{run.path} takes images of {config.size} pixels, {dataset.path} has {dataset.size}: "
             f"prepare the dataset with --size {config.size}"
+        )
+    if is_of_another_dataset(run, dataset):
+        notify(
+            f"{dataset.path} is another dataset than the one that {run.path} was trained on: "
+            "its splits do not say which images the network has seen"
         )
 
 

@@ -12,13 +12,12 @@ import numpy as np
 
 from alexnet.data.dataset import Split
 from alexnet.data.loading import evaluation_batches
-from alexnet.evaluation.ensemble import load_members, member_probabilities
 from alexnet.evaluation.evaluate import BATCH_SIZE
+from alexnet.evaluation.predictor import load_predictors
 from alexnet.experiments.ablation import FULL, Trial, base
 from alexnet.experiments.catalog import dataset_name
 from alexnet.experiments.image_sets import SOLAR, image_set, test_split
 from alexnet.experiments.trials import measure_once, summarize, write_with_figure
-from alexnet.network.optimized import OptimizedNetwork
 from alexnet.report.style import BLUE, INK, Figure, drawn, new
 from alexnet.runs.recipe import recipes
 from alexnet.runtime.devices import choose_device, choose_precision
@@ -76,12 +75,11 @@ def verdict(one: Sequence[float], together: float, size: int, images: int) -> st
 def _errors(runs: Sequence[Path], split: Split) -> dict[str, list[float]]:
     """Return the errors of all combinations of 1, 3 and 5 runs by size, with ten views, reading each image once."""
     device = choose_device(None)
-    members, dtype = load_members(runs, device), choose_precision("auto", device)
-    networks = [OptimizedNetwork(member.network, dtype) for member in members]
+    members = load_predictors(runs, device, choose_precision("auto", device))
     shares, labels = [], []
     with progress(len(split), "evaluate") as bar:
         for batch in evaluation_batches(split, BATCH_SIZE):
-            shares.append(member_probabilities(members, networks, batch.images, views=10))
+            shares.append(np.stack([member.probabilities(batch.images, views=10) for member in members]))
             labels.append(batch.labels.numpy())
             bar.advance(len(batch.labels))
     probabilities, truth = np.concatenate(shares, axis=1), np.concatenate(labels)

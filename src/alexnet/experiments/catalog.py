@@ -293,9 +293,15 @@ _EXPERIMENTS = [
         "flipped labels found by their ranks and the accuracy after correction, on the solar cells and --data SOURCE",
         seeds=(0, 1, 2),
     ),
+    Experiment("sorting-kills", "`alexnet sort` killed at fifty random moments: every file in one place?", seeds=(0,)),
+    Experiment(
+        "copies",
+        "copies of images found as near duplicates, on the solar cells and --data SOURCE, and the cost of the search",
+        seeds=(0, 1, 2),
+    ),
     Experiment(
         "unknown",
-        "unknown images told apart: solar cells against --data SOURCE, and a class held out of each of these",
+        "unknown images: solar cells against --data SOURCE, and a class held out of the first of these",
         seeds=(0, 1, 2),
         folder=INSPECTION,
     ),
@@ -307,6 +313,19 @@ _EXPERIMENTS = [
     ),
     Experiment(
         "transfer", "transfer from the starter to the solar cells and --data SOURCE, with 12 to all training images"
+    ),
+    Experiment(
+        "baseline",
+        "a linear SVM on HOG and on SIFT with Fisher vectors, on the solar cells and --data SOURCE, beside published "
+        "accuracies",
+        seeds=(0, 1, 2),
+    ),
+    Experiment(
+        "history",
+        "SVM on hand-made features, LeNet-5, AlexNet, VGG-11, ResNet-18 on the same images, for the same time and to "
+        "their end, on the solar cells or --data SOURCE",
+        seeds=(0, 1, 2),
+        per_dataset=True,
     ),
 ]
 
@@ -360,6 +379,7 @@ def reproduce(
     only: Sequence[str] = (),
     variant: str | None = None,
     init: str | None = None,
+    budget: float | None = None,
 ) -> tuple[str, Path]:
     """Run an experiment and write its results.
 
@@ -381,6 +401,8 @@ def reproduce(
         Prefixes of the trials to run.
     variant, init : str, optional
         Network variant; pretrained weights.
+    budget : float, optional
+        Seconds of a training with the same wall time.
 
     Returns
     -------
@@ -393,7 +415,8 @@ def reproduce(
         If the experiment does not exist or does not take an option.
     """
     experiment = experiments()[check_choice(name, experiments(), "experiment")]
-    options = {"data": data, "only": only, "variant": variant, "init": init, "quick": quick, "full": full}
+    options: dict[str, Any] = {"data": data, "only": only, "variant": variant, "init": init, "quick": quick}
+    options |= {"full": full, "budget": budget}
     options = {option: value for option, value in options.items() if value}
     function = experiment.function()
     unknown = options.keys() - signature(function).parameters.keys()
@@ -405,6 +428,7 @@ def reproduce(
     command += [part for trial in only for part in ("--only", trial)]
     command += ["--variant", variant] if variant else []
     command += ["--init", Path(init).name] if init else []
+    command += ["--budget", f"{budget:g}"] if budget else []
     command += [f"--{option}" for option, given in (("quick", quick), ("full", full)) if given]
     work = Path(out or ("quick-out" if quick else experiment.folder or f"{experiment.name}-out"))
     file = Path(results or (work if quick else RESULTS) / experiment.file(data))

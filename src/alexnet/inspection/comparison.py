@@ -192,7 +192,7 @@ def compare(
     Parameters
     ----------
     runs : sequence of str or path
-        At least two run folders.
+        At least two run folders; a folder of `alexnet crossval` is the ensemble of its folds.
     data : str, path or PreparedDataset
         The prepared dataset.
     split, views, batch_size, precision, positive, device
@@ -242,8 +242,8 @@ def compare(
         areas = [*_adjusted(known)]
     pairs = [
         Pair(
-            first=first.runs[0],
-            second=other.runs[0],
+            first=os.fspath(runs[0]),
+            second=os.fspath(name),
             accuracy=accuracy,
             only_first_correct=int((_correct(first) & ~_correct(other)).sum()),
             only_second_correct=int((~_correct(first) & _correct(other)).sum()),
@@ -251,7 +251,7 @@ def compare(
             roc_auc=area,
             certainty=_compare_certainty(first, other, resamples, seed),
         )
-        for other, accuracy, area in zip(others, accuracies, areas, strict=True)
+        for name, other, accuracy, area in zip(runs[1:], others, accuracies, areas, strict=True)
     ]
     return Comparison(evaluations, pairs)
 

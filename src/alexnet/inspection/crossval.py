@@ -17,9 +17,8 @@ from alexnet.data.dataset import INDEX_NAME, PreparedDataset, Split
 from alexnet.data.subset import write_subset
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.prediction.classifier import Classifier
-from alexnet.prediction.ensemble import CROSS_VALIDATION
 from alexnet.runs.recipe import as_class_weights, choose_recipe
-from alexnet.runs.run import is_free
+from alexnet.runs.run import CROSS_VALIDATION, is_free
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import notify

@@ -49,6 +49,8 @@ REFERENCE_IMAGES = 2000
 DIMENSIONS = 128
 """Most principal components of the features in which distances are measured."""
 NEIGHBORS = 5
+ROUNDING = 1e-6
+"""Relative difference by which an image of the split may miss a threshold or limit that was taken from it."""
 LIMITS = np.arange(0, 10, 0.25)
 """Limits of the log odds, without a temperature, that are tried for a precision or an accuracy."""
 RECORDED = 1000
@@ -295,7 +297,9 @@ def _recall_thresholds(
                 f"{len(scores):,} images of that class: {images_needed(wished, each):,} are needed; add images to the "
                 "split, or lower --recall or --confidence"
             )
-        thresholds[name] = _as_threshold(float(scores[allowed]))
+        # Also where another batch size or engine rounds the score of this image otherwise.
+        score = float(scores[allowed])
+        thresholds[name] = _as_threshold(score - ROUNDING * max(1.0, abs(score)))
         guarantees.append(
             {"class": name, "recall": wished, "confidence": confidence, "images": len(scores), "allowed": allowed}
         )
@@ -398,7 +402,7 @@ def _distance(
             features.append(classifier.probabilities_and_features(images)[1])
             bar.advance(len(images))
     distance = fit_distance(np.concatenate(features), train.labels[chosen], method)
-    limit = float(np.sort(distance(known))[rank - 1])
+    limit = float(np.sort(distance(known))[rank - 1]) * (1 + ROUNDING)
     return dataclasses.replace(distance, limit=limit)
 
 

@@ -16,7 +16,16 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from alexnet.data.decoding import square_image
-from alexnet.learn.digits import digits, layers_of, network, plateau, train, trained_on_crops, with_and_without_dropout
+from alexnet.learn.digits import (
+    comparison,
+    digits,
+    layers_of,
+    network,
+    plateau,
+    train,
+    trained_on_crops,
+    with_and_without_dropout,
+)
 from alexnet.network.model import AlexNet
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic
@@ -59,6 +68,7 @@ def compute(path: Path, command: str) -> None:
         for number, layer in enumerate(layers_of(built)):
             arrays |= {f"{name}_weight{number}": _array(layer.weight), f"{name}_bias{number}": _array(layer.bias)}
     measured = {"dropout": with_and_without_dropout(data), "plateau": plateau(data), "views": of_views}
+    measured["comparison"] = comparison(data, sampled)
     metadata = {
         "measured": json.dumps(measured),
         "provenance": json.dumps(provenance(command)),

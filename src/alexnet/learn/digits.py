@@ -15,10 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
+from sklearn.svm import SVC
 from torch import Tensor, nn
 from torch.nn import functional
 
+from alexnet.data.augmentation import resize_batch
 from alexnet.evaluation.views import VIEWS
+from alexnet.network.model import AlexNet
+from alexnet.search.exact import nearest
 from alexnet.training.optimizers import PaperSGD
 
 SIDE, CLASSES, TRAIN = 8, 10, 1000
@@ -218,6 +222,57 @@ def trained_on_crops(data: Digits, *, epochs: int = 60, seeds: int = 3) -> tuple
                 first.append(built)
         found[name] = errors
     return found, first
+
+
+METHODS = (
+    ("SVM with a radial kernel, on pixels (scikit-learn)", "방사 커널 SVM, 픽셀(scikit-learn)", None, 0, 0, 0.0),
+    ("LeNet-5 (1998) in its common form", "LeNet-5(1998), 흔한 형태", "lenet5", 28, 15, 0.01),
+    ("AlexNet, two towers, input of 67 pixels", "AlexNet, 타워 두 개, 입력 67픽셀", "paper", 67, 8, 0.01),
+    ("VGG-11, input of 32 pixels", "VGG-11, 입력 32픽셀", "vgg11", 32, 6, 0.01),
+    ("ResNet-18, input of 32 pixels", "ResNet-18, 입력 32픽셀", "resnet18", 32, 8, 0.02),
+)
+"""English and Korean name; variant, its input size, epochs and learning rate."""
+
+
+def comparison(data: Digits, sampled: nn.Sequential) -> dict[str, Any]:
+    """Test error, in percent, of an SVM, of variants of this package and of nearest neighbors, on the digits."""
+    methods = []
+    for name, korean, variant, side, epochs, lr in METHODS:
+        if variant is None:
+            machine = SVC().fit(data.inputs[:TRAIN].numpy(), data.labels[:TRAIN])
+            found = float((machine.predict(data.inputs[TRAIN:].numpy()) != data.labels[TRAIN:]).mean())
+        else:
+            found = _error_of_variant(data, variant, side=side, epochs=epochs, lr=lr)
+        methods.append({"name": name, "korean": korean, "error": round(100 * found, 2)})
+    small = "fully connected, 128 + 128 units, dropout", "완전 연결, 유닛 128 + 128개, 드롭아웃"
+    methods.append({"name": small[0], "korean": small[1], "error": round(100 * error(sampled, data, TRAIN), 2)})
+    with torch.no_grad():
+        vectors = {"pixels": data.inputs.numpy(), "features": sampled.eval()[:-1](data.inputs).numpy()}
+    neighbors = {}
+    for space, rows in vectors.items():
+        first = nearest(rows[TRAIN:], rows[:TRAIN], 1)[1][:, 0]
+        neighbors[space] = round(100 * float((data.labels[first] != data.labels[TRAIN:]).mean()), 2)
+    return {"methods": methods, "nearest": neighbors}
+
+
+def _error_of_variant(data: Digits, variant: str, *, side: int, epochs: int, lr: float) -> float:
+    """Train a variant on the digits, enlarged to `side` pixels, from He initialization; return its test error."""
+    torch.manual_seed(0)
+    built = AlexNet(variant, CLASSES)
+    built.initialize("he")
+    images = resize_batch(data.inputs.view(-1, 1, SIDE, SIDE), side).expand(-1, 3, -1, -1).contiguous()
+    rule = PaperSGD(built.parameters(), lr=lr)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(epochs):
+        for rows in torch.randperm(TRAIN, generator=generator).split(50):
+            loss = functional.cross_entropy(built.train()(images[rows]), data.targets[rows])
+            rule.zero_grad()
+            loss.backward()
+            rule.step()
+    built.eval()
+    with torch.no_grad():
+        found = torch.cat([built(rows).argmax(1) for rows in images[TRAIN:].split(100)])
+    return float((found != data.targets[TRAIN:]).float().mean())
 
 
 def _rounded(values: np.ndarray) -> list[float]:

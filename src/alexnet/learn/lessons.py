@@ -6,18 +6,28 @@ A lesson is a row of `LESSONS`, a text per language in `texts/`, a widget in `te
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors import safe_open
 
+from alexnet.data.augmentation import PCAColor
 from alexnet.experiments.catalog import shipped_results
-from alexnet.network.model import AlexNet
+from alexnet.experiments.published import PUBLISHED
+from alexnet.learn.digits import TRAIN
+from alexnet.network.model import AlexNet, LayerCost
 from alexnet.network.normalization import local_response_norm_reference
 from alexnet.network.variants import get_variant
+from alexnet.parallel.plan import Work
+from alexnet.training.optimizers import PaperSGD
 
 Values = dict[str, Any]
 
@@ -62,8 +72,31 @@ def _result(name: str) -> Values:
     return values
 
 
+@functools.cache
+def _measured() -> Values:
+    """The measurements of `alexnet learn --compute` with the small networks."""
+    with safe_open(Path(__file__).parent / "data" / "course.safetensors", framework="np") as opened:
+        values: Values = json.loads(opened.metadata()["measured"])
+    return values
+
+
+def _difference(change: str) -> dict[str, tuple[float, float]]:
+    """Difference of the error by one change of the whole network and its standard error, in points, on two sets."""
+    found = {}
+    for name, file in (("solar", "ablation"), ("tiny", "ablation-tiny-imagenet-20")):
+        difference = _result(file)["changes"][change]["difference"]
+        found[name] = (100 * difference["mean"], 100 * difference["standard_error"])
+    return found
+
+
+@functools.cache
+def _costs(variant: str = "paper") -> list[LayerCost]:
+    with torch.device("meta"):
+        return AlexNet(variant, 1000).costs()
+
+
 def _photograph() -> Values:
-    conv1 = AlexNet("paper", 2).costs()[0]
+    conv1 = _costs()[0]
     return {
         "windows": _windows(224, overhang=True),
         "without_overhang": _windows(224),
@@ -80,7 +113,7 @@ def _photograph() -> Values:
 def _convolution() -> Values:
     layers = []
     for variant in ("paper", "one-tower"):
-        costs = [cost for cost in AlexNet(variant, 1000).costs() if cost.parameters]
+        costs = [cost for cost in _costs(variant) if cost.parameters]
         layers.append((sum(c.parameters for c in costs), sum(c.multiply_adds for c in costs), costs))
     (parameters, multiply_adds, costs), (parameters_one, _, _) = layers
     rows = []
@@ -120,7 +153,7 @@ def _relu() -> Values:
         "tanh_solar": tanh[0],
         "tanh_tiny": tanh[1],
         "gradient_tanh": gradient,
-        "through": 100 * gradient**5,
+        "through": 100 * gradient**2,
         "figure": {
             name: {"rate": figure[name]["rate"], "errors": figure[name]["curves"]["0"]["errors"]}
             for name in ("relu", "tanh")
@@ -146,7 +179,7 @@ def _lrn() -> Values:
 def _pooling() -> Values:
     changes = [_result(name)["changes"] for name in ("ablation", "ablation-tiny-imagenet-20")]
     differences = [change["non-overlapping"]["difference"] for change in changes]
-    pooled = next(cost for cost in AlexNet("paper", 2).costs() if cost.name == "pool1").output
+    pooled = next(cost for cost in _costs() if cost.name == "pool1").output
     return {
         "side": pooled[1],
         "side_2": _windows(55, kernel=2, stride=2),
@@ -160,8 +193,166 @@ def _pooling() -> Values:
     }
 
 
+def _towers() -> Values:
+    convolution, found = _convolution(), _result("towers")
+    work = Work.of("paper")
+    into_conv3 = work.crossing[0]
+    costs = {cost.name: math.prod(cost.output) for cost in _costs()}
+    inputs = {
+        "conv2": costs["pool1"],
+        "conv4": costs["conv3"],
+        "conv5": costs["conv4"],
+        **dict(zip(("conv3", "fc6", "fc7", "fc8"), work.crossing, strict=True)),
+    }
+    counted = next(row for row in _result("parallel")["exchange"]["rows"] if row["layout"] == "towers")
+    conv2 = convolution["layers"][1]
+    p_values = found["learned"]["p"]
+    return {
+        "layers": convolution["layers"],
+        "parameters": convolution["parameters"],
+        "parameters_one": convolution["parameters_one"],
+        "inputs": inputs,
+        "classes": work.classes,
+        "into_conv3": into_conv3,
+        "conv3_bytes": 128 * into_conv3 // 2 * 4,
+        "more": conv2["kernels"] * conv2["channels"] // 2 * conv2["size"] ** 2,
+        "counted": int(counted["bytes_counted"]),
+        "counted_batch": counted["batch"],
+        "random_saturation": found["saturation_of_independent_values"],
+        "significant": sum(p < 0.05 for p in p_values),
+        "seeds": len(p_values),
+        "p_text": ", ".join(f"{p:.2g}" if p > 0.001 else f"{p:.5f}" for p in p_values),
+        "runs": {
+            str(run["seed"]): {kind: run[kind]["each"] for kind in ("kernels", "learned")} for run in found["runs"]
+        },
+    }
+
+
+def _augmentation() -> Values:
+    found = _measured()["views"]
+    errors = {
+        name: {kind: statistics.mean(values) for kind, values in found[name].items()} for name in ("crops", "flips")
+    }
+    views, color = _result("views")["difference"], _difference("no-color")
+    positions = 256 - 224 + 1
+    component, eigenvalue = np.diag([0.6, 1.0, 1.0]), np.array([0.2, 0, 0]) * 255**2
+    shift = {
+        unit: float(PCAColor(component, eigenvalue, unit=unit).shifts(torch.tensor([[0.1, 0, 0]]))[0, 0])
+        for unit in ("eigenvalues", "std")
+    }
+    return {
+        "crops": 2 * positions**2,
+        "printed": 2048,
+        "positions": positions,
+        "views_measured": 100 * views["mean"],
+        "views_error": 100 * views["standard_error"],
+        "color_tiny": color["tiny"][0],
+        "color_tiny_se": color["tiny"][1],
+        "seeds": found["seeds"],
+        "errors": errors,
+        "shift": shift["eigenvalues"],
+        "shift_std": shift["std"],
+        **{f"{name}_{kind}": 100 * error for name, kinds in errors.items() for kind, error in kinds.items()},
+        "harm": 100 * (errors["crops"]["ten"] - errors["crops"]["five"]),
+    }
+
+
+def _dropout() -> Values:
+    curves, hidden = _measured()["dropout"], 128
+    errors = {name: [100 * value for value in curves[name]["test_error"]] for name in ("without", "with")}
+    differences = _difference("no-dropout")
+    return {
+        "hidden": hidden,
+        "train": TRAIN,
+        "without": statistics.mean(errors["without"]),
+        "without_sd": statistics.stdev(errors["without"]),
+        "with_": statistics.mean(errors["with"]),
+        "with_sd": statistics.stdev(errors["with"]),
+        "seeds": curves["seeds"],
+        "images": curves["images"],
+        "epochs": curves["epochs"],
+        "solar": differences["solar"][0],
+        "solar_se": differences["solar"][1],
+        "tiny": differences["tiny"][0],
+        "tiny_se": differences["tiny"][1],
+        "remaining": 4096,
+        "power": 2 * hidden,
+        "sum_whole": 4096 * 2 * 0.01,
+        "sum_halved": 4096 * 0.01,
+        "curves": curves,
+    }
+
+
+def _training() -> Values:
+    plateau, curve = _measured()["plateau"], _result("cifar-18pct")
+    errors = curve["trials"][0]["train_error"]
+    drops = [event["epoch"] for event in curve["recipe"]["events"]]
+    differences = _difference("paper-init")
+    weight = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    rule = PaperSGD([weight])
+    for _ in range(2):
+        weight.grad = torch.full_like(weight, 0.5)
+        rule.step()
+    return {
+        "loss_paper": plateau["paper"][-1],
+        "loss_he": plateau["he"][-1],
+        "epochs": plateau["epochs"],
+        "solar": differences["solar"][0],
+        "tiny": differences["tiny"][0],
+        "before": 100 * errors[drops[0] - 2],
+        "after": 100 * errors[drops[0] - 1],
+        "chance": math.log(1000),
+        "two_steps": weight.item(),
+        "coast": 0.9 / (1 - 0.9),
+        "plateau": plateau,
+        "drops": {"epochs": [epoch - 0.5 for epoch in drops], "errors": errors},
+    }
+
+
+TORCHVISION = (56.522, 79.066)
+"""Published top-1 and top-5 accuracy of torchvision's weights, in percent."""
+
+
+def _learned() -> Values:
+    found, solar = _measured()["comparison"], _result("solar")
+    weird, one = (sum(cost.parameters for cost in _costs(name)) for name in ("one-weird-trick", "one-tower"))
+    (paper,) = (row for row in PUBLISHED if row.what == "table 2, 1 CNN")
+    (cnn,) = (row for row in PUBLISHED if row.what == "table 1, CNN")
+    before = [("sparse coding", 47.1, 28.2), ("SIFT + Fisher vectors", 45.7, 25.7)]
+    svm, vgg = (
+        next(value for name, value in solar["published_percent"].items() if name.startswith(kind))
+        for kind in ("SVM", "VGG")
+    )
+    return {
+        "comparison": found["methods"],
+        "published": [*before, ("AlexNet", 100 * cnn.top1_error, 100 * cnn.top5_error)],
+        "sift": before[1][1],
+        "cnn": 100 * cnn.top1_error,
+        "one_cnn": 100 * paper.top5_error,
+        "solar": 100 * solar["mean"],
+        "svm_solar": svm,
+        "vgg_solar": vgg,
+        "torchvision_1": TORCHVISION[0],
+        "torchvision_5": TORCHVISION[1],
+        "paper_1": 100 * (1 - paper.top1_error),
+        "paper_5": 100 * (1 - paper.top5_error),
+        "gap": 100 * (1 - paper.top1_error) - TORCHVISION[0],
+        "weird_parameters": weird,
+        "one_tower": one,
+        "fewer": one - weird,
+        "distance": math.dist((1, 2, 2), (3, 0, 1)),
+        "pixels": found["nearest"]["pixels"],
+        "features": found["nearest"]["features"],
+    }
+
+
 _STARTER = ("images", "kernels", "gain", "offset", "input_mean", "input_scale")
 _DIGITS = ("digits", "digit_labels")
+
+
+def _layers(name: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{name}_{kind}{number}" for number in range(count) for kind in ("weight", "bias"))
+
 
 LESSONS = (
     Lesson(
@@ -186,7 +377,7 @@ LESSONS = (
         sources=("network/rows.py:Activation", "experiments/figure_1.py:crossing"),
         arrays=_DIGITS,
         values=_relu,
-        answers=(("gradient_tanh", 0.0006), ("through", 0.00006), ("ratio", 0.06)),
+        answers=(("gradient_tanh", 0.0006), ("through", 0.06), ("ratio", 0.06)),
     ),
     Lesson(
         name="lrn",
@@ -203,5 +394,43 @@ LESSONS = (
         arrays=_STARTER,
         values=_pooling,
         answers=(("side", 0.5), ("units", 0.5), ("last", 0.5)),
+    ),
+    Lesson(
+        name="towers",
+        section="3.2, 6.1",
+        sources=("experiments/towers.py:saturation", "experiments/towers.py:permutation_p", "parallel/plan.py:step"),
+        arrays=("kernels",),
+        values=_towers,
+        answers=(("conv3_bytes", 0.5), ("more", 0.5), ("significant", 0.1)),
+    ),
+    Lesson(
+        name="augmentation",
+        section="4.1",
+        sources=(
+            "data/augmentation.py:PCAColor",
+            "data/augmentation.py:RandomCrop",
+            "data/statistics.py:statistics",
+            "evaluation/views.py:ViewSet",
+            "learn/digits.py:trained_on_crops",
+        ),
+        arrays=("images", *_DIGITS, *_layers("crops", 2), *_layers("flips", 2)),
+        values=_augmentation,
+        answers=(("crops", 0.5), ("shift", 0.006), ("harm", 0.06)),
+    ),
+    Lesson(
+        name="dropout",
+        section="4.2",
+        sources=("network/rows.py:Dropout", "learn/digits.py:with_and_without_dropout"),
+        arrays=(*_DIGITS, *_layers("sampled", 3)),
+        values=_dropout,
+        answers=(("remaining", 0.5), ("power", 0.5), ("sum_halved", 0.005)),
+    ),
+    Lesson(
+        name="training",
+        section="5",
+        sources=("training/optimizers.py:PaperSGD", "training/schedules.py:Schedule", "learn/digits.py:plateau"),
+        arrays=_DIGITS,
+        values=_training,
+        answers=(("chance", 0.006), ("two_steps", 0.000006), ("coast", 0.01)),
     ),
 )

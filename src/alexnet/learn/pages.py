@@ -61,7 +61,7 @@ def write_course(out: Path | str) -> Path:
         The first page.
     """
     out = Path(out)
-    values = {lesson.name: lesson.values() for lesson in LESSONS}
+    values: dict[str, Values] = {lesson.name: lesson.values() for lesson in LESSONS}
     with safe_open(PACKAGE / "data" / "course.safetensors", framework="np") as opened:
         about = {name: json.loads(text) for name, text in opened.metadata().items()}
         arrays = {name for lesson in LESSONS for name in lesson.arrays}
@@ -91,6 +91,9 @@ def _pages(language: str, values: dict[str, Values], about: Values) -> Iterator[
     shared["other"] = "ko/" if language == "en" else "../"
     shared["glossary"] = _sections(f"glossary.{language}.md", {})[1]
     yield "index.html", environment.get_template("index.html").render(shared, page="index.html")
+    arrays = sorted({name for lesson in LESSONS for name in lesson.arrays})
+    slides = environment.get_template("slides.html")
+    yield "slides.html", slides.render(shared, page="slides.html", arrays=arrays, all_values=values)
     for number, lesson in enumerate(LESSONS):
         found = {"lesson": lesson, "number": number, "text": texts[lesson.name], "values": values[lesson.name]}
         codes = [code_of(place) for place in lesson.sources]
@@ -114,18 +117,22 @@ def read_text(lesson: Lesson, language: str, values: Values) -> Text:
 
 def _sections(name: str, values: Values) -> tuple[str, Markup, Markup, tuple[tuple[Markup, Markup], ...]]:
     """Title, text up to the line `---`, text after it, and pairs of the lines `Q:` and `A:` at its end."""
-    environment = Environment(undefined=StrictUndefined)
-    environment.filters |= {
-        "comma": "{:,}".format,
-        "fixed": lambda value, digits=3: f"{value:.{digits}f}".replace("-", "−"),
-        "signed": lambda value, digits=1: f"{value:+.{digits}f}".replace("-", "−"),
-    }
-    text = environment.from_string((PACKAGE / "texts" / name).read_text("utf-8")).render(values)
-    title, _, text = text.removeprefix("# ").partition("\n")
+    title, _, text = source_text(name, values).removeprefix("# ").partition("\n")
     text, *items = text.split("\nQ: ")
     before, _, after = text.partition("\n---\n")
     questions = [tuple(map(_html, item.split("\nA: "))) for item in items]
     return title, _html(before), _html(after), tuple((question, solution) for question, solution in questions)
+
+
+def source_text(name: str, values: Values) -> str:
+    """The Markdown of a file in `texts/` with its numbers filled in."""
+    environment = Environment(undefined=StrictUndefined)
+    environment.filters |= {
+        "comma": "{:,}".format,
+        "fixed": lambda value, digits=3: f"{value:.{digits}f}".replace("-", "−"),
+        "signed": lambda value, digits=1: f"{round(value, digits) + 0:+.{digits}f}".replace("-", "−"),
+    }
+    return environment.from_string((PACKAGE / "texts" / name).read_text("utf-8")).render(values)
 
 
 def _html(text: str) -> Markup:

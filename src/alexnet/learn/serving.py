@@ -21,7 +21,7 @@ class _Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-def open_course(language: str = "en", port: int = 0, browser: bool = True) -> None:
+def open_course(language: str = "en", port: int = 0, browser: bool = True, page: str = "index.html") -> None:
     """Serve the course on this machine until Ctrl-C, and open it in the browser.
 
     Parameters
@@ -32,6 +32,8 @@ def open_course(language: str = "en", port: int = 0, browser: bool = True) -> No
         Port on 127.0.0.1; 0 chooses a free one.
     browser : bool
         Open the browser.
+    page : str
+        The page to open: "slides.html" for the slides of the lecture.
 
     Raises
     ------
@@ -47,7 +49,7 @@ def open_course(language: str = "en", port: int = 0, browser: bool = True) -> No
                 f"cannot bind to 127.0.0.1:{port} ({error.strerror}); `--port 0` chooses a free port"
             ) from None
         with server:
-            address = f"http://127.0.0.1:{server.server_port}/{LANGUAGES[language]}index.html"
+            address = f"http://127.0.0.1:{server.server_port}/{LANGUAGES[language]}{page}"
             notify(f"the course is at {address}; Ctrl-C ends it")
             if browser:
                 webbrowser.open(address)

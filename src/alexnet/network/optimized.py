@@ -92,6 +92,7 @@ class OptimizedNetwork(nn.Module):
         self.dtype = dtype
         self.copies: dict[nn.Parameter, nn.Parameter] = {}
         self.layers = nn.ModuleList(self._in_dtype(module) for module in network.children())
+        self._names = [name for name, _ in network.named_children()]
         self._steps = list(_fused_steps(list(self.layers)))
         pools = (number for number, step in enumerate(self._steps) if isinstance(step, _ReluPool))
         self._first_pool = next(pools, 0)
@@ -99,6 +100,13 @@ class OptimizedNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, num_classes) in `dtype` of an input (N, 3, S, S) as `AlexNet.forward` takes it."""
         return self.after_first_pool(self.first_pool(self.before_first_pool(x)))
+
+    def named_steps(self) -> Iterator[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
+        """The functions that `forward` calls one after another, each with the names of the layers that it computes."""
+        names = iter(self._names)
+        for step in self._steps:
+            fused = isinstance(step, _ReluNorm) or (isinstance(step, _ReluPool) and step.relu)
+            yield tuple(next(names) for _ in range(1 + fused)), step
 
     def before_first_pool(self, x: Tensor) -> Tensor:
         """The input of the first pooling, (N, C, H, W); `x` may have any height and width."""

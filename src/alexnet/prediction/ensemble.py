@@ -1,20 +1,43 @@
-"""A cross-validation as a classifier: the averaged probabilities of the networks of its folds."""
+"""Classifiers that are not one network: a baseline, and the averaged networks of a cross-validation."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from alexnet.evaluation.ensemble import require_same_classes
+from alexnet.baselines.baseline import Baseline
+from alexnet.data.decoding import MAX_PIXELS
+from alexnet.data.pixel_range import PixelRange
+from alexnet.evaluation.ensemble import fold_runs
+from alexnet.evaluation.predictor import BaselinePredictor, is_baseline, require_same_classes
 from alexnet.prediction.classifier import Classifier
+from alexnet.runs.run import CROSS_VALIDATION
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.progress import notify
 
-CROSS_VALIDATION = "crossval.json"
+
+class BaselineClassifier(Classifier):
+    """A baseline, which has no decision rule.
+
+    Parameters
+    ----------
+    baseline : Baseline
+        The baseline.
+    """
+
+    def __init__(self, baseline: Baseline) -> None:
+        self._predictor = BaselinePredictor(baseline)
+        self.config = baseline.config  # type: ignore[assignment]
+        self.rule = None
+        self.pixel_range, self.max_pixels = PixelRange.from_dict(baseline.config.pixel_range), MAX_PIXELS
+
+    def probabilities(self, images: np.ndarray, views: int = 1) -> np.ndarray:
+        """Return the probability of every class: (N, size, size, 3) uint8 → (N, classes) float64."""
+        return self._predictor.probabilities(torch.from_numpy(np.ascontiguousarray(images)), views)
 
 
 class EnsembleClassifier(Classifier):
@@ -54,14 +77,14 @@ class EnsembleClassifier(Classifier):
 def load_classifier(
     run: str | os.PathLike[str], *, device: str | None = None, precision: str = "float32", raw: bool = False
 ) -> Classifier:
-    """Load a run folder, or the finished folds of a folder of `alexnet crossval` as an ensemble.
+    """Load a run folder, a baseline, or the finished folds of a folder of `alexnet crossval` as an ensemble.
 
     Parameters
     ----------
     run : str or path
-        A run folder or a cross-validation.
+        A run folder, the folder of a baseline, or a cross-validation.
     device, precision, raw
-        As in `Classifier.load`; an ensemble has no decision rule.
+        As in `Classifier.load`; baselines and ensembles have no decision rule.
 
     Raises
     ------
@@ -69,15 +92,11 @@ def load_classifier(
         If it is neither, no fold is finished, or something cannot be read.
     """
     folder = Path(run)
+    if is_baseline(folder):
+        return BaselineClassifier(Baseline.open(folder))
     if not (folder / CROSS_VALIDATION).is_file():
         return Classifier.load(run, device=device, precision=precision, raw=raw)
-    try:
-        numbers = sorted(map(int, json.loads((folder / CROSS_VALIDATION).read_text(encoding="utf-8"))["folds"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AlexNetError(f"{folder / CROSS_VALIDATION} cannot be read: {error}") from error
-    if not numbers:
-        raise AlexNetError(f"no fold of {folder} is finished; continue with the same `alexnet crossval` command")
-    runs = [folder / f"fold-{number}" for number in numbers]
-    notify(f"{folder}: the mean of {len(runs)} networks, fold-{numbers[0]} to fold-{numbers[-1]}")
+    runs = fold_runs(folder)
+    notify(f"{folder}: the mean of {len(runs)} networks, {runs[0].name} to {runs[-1].name}")
     members = [Classifier.load(path, device=device, precision=precision, raw=True) for path in runs]
     return EnsembleClassifier(members, [str(path) for path in runs])

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from alexnet.data.dataset import PreparedDataset, Split
-from alexnet.evaluation.ensemble import Member
 from alexnet.evaluation.evaluate import Evaluation
+from alexnet.evaluation.predictor import Member
 from alexnet.network.features import BATCH_SIZE, layer_features
 from alexnet.network.model import AlexNet, towers_of
 from alexnet.report import attribution, filters, image_figures, neighbors

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import os
 import sys
 from pathlib import Path
 
-from alexnet import __version__
 from alexnet.data.dataset import PreparedDataset
-from alexnet.evaluation.ensemble import Member
 from alexnet.evaluation.evaluate import Evaluation, evaluate
+from alexnet.evaluation.predictor import Member, is_baseline
 from alexnet.report import filters, sentences
-from alexnet.report.figure_files import FIGURES, FigureFiles, writing
+from alexnet.report.baseline_report import write_baseline_report
+from alexnet.report.figure_files import FigureFiles
 from alexnet.report.image_sections import (
     attribution_section,
     features_section,
@@ -22,16 +21,13 @@ from alexnet.report.image_sections import (
     predictions_section,
 )
 from alexnet.report.mosaic import mosaic
-from alexnet.report.rendering import EmbeddedImage, asset, embed_png, environment
+from alexnet.report.page import write_page
+from alexnet.report.rendering import EmbeddedImage, embed_png
 from alexnet.report.sections import Section, recipe_section, results_section, training_section
 from alexnet.runs.run import Run
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_atomic
-from alexnet.runtime.provenance import machine
-
-REPORT = "report.html"
 
 
 def write_report(
@@ -55,7 +51,7 @@ def write_report(
     Parameters
     ----------
     run
-        A run folder, or an opened run.
+        A run folder, an opened run, or the folder of a baseline.
     data
         The prepared dataset; by default the one that the run was trained on, if it is still there.
     out
@@ -77,6 +73,10 @@ def write_report(
     AlexNetError
         The folder is not a run, the dataset does not fit it, or the report cannot be written.
     """
+    if not isinstance(run, Run) and is_baseline(run):
+        return write_baseline_report(
+            run, data, out, split=split, views=views, recall=recall, positive=positive, evaluation=evaluation
+        )
     opened = run if isinstance(run, Run) else Run.open(run)
     folder = opened.path if out is None else Path(out)
     keep_freed_memory()
@@ -200,26 +200,4 @@ def _write_page(run: Run, folder: Path, sections: list[Section], banner: Embedde
     images = config.dataset.get("counts", {}).get("train")
     facts = [f"recipe {config.recipe.name}", f"variant {config.recipe.variant}", f"{len(config.classes):,} classes"]
     facts += [f"{images:,} training images"] if images is not None else []
-    html = (
-        environment("alexnet.report")
-        .get_template("report.html")
-        .render(
-            name=run.path.absolute().name,
-            heading=sentences.class_list(config.classes),
-            facts=sentences.sentence(", ".join([*facts, epochs])),
-            banner=banner,
-            sections=sections,
-            style=asset("alexnet.report", "report.css"),
-            script=asset("alexnet.report", "report.js"),
-            written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-            version=__version__,
-            machine=machine(),
-            origin=str(run.path),
-            figures=FIGURES,
-        )
-    )
-    path = folder / REPORT
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, html.encode("utf-8", errors="replace"))
-    return path
+    return write_page(folder, run.path, config.classes, [*facts, epochs], sections, banner)

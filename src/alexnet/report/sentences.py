@@ -34,8 +34,11 @@ def short_name(name: str) -> str:
 
 def headline_numbers(run: Run, evaluation: Evaluation | None) -> dict[str, str]:
     """Return the most important numbers by label: of the evaluation, or else of the training so far."""
-    if evaluation is None:
-        return _training_numbers(run)
+    return _training_numbers(run) if evaluation is None else evaluation_numbers(evaluation)
+
+
+def evaluation_numbers(evaluation: Evaluation) -> dict[str, str]:
+    """Return the most important numbers of an evaluation by label."""
     counts = evaluation.confusion_matrix.sum(axis=1)
     values = {
         f"accuracy on {len(evaluation.predictions):,} {evaluation.split.name} images": f"{evaluation.accuracy:.1%}"
@@ -69,24 +72,29 @@ def _training_numbers(run: Run) -> dict[str, str]:
 def summary(run: Run, evaluation: Evaluation | None) -> Iterator[str]:
     """Yield the main results as sentences."""
     if evaluation is not None:
-        counts = evaluation.confusion_matrix
-        n, correct = int(counts.sum()), int(np.trace(counts))
-        low, high = metrics.wilson_interval(correct / n, n)
-        yield (
-            f"Accuracy: {correct:,} of {n:,} images, {correct / n:.1%} (95% interval: {low:.1%} to {high:.1%}). "
-            f"Always predicting {_largest_class(evaluation)} gives {counts.sum(axis=1).max() / n:.1%}."
-        )
-        if evaluation.positive is not None:
-            yield from _positive_class(evaluation, evaluation.positive)
-        else:
-            yield worst_confusion(evaluation)
-        yield calibration(evaluation)
-        yield from _further(evaluation)
+        yield from evaluation_summary(evaluation)
     findings = run.metrics("finding")
     if findings:
         yield f"Detected during training: {'; '.join(finding['message'] for finding in findings)}."
     elif run.metrics():
         yield "No problem was detected during training."
+
+
+def evaluation_summary(evaluation: Evaluation) -> Iterator[str]:
+    """Yield the main results of an evaluation as sentences."""
+    counts = evaluation.confusion_matrix
+    n, correct = int(counts.sum()), int(np.trace(counts))
+    low, high = metrics.wilson_interval(correct / n, n)
+    yield (
+        f"Accuracy: {correct:,} of {n:,} images, {correct / n:.1%} (95% interval: {low:.1%} to {high:.1%}). "
+        f"Always predicting {_largest_class(evaluation)} gives {counts.sum(axis=1).max() / n:.1%}."
+    )
+    if evaluation.positive is not None:
+        yield from _positive_class(evaluation, evaluation.positive)
+    else:
+        yield worst_confusion(evaluation)
+    yield calibration(evaluation)
+    yield from _further(evaluation)
 
 
 def _further(evaluation: Evaluation) -> Iterator[str]:

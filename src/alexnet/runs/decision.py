@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -219,6 +220,10 @@ class DecisionRule:
             "record": dict(self.record),
         }
 
+    def to_json(self) -> str:
+        """The content of `decision.json`, without values that are null: OpenCV's reader of JSON does not take them."""
+        return json.dumps(_without_none(self._values()), indent=1, ensure_ascii=False) + "\n"
+
     def save(self, folder: Path) -> None:
         """Write the rule into a folder, in place of the one that is there.
 
@@ -229,17 +234,25 @@ class DecisionRule:
         """
         try:
             # decision.json is written last: it names the checksum of the arrays beside it.
-            values = self.to_dict()
             if self.distance is not None:
-                arrays = {name: getattr(self.distance, name) for name in ("center", "projection", "references")}
-                content = to_safetensors({name: np.ascontiguousarray(value) for name, value in arrays.items()})
-                values["distance"]["checksum"] = _sha256(content)
-                write_atomic(folder / ARRAYS, content)
-            write_atomic(folder / FILE, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
+                write_atomic(folder / ARRAYS, self._arrays())
+            write_atomic(folder / FILE, self.to_json().encode())
             if self.distance is None:
                 (folder / ARRAYS).unlink(missing_ok=True)
         except OSError as error:
             raise AlexNetError(f"{folder / FILE} can't be written: {error.strerror or error}") from error
+
+    def _arrays(self) -> bytes:
+        """The content of `decision.safetensors`."""
+        assert self.distance is not None
+        arrays = {name: getattr(self.distance, name) for name in ("center", "projection", "references")}
+        return to_safetensors({name: np.ascontiguousarray(value) for name, value in arrays.items()})
+
+    def _values(self) -> dict[str, Any]:
+        values = self.to_dict()
+        if self.distance is not None:
+            values["distance"]["checksum"] = _sha256(self._arrays())
+        return values
 
     @classmethod
     def load(cls, folder: Path) -> DecisionRule | None:
@@ -253,32 +266,33 @@ class DecisionRule:
             If the files are damaged, or of another format.
         """
         file = folder / FILE
+        command = f"`alexnet decide {shlex.quote(str(folder))} --data DATA`"
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise AlexNetError(f"{file} can't be read ({error}): run `alexnet decide` again, or remove it") from error
+            raise AlexNetError(f"{file} can't be read ({error}): run {command} again, or remove it") from error
         if values.get("format_version") != FORMAT_VERSION:
             raise AlexNetError(
                 f"{file} has format {values.get('format_version')}, this version reads {FORMAT_VERSION}: "
-                "run `alexnet decide` again"
+                f"run {command} again"
             )
         try:
-            costs = values["costs"]
+            costs, distance = values.get("costs"), values.get("distance")
             return cls(
                 classes=tuple(values["classes"]),
                 temperature=float(values["temperature"]),
                 thresholds=values["thresholds"],
                 costs=None if costs is None else np.array(costs, dtype=np.float64),
                 unsure_below=float(values["unsure_below"]),
-                distance=values["distance"] and _read_distance(folder / ARRAYS, values["distance"]),
+                distance=distance and _read_distance(folder / ARRAYS, distance),
                 views=int(values["views"]),
                 weights=values["weights"],
                 record=values["record"],
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise AlexNetError(f"{file} is damaged ({error!r}): run `alexnet decide` again, or remove it") from error
+            raise AlexNetError(f"{file} is damaged ({error!r}): run {command} again, or remove it") from error
 
 
 def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -373,6 +387,12 @@ def _read_distance(file: Path, values: Mapping[str, Any]) -> FeatureDistance:
         unit_length=values["unit_length"],
         limit=values["limit"],
     )
+
+
+def _without_none(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _without_none(value) for key, value in values.items() if value is not None}
+    return values
 
 
 def _sha256(content: bytes) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -31,9 +32,12 @@ from alexnet.runtime.files import write_atomic
 
 FORMAT_VERSION = 1
 MEAN = "preprocess.mean"
+CROSS_VALIDATION = "crossval.json"
+"""The summary of `alexnet crossval`, by which its folder is recognized."""
 METRICS = "metrics.jsonl"
 LAUNCH = ".launch"  # which launch of torchrun began the run
 LOCK = ".lock"  # held by the process that writes to the run folder
+BASELINE = "baseline.json"  # instead of config.json, in the folder of `alexnet baseline`
 FINISHED = "finished"  # the last event of metrics.jsonl, once the epochs are done
 
 
@@ -124,15 +128,8 @@ class Config:
 
     @cached_property
     def labels(self) -> list[str]:
-        """Names of the classes for people: their descriptions where there are some, as for ImageNet.
-
-        A description that two classes share (ImageNet has two cranes) is followed by the name.
-        """
-        texts = self.descriptions or self.classes
-        count = Counter(texts)
-        return [
-            text if count[text] == 1 else f"{text} ({name})" for text, name in zip(texts, self.classes, strict=True)
-        ]
+        """Names of the classes for people, as `labels_of` makes them."""
+        return labels_of(self.classes, self.descriptions)
 
     def network(self) -> AlexNet:
         """The recipe's network with newly drawn weights."""
@@ -182,6 +179,16 @@ class Run:
         try:
             values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
+            if (folder / CROSS_VALIDATION).is_file():
+                raise AlexNetError(
+                    f"{folder} is a cross-validation: name one of its runs, such as {folder / 'fold-1'} (predict, "
+                    "evaluate, compare and sort take the folder and average its networks)"
+                ) from None
+            if (folder / BASELINE).is_file():
+                raise AlexNetError(
+                    f"{folder} is a baseline, which has no network: `alexnet evaluate`, `compare`, `predict` and "
+                    "`report` take it"
+                ) from None
             raise AlexNetError(
                 f"{folder} is not a run folder: it has no config.json (`alexnet train` makes one)"
             ) from None
@@ -303,45 +310,7 @@ class Run:
         AlexNetError
             If `data` can't be opened; if the dataset of the training is not found, or another one is in its place.
         """
-        if data is not None:
-            return PreparedDataset.open(data)
-        places = self._dataset_places()
-        if not places:
-            raise AlexNetError(
-                f"{self.path} has no record of a prepared dataset: name one of its classes with `--data`"
-            )
-        others = []
-        for place in places:
-            try:
-                dataset = PreparedDataset.open(place)
-            except AlexNetError:
-                continue
-            if self._is_dataset(dataset):
-                return dataset
-            others.append(place)
-        if others:
-            raise AlexNetError(
-                f"{others[0]} is not the dataset that {self.path} was trained on (another checksum): "
-                "name the right one with `--data`"
-            )
-        raise AlexNetError(f"the prepared dataset is no longer at {places[0]}: name it with `--data`")
-
-    def _dataset_places(self) -> list[str]:
-        """The places where the dataset of the training may be, the most likely first."""
-        given, absolute = (self.config.dataset.get(key) for key in ("path", "absolute_path"))
-        if given is None:
-            return []
-        places = [absolute or given, given]
-        if not is_address(given) and not os.path.isabs(given):
-            places.append(str(self.path.parent / given))  # a project folder that was moved as a whole
-        return list(dict.fromkeys(places))
-
-    def _is_dataset(self, dataset: PreparedDataset) -> bool:
-        """Whether this is the dataset of the training, as far as `config.json` says."""
-        checksum = self.config.dataset.get("checksum")
-        if checksum is not None:
-            return bool(checksum == dataset_checksum(dataset))
-        return (dataset.classes, dataset.size) == (self.config.classes, self.config.size)
+        return find_dataset(self, data)
 
     def _repr_html_(self) -> str:
         """A summary for notebooks; reads neither weights nor images."""
@@ -403,10 +372,80 @@ class Run:
         rule = DecisionRule.load(self.path)
         if rule is not None and rule.weights != checksum_of(network.state_dict()):
             raise AlexNetError(
-                f"the decision rule of {self.path} (decision.json) belongs to other weights: run `alexnet decide` "
-                "again, or use --raw"
+                f"the decision rule of {self.path} (decision.json) belongs to other weights: run "
+                f"`alexnet decide {shlex.quote(str(self.path))} --data DATA` again, or use --raw"
             )
         return rule
+
+
+class Described(Protocol):
+    """A run, or a baseline: its folder, and a config that describes the dataset of its training."""
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+
+    @property
+    def config(self) -> Any:
+        """Its `dataset`, `classes` and `size`."""
+
+
+def find_dataset(run: Described, data: str | os.PathLike[str] | None = None) -> PreparedDataset:
+    """Open a prepared dataset, by default the one that a run or a baseline was trained on; see `Run.find_data`."""
+    if data is not None:
+        return PreparedDataset.open(data)
+    places = _dataset_places(run)
+    if not places:
+        raise AlexNetError(f"{run.path} has no record of a prepared dataset: name one of its classes with `--data`")
+    others = []
+    for place in places:
+        try:
+            dataset = PreparedDataset.open(place)
+        except AlexNetError:
+            continue
+        if _is_dataset(run, dataset):
+            return dataset
+        others.append(place)
+    if others:
+        raise AlexNetError(
+            f"{others[0]} is not the dataset that {run.path} was trained on (another checksum): "
+            "name the right one with `--data`"
+        )
+    raise AlexNetError(f"the prepared dataset is no longer at {places[0]}: name it with `--data`")
+
+
+def _dataset_places(run: Described) -> list[str]:
+    """The places where the dataset of the training may be, the most likely first."""
+    given, absolute = (run.config.dataset.get(key) for key in ("path", "absolute_path"))
+    if given is None:
+        return []
+    places = [absolute or given, given]
+    if not is_address(given) and not os.path.isabs(given):
+        places.append(str(run.path.parent / given))  # a project folder that was moved as a whole
+    return list(dict.fromkeys(places))
+
+
+def is_of_another_dataset(run: Described, dataset: PreparedDataset) -> bool:
+    """Whether a run was trained on another dataset than this one; False where it has no record of one."""
+    return run.config.dataset.get("checksum") is not None and not _is_dataset(run, dataset)
+
+
+def _is_dataset(run: Described, dataset: PreparedDataset) -> bool:
+    """Whether this is the dataset of the training, as far as its record says."""
+    checksum = run.config.dataset.get("checksum")
+    if checksum is not None:
+        return bool(checksum == dataset_checksum(dataset))
+    return (dataset.classes, dataset.size) == (run.config.classes, run.config.size)
+
+
+def labels_of(classes: list[str], descriptions: list[str] | None) -> list[str]:
+    """Names of classes for people: their descriptions where there are some, as for ImageNet.
+
+    A description that two classes share (ImageNet has two cranes) is followed by the name.
+    """
+    texts = descriptions or classes
+    count = Counter(texts)
+    return [text if count[text] == 1 else f"{text} ({name})" for text, name in zip(texts, classes, strict=True)]
 
 
 def stored_tensor(tensor: Tensor, dtype: torch.dtype) -> Tensor:

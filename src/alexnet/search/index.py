@@ -22,8 +22,8 @@ from filelock import FileLock, Timeout
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.data.loading import evaluation_batches
-from alexnet.evaluation.ensemble import Member
 from alexnet.evaluation.evaluate import check_compatible
+from alexnet.evaluation.predictor import Member
 from alexnet.network.features import BATCH_SIZE, layer_features
 from alexnet.runs.run import Run, update_checksum
 from alexnet.runtime.devices import choose_device

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from alexnet.data.dataset import PreparedDataset
-from alexnet.evaluation.ensemble import Member
+from alexnet.evaluation.predictor import Member
 from alexnet.network.model import AlexNet, towers_of
 from alexnet.report.image_figures import most_confident_mistakes
 from alexnet.report.sentences import class_list

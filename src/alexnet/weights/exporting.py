@@ -1,4 +1,7 @@
-"""Export of a run's weights for other tools, with a model card: ONNX, safetensors, torch.export, Hugging Face hub."""
+"""Export of a run's weights for other tools, with its decision rule and a model card.
+
+Formats: ONNX, OpenVINO, safetensors, torch.export, Hugging Face hub.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,21 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from alexnet.data.augmentation import Preprocessing, resize_batch
-from alexnet.data.dataset import PreparedDataset, Split
+from alexnet.data.dataset import Split
 from alexnet.data.loading import evaluation_batches
 from alexnet.network.model import AlexNet
+from alexnet.runs.decision import DecisionRule
 from alexnet.runs.run import MEAN, Config, Run
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
 from alexnet.weights.formats import EXPORT_FORMATS, PREPROCESSING
-from alexnet.weights.model_card import QuantizationLoss, model_card
+from alexnet.weights.model_card import QuantizationLoss, model_card, rule_notes
 from alexnet.weights.safetensors import DESCRIPTION
 
 TOLERANCE = 1e-4
 """Largest difference of a probability between an export and its run."""
+ONNX_BASED = ("onnx", "openvino")
+"""Formats that are written from an ONNX model."""
 _CHECKED_IMAGES = 4
 _BATCH_SIZE = 64
 
@@ -48,18 +54,23 @@ def export(
     The folder holds the weights, config.json, classes.json and a model card (README.md) with a complete example. The
     exported file is run again and compared with the run before the folder appears.
 
+    The decision rule of the run travels with it: decision.json is beside the weights and, for ONNX and OpenVINO, in the
+    metadata of the model. A rule with a distance for *unknown* needs the features of an image: these two formats have
+    them as a second output, ``features``, and decision.safetensors is beside it.
+
     Parameters
     ----------
     run : str or path
         The run folder.
     to : str
-        A format of `EXPORT_FORMATS`: ``"onnx"``, ``"safetensors"``, ``"torch-export"`` or ``"hub"``.
+        A format of `EXPORT_FORMATS`: ``"onnx"``, ``"openvino"``, ``"safetensors"``, ``"torch-export"`` or
+        ``"hub"``.
     out : str or path, optional
         The folder to create; by default RUN-FORMAT beside the run.
     preprocessing : str
-        For ``"onnx"`` and ``"torch-export"``. ``"inside"``: the model reads stored images, (N, size, size, 3) uint8
-        RGB. ``"beside"``: it reads the network's input, (N, 3, side, side) float32, and mean.npy and config.json say
-        how to compute that. The output is the logits in both cases.
+        For ``"onnx"``, ``"openvino"`` and ``"torch-export"``. ``"inside"``: the model reads stored images,
+        (N, size, size, 3) uint8 RGB. ``"beside"``: it reads the network's input, (N, 3, side, side) float32, and
+        mean.npy and config.json say how to compute that. The output is the logits in both cases.
     int8 : bool
         For ``"onnx"``: 8-bit weights, a quarter of the file size. The loss of accuracy is measured on `data`.
     data : str or path, optional
@@ -86,15 +97,17 @@ def export(
     if os.path.lexists(target):
         raise AlexNetError(f"{target} exists already: choose another folder with --out, or remove it")
     network, preprocess = opened.load("cpu")
+    rule = opened.decision_rule(network)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
-        images = _example_images(opened.config)
+        images = _example_images(opened)
         _write_config(temporary, opened.config)
         file = temporary / EXPORT_FORMATS[to].file
         inside = preprocessing == "inside"
-        if to == "onnx":
-            _write_onnx(file, network, preprocess, opened.config, inside, int8)
+        if to in ONNX_BASED:
+            model = _onnx_model(network, preprocess, opened.config, rule, inside, int8)
+            write_atomic(file, model) if to == "onnx" else _write_openvino(file, model, opened.config, rule)
         elif to == "torch-export":
             write_atomic(file, _torch_export(network, preprocess, inside))
         else:
@@ -103,13 +116,15 @@ def export(
             array = io.BytesIO()
             np.save(array, preprocess.mean.numpy())
             write_atomic(temporary / "mean.npy", array.getvalue())
+        if rule is not None:
+            rule.save(temporary)
         difference = _difference(to, file, network, preprocess, inside, images)
         if difference is not None and not int8 and not difference <= TOLERANCE:
             raise AlexNetError(
                 f"not written: the probabilities of {to} differ from those of the run by {difference:.2g}"
             )
-        loss = _quantization_loss(file, network, preprocess, opened.config, inside, data) if int8 else None
-        card = model_card(opened, to, preprocessing, difference, int8, loss)
+        loss = _quantization_loss(file, network, preprocess, opened, inside, data) if int8 else None
+        card = model_card(opened, to, preprocessing, difference, int8, loss, rule)
         write_atomic(temporary / "README.md", card.encode("utf-8"))
         temporary.rename(target)
     except OSError as error:
@@ -117,6 +132,8 @@ def export(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _report(target, to, difference, loss)
+    for line in rule_notes(rule, to, int8):
+        print(line, file=sys.stderr)
     if int8 and loss is None:
         print("the accuracy with 8-bit weights was not measured: give a prepared dataset with --data", file=sys.stderr)
     if repo is not None:
@@ -188,9 +205,9 @@ def _config_text(config: Config, indent: int | None = None) -> str:
     return json.dumps(config.to_dict(), indent=indent, ensure_ascii=False)
 
 
-def _write_onnx(
-    file: Path, network: AlexNet, preprocess: Preprocessing, config: Config, inside: bool, int8: bool
-) -> None:
+def _onnx_model(
+    network: AlexNet, preprocess: Preprocessing, config: Config, rule: DecisionRule | None, inside: bool, int8: bool
+) -> bytes:
     from alexnet.weights.onnx_writer import to_onnx
 
     model = to_onnx(
@@ -198,9 +215,31 @@ def _write_onnx(
         input_size=config.input_size,
         preprocess=preprocess if inside else None,
         config=_config_text(config),
+        decision=None if rule is None else rule.to_json(),
+        features=rule is not None and rule.distance is not None,
         int8=int8,
     )
-    write_atomic(file, model.SerializeToString())
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _write_openvino(file: Path, onnx: bytes, config: Config, rule: DecisionRule | None) -> None:
+    openvino = _openvino()
+    model = openvino.Core().read_model(onnx, b"")
+    model.set_rt_info(_config_text(config), ["alexnet", "config"])
+    if rule is not None:
+        model.set_rt_info(rule.to_json(), ["alexnet", "decision"])
+    openvino.save_model(model, file, compress_to_fp16=False)
+
+
+def _openvino() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise AlexNetError(
+            f"OpenVINO requires the package openvino: pip install 'alexnet[openvino]' ({error})"
+        ) from None
+    return openvino
 
 
 def _torch_export(network: AlexNet, preprocess: Preprocessing, inside: bool) -> bytes:
@@ -225,22 +264,27 @@ def _safetensors(network: AlexNet, preprocess: Preprocessing, config: Config) ->
     return to_safetensors(tensors, {DESCRIPTION: _config_text(config), "format": "pt"})
 
 
-def _example_images(config: Config) -> Tensor:
+def _example_images(run: Run) -> Tensor:
     """Stored images for the comparison: of the training's dataset, else noise at several scales."""
     try:
-        split = _measured_split(config, None)[1]
+        split = _measured_split(run, None)[1]
         indices = np.linspace(0, len(split) - 1, _CHECKED_IMAGES).astype(np.int64)
         return torch.from_numpy(np.array(split.gather(indices)))
     except AlexNetError:
         generator = torch.Generator().manual_seed(0)
         scales = [torch.rand(1, 3, side, side, generator=generator) for side in (2, 8, 32, 128)]
-        scaled = [nn.functional.interpolate(noise, size=(config.size, config.size)) for noise in scales]
+        scaled = [nn.functional.interpolate(noise, size=(run.config.size, run.config.size)) for noise in scales]
         return (torch.cat(scaled) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 @torch.inference_mode()
 def _difference(
-    to: str, file: Path, network: AlexNet, preprocess: Preprocessing, inside: bool, images: Tensor
+    to: str,
+    file: Path,
+    network: AlexNet,
+    preprocess: Preprocessing,
+    inside: bool,
+    images: Tensor,
 ) -> float | None:
     """The largest difference of a probability between the export and the run; None without ONNX Runtime."""
     expected = network(preprocess.center(images)).softmax(1)
@@ -250,6 +294,9 @@ def _difference(
         if session is None:
             return None
         logits = torch.from_numpy(_outputs(session, given))
+    elif to == "openvino":
+        compiled = _openvino().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        logits = torch.from_numpy(compiled(given.numpy())["logits"])
     elif to == "torch-export":
         logits = torch.export.load(file).module()(given)
     else:
@@ -279,14 +326,14 @@ def _quantization_loss(
     file: Path,
     network: AlexNet,
     preprocess: Preprocessing,
-    config: Config,
+    run: Run,
     inside: bool,
     data: str | os.PathLike[str] | None,
 ) -> QuantizationLoss | None:
     """Accuracy of the center crop with float32 and with 8-bit weights; None without a dataset to measure on."""
     session = _session(file)
     try:
-        path, split = _measured_split(config, data)
+        path, split = _measured_split(run, data)
     except AlexNetError:
         if data is not None:
             raise
@@ -307,17 +354,15 @@ def _quantization_loss(
     return QuantizationLoss(path, split.name, count, correct[0] / count, correct[1] / count, agreeing / count)
 
 
-def _measured_split(config: Config, data: str | os.PathLike[str] | None) -> tuple[str, Split]:
+def _measured_split(run: Run, data: str | os.PathLike[str] | None) -> tuple[str, Split]:
     """Path and split to measure on: test, else val, of `data`, or of the dataset that the run was trained on."""
-    path = data if data is not None else config.dataset.get("path")
-    if not path:
-        raise AlexNetError("the run has no dataset: give a prepared dataset with --data")
-    dataset = PreparedDataset.open(path)
-    if dataset.classes != config.classes or dataset.size != config.size:
+    dataset = run.find_data(data)
+    path = str(dataset.path)
+    if dataset.classes != run.config.classes or dataset.size != run.config.size:
         raise AlexNetError(f"{path} has other classes or another size than the run")
     if dataset.measured_on is None:
         raise AlexNetError(f"{path} has no images in test or val")
-    return str(path), dataset.split(dataset.measured_on)
+    return path, dataset.split(dataset.measured_on)
 
 
 def _report(target: Path, to: str, difference: float | None, loss: QuantizationLoss | None) -> None:

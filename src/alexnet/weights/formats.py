@@ -282,6 +282,7 @@ class ExportFormat:
 PREPROCESSING = ("inside", "beside")
 EXPORT_FORMATS = {
     "onnx": ExportFormat("model.onnx", "ONNX", is_program=True),
+    "openvino": ExportFormat("model.xml", "OpenVINO", is_program=True),
     "safetensors": ExportFormat("model.safetensors", "one file in the layout of this package", is_program=False),
     "torch-export": ExportFormat("model.pt2", "a program of torch.export (.pt2)", is_program=True),
     "hub": ExportFormat("model.safetensors", "a folder for the Hugging Face hub", is_program=False),

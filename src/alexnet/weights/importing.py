@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor
 
 from alexnet.network.variants import get_variant, list_variants
+from alexnet.runs.decision import DecisionRule
 from alexnet.runs.recipe import IMAGENET, STARTER, Recipe, recipes
-from alexnet.runs.run import Config, Run, is_free
+from alexnet.runs.run import Config, Run, checksum_of, is_free
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.weights.class_names import read_class_names
 from alexnet.weights.foreign import ForeignWeights, require_arrays, require_finite
@@ -88,7 +90,7 @@ def import_weights(
     if network.config is None and not any(array.partition(".")[0] == output for array in network.weights):
         raise AlexNetError(
             f"{name} has no last layer and so no classes: train a network that starts from it, "
-            f"alexnet train DATA --init {name} --out RUN"
+            f"`alexnet train DATA --init {shlex.quote(name)} --out run`"
         )
     config, image = _config(network, name)
     require_arrays(
@@ -101,6 +103,7 @@ def import_weights(
     )
     require_finite(network.weights, name)
     run = _write(Path(out), config, network.weights, image)
+    _copy_rule(Path(name), run)
     for note in notes:
         print(note, file=sys.stderr)
     print(
@@ -109,6 +112,13 @@ def import_weights(
         file=sys.stderr,
     )
     return run
+
+
+def _copy_rule(source: Path, run: Run) -> None:
+    """Store the decision rule beside exported weights, if it belongs to them, in the new run."""
+    rule = DecisionRule.load(source) if source.is_dir() else None
+    if rule is not None and rule.weights == checksum_of(run.load()[0].state_dict()):
+        rule.save(run.path)
 
 
 def find_weights(

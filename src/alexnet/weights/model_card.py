@@ -8,6 +8,7 @@ from typing import Any
 
 from alexnet import __version__
 from alexnet.network.variants import SWITCHES
+from alexnet.runs.decision import DecisionRule, describe_decision
 from alexnet.runs.run import Config, Run
 from alexnet.runtime.errors import AlexNetError
 from alexnet.weights.formats import EXPORT_FORMATS
@@ -45,7 +46,13 @@ class QuantizationLoss:
 
 
 def model_card(
-    run: Run, to: str, preprocessing: str, difference: float | None, int8: bool, loss: QuantizationLoss | None
+    run: Run,
+    to: str,
+    preprocessing: str,
+    difference: float | None,
+    int8: bool,
+    loss: QuantizationLoss | None,
+    rule: DecisionRule | None = None,
 ) -> str:
     """Return the model card of an exported run, Markdown with the front matter that the Hugging Face hub reads.
 
@@ -61,6 +68,8 @@ def model_card(
         Whether the weights have 8 bits.
     loss : QuantizationLoss or None
         The loss of accuracy by that, where it was measured.
+    rule : DecisionRule or None
+        The decision rule of the run.
     """
     config = run.config
     recipe = config.recipe
@@ -76,11 +85,12 @@ def model_card(
         f"# AlexNet, {recipe.variant}\n\n{config.network_variant.description}",
         f"Written by alexnet {__version__}. {len(labels):,} classes: {listed}.",
         f"## Use\n\n{_input(config, to, preprocessing)}\n\n{_example(config, to, preprocessing)}",
+        *([] if rule is None else [f"## Decisions\n\n{_decisions(rule, to, int8)}"]),
         f"## Data\n\n{_data(config)}",
         f"## Recipe\n\n{recipe.purpose}\n\n```json\n{recipe_text}\n```",
         f"## Accuracy\n\n{_accuracy(run)}{_comparison(EXPORT_FORMATS[to].file, difference, loss)}",
         "## License\n\nNot chosen: choose one that the license of the training images allows.",
-        f"## Limits\n\n{_limits(config, int8)}",
+        f"## Limits\n\n{_limits(config, int8, rule)}",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -113,12 +123,12 @@ def _example(config: Config, to: str, preprocessing: str) -> str:
         source = "hf:OWNER/NAME" if to == "hub" else EXPORT_FORMATS[to].file
         return f"```sh\nalexnet import {source} --out run\nalexnet predict run photograph.jpg\n```"
     onnx, beside = to == "onnx", preprocessing == "beside"
-    torch = not onnx or (beside and config.input_size != config.crop_size)
+    torch = to == "torch-export" or (beside and config.input_size != config.crop_size)
     lines = [
         "import json",
         "",
         "import numpy as np",
-        *(["import onnxruntime"] if onnx else []),
+        *(["import onnxruntime"] if onnx else ["import openvino"] if to == "openvino" else []),
         *(["import torch"] if torch else []),
         "from PIL import Image, ImageOps",
         "",
@@ -142,6 +152,11 @@ def _example(config: Config, to: str, preprocessing: str) -> str:
         lines += [
             'session = onnxruntime.InferenceSession("model.onnx")',
             "logits = session.run(None, {session.get_inputs()[0].name: images})[0][0]",
+        ]
+    elif to == "openvino":
+        lines += [
+            'exact = {"INFERENCE_PRECISION_HINT": "f32"}  # without it some CPUs compute in 16 bits',
+            'logits = openvino.compile_model("model.xml", "CPU", exact)(images)["logits"][0]',
         ]
     else:
         lines += [
@@ -202,10 +217,39 @@ def _comparison(file: str, difference: float | None, loss: QuantizationLoss | No
     return text + (f"\n\n{loss.text()}." if loss else "")
 
 
-def _limits(config: Config, int8: bool) -> str:
+def rule_notes(rule: DecisionRule | None, to: str, int8: bool) -> list[str]:
+    """Return what users of an export must know of its decision rule, a line each."""
+    if rule is None:
+        return []
+    notes = ["the decision rule of the run is in decision.json; the output of the model does not obey it by itself"]
+    if rule.distance is not None:
+        notes.append(
+            "unknown: the distance is computed from the output features and decision.safetensors"
+            if to in ("onnx", "openvino")
+            else "unknown: decision.safetensors has the distance, which needs the input of the output layer"
+        )
+    if rule.views > 1:
+        notes.append(f"the rule holds for the mean of {rule.views} views; for one, run `alexnet decide` with --views 1")
+    if int8:
+        notes.append("the rule was found with 32-bit weights: its guarantees do not hold for those of 8 bits")
+    return notes
+
+
+def _decisions(rule: DecisionRule, to: str, int8: bool) -> str:
+    lines = [*describe_decision(rule), *(f"{note[0].upper()}{note[1:]}." for note in rule_notes(rule, to, int8))]
+    for row in rule.record.get("guarantees", []):
+        lines.append(
+            f"Recall of “{row['class']}” at least {row['recall']:.4g} with {row['confidence']:.4g} confidence, for "
+            f"images like the {row['images']:,} on which the rule was found."
+        )
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _limits(config: Config, int8: bool, rule: DecisionRule | None) -> str:
+    calibrated = "not calibrated" if rule is None else "calibrated only with the temperature of the decision rule"
     lines = [
         f"- It knows {len(config.classes):,} classes and assigns one of them to every image, whatever it shows.",
-        "- Its probabilities are not calibrated. Images of another kind than the training images (other cameras, "
+        f"- Its probabilities are {calibrated}. Images of another kind than the training images (other cameras, "
         "illumination, angles) are classified with lower accuracy and the same confidence.",
         "- Accuracy is that of one view and one run; another seed gives another value.",
     ]

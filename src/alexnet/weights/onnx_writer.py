@@ -42,6 +42,11 @@ CONFIG = "alexnet.config"
 """Key of the model's metadata under which a run's config.json is stored."""
 
 
+DECISION = "alexnet.decision"
+"""Key under which the decision.json of a run is stored."""
+FEATURES = "features"
+
+
 def to_onnx(
     network: AlexNet,
     *,
@@ -49,6 +54,8 @@ def to_onnx(
     softmax: bool = False,
     preprocess: Preprocessing | None = None,
     config: str | None = None,
+    decision: str | None = None,
+    features: bool = False,
     int8: bool = False,
 ) -> onnx.ModelProto:
     """Convert a network to an ONNX model with a dynamic batch size, float32, in evaluation mode.
@@ -66,6 +73,11 @@ def to_onnx(
         which the graph computes `Preprocessing.center`; otherwise ``input``, (N, 3, input_size, input_size) float32.
     config : str, optional
         A config.json that is stored in the model's metadata, for `from_onnx`.
+    decision : str, optional
+        A decision.json that is stored in the model's metadata.
+    features : bool
+        Whether the model has a second output, ``features``, (N, units) float32: the input of the output layer, from
+        which the distance of a decision rule is computed.
     int8 : bool
         Whether the weights are stored as 8-bit integers with one scale per kernel or unit. Those of batch
         normalization, and the computation, stay float32.
@@ -96,8 +108,12 @@ def to_onnx(
     value = _add_sequence(graph, "", network, shadow, x, value)
     if softmax:
         value = graph.add("Softmax", "probabilities", [value], axis=1)
-    output = onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, ["N", network.num_classes])
-    proto = onnx.helper.make_graph(graph.nodes, "alexnet", graph.inputs, [output], graph.constants)
+    outputs = [onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, ["N", network.num_classes])]
+    if features:
+        last = next(node for node in graph.nodes if node.name == network.variant.output_layer)
+        units = graph.add("Flatten", FEATURES, [last.input[0]], axis=1)
+        outputs.append(onnx.helper.make_tensor_value_info(units, onnx.TensorProto.FLOAT, ["N", None]))
+    proto = onnx.helper.make_graph(graph.nodes, "alexnet", graph.inputs, outputs, graph.constants)
     model = onnx.helper.make_model(
         proto,
         producer_name="alexnet",
@@ -105,8 +121,9 @@ def to_onnx(
         ir_version=IR_VERSION,
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
     )
-    if config is not None:
-        onnx.helper.set_model_props(model, {CONFIG: config})
+    stored = {CONFIG: config, DECISION: decision}
+    if known := {key: value for key, value in stored.items() if value is not None}:
+        onnx.helper.set_model_props(model, known)
     return model
 
 
@@ -170,10 +187,15 @@ def _add_preprocess(graph: _Graph, preprocess: Preprocessing, images: str) -> st
 
 
 def _both_axes(graph: _Graph, name: str, rows: Tensor, value: str) -> str:
-    """The matrix `rows` (new, old) applied to the rows and to the columns of every feature map."""
-    down = graph.constant(f"{name}.rows", rows)
-    across = graph.constant(f"{name}.columns", rows.T)
-    return graph.add("MatMul", name, [graph.add("MatMul", f"{name}.down", [down, value]), across])
+    """The matrix `rows` (new, old) applied to the columns and to the rows of every feature map.
+
+    The constant is the second factor of both products: OpenCV's reader (4.6) takes no other.
+    """
+    columns = graph.constant(f"{name}.columns", rows.T)
+    across = graph.add("MatMul", f"{name}.across", [value, columns])
+    turned = graph.add("Transpose", f"{name}.turned", [across], perm=[0, 1, 3, 2])
+    down = graph.add("MatMul", f"{name}.down", [turned, columns])
+    return graph.add("Transpose", name, [down], perm=[0, 1, 3, 2])
 
 
 def _add_sequence(graph: _Graph, path: str, modules: nn.Module, shadow: nn.Module, x: Tensor, value: str) -> str:

@@ -225,8 +225,127 @@ const Compute = (() => {
     return null;
   }
 
+  // 9. Dropout: probabilities of sampled sub-networks. `hidden` are the hidden layers (0, 1, ...) whose outputs are dropped.
+  function subnetworks(layers, x, { count, rate, seed, hidden }) {
+    const { uniform } = random(seed), found = [];
+    for (let n = 0; n < count; n++) {
+      const masks = layers.slice(0, -1).map((one, i) => (hidden.includes(i) ? Array.from({ length: one.outputs }, () => (uniform() >= rate ? 1 : 0)) : null));
+      found.push({ masks, probabilities: softmax(forward(layers, x, { masks, keep: 1 - rate }).logits) });
+    }
+    return found;
+  }
+  function geometricMean(rows) {
+    return softmax(rows[0].map((_, c) => rows.reduce((sum, row) => sum + Math.log(Math.max(row[c], 1e-300)), 0) / rows.length));
+  }
+
+  // 10. Two weights on the loss (w1^2 + ratio w2^2) / 2: [w1, w2, v1, v2] after every step, by one of the two rules.
+  function descent(update, start, { lr, momentum, decay, ratio, steps, drop = Infinity }) {
+    const w = Array.from(start), v = [0, 0], path = [[...w, ...v]];
+    for (let step = 0; step < steps; step++) {
+      update(w, v, [w[0], ratio * w[1]], { lr: step < drop ? lr : lr / 10, momentum, decay });
+      path.push([...w, ...v]);
+    }
+    return path;
+  }
+  const bowl = ([w1, w2], ratio) => (w1 * w1 + ratio * w2 * w2) / 2;
+
+  // Standard deviation of the outputs of each layer, over a batch.
+  function layerScales(layers, batch) {
+    const found = batch.map((x) => { const { inputs, logits } = forward(layers, x); return [...inputs.slice(1), logits]; });
+    return layers.map((_, l) => {
+      const all = found.flatMap((outputs) => Array.from(outputs[l])), mean = all.reduce((a, b) => a + b, 0) / all.length;
+      return Math.sqrt(all.reduce((sum, v) => sum + (v - mean) ** 2, 0) / all.length);
+    });
+  }
+
+  // 11. Principal components of colors: eigenvalues (descending) and eigenvectors (in columns) of the covariance of red,
+  // green and blue over all pixels of some images, by Jacobi's rotations.
+  function colorComponents(images) {
+    const sums = [0, 0, 0], products = [[0, 0, 0], [0, 0, 0], [0, 0, 0]];
+    let count = 0;
+    for (const image of images)
+      for (let i = 0; i < image.length; i += 3, count++)
+        for (let a = 0; a < 3; a++) { sums[a] += image[i + a]; for (let b = a; b < 3; b++) products[a][b] += image[i + a] * image[i + b]; }
+    const m = [0, 1, 2].map((a) => [0, 1, 2].map((b) => products[Math.min(a, b)][Math.max(a, b)] / count - (sums[a] / count) * (sums[b] / count)));
+    const v = [[1, 0, 0], [0, 1, 0], [0, 0, 1]];
+    for (let sweep = 0; sweep < 30; sweep++)
+      for (const [p, q] of [[0, 1], [0, 2], [1, 2]]) {
+        if (Math.abs(m[p][q]) < 1e-14) continue;
+        const angle = 0.5 * Math.atan2(2 * m[p][q], m[q][q] - m[p][p]), c = Math.cos(angle), s = Math.sin(angle);
+        const turn = (row) => { const [a, b] = [row[p], row[q]]; row[p] = c * a - s * b; row[q] = s * a + c * b; };
+        m.forEach(turn);
+        for (let k = 0; k < 3; k++) { const [a, b] = [m[p][k], m[q][k]]; m[p][k] = c * a - s * b; m[q][k] = s * a + c * b; }
+        v.forEach(turn);
+      }
+    const order = [0, 1, 2].sort((a, b) => m[b][b] - m[a][a]);
+    const vectors = [0, 1, 2].map((row) => order.map((column) => v[row][column]));
+    [0, 1, 2].forEach((column) => { // the largest component of each is positive
+      const largest = [0, 1, 2].reduce((best, row) => (Math.abs(vectors[row][column]) > Math.abs(vectors[best][column]) ? row : best), 0);
+      if (vectors[largest][column] < 0) vectors.forEach((row) => { row[column] = -row[column]; });
+    });
+    return { values: order.map((i) => Math.max(0, m[i][i])), vectors };
+  }
+
+  // What PCA color augmentation adds to red, green and blue of 0 to 255.
+  function colorOffset({ values, vectors }, alphas, unit) {
+    const lengths = values.map((v) => (unit === "eigenvalues" ? v / 255 : Math.sqrt(v)));
+    return vectors.map((row) => row.reduce((sum, v, i) => sum + v * lengths[i] * alphas[i], 0));
+  }
+
+  // A crop of an image [row][column][channel], flipped or not.
+  function crop(image, side, { top, left, size, flip = false, channels = 3 }) {
+    const out = new Float64Array(size * size * channels);
+    for (let y = 0; y < size; y++)
+      for (let x = 0; x < size; x++)
+        for (let c = 0; c < channels; c++)
+          out[(y * size + x) * channels + c] = image[((top + y) * side + left + (flip ? size - 1 - x : x)) * channels + c];
+    return out;
+  }
+
+  // Four corners and the center, each followed by its horizontal flip.
+  function tenViews(side, size) {
+    const margin = side - size, middle = Math.floor(margin / 2);
+    return [[0, 0], [0, margin], [margin, 0], [margin, margin], [middle, middle]].flatMap(([top, left]) => [false, true].map((flip) => ({ top, left, size, flip })));
+  }
+
+  // 12. Bytes that each of two towers sends in a training step: half of every input that both read, forward and back, and
+  // half of the logits.
+  const towerBytes = ({ inputs, classes, batch, bytes }) => batch * bytes * (inputs.reduce((a, b) => a + b, 0) + classes / 2);
+
+  // Saturation of a kernel [channel][row][column]: the root of the share of its energy off the gray axis.
+  function saturation(kernel) {
+    const area = kernel.length / 3;
+    let off = 0, all = 0;
+    for (let i = 0; i < area; i++) {
+      const gray = (kernel[i] + kernel[area + i] + kernel[2 * area + i]) / 3;
+      for (let c = 0; c < 3; c++) { off += (kernel[c * area + i] - gray) ** 2; all += kernel[c * area + i] ** 2; }
+    }
+    return Math.sqrt(off / all);
+  }
+  function halves(list) {
+    const half = list.length / 2, mean = (part) => part.reduce((a, b) => a + b, 0) / half;
+    return [mean(list.slice(0, half)), mean(list.slice(half))];
+  }
+  // Permutation test: differences of the means of random halves, and the share that is as large as that of the halves.
+  function permutationTest(list, permutations, seed) {
+    const { shuffled } = random(seed), own = halves(list), difference = Math.abs(own[0] - own[1]), differences = [];
+    for (let n = 0; n < permutations; n++) {
+      const [a, b] = halves(shuffled(list.length).map((i) => list[i]));
+      differences.push(a - b);
+    }
+    return { own, differences, p: (differences.filter((d) => Math.abs(d) >= difference - 1e-9).length + 1) / (permutations + 1) };
+  }
+
+  // 13. Rows nearest to a query by Euclidean distance: [[row, distance], ...], the smaller row first among equal ones.
+  function nearest(query, rows, count) {
+    const found = rows.map((row, i) => [i, Math.sqrt(row.reduce((sum, v, k) => sum + (v - query[k]) ** 2, 0))]);
+    return found.sort((a, b) => a[1] - b[1] || a[0] - b[0]).slice(0, count);
+  }
+
   return {
     outputSize, overhangPixels, convolutionCost, windowSum, featureMap, networkInput, localResponseNorm, pool, random, activations, layer,
     initialLayers, forward, softmax, gradients, paperUpdate, torchUpdate, train, crossing,
+    subnetworks, geometricMean, descent, bowl, layerScales, colorComponents, colorOffset, crop, tenViews,
+    towerBytes, saturation, permutationTest, nearest,
   };
 })();

@@ -32,12 +32,25 @@ const Course = (() => {
       }
     document.querySelectorAll("form.question").forEach(question);
     showProgress();
+    slideKeys();
     let width = window.innerWidth, timer;
     window.addEventListener("resize", () => {
       if (window.innerWidth === width) return; // the keyboard of a phone
       width = window.innerWidth;
       clearTimeout(timer);
       timer = setTimeout(() => redraws.forEach((show) => show()), 150);
+    });
+  }
+
+  // On the page of slides, the arrow keys go to the next slide and back.
+  function slideKeys() {
+    const slides = Array.from(document.querySelectorAll(".slide"));
+    document.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!slides.length || !step || event.target.closest("input, select, .scroll, pre")) return;
+      const now = slides.findIndex((slide) => slide.getBoundingClientRect().bottom > 40);
+      slides[Math.min(slides.length - 1, Math.max(0, now + step))].scrollIntoView();
+      event.preventDefault();
     });
   }
 

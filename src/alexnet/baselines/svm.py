@@ -1,0 +1,270 @@
+"""Linear support vector machines, one class against the others, for vectors that lie in a file."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alexnet.runtime.errors import AlexNetError
+from alexnet.runtime.progress import progress
+
+COSTS = (0.1, 1.0, 10.0)
+"""The values of C among which cross-validation chooses."""
+FOLDS = 3
+EXACT_IMAGES = 5000
+"""Images up to which the dual problem is solved exactly; stochastic gradient descent for more."""
+SGD_EPOCHS = 10
+ROWS = 512
+"""Vectors in memory at a time."""
+
+
+@dataclass(frozen=True)
+class LinearSvm:
+    """Weights, and the scale that turns scores into probabilities.
+
+    Parameters
+    ----------
+    weights : ndarray
+        (classes, length) float32.
+    biases : ndarray
+        (classes,) float32.
+    scale : float
+        Probabilities are the softmax of the scores times it, which keeps their order.
+    cost : float
+        C, the cost of a violated margin.
+    validation_accuracy : float or None
+        Accuracy on the images that the machines of cross-validation had not seen.
+    """
+
+    weights: np.ndarray
+    biases: np.ndarray
+    scale: float
+    cost: float
+    validation_accuracy: float | None
+
+    def probabilities(self, vectors: np.ndarray) -> np.ndarray:
+        """(N, length) float32 → (N, classes) float64."""
+        return softmax(self.scale * (vectors @ self.weights.T + self.biases).astype(np.float64))
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """The softmax of each row."""
+    powers = np.exp(scores - scores.max(1, keepdims=True))
+    return np.asarray(powers / powers.sum(1, keepdims=True))
+
+
+def fit_svm(
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    *,
+    cost: float | None = None,
+    balanced: bool = False,
+    weights: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    seed: int = 0,
+) -> LinearSvm:
+    """Fit a linear SVM; choose C and the scale of the probabilities by cross-validation.
+
+    Parameters
+    ----------
+    vectors : ndarray
+        (n, length) floating point, of unit length; may be a memory map.
+    labels : ndarray
+        (n,) int64
+    classes : int
+        Number of classes; each needs an image.
+    cost : float, optional
+        C. Default: the value of `COSTS` with the highest accuracy in cross-validation.
+    balanced : bool
+        Weight images in inverse proportion to the images of their class.
+    weights : ndarray, optional
+        (n,) weight of each image.
+    groups : ndarray, optional
+        (n,) group of each image; the images of a group stay in one fold.
+    seed : int
+        Seed of the folds and of stochastic gradient descent.
+
+    Raises
+    ------
+    AlexNetError
+        If a class has no image.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    if not counts.all():
+        raise AlexNetError(f"{int((counts == 0).sum())} of {classes} classes have no training image: an SVM needs one")
+    each = np.ones(len(labels)) if weights is None else weights.astype(np.float64)
+    if balanced:
+        sums = np.bincount(labels, weights=each, minlength=classes)
+        each = each * (each.sum() / (classes * np.maximum(sums, 1e-12)))[labels]
+    problem = _Exact(vectors) if len(vectors) <= EXACT_IMAGES else _Streamed(vectors, seed)
+    everything = np.arange(len(labels))
+    found = list(_cross_validated(problem, labels, classes, each, groups, cost, seed))
+    if not found:
+        cost = 1.0 if cost is None else cost
+        return LinearSvm(*problem.fit(everything, labels, classes, each, cost), 1.0, cost, None)
+    chosen, scores, seen = max(found, key=lambda one: (_accuracy(one[1], labels[one[2]]), -one[0]))
+    scale = _scale(scores, labels[seen])
+    accuracy = _accuracy(scores, labels[seen])
+    return LinearSvm(*problem.fit(everything, labels, classes, each, chosen), scale, chosen, accuracy)
+
+
+def _cross_validated(
+    problem: _Exact | _Streamed,
+    labels: np.ndarray,
+    classes: int,
+    weights: np.ndarray,
+    groups: np.ndarray | None,
+    cost: float | None,
+    seed: int,
+) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
+    """Yield each C with the scores of held-out images and their indices; nothing where no class can be split."""
+    folds = _folds(labels, groups, seed)[: problem.folds]
+    costs = COSTS if cost is None else (cost,)
+    with progress(len(folds) * len(costs), "cross-validate C") as bar:
+        for one in costs if folds else ():
+            scores = []
+            for train, held in folds:
+                scores.append(problem.scores(held, *problem.solve(train, labels, classes, weights, one)))
+                bar.advance()
+            yield one, np.concatenate(scores), np.concatenate([held for _, held in folds])
+
+
+def _folds(labels: np.ndarray, groups: np.ndarray | None, seed: int) -> Sequence[tuple[np.ndarray, np.ndarray]]:
+    """Training and held-out indices of each fold; every training part has images of all classes."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    present = np.unique(labels)
+    if np.bincount(labels)[present].min() < 2:
+        return []
+    folds = StratifiedKFold if groups is None else StratifiedGroupKFold
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer images than folds
+        splits = list(folds(FOLDS, shuffle=True, random_state=seed).split(labels, labels, groups))
+    return [(train, held) for train, held in splits if len(np.unique(labels[train])) == len(present)]
+
+
+def _accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    return float((scores.argmax(1) == labels).mean())
+
+
+def _scale(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The factor of the scores with the smallest log loss."""
+    from scipy.optimize import minimize_scalar
+
+    def log_loss(exponent: float) -> float:
+        chosen = softmax(math.exp(exponent) * scores)[np.arange(len(labels)), labels]
+        return float(-np.log(np.maximum(chosen, 1e-300)).mean())
+
+    return math.exp(minimize_scalar(log_loss, bounds=(-5, 5), method="bounded").x)
+
+
+def _for_each_class(weights: np.ndarray, biases: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One row per class, also where two classes share one machine."""
+    if len(biases) == 1:
+        weights, biases = np.concatenate([-weights, weights]), np.concatenate([-biases, biases])
+    return weights.astype(np.float32), biases.astype(np.float32)
+
+
+class _Exact:
+    """The dual problem. A linear SVM depends on scalar products only, and n vectors span at most n dimensions: the
+    vectors are replaced by their coordinates in an orthonormal basis of that space, from the eigenvectors of their
+    Gram matrix.
+    """
+
+    folds = FOLDS
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        from scipy.linalg import eigh
+
+        self.vectors = vectors
+        count = len(vectors)
+        gram = np.empty((count, count), dtype=np.float32)
+        with progress(count, "scalar products") as bar:
+            for first in range(0, count, ROWS):
+                block = np.asarray(vectors[first : first + ROWS], dtype=np.float32)
+                for second in range(0, first + 1, ROWS):
+                    other = block if second == first else np.asarray(vectors[second : second + ROWS], dtype=np.float32)
+                    product = block @ other.T
+                    gram[first : first + ROWS, second : second + ROWS] = product
+                    gram[second : second + ROWS, first : first + ROWS] = product.T
+                bar.advance(len(block))
+        values, basis = eigh(gram.astype(np.float64), overwrite_a=True)
+        kept = values > 1e-7 * values[-1]
+        self._roots, self._basis = np.sqrt(values[kept]), basis[:, kept]
+        self.coordinates = self._basis * self._roots
+
+    def solve(
+        self, train: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray, cost: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Weights and biases in the small basis."""
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.svm import LinearSVC
+
+        if classes == 1:
+            return np.zeros((1, self.coordinates.shape[1])), np.ones(1)
+        machine = LinearSVC(C=cost, dual=True, random_state=0, tol=1e-3, max_iter=500)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # at a large C the last digits take minutes
+            machine.fit(self.coordinates[train], labels[train], weights[train])
+        return _for_each_class(machine.coef_, machine.intercept_)
+
+    def scores(self, indices: np.ndarray, weights: np.ndarray, biases: np.ndarray) -> np.ndarray:
+        return np.asarray(self.coordinates[indices] @ weights.T + biases)
+
+    def fit(
+        self, train: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray, cost: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Weights and biases for the vectors themselves."""
+        small, biases = self.solve(train, labels, classes, weights, cost)
+        combined = ((small / self._roots) @ self._basis.T).astype(np.float32)  # weights as a sum of training vectors
+        large = np.zeros((len(combined), self.vectors.shape[1]), dtype=np.float32)
+        for first in range(0, len(self.vectors), ROWS):
+            part = np.asarray(self.vectors[first : first + ROWS], dtype=np.float32)
+            large += combined[:, first : first + ROWS] @ part
+        return large, biases
+
+
+class _Streamed:
+    """Averaged stochastic gradient descent on the hinge loss, with `ROWS` vectors in memory at a time."""
+
+    folds = 1  # one held-out part: as large as it is, it says enough
+
+    def __init__(self, vectors: np.ndarray, seed: int) -> None:
+        self.vectors, self.seed = vectors, seed
+
+    def solve(
+        self, train: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray, cost: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Weights and biases; C of the primal problem is 1 / (alpha n)."""
+        from sklearn.linear_model import SGDClassifier
+
+        if classes == 1:
+            return np.zeros((1, self.vectors.shape[1])), np.ones(1)
+        machine = SGDClassifier(alpha=1 / (cost * len(train)), average=True, random_state=self.seed)
+        rng = np.random.default_rng(self.seed)
+        for _ in range(SGD_EPOCHS):
+            for part in self._parts(rng.permutation(train)):
+                vectors = np.asarray(self.vectors[np.sort(part)], dtype=np.float32)
+                order = rng.permutation(len(part))
+                chosen = np.sort(part)[order]
+                machine.partial_fit(vectors[order], labels[chosen], np.arange(classes), weights[chosen])
+        return _for_each_class(machine.coef_, machine.intercept_)
+
+    def scores(self, indices: np.ndarray, weights: np.ndarray, biases: np.ndarray) -> np.ndarray:
+        parts = [np.asarray(self.vectors[part], dtype=np.float32) @ weights.T + biases for part in self._parts(indices)]
+        return np.concatenate(parts).astype(np.float64)
+
+    def fit(
+        self, train: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray, cost: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return self.solve(train, labels, classes, weights, cost)
+
+    @staticmethod
+    def _parts(indices: np.ndarray) -> Iterator[np.ndarray]:
+        for first in range(0, len(indices), ROWS):
+            yield indices[first : first + ROWS]

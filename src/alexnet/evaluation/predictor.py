@@ -1,0 +1,218 @@
+"""A predictor classifies prepared images: a trained network, or a baseline. The rest asks for no more than this."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alexnet.baselines.baseline import Baseline, BaselineConfig
+from alexnet.data.augmentation import Preprocessing
+from alexnet.evaluation.inference import probabilities, probabilities_and_features
+from alexnet.evaluation.views import VIEWS, check_views
+from alexnet.network.model import AlexNet
+from alexnet.network.optimized import OptimizedNetwork, without_batch_norm
+from alexnet.runs.decision import DecisionRule
+from alexnet.runs.run import BASELINE, Config, Run
+from alexnet.runtime.errors import AlexNetError
+
+
+class Predictor(Protocol):
+    """Gives the classes of prepared images probabilities."""
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+
+    @property
+    def config(self) -> Config | BaselineConfig:
+        """Its classes, image size, range of pixel values and dataset."""
+
+    def probabilities(self, images: Tensor, views: int) -> np.ndarray:
+        """The mean over test views: (N, size, size, 3) uint8 → (N, classes) float64."""
+
+    def probabilities_and_features(self, images: Tensor, views: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same, and the numbers (N, length) float32 that decide between the classes."""
+
+    def decision_rule(self) -> DecisionRule | None:
+        """The rule of `alexnet decide`; None if there is none."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trained network.
+
+    Parameters
+    ----------
+    run : Run
+        Its run folder.
+    network : AlexNet
+        The network, in evaluation mode.
+    preprocess : Preprocessing
+        The preprocessing of its images.
+    """
+
+    run: Run
+    network: AlexNet
+    preprocess: Preprocessing
+
+
+class NetworkPredictor:
+    """A trained network, in the form in which it runs.
+
+    Parameters
+    ----------
+    member : Member
+        The network.
+    precision : torch.dtype
+        Arithmetic of the forward pass.
+    """
+
+    def __init__(self, member: Member, precision: torch.dtype) -> None:
+        self.member, self.path, self.config = member, member.run.path, member.run.config
+        self._network = OptimizedNetwork(without_batch_norm(member.network), precision)
+
+    def probabilities(self, images: Tensor, views: int) -> np.ndarray:
+        try:
+            return probabilities(self._network, self.member.preprocess, images, views).numpy()
+        except AlexNetError as error:
+            raise AlexNetError(f"{self.path}: {error}") from error
+
+    def probabilities_and_features(self, images: Tensor, views: int) -> tuple[np.ndarray, np.ndarray]:
+        shares, features = probabilities_and_features(self._network, self.member.preprocess, images, views)
+        return shares.numpy(), features.numpy()
+
+    def decision_rule(self) -> DecisionRule | None:
+        return self.member.run.decision_rule(self.member.network)
+
+
+class BaselinePredictor:
+    """A baseline. It reads the whole image, so that all crops are one; a flipped view is its horizontal flip.
+
+    Parameters
+    ----------
+    baseline : Baseline
+        The baseline.
+    """
+
+    def __init__(self, baseline: Baseline) -> None:
+        self.baseline, self.path, self.config = baseline, baseline.path, baseline.config
+
+    def probabilities(self, images: Tensor, views: int) -> np.ndarray:
+        return self.probabilities_and_features(images, views)[0]
+
+    def probabilities_and_features(self, images: Tensor, views: int) -> tuple[np.ndarray, np.ndarray]:
+        check_views(views)
+        pixels = images.cpu().numpy()
+        vectors = self.baseline.vectors(pixels)
+        shares = self.baseline.svm.probabilities(vectors)
+        if VIEWS[views].flipped:
+            shares = (shares + self.baseline.probabilities(pixels[:, :, ::-1])) / 2
+        return shares, vectors
+
+    def decision_rule(self) -> None:
+        return None
+
+
+Source = str | os.PathLike[str] | Member
+"""A run folder, the folder of a baseline, or a network that is already loaded."""
+
+
+def load_predictor(source: Source, device: torch.device, precision: torch.dtype) -> Predictor:
+    """Load a trained network or a baseline.
+
+    Parameters
+    ----------
+    source : path or Member
+        A run folder, or the folder of a baseline; a member is used as it is.
+    device : torch.device
+        Device of a network that is loaded.
+    precision : torch.dtype
+        Arithmetic of a network.
+
+    Raises
+    ------
+    AlexNetError
+        If it can't be read.
+    """
+    if isinstance(source, Member):
+        return NetworkPredictor(source, precision)
+    if is_baseline(source):
+        return BaselinePredictor(Baseline.open(source))
+    run = Run.open(source)
+    return NetworkPredictor(Member(run, *run.load(device)), precision)
+
+
+def is_baseline(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder is that of a baseline."""
+    return (Path(path) / BASELINE).is_file()
+
+
+def load_predictors(sources: Sequence[Source], device: torch.device, precision: torch.dtype) -> list[Predictor]:
+    """Load the members of an ensemble.
+
+    Parameters
+    ----------
+    sources, device, precision
+        As for `load_predictor`.
+
+    Raises
+    ------
+    AlexNetError
+        If one can't be read, or they differ in their classes or image sizes.
+    """
+    predictors = [load_predictor(source, device, precision) for source in sources]
+    first = predictors[0]
+    for other in predictors[1:]:
+        require_same_classes(
+            first.config.classes, str(first.path), other.config.classes, str(other.path), "they can't be averaged"
+        )
+        if other.config.size != first.config.size:
+            raise AlexNetError(
+                f"{first.path} takes images of {first.config.size} pixels, {other.path} of {other.config.size}: "
+                "they can't be averaged on one dataset"
+            )
+    return predictors
+
+
+def require_same_classes(
+    classes: list[str], name: str, other_classes: list[str], other_name: str, purpose: str
+) -> None:
+    """Check that two lists of classes are the same, in the same order.
+
+    Parameters
+    ----------
+    classes, other_classes : list of str
+        The classes.
+    name, other_name : str
+        Where they are from, for the message.
+    purpose : str
+        End of the message: what is not possible.
+
+    Raises
+    ------
+    AlexNetError
+        If they differ; the message says in which classes.
+    """
+    if classes == other_classes:
+        return
+    if sorted(classes) == sorted(other_classes):
+        difference = "the same classes in another order"
+    else:
+        extra = [
+            (name, sorted(set(classes) - set(other_classes))),
+            (other_name, sorted(set(other_classes) - set(classes))),
+        ]
+        difference = ", ".join(f"only {where} has {_listed(names)}" for where, names in extra if names)
+    raise AlexNetError(f"{name} and {other_name} have different classes ({difference}): {purpose}")
+
+
+def _listed(names: list[str], limit: int = 3) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(repr, names[:limit])) + more

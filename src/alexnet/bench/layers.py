@@ -103,6 +103,7 @@ def _measure(device: torch.device, count: int, rounds: int) -> dict[str, Any]:
     for row in rows:
         row["share_of_time"] = (row["forward_ms"] + row["backward_ms"]) / in_layers
     return {
+        "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "precision": str(training.dtype).removeprefix("torch."),
         "step_ms": 1e3 * step,
         "layers_ms": in_layers,

@@ -604,7 +604,12 @@ class Interpreter:
                         ),
                     ],
                 )
-        if len(classes) < 2 or any(folder.images or len(folder.filled) < 2 for folder in classes):
+        nested = [folder for folder in classes if not folder.images and len(folder.filled) > 1]
+        if len(classes) < 2 or len(nested) < len(classes):
+            for folder in nested[:3]:
+                within = first_names(sorted(kid.name for kid in folder.filled))
+                what = f"{folder.place} is one class, with the folders {within}"
+                self.assumptions.append(f"{what}; --classes-from parent takes each as a class")
             return
         inner = sorted({kid.name for folder in classes for kid in folder.filled})
         outer = sorted({folder.name for folder in classes})
@@ -793,21 +798,21 @@ class Interpreter:
         index = FileIndex(
             entry for entry in self.tree.entries() if any(entry.parts[:depth] in places for depth in depths)
         )
-        matching = [
-            (entry, table) for entry, table in tables if table.matches(index, self.tree.clean(entry.parts)[:-1])
-        ]
+        matching = [(entry, table) for entry, table in tables if table.matches(index, self._images_of(entry, places))]
         if not matching:
             by_name = self._by_name(places)
             if by_name is not None:
                 return by_name
             names = first_names(printable(entry.name) for entry, _ in tables)
+            first = tables[0][1].rows[0].path
+            why = index.find(first, self._images_of(tables[0][0], places))
             raise AlexNetError(
                 f"no classes in {self.request.path}: none of the images that {names} names is there, "
-                f"such as {tables[0][1].rows[0].path!r}"
+                f"such as {first!r}: {why}"
             )
 
         matching = self._without_unions(matching)
-        self._check_agreement(matching, index)
+        self._check_agreement(matching, index, places)
         self.used |= {entry.name for entry, _ in matching}
 
         def split(entry: Entry) -> str | None:
@@ -815,7 +820,7 @@ class Interpreter:
             return next((place.split for at, place in places.items() if parts[: len(at)] == at), None)
 
         source = table_source(
-            [(printable(entry.name), self.tree.clean(entry.parts)[:-1], table) for entry, table in matching],
+            [(printable(entry.name), self._images_of(entry, places), table) for entry, table in matching],
             index,
             split,
             self.request,
@@ -837,7 +842,18 @@ class Interpreter:
                 names.discard(entry.name)
         return [one for one in tables if one[0].name in names]
 
-    def _check_agreement(self, tables: Sequence[tuple[Entry, Table]], index: FileIndex) -> None:
+    def _images_of(self, table: Entry, places: Mapping[Parts, Place]) -> Parts:
+        """The folder that the paths of a table are relative to: its own, or that of its split: train/ of train.csv."""
+        named = split_of(_name_parts(table)[1])
+        own = self.tree.clean(table.parts)[:-1]
+        if named is None or not named.exact:
+            return own
+        of_split = [parts for parts, place in places.items() if place.split == named.split]
+        return of_split[0] if len(of_split) == 1 and of_split[0][: len(own)] == own else own
+
+    def _check_agreement(
+        self, tables: Sequence[tuple[Entry, Table]], index: FileIndex, places: Mapping[Parts, Place]
+    ) -> None:
         """Stop when tables are about other properties: images_variant_train.txt beside images_family_train.txt."""
         groups: dict[str, list[tuple[Entry, Table]]] = {}
         for entry, table in tables:
@@ -848,7 +864,7 @@ class Interpreter:
         for pattern, group in groups.items():
             classes[pattern] = {}
             for entry, table in group:
-                folder = self.tree.clean(entry.parts)[:-1]
+                folder = self._images_of(entry, places)
                 found = ((index.find(row.path, folder), row.label) for row in table.rows)
                 classes[pattern] |= {(at.file, at.offset): label for at, label in found if isinstance(at, Entry)}
         first, *others = classes.values()

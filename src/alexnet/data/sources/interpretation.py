@@ -44,6 +44,14 @@ KINDS = (
 DEFAULT_SPLIT = {"val": 0.2}
 """Shares drawn from the training images where the source has neither a validation nor a test split."""
 
+_ABSENT = ("na", "n/a", "#n/a", "null", "<na>", "-1", "?", "unlabeled", "unlabelled")
+"""Labels, in lower case, that may mark images without one."""
+
+_NO_CLASSES = (
+    (re.compile(r"(19|20)\d\d([-_. ]?[01]?\d([-_. ]?[0-3]?\d([-_. T].*)?)?)?"), "dates"),
+    (re.compile(r"\d{3}([A-Z_]{5}|[A-Z]{2,4}\d{1,3}|_\d{4})"), "folders of a camera"),
+)
+
 _MARKS = {
     b"7z\xbc\xaf\x27\x1c": ("a 7-Zip archive", "7z x {} -o{}"),
     b"Rar!": ("a RAR archive", "unrar x {} {}/"),
@@ -334,8 +342,14 @@ def _warnings(
         missing = [label for label in classes if label not in counts.get(split, {})]
         if split in counts and missing:
             warnings.append(f"split {split} has no image of {count(len(missing), 'class')} ({first_names(missing)})")
-    if absent := [label for label in classes if label.casefold() in ("na", "n/a", "#n/a", "null", "<na>")]:
+    if absent := [label for label in classes if label.casefold() in _ABSENT]:
         warnings.append(f"class {first_names(absent)}: if that marks a missing label, remove its images")
+    if spaced := [label for label in classes if label != label.strip()]:
+        warnings.append(f"class {first_names(spaced)} has spaces around its name: rename it if that is not intended")
+    if len(classes) > 1 and (
+        kind := next((kind for kind in _NO_CLASSES if all(map(kind[0].fullmatch, classes))), None)
+    ):
+        warnings.append(f"the classes {first_names(classes, 3)} look like {kind[1]}: are they classes?")
     images = sum(sum(per_class.values()) for per_class in counts.values())
     if len(classes) > 2 and len(classes) * 2 > images:
         warnings.append(

@@ -210,7 +210,8 @@ def set_up_training(
 def _check_free(out: str | os.PathLike[str]) -> None:
     """Raise `AlexNetError` where a new run can't be made because there is something."""
     if not is_free(out):
-        raise AlexNetError(f"{out} exists already; continue it with --resume, or name another folder")
+        resume = "continue it with --resume, or " if (Path(out) / "config.json").exists() else ""
+        raise AlexNetError(f"{out} exists already; {resume}name another folder with --out")
 
 
 def _check_disk_space(folder: Path, network: AlexNet, recipe: Recipe) -> None:

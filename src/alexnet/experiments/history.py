@@ -338,7 +338,7 @@ def figure(report: dict[str, Any]) -> Figure:
         longest = max(trials.values(), key=lambda entry: entry["seconds"])
         if "validation_error" in longest:
             times = [longest["seconds"] * (n + 1) / longest["epochs"] for n in range(longest["epochs"])]
-            left.plot(times, [100 * (1 - error) for error in longest["validation_error"]], color=color)
+            left.plot(times, [100 * (1 - error) for error in longest["validation_error"]], ".-", color=color)
         else:
             left.plot([longest["seconds"]], [100 * longest["accuracy"]], "D", color=color)
         left.plot([], [], "-", color=color, label=f"{row['year']} {row['label']}")

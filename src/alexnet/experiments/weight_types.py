@@ -21,7 +21,7 @@ from alexnet.runs.run import Run
 from alexnet.runtime.provenance import provenance, write_result
 
 TYPES = ("float32", "float16", "bfloat16")
-EPOCHS = 8
+EPOCHS = 2
 SOLAR = "solar"
 
 

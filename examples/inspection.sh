@@ -25,7 +25,7 @@ write_source(Path('cells.csv'), confidences=True)"
 fi
 
 step "2. Cross-validation: what accuracy to expect, and a prediction of every training cell"
-alexnet crossval data --folds 5 --out cv "${recipe[@]}" | tee crossval.txt
+alexnet crossval data --folds 5 --out cv --views 1 "${recipe[@]}" | tee crossval.txt
 
 step "3. Wrong labels: the cells to look at first"
 alexnet labels cv --csv --top 50 > suspects.csv

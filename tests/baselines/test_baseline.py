@@ -208,5 +208,7 @@ def test_reproduce_baseline_draws_a_split_with_each_seed(
     (row,) = report["table"]
     assert row["accuracy"]["values"] == [entry["accuracy"] for entry in report["trials"].values()]
     first, second = (PreparedDataset.open(tmp_path / images.name / f"data-{seed}") for seed in (0, 1))
-    assert first.counts == second.counts == {"train": 21, "test": 6}
+    assert first.counts == second.counts == {"train": 23, "test": 6}, (
+        "27 training images and one of each class for testing"
+    )
     assert not np.array_equal(first.split("test").gather(np.arange(6)), second.split("test").gather(np.arange(6)))

@@ -305,3 +305,159 @@ def test_lists_of_ids_and_classes_with_spaces(tmp_path: Path) -> None:
 def test_a_lone_list_of_ids_and_classes(tmp_path: Path) -> None:
     text = "".join(f"{n} {'ab'[n % 2]} x\n" for n in range(6))
     assert plan_source(build(tmp_path / "set", images("images"), {"train.txt": text})).classes == ["a x", "b x"]
+
+
+# Tables and names that are understood and may mean something else: said, or refused
+
+
+def test_a_row_with_more_cells_than_the_header_is_refused(tmp_path: Path) -> None:
+    """dog, small without quotation marks was class dog."""
+    rows = "".join(f"{n}.jpg,{('dog, small', 'dog, large', 'cat')[n % 3]}\n" for n in range(6))
+    root = build(tmp_path / "set", images("img"), {"l.csv": "file,label\n" + rows})
+    with pytest.raises(AlexNetError, match=r"l.csv, line 2: 3 cells, and the header has 2: put quotation marks around"):
+        plan_source(root)
+    rows = "".join(f"{n}.jpg,{'ab'[n % 2]},\n" for n in range(6))
+    assert plan_source(build(root, [], {"l.csv": "file,label\n" + rows})).classes == ["a", "b"]
+
+
+def test_two_columns_of_one_name_with_different_values_are_refused(tmp_path: Path) -> None:
+    text = table("file,label,label", "{},{},z", ["a", "b"] * 3)
+    with pytest.raises(AlexNetError, match=r"l.csv has 2 columns 'label' with different values"):
+        plan_source(build(tmp_path / "set", images("img"), {"l.csv": text}))
+
+
+def test_another_column_of_classes_and_one_of_folds_are_said(tmp_path: Path) -> None:
+    rows = "".join(f"{n}.jpg,{'ab'[n % 2]},{'xyz'[n % 3]},{n % 5}\n" for n in range(6))
+    text = said(build(tmp_path / "set", images("img"), {"l.csv": "file,label,category,fold\n" + rows}))
+    assert "the classes are the column 'label' of l.csv; --classes-from l.csv:category takes 'category'" in text
+    assert "the column 'fold' of l.csv is not used" in text
+    plan = plan_source(tmp_path / "set", classes_from="l.csv:category")
+    assert plan.classes == ["x", "y", "z"]
+
+
+def test_a_column_of_splits_that_is_not_used_is_said(tmp_path: Path) -> None:
+    rows = "".join(f"{n}.jpg,{'ab'[n % 2]},{('train', 'spare')[n % 2]}\n" for n in range(6))
+    text = said(build(tmp_path / "set", images("img"), {"l.csv": "file,label,subset\n" + rows}))
+    assert "the column 'subset' of l.csv is not used: not all of its values are splits" in text
+
+
+@pytest.mark.parametrize("column", ["Usage", "phase"])
+def test_splits_as_kaggle_calls_them(column: str, tmp_path: Path) -> None:
+    rows = "".join(f"{n}.jpg,{'ab'[n % 2]},{('Training', 'PublicTest', 'PrivateTest')[n // 2]}\n" for n in range(6))
+    plan = plan_source(build(tmp_path / "set", images("img"), {"l.csv": f"file,emotion,{column}\n" + rows}))
+    assert {split: sum(counts.values()) for split, counts in plan.counts.items()} == {"train": 2, "test": 4}
+
+
+def test_classes_as_lists_in_json(tmp_path: Path) -> None:
+    text = '{"cat": ["0.jpg", "1.jpg", "2.jpg"], "dog": ["3.jpg", "4.jpg", "5.jpg"]}'
+    assert plan_source(build(tmp_path / "set", images("img"), {"labels.json": text})).classes == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("2024-01-01", "2024-01-02"), "look like dates: are they classes?"),
+        (("100CANON", "101CANON"), "look like folders of a camera: are they classes?"),
+        (("100APPLE", "101APPLE"), "look like folders of a camera: are they classes?"),
+        (("cat ", "dog"), "class 'cat ' has spaces around its name"),
+        (("-1", "1"), "class '-1': if that marks a missing label"),
+        (("animal/cat", "animal/dog", "car"), "animal/ is one class, with the folders 'cat', 'dog'"),
+    ],
+)
+def test_folders_that_may_be_no_classes_are_said(names: tuple[str, ...], expected: str, tmp_path: Path) -> None:
+    assert expected in said(build(tmp_path / "set", images(*names)))
+
+
+@pytest.mark.parametrize("names", [("cat", "dog"), ("0", "1"), ("2024-01-01", "dog"), ("a/x", "b/y")])
+def test_plain_classes_have_no_remark(names: tuple[str, ...], tmp_path: Path) -> None:
+    plan = plan_source(build(tmp_path / "set", images(*names)))
+    assert (plan.warnings, plan.assumptions) == ([], [])
+
+
+def test_tables_of_splits_with_equal_file_names(tmp_path: Path) -> None:
+    """train.csv is about train/images/0.jpg, and val.csv about val/images/0.jpg."""
+    text = table("image,label", "{}.jpg,{}", ["a", "b"] * 3)
+    root = build(tmp_path / "set", images("train/images", "val/images"), {"train.csv": text, "val.csv": text})
+    assert plan_source(root).counts == {"train": {"a": 3, "b": 3}, "val": {"a": 3, "b": 3}}
+    build(root, [], {"other.csv": text})
+    for name in ("train.csv", "val.csv"):
+        (root / name).unlink()
+    with pytest.raises(AlexNetError, match=r"such as '0.jpg': 2 files have this name"):
+        plan_source(root)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image,label\r0.jpg,1\r1.jpg,0\r2.jpg,1\r3.jpg,0\r",  # classic Mac
+        "# exported by a tool\n\nimage,label\n0.jpg,1\n1.jpg,0\n2.jpg,1\n3.jpg,0\n",
+        "image,label\n0.jpg,1.000e+00\n1.jpg,0.000e+00\n2.jpg,1.000e+00\n3.jpg,0.000e+00\n",  # numpy.savetxt
+    ],
+)
+def test_tables_of_other_tools(text: str, tmp_path: Path) -> None:
+    root = build(tmp_path / "set", images("img", count=4), {"l.csv": text})
+    assert plan_source(root).counts == {"train": {"0": 1, "1": 1}, "val": {"0": 1, "1": 1}}
+
+
+# Archives and downloads that are not what they are called
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz", "x.csv", "x.7z"])
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "is empty"),
+        (b"\n<!DOCTYPE html><html>404", "is a web page, not the file itself: the download has failed"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a Git LFS pointer, .* `git lfs pull`"),
+    ],
+)
+def test_a_failed_download_is_named(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(AlexNetError, match=expected):
+        plan_source(build(tmp_path, [], {name: content}) / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("x.z01", b"PK\x07\x08" + bytes(50), "is a part of a divided zip archive"),
+        ("x.tar.lz4", b"\x04\x22\x4d\x18" + bytes(50), "is an LZ4 file: unpack it with `lz4 -d"),
+        ("x.iso", b"a" * 50, "is a disk image"),
+        ("setup.exe", b"MZ" + bytes(50), "is a Windows program"),
+        ("clip.webm", b"\x1aE\xdf\xa3", "is a video"),
+    ],
+)
+def test_other_foreign_files_are_named(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(AlexNetError, match=expected):
+        plan_source(build(tmp_path, [], {name: content}) / name)
+
+
+def zipped(path: Path, members: list[str], content: bytes = JPEG) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in members:
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_an_archive_has_twice_is_said(tmp_path: Path) -> None:
+    source = zipped(tmp_path / "x.zip", [*images("a", "b"), "a/0.jpg"])
+    assert plan_source(source).images == 12
+    assert "ignored: a/0.jpg (an earlier file of the same name in the archive)" in said(source)
+
+
+def test_an_archive_in_an_archive_names_the_command(tmp_path: Path) -> None:
+    inner = zipped(tmp_path / "inner.zip", images("a", "b"))
+    outer = zipped(tmp_path / "my set.zip", ["inner.zip"], inner.read_bytes())
+    with pytest.raises(AlexNetError) as error:
+        plan_source(outer)
+    command = shlex.split(str(error.value).split("`")[1])
+    assert command == ["unzip", str(outer), "-d", str(tmp_path / "my set")]
+    with zipfile.ZipFile(command[1]) as archive:
+        archive.extractall(command[3])
+    assert plan_source(command[3]).classes == ["a", "b"]
+
+
+def test_one_image_of_each_class_cannot_be_divided_and_that_is_said(tmp_path: Path) -> None:
+    text = said(build(tmp_path / "set", images("a", "b", "c", count=1)))
+    assert "no validation split: no class has two images to train on" in text
+    assert "--split val=0.1" not in text

@@ -7,6 +7,7 @@ import ast
 import io
 import re
 import shlex
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,12 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 from random_runs import make_run
 
 import alexnet
 from alexnet.cli.main import build_parser
 from alexnet.inspection.sorting import sort_images
+from alexnet.network.model import AlexNet
+from alexnet.runs.run import Run
 from alexnet.runtime.errors import AlexNetError
 
 SOURCES = Path(alexnet.__file__).parent
@@ -189,3 +193,55 @@ def test_pages_and_bands_that_are_not_read_are_said_once(
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("3 of 5 images have 2 pages, of which the first is read") == 1
     assert done.stderr.count("1 of 5 images has 6 bands, of which the first three are read") == 1
+
+
+# Weights: the remedies of import, export and decide, typed as they are, in a folder with a space in its name.
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder in which `my weights.pt` holds the weights of a small network of three outputs, twice."""
+    folder = tmp_path / "my work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    weights = AlexNet("convolutions", 3, init="he").state_dict()
+    torch.save({"model": weights, "model_ema": weights}, folder / "my weights.pt")
+    return folder
+
+
+def test_the_remedies_of_import_lead_to_a_run(small: Path, command: Any) -> None:
+    done = command("import", "my weights.pt", "--out", "run")
+    assert "name it with --variant, one of" in done.stderr
+    options = ["--variant", "convolutions"]
+    done = command("import", "my weights.pt", "--out", "run", *options)
+    assert "my weights.pt has 3 classes without names: give a file of them with --classes" in done.stderr
+    (small / "classes.txt").write_text("a\nb\nc\n", encoding="utf-8")
+    options += ["--classes", "classes.txt"]
+    done = command("import", "my weights.pt", "--out", "run", *options)
+    assert done.returncode == 0, done.stderr
+    assert command(*remedy(done.stderr), *options).returncode == 0
+    assert Run.open("run-2").config.classes == ["a", "b", "c"]
+    again = command("import", "my weights.pt", "--out", "run", *options)
+    assert (again.returncode, "exists already" in again.stderr) == (1, True)
+
+
+def test_the_remedies_of_export_lead_to_a_folder(run: Path, small: Path, command: Any) -> None:
+    shutil.copytree(run, "my run")
+    done = command("export", "my run", "--to", "hub", "--int8")
+    assert "leave out --int8" in done.stderr
+    assert command("export", "my run", "--to", "hub").returncode == 0
+    done = command("export", "my run", "--to", "hub")
+    assert "my run-hub exists already: choose another folder with --out, or remove it" in done.stderr
+    assert command("export", "my run", "--to", "hub", "--out", "other").returncode == 0
+    done = command("import", "other", "--out", "back")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_remedy_of_a_damaged_decision_rule_is_a_command(run: Path, small: Path, command: Any) -> None:
+    shutil.copytree(run, "my run")
+    Path("my run/decision.json").write_text("{", encoding="utf-8")
+    Path("1.png").write_bytes(png())
+    done = command("predict", "my run", "1.png")
+    assert done.returncode == 1
+    assert remedy(done.stderr) == ["decide", "my run", "--data", "DATA"]
+    assert command("predict", "my run", "1.png", "--raw").returncode == 0

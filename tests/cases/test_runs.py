@@ -70,6 +70,32 @@ def test_e5_another_dataset_in_the_place_is_refused(projects: Path, monkeypatch,
     assert Run.open(p1 / "run").find_data(p2 / "data").path == p2 / "data"  # named explicitly
 
 
+def test_e5_another_dataset_that_is_named_is_said_to_be_another(
+    striped_folder: Callable[..., Path], striped_data: Path, command, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", striped_data, seed=0)
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    config["dataset"] = dataset_record(PreparedDataset.open(striped_data))
+    (run / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    other = tmp_path / "other"
+    prepare(striped_folder(3, 3, 72, ("train", "val")), other, size=72, progress=False)
+    said = f"{other} is another dataset than the one that {run} was trained on"
+    for data, expected in ((striped_data, 0), (other, 1)):
+        done = command("evaluate", run, "--data", data, "--split", "val")
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count(said) == expected
+    (other.parent / "renamed").mkdir()
+    for path in (tmp_path / "renamed").parent.glob("other/*"):
+        shutil.copy(path, tmp_path / "renamed")
+    index = tmp_path / "renamed" / "dataset.json"
+    index.write_text(index.read_text(encoding="utf-8").replace('"standing"', '"upright"'), encoding="utf-8")
+    done = command("evaluate", run, "--data", tmp_path / "renamed", "--split", "val")
+    assert done.returncode == 1
+    assert "have different classes" in done.stderr
+    assert "standing" in done.stderr
+    assert "upright" in done.stderr
+
+
 def test_e5_a_project_folder_can_be_moved_as_a_whole(projects: Path, monkeypatch, tmp_path: Path) -> None:
     shutil.copytree(projects, tmp_path / "copy")
     p1 = tmp_path / "copy" / "p1"

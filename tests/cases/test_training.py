@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -52,19 +53,22 @@ def test_a_second_training_on_a_run_folder_is_refused(tmp_path: Path, striped_da
 
 
 def test_a_finished_run_says_so_and_how_to_train_further(tmp_path: Path, striped_data: Path, command):
-    out = tmp_path / "run"
+    out = tmp_path / "my run"
     train(striped_data, out, **QUICK)
     assert not (out / "checkpoint.pt").exists()
     before = (out / "model.safetensors").stat().st_mtime_ns
     done = command("train", tmp_path / "no-such-dataset", "--out", out, "--resume")  # said before anything is read
     assert done.returncode == 0
     assert f"{out} is finished (2 epochs): nothing is left to train" in done.stderr
-    assert f"--init {out}" in done.stderr
+    remedy = shlex.split(done.stderr.split("`")[1])
+    assert remedy == ["alexnet", "train", str(striped_data), "--out", f"{out}-2", "--init", str(out)]
     assert (out / "model.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(UsageError, match=f"leave out epochs, or start a new run from its weights with --init {out}"):
+    with pytest.raises(UsageError, match=f"leave out epochs, or start a new run from its weights with --init '{out}'"):
         train(striped_data, out, resume=True, epochs=9)
-    further = train(striped_data, tmp_path / "further", **{**QUICK, "init": str(out), "epochs": 1})
-    assert further.config.start["layers"][-1] == "logits"
+    quick = {**QUICK, "epochs": 1}
+    given = [part for name, value in quick.items() if name != "init" for part in (f"--{name.replace('_', '-')}", value)]
+    assert command(*remedy[1:], *given).returncode == 0
+    assert Run.open(f"{out}-2").config.start["layers"][-1] == "logits"
 
 
 def test_a_finished_run_keeps_its_checkpoint_where_that_is_asked_for(tmp_path: Path, striped_data: Path):

@@ -46,6 +46,7 @@ def test_the_scaling_is_described() -> None:
     assert describe_scaling(np.array([64, 64]), 256) == [
         "the shorter side of the images has 64 pixels: enlarged to 256"
     ]
+    assert describe_scaling(np.array([256, 256]), 256) == []
     lines = describe_scaling(np.array([600, 1024, 2000]), 256)
     assert lines[0].endswith("600 to 2000 pixels (median 1024): scaled down to 256, factor 4")
     assert lines[1].startswith("small objects may vanish: of a spot of fewer than 5 pixels")

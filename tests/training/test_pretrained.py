@@ -147,7 +147,7 @@ def test_convolutions_under_torchvisions_names_are_started_from_and_are_no_netwo
     made = Run.open(run).config
     assert (made.recipe.variant, made.start["layers"]) == ("one-weird-trick", CONVOLUTIONS)
     assert main(["import", str(file), "--out", str(tmp_path / "imported")]) == 1
-    assert f"starts from it, alexnet train DATA --init {file}" in capsys.readouterr().err
+    assert f"starts from it, `alexnet train DATA --init {file} --out run`" in capsys.readouterr().err
     assert not (tmp_path / "imported").exists()
 
 

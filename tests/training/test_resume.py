@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def test_killed_at_ten_random_moments(striped_data, tmp_path):
 
 
 def test_an_interrupted_training_saves_names_the_command_to_resume_and_resumes(striped_data, undisturbed, tmp_path):
-    out = tmp_path / "run"
+    out = tmp_path / "my run"
     process = train(striped_data, out, *RECIPE)
     while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text(encoding="utf-8"):
         time.sleep(0.05)
@@ -89,7 +90,10 @@ def test_an_interrupted_training_saves_names_the_command_to_resume_and_resumes(s
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 130
-    assert f"--out {out} --resume" in said
+    line = next(line for line in said.splitlines() if "continue with: " in line)
+    assert shlex.split(line.partition("continue with: ")[2]) == [
+        *("alexnet", "train", str(striped_data), "--out", str(out), "--resume")
+    ]
     whole(striped_data, out, "--resume")
     assert_same_end(out, undisturbed)
 
@@ -138,7 +142,8 @@ def test_invalid_usage_ends_in_one_line_and_leaves_nothing(command, striped_data
 def test_a_folder_that_is_no_dataset_or_no_run(command, striped_data, tmp_path, undisturbed):
     for data, out, more, message in (
         (tmp_path, tmp_path / "run", (), "is not a prepared dataset"),
-        (striped_data, undisturbed, (), "exists already"),
+        (striped_data, undisturbed, (), "exists already; continue it with --resume, or name another folder with --out"),
+        (striped_data, striped_data, (), "exists already; name another folder with --out"),
         (striped_data, tmp_path / "none", ("--resume",), "is not a run folder"),
         (
             striped_data,

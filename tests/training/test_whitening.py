@@ -40,3 +40,11 @@ def test_images_without_structure_make_no_extreme_kernels():
     network = AlexNet("paper", 2, init="he")
     whiten_first_convolution(network, torch.zeros(2, 3, 67, 67), torch.Generator().manual_seed(0))
     assert network.get_submodule("conv1").weight.isfinite().all()
+
+
+def test_kernels_for_which_there_are_no_components_stay_as_drawn(images):
+    network = AlexNet("vgg11", 2, init="he")
+    drawn = network.get_submodule("conv1_1").weight.detach().clone()
+    whiten_first_convolution(network, images, torch.Generator().manual_seed(0))
+    changed = (network.get_submodule("conv1_1").weight.detach() != drawn).flatten(1).any(1)
+    assert changed.sum() == 2 * 27, "windows of 3×3 in three colors have 27 components, each with both signs"

@@ -112,11 +112,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         The exit code: 0 done, 1 the work failed, 2 invalid usage, 130 interrupted.
     """
+    try:
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt as interruption:  # also while modules are loaded
+        notify(f"alexnet: {str(interruption) or 'interrupted'}")
+        return 130
+
+
+def _run(given: list[str]) -> int:
+    """Run a verb; returns the exit code."""
     _escape_what_the_terminal_cannot_show()
     # Decoders warn of oddities in damaged images, without the name of the file.
     warnings.filterwarnings("ignore", module=r"PIL\.|tifffile")
     limit_threads()
-    given = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser(next((argument for argument in given if argument in VERBS), "")).parse_args(given)
     options.arguments = given
     from alexnet.parallel.launch import exit_code
@@ -132,9 +140,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"alexnet: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, PeerLostError) else exit_code(error.exit_code)
-    except KeyboardInterrupt as interruption:
-        notify(f"alexnet: {str(interruption) or 'interrupted'}")
-        return 130
     except BrokenPipeError:
         _discard_output()
         sys.stderr.close()

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME",
         help="transfer, ablation, baseline, history: trials whose name starts with this, such as solar/100/starter or "
-        "tanh (repeatable)",
+        "tanh; inspection: crossval or decisions (repeatable)",
     )
     parser.add_argument(
         "--variant",

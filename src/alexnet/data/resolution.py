@@ -69,14 +69,13 @@ def describe_scaling(sides: np.ndarray, size: int) -> list[str]:
     size : int
         Side of the prepared images in pixels.
     """
-    if not len(sides):
+    if not len(sides) or (sides == size).all():
         return []
     median = int(np.median(sides))
     factor = median / size
     which = f"{median} pixels" if sides[0] == sides[-1] else f"{sides[0]} to {sides[-1]} pixels (median {median})"
-    if factor <= 1:
-        done = f"enlarged to {size}" if factor < 1 else f"stored with {size}"
-        return [f"the shorter side of the images has {which}: {done}"]
+    if factor < 1:
+        return [f"the shorter side of the images has {which}: enlarged to {size}"]
     lines = [f"the shorter side of the images has {which}: scaled down to {size}, factor {factor:.3g}"]
     smallest = smallest_spot(factor)
     if smallest > SMALL:

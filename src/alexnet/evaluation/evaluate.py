@@ -24,12 +24,12 @@ from alexnet.evaluation.metrics import Predictions
 from alexnet.evaluation.predictor import Member, Predictor, Source, load_predictors, require_same_classes
 from alexnet.evaluation.views import check_views
 from alexnet.kernels.safe import safe_mode
-from alexnet.runs.run import CROSS_VALIDATION, Run
+from alexnet.runs.run import CROSS_VALIDATION, Run, is_of_another_dataset
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
-from alexnet.runtime.progress import Progress, progress
+from alexnet.runtime.progress import Progress, notify, progress
 
 BATCH_SIZE = 64
 CONFIDENCE = 0.95
@@ -481,7 +481,7 @@ def _check(
 def check_compatible(
     run: Run | Predictor, dataset: PreparedDataset, purpose: str = "the run can't be evaluated on it"
 ) -> None:
-    """Check that a dataset has the classes and the image size of a run.
+    """Check that a dataset has the classes and the image size of a run; say so if it is not that of its training.
 
     Parameters
     ----------
@@ -503,6 +503,11 @@ def check_compatible(
         raise AlexNetError(
             f"{run.path} takes images of {config.size} pixels, {dataset.path} has {dataset.size}: "
             f"prepare the dataset with --size {config.size}"
+        )
+    if is_of_another_dataset(run, dataset):
+        notify(
+            f"{dataset.path} is another dataset than the one that {run.path} was trained on: "
+            "its splits do not say which images the network has seen"
         )
 
 

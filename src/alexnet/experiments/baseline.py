@@ -76,36 +76,45 @@ def reproduce(
         raise UsageError("two of --data have the same name; rename one")
     names = list(sources) if quick and sources else [SOLAR, *sources]
     trials = [Trial(name, features, seed) for name in names for seed in seeds for features in reversed(FEATURES)]
-    counts = {}
+    counts: dict[str, dict[str, Any]] = {}
     for trial in trials:
         file = work / f"{trial.name.replace('/', '-')}.json"
-        if is_selected(trial.name, only) and not file.exists():
+        is_new = is_selected(trial.name, only) and not file.exists()
+        if is_new:
             print(f"{trial.name}:", file=sys.stderr)
             dataset = _dataset(work, trial, sources.get(trial.set), quick)
             measure_once(file, partial(_measure, work / trial.name, trial, dataset))
         if file.exists():
             counts[trial.name] = json.loads(file.read_text(encoding="utf-8"))
+        if is_new:
+            _write(results, command, counts)
     if not counts:
         raise AlexNetError(f"no trial starts with {' or '.join(only)}; a name is like {trials[0].name}")
+    return "\n".join(
+        f"{row['set']} {row['features']}: {row['accuracy']['mean']:.2%} over {len(row['accuracy']['values'])} seeds, "
+        f"{row['seconds']:,.0f} s"
+        for row in _write(results, command, counts)
+    )
+
+
+def _write(results: Path, command: str, measured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Write the measurements so far with those of an existing file; return the rows of the table."""
     earlier = json.loads(results.read_text(encoding="utf-8"))["trials"] if results.exists() else {}
-    found = dict(sorted((earlier | {name: {"command": command, **entry} for name, entry in counts.items()}).items()))
+    found = dict(sorted((earlier | {name: {"command": command, **entry} for name, entry in measured.items()}).items()))
     table = list(_table(found))
+    sets = {row["set"] for row in table}
     report = {
         "description": "test accuracy of a linear SVM on hand-made features, one view; peak_bytes: of the process, "
         "with the pages of the mapped features",
         "held_out": {SOLAR: "656 cells, as in all experiments; the seed draws samples and Gaussians"}
-        | dict.fromkeys({row["set"] for row in table} - {SOLAR}, "a fifth of each class, drawn with the seed"),
-        "published_percent": {name: PUBLISHED[name] for name in PUBLISHED if name in {row["set"] for row in table}},
+        | dict.fromkeys(sorted(sets - {SOLAR}), "a fifth of each class, drawn with the seed"),
+        "published_percent": {name: PUBLISHED[name] for name in PUBLISHED if name in sets},
         "table": table,
         "trials": found,
         **provenance(command),
     }
     write_result(results, report)
-    return "\n".join(
-        f"{row['set']} {row['features']}: {row['accuracy']['mean']:.2%} over {len(row['accuracy']['values'])} seeds, "
-        f"{row['seconds']:,.0f} s"
-        for row in table
-    )
+    return table
 
 
 def _dataset(work: Path, trial: Trial, source: str | None, quick: bool) -> PreparedDataset:

@@ -306,7 +306,7 @@ _EXPERIMENTS = [
     ),
     Experiment(
         "unknown",
-        "unknown images told apart: solar cells against --data SOURCE, and a class held out of each of these",
+        "unknown images: solar cells against --data SOURCE, and a class held out of the first of these",
         seeds=(0, 1, 2),
         folder=INSPECTION,
     ),

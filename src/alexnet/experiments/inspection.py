@@ -18,7 +18,7 @@ from alexnet.evaluation.metrics import Predictions
 from alexnet.experiments import solar_cells
 from alexnet.experiments.catalog import RESULTS, shipped_results
 from alexnet.experiments.demo import CHANGES
-from alexnet.experiments.trials import measure_once, prepare_once, summarize, train_once
+from alexnet.experiments.trials import is_selected, measure_once, prepare_once, summarize, train_once
 from alexnet.inspection.crossval import PROBABILITIES, CrossValidation, cross_validate
 from alexnet.inspection.decide import decide
 from alexnet.runtime.files import write_atomic
@@ -37,36 +37,49 @@ RECALL = 0.9
 VIEWS = 1
 
 
-def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str) -> str:
+def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, only: Sequence[str] = ()) -> str:
     """Cross-validate the solar cells, train a network for each seed, and decide with costs and with a recall.
 
+    `only` leaves out one of the parts "crossval" and "decisions"; an earlier result of that part is kept.
     The tables of `alexnet reproduce label-errors` and `unknown` are included where their results exist. Returns
     a summary of one line.
     """
     dataset = prepared_cells(work)
-    result = cross_validated_cells(work)
-    folds = [_fold(result, dataset, number) for number in range(1, FOLDS + 1)]
-    runs = [measure_once(work / f"decisions-{seed}.json", partial(_decisions, work, dataset, seed)) for seed in seeds]
+    earlier = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+    crossval, decisions = earlier.get("crossval"), earlier.get("decisions")
+    if is_selected("crossval", only):
+        result = cross_validated_cells(work)
+        folds = [_fold(result, dataset, number) for number in range(1, FOLDS + 1)]
+        crossval = {name: summarize([fold[name] for fold in folds]) for name in folds[0]}
+    if is_selected("decisions", only):
+        decisions = [
+            measure_once(work / f"decisions-{seed}.json", partial(_decisions, work, dataset, seed)) for seed in seeds
+        ]
     report = {
         "description": f"{FOLDS}-fold cross-validation of the {len(dataset.split('train')):,} training cells, with the "
         f"raters' doubts as soft labels; decisions found on {len(dataset.split('val')):,} cells and measured on "
         f"{len(dataset.split('test')):,} test cells",
         "groups": "none: the images do not say which module a cell is from",
-        "near_duplicates": dataset.index.get("near_duplicates", {}).get("count"),
-        "crossval": {name: summarize([fold[name] for fold in folds]) for name in folds[0]},
+        "crossval": crossval,
         "costs": COSTS,
         "recall": RECALL,
-        "decisions": runs,
+        "decisions": decisions,
         "label_errors": _table("label-errors"),
         "unknown": _table("unknown"),
         **provenance(command),
     }
     write_result(results, report)
-    accuracy, cost = report["crossval"]["accuracy"], runs[0]["costs"]
-    return (
-        f"accuracy {accuracy['mean']:.2%} ± {accuracy['standard_deviation']:.2%} over {FOLDS} folds; expected cost "
-        f"{cost['most_probable']['expected_cost']:.3f}, with the rule {cost['rule']['expected_cost']:.3f}"
-    )
+    found = []
+    if crossval:
+        accuracy = crossval["accuracy"]
+        found.append(f"accuracy {accuracy['mean']:.2%} ± {accuracy['standard_deviation']:.2%} over {FOLDS} folds")
+    if decisions:
+        cost = decisions[0]["costs"]
+        found.append(
+            f"expected cost {cost['most_probable']['expected_cost']:.3f}, with the rule "
+            f"{cost['rule']['expected_cost']:.3f}"
+        )
+    return "; ".join(found)
 
 
 def prepared_cells(work: Path) -> PreparedDataset:

@@ -130,7 +130,7 @@ def source_text(name: str, values: Values) -> str:
     environment.filters |= {
         "comma": "{:,}".format,
         "fixed": lambda value, digits=3: f"{value:.{digits}f}".replace("-", "−"),
-        "signed": lambda value, digits=1: f"{value:+.{digits}f}".replace("-", "−"),
+        "signed": lambda value, digits=1: f"{round(value, digits) + 0:+.{digits}f}".replace("-", "−"),
     }
     return environment.from_string((PACKAGE / "texts" / name).read_text("utf-8")).render(values)
 

@@ -165,7 +165,9 @@ class ScaledAvgPool2d(nn.AvgPool2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, H', W')."""
-        return super().forward(x) * self.weight[:, None, None] + self.bias[:, None, None]
+        mean = super().forward(x)
+        weight, bias = (parameter.to(mean.dtype)[:, None, None] for parameter in (self.weight, self.bias))
+        return mean * weight + bias
 
 
 class GlobalAvgPool2d(nn.AdaptiveAvgPool2d):

@@ -189,7 +189,8 @@ def _banner(member: Member | None) -> EmbeddedImage | None:
     if member is None:
         return None
     tiles = filters.kernel_tiles(member.network)
-    return embed_png(mosaic(tiles[: len(tiles) // 24 * 24], columns=24, gap=1), "")
+    columns = min(24, len(tiles))  # LeNet-5 has fewer
+    return embed_png(mosaic(tiles[: len(tiles) // columns * columns], columns=columns, gap=1), "")
 
 
 def _write_page(run: Run, folder: Path, sections: list[Section], banner: EmbeddedImage | None) -> Path:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -265,16 +266,17 @@ class DecisionRule:
             If the files are damaged, or of another format.
         """
         file = folder / FILE
+        command = f"`alexnet decide {shlex.quote(str(folder))} --data DATA`"
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise AlexNetError(f"{file} can't be read ({error}): run `alexnet decide` again, or remove it") from error
+            raise AlexNetError(f"{file} can't be read ({error}): run {command} again, or remove it") from error
         if values.get("format_version") != FORMAT_VERSION:
             raise AlexNetError(
                 f"{file} has format {values.get('format_version')}, this version reads {FORMAT_VERSION}: "
-                "run `alexnet decide` again"
+                f"run {command} again"
             )
         try:
             costs, distance = values.get("costs"), values.get("distance")
@@ -290,7 +292,7 @@ class DecisionRule:
                 record=values["record"],
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise AlexNetError(f"{file} is damaged ({error!r}): run `alexnet decide` again, or remove it") from error
+            raise AlexNetError(f"{file} is damaged ({error!r}): run {command} again, or remove it") from error
 
 
 def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -371,8 +372,8 @@ class Run:
         rule = DecisionRule.load(self.path)
         if rule is not None and rule.weights != checksum_of(network.state_dict()):
             raise AlexNetError(
-                f"the decision rule of {self.path} (decision.json) belongs to other weights: run `alexnet decide` "
-                "again, or use --raw"
+                f"the decision rule of {self.path} (decision.json) belongs to other weights: run "
+                f"`alexnet decide {shlex.quote(str(self.path))} --data DATA` again, or use --raw"
             )
         return rule
 
@@ -422,6 +423,11 @@ def _dataset_places(run: Described) -> list[str]:
     if not is_address(given) and not os.path.isabs(given):
         places.append(str(run.path.parent / given))  # a project folder that was moved as a whole
     return list(dict.fromkeys(places))
+
+
+def is_of_another_dataset(run: Described, dataset: PreparedDataset) -> bool:
+    """Whether a run was trained on another dataset than this one; False where it has no record of one."""
+    return run.config.dataset.get("checksum") is not None and not _is_dataset(run, dataset)
 
 
 def _is_dataset(run: Described, dataset: PreparedDataset) -> bool:

@@ -195,13 +195,19 @@ class Index:
             if not file.is_file():
                 write_atomic(file, self._write_features)
 
+    @property
+    def layer(self) -> str:
+        """Name of the layer whose activations are compared: fc7 of the paper's network."""
+        return self.member.network.feature_layer
+
     def _write_features(self, file: IO[bytes]) -> None:
         batches = (batch.images.numpy() for batch in evaluation_batches(self.split, BATCH_SIZE))
-        with progress(len(self), f"fc7 of {self.split.name} images") as bar:
+        with progress(len(self), f"{self.layer} of {self.split.name} images") as bar:
             for features in layer_features(self.member.network, self.member.preprocess, batches):
                 if not np.isfinite(features).all():
                     raise AlexNetError(
-                        f"{self.member.run.path}: the activations of fc7 have NaN or Inf values: the training diverged"
+                        f"{self.member.run.path}: the activations of {self.layer} have NaN or Inf values: the training "
+                        "diverged"
                     )
                 if not bar.done:
                     header = {"descr": "<f4", "fortran_order": False, "shape": (len(self), features.shape[1])}

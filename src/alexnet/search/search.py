@@ -151,7 +151,7 @@ def _neighbors(index: Index, images: np.ndarray, top: int, method: str) -> Itera
     features = index.features(images)
     if not np.isfinite(features).all():
         raise AlexNetError(
-            f"{index.member.run.path}: the activations of fc7 have NaN or Inf values: the training diverged"
+            f"{index.member.run.path}: the activations of {index.layer} have NaN or Inf values: the training diverged"
         )
     labels = index.member.run.config.labels
     for distances, positions in zip(*index.nearest(features, top, method), strict=True):
@@ -165,9 +165,11 @@ def _neighbors(index: Index, images: np.ndarray, top: int, method: str) -> Itera
 def _description(index: Index, method: str) -> str:
     """Describe the search: its images, its measure and its recall."""
     among = f"nearest of {len(index):,} {index.split.name} images"
+    measure = f"by Euclidean distance in {index.layer}"
     if method == "exact":
-        return f"{among} by Euclidean distance in fc7, exactly"
-    measure = "by Euclidean distance in fc7" if method == "index" else f"by Hamming distance of {BITS}-bit codes"
+        return f"{among} {measure}, exactly"
+    if method == "codes":
+        measure = f"by Hamming distance of {BITS}-bit codes"
     recall = index.recall(method)
     if not recall:
         return f"{among}, {measure}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 import threading
 import time
 from contextlib import nullcontext
@@ -202,9 +203,17 @@ class Training:
         if self.state.counters.epoch > self.recipe.epochs:
             self.report_end()
         elif stopped or self.interrupted.is_set():
+            command = [
+                "alexnet",
+                "train",
+                str(self.run.config.dataset["path"]),
+                "--out",
+                str(self.run.path),
+                "--resume",
+            ]
             notify(
                 f"stopped after step {self.state.counters.step} of {self.total_steps}; continue with: "
-                f"alexnet train {self.run.config.dataset['path']} --out {self.run.path} --resume"
+                f"{shlex.join(command)}"
             )
             raise KeyboardInterrupt
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -40,9 +41,11 @@ class RunFinishedError(AlexNetError):
 
     def __init__(self, run: Run) -> None:
         epochs = f"{run.config.recipe.epochs} epoch" + "s" * (run.config.recipe.epochs > 1)
+        data, new = str(run.config.dataset.get("path") or "DATA"), f"{run.path}-2"
+        command = shlex.join(["alexnet", "train", data, "--out", new, "--init", str(run.path)])
         super().__init__(
             f"{run.path} is finished ({epochs}): nothing is left to train. To train its network further, start a new "
-            f"run from its weights: alexnet train DATA --out NEW --init {run.path}"
+            f"run from its weights: `{command}`"
         )
         self.run = run
 
@@ -208,7 +211,8 @@ def set_up_training(
 def _check_free(out: str | os.PathLike[str]) -> None:
     """Raise `AlexNetError` where a new run can't be made because there is something."""
     if not is_free(out):
-        raise AlexNetError(f"{out} exists already; continue it with --resume, or name another folder")
+        resume = "continue it with --resume, or " if (Path(out) / "config.json").exists() else ""
+        raise AlexNetError(f"{out} exists already; {resume}name another folder with --out")
 
 
 def _check_disk_space(folder: Path, network: AlexNet, recipe: Recipe) -> None:
@@ -256,7 +260,7 @@ def _reopen(out: str | os.PathLike[str], changes: dict[str, Any], finished: bool
     if other := run.config.recipe.differing(changes):
         raise UsageError(
             f"a resumed run keeps its own recipe: leave out {', '.join(other)}, or start a new run from its weights "
-            f"with --init {out}"
+            f"with --init {shlex.quote(str(out))}"
         )
     if run.finished and not finished:
         raise RunFinishedError(run)

@@ -20,7 +20,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from alexnet.data.augmentation import Preprocessing, resize_batch
-from alexnet.data.dataset import PreparedDataset, Split
+from alexnet.data.dataset import Split
 from alexnet.data.loading import evaluation_batches
 from alexnet.network.model import AlexNet
 from alexnet.runs.decision import DecisionRule
@@ -101,7 +101,7 @@ def export(
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
-        images = _example_images(opened.config)
+        images = _example_images(opened)
         _write_config(temporary, opened.config)
         file = temporary / EXPORT_FORMATS[to].file
         inside = preprocessing == "inside"
@@ -123,7 +123,7 @@ def export(
             raise AlexNetError(
                 f"not written: the probabilities of {to} differ from those of the run by {difference:.2g}"
             )
-        loss = _quantization_loss(file, network, preprocess, opened.config, inside, data) if int8 else None
+        loss = _quantization_loss(file, network, preprocess, opened, inside, data) if int8 else None
         card = model_card(opened, to, preprocessing, difference, int8, loss, rule)
         write_atomic(temporary / "README.md", card.encode("utf-8"))
         temporary.rename(target)
@@ -264,16 +264,16 @@ def _safetensors(network: AlexNet, preprocess: Preprocessing, config: Config) ->
     return to_safetensors(tensors, {DESCRIPTION: _config_text(config), "format": "pt"})
 
 
-def _example_images(config: Config) -> Tensor:
+def _example_images(run: Run) -> Tensor:
     """Stored images for the comparison: of the training's dataset, else noise at several scales."""
     try:
-        split = _measured_split(config, None)[1]
+        split = _measured_split(run, None)[1]
         indices = np.linspace(0, len(split) - 1, _CHECKED_IMAGES).astype(np.int64)
         return torch.from_numpy(np.array(split.gather(indices)))
     except AlexNetError:
         generator = torch.Generator().manual_seed(0)
         scales = [torch.rand(1, 3, side, side, generator=generator) for side in (2, 8, 32, 128)]
-        scaled = [nn.functional.interpolate(noise, size=(config.size, config.size)) for noise in scales]
+        scaled = [nn.functional.interpolate(noise, size=(run.config.size, run.config.size)) for noise in scales]
         return (torch.cat(scaled) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
@@ -326,14 +326,14 @@ def _quantization_loss(
     file: Path,
     network: AlexNet,
     preprocess: Preprocessing,
-    config: Config,
+    run: Run,
     inside: bool,
     data: str | os.PathLike[str] | None,
 ) -> QuantizationLoss | None:
     """Accuracy of the center crop with float32 and with 8-bit weights; None without a dataset to measure on."""
     session = _session(file)
     try:
-        path, split = _measured_split(config, data)
+        path, split = _measured_split(run, data)
     except AlexNetError:
         if data is not None:
             raise
@@ -354,17 +354,15 @@ def _quantization_loss(
     return QuantizationLoss(path, split.name, count, correct[0] / count, correct[1] / count, agreeing / count)
 
 
-def _measured_split(config: Config, data: str | os.PathLike[str] | None) -> tuple[str, Split]:
+def _measured_split(run: Run, data: str | os.PathLike[str] | None) -> tuple[str, Split]:
     """Path and split to measure on: test, else val, of `data`, or of the dataset that the run was trained on."""
-    path = data if data is not None else config.dataset.get("path")
-    if not path:
-        raise AlexNetError("the run has no dataset: give a prepared dataset with --data")
-    dataset = PreparedDataset.open(path)
-    if dataset.classes != config.classes or dataset.size != config.size:
+    dataset = run.find_data(data)
+    path = str(dataset.path)
+    if dataset.classes != run.config.classes or dataset.size != run.config.size:
         raise AlexNetError(f"{path} has other classes or another size than the run")
     if dataset.measured_on is None:
         raise AlexNetError(f"{path} has no images in test or val")
-    return str(path), dataset.split(dataset.measured_on)
+    return path, dataset.split(dataset.measured_on)
 
 
 def _report(target: Path, to: str, difference: float | None, loss: QuantizationLoss | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -89,7 +90,7 @@ def import_weights(
     if network.config is None and not any(array.partition(".")[0] == output for array in network.weights):
         raise AlexNetError(
             f"{name} has no last layer and so no classes: train a network that starts from it, "
-            f"alexnet train DATA --init {name} --out RUN"
+            f"`alexnet train DATA --init {shlex.quote(name)} --out run`"
         )
     config, image = _config(network, name)
     require_arrays(

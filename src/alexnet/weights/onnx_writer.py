@@ -309,10 +309,17 @@ def _add_partial(graph: _Graph, name: str, module: PartialConv2d, value: str) ->
 
 
 def _add_distances(graph: _Graph, name: str, module: CodeDistances, value: str) -> str:
-    """2·x·c - c·c, which differs from minus the squared distance by the same number for every class."""
+    """Minus the squared distance from the code of each class: 2·x·c - x·x - c·c."""
     codes = graph.constant(f"{name}.codes", module.codes)
-    norms = graph.constant(f"{name}.norms", -module.codes.double().square().sum(1))
-    return graph.add("Gemm", name, [value, codes, norms], transB=1, alpha=2.0)
+    axis = graph.integers(f"{name}.axis", [1])
+
+    def norms(part: str, vectors: str, keepdims: int) -> str:
+        squares = graph.add("Mul", f"{name}.{part}.squares", [vectors, vectors])
+        return graph.add("ReduceSum", f"{name}.{part}", [squares, axis], keepdims=keepdims)
+
+    products = graph.add("Gemm", f"{name}.products", [value, codes], transB=1, alpha=2.0)
+    without = graph.add("Sub", f"{name}.without", [products, norms("units", value, 1)])
+    return graph.add("Sub", name, [without, norms("norms", codes, 0)])
 
 
 def _add_local(graph: _Graph, name: str, module: LocallyConnected2d, value: str) -> str:

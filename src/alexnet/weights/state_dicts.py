@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -103,7 +104,7 @@ def find_state_dict(checkpoint: Mapping[Any, Any], file: str, key: str | None = 
         others = [name for name in found if name != chosen.key]
         notes.append(
             f"{file} holds several state dicts: read {chosen.key or 'the outermost'}, not {', '.join(others)}; for "
-            f"another: alexnet import {file} --key {others[0]} --out RUN"
+            f"another: `{shlex.join(['alexnet', 'import', str(file), '--key', others[0], '--out', 'run-2'])}`"
         )
     if chosen.left_out:
         count = len(chosen.left_out)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -604,7 +605,12 @@ class Interpreter:
                         ),
                     ],
                 )
-        if len(classes) < 2 or any(folder.images or len(folder.filled) < 2 for folder in classes):
+        nested = [folder for folder in classes if not folder.images and len(folder.filled) > 1]
+        if len(classes) < 2 or len(nested) < len(classes):
+            for folder in nested[:3]:
+                within = first_names(sorted(kid.name for kid in folder.filled))
+                what = f"{folder.place} is one class, with the folders {within}"
+                self.assumptions.append(f"{what}; --classes-from parent takes each as a class")
             return
         inner = sorted({kid.name for folder in classes for kid in folder.filled})
         outer = sorted({folder.name for folder in classes})
@@ -793,21 +799,21 @@ class Interpreter:
         index = FileIndex(
             entry for entry in self.tree.entries() if any(entry.parts[:depth] in places for depth in depths)
         )
-        matching = [
-            (entry, table) for entry, table in tables if table.matches(index, self.tree.clean(entry.parts)[:-1])
-        ]
+        matching = [(entry, table) for entry, table in tables if table.matches(index, self._images_of(entry, places))]
         if not matching:
             by_name = self._by_name(places)
             if by_name is not None:
                 return by_name
             names = first_names(printable(entry.name) for entry, _ in tables)
+            first = tables[0][1].rows[0].path
+            why = index.find(first, self._images_of(tables[0][0], places))
             raise AlexNetError(
                 f"no classes in {self.request.path}: none of the images that {names} names is there, "
-                f"such as {tables[0][1].rows[0].path!r}"
+                f"such as {first!r}: {why}"
             )
 
         matching = self._without_unions(matching)
-        self._check_agreement(matching, index)
+        self._check_agreement(matching, index, places)
         self.used |= {entry.name for entry, _ in matching}
 
         def split(entry: Entry) -> str | None:
@@ -815,7 +821,7 @@ class Interpreter:
             return next((place.split for at, place in places.items() if parts[: len(at)] == at), None)
 
         source = table_source(
-            [(printable(entry.name), self.tree.clean(entry.parts)[:-1], table) for entry, table in matching],
+            [(printable(entry.name), self._images_of(entry, places), table) for entry, table in matching],
             index,
             split,
             self.request,
@@ -837,7 +843,18 @@ class Interpreter:
                 names.discard(entry.name)
         return [one for one in tables if one[0].name in names]
 
-    def _check_agreement(self, tables: Sequence[tuple[Entry, Table]], index: FileIndex) -> None:
+    def _images_of(self, table: Entry, places: Mapping[Parts, Place]) -> Parts:
+        """The folder that the paths of a table are relative to: its own, or that of its split: train/ of train.csv."""
+        named = split_of(_name_parts(table)[1])
+        own = self.tree.clean(table.parts)[:-1]
+        if named is None or not named.exact:
+            return own
+        of_split = [parts for parts, place in places.items() if place.split == named.split]
+        return of_split[0] if len(of_split) == 1 and of_split[0][: len(own)] == own else own
+
+    def _check_agreement(
+        self, tables: Sequence[tuple[Entry, Table]], index: FileIndex, places: Mapping[Parts, Place]
+    ) -> None:
         """Stop when tables are about other properties: images_variant_train.txt beside images_family_train.txt."""
         groups: dict[str, list[tuple[Entry, Table]]] = {}
         for entry, table in tables:
@@ -848,7 +865,7 @@ class Interpreter:
         for pattern, group in groups.items():
             classes[pattern] = {}
             for entry, table in group:
-                folder = self.tree.clean(entry.parts)[:-1]
+                folder = self._images_of(entry, places)
                 found = ((index.find(row.path, folder), row.label) for row in table.rows)
                 classes[pattern] |= {(at.file, at.offset): label for at, label in found if isinstance(at, Entry)}
         first, *others = classes.values()
@@ -1173,6 +1190,10 @@ def _why_no_images(tree: Tree) -> str:
     by_ending = {left.reason: left for left in others}
     for ending, what, remedy in _FOREIGN_FILES:
         left = next((left for reason, left in by_ending.items() if f"({ending}" in reason), None)
+        if left is not None and remedy == _UNPACK and where.is_file():
+            shell = f"`unzip {shlex.quote(str(where))} -d {shlex.quote(str(where.with_suffix('')))}`"
+            how = shell if archive_kind(where) == "zip" else "unpack it"
+            return f"no images in {where}: it holds {what}, {printable(left.first)}: {how}, and give the folder"
         if left is not None:
             return f"no images in {where}: {printable(left.first)} is {what}; {remedy}"
     if walk and not others:
@@ -1183,13 +1204,13 @@ def _why_no_images(tree: Tree) -> str:
     return f"no images in {where}: it has no files"
 
 
-_UNPACK = "unpack it and give the folder"
+_UNPACK = "unpack it and give the folder, or give the archive itself"
 _FOREIGN_FILES = (
     (".tfrecord", "a TensorFlow record file", "write its images to folders named after their classes first"),
-    (".zip", "an archive", "unpack it (`unzip FILE -d FOLDER`) and give the folder, or give the archive itself"),
-    (".tar", "an archive", _UNPACK + ", or give the archive itself"),
-    (".gz", "a compressed file", _UNPACK + ", or give the archive itself"),
-    (".tgz", "an archive", _UNPACK + ", or give the archive itself"),
+    (".zip", "an archive", _UNPACK),
+    (".tar", "an archive", _UNPACK),
+    (".gz", "a compressed file", _UNPACK),
+    (".tgz", "an archive", _UNPACK),
     (".7z", "a 7-Zip archive", "unpack it (`7z x FILE`) and give the folder"),
     (".rar", "a RAR archive", "unpack it (`unrar x FILE`) and give the folder"),
     (".mat", "a MATLAB file", "write its images to folders named after their classes first"),

@@ -19,6 +19,7 @@ import io
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,8 @@ SPLIT_COLUMNS = (
     "fold_name",
     "data_set",
     "dataset",
+    "usage",
+    "phase",
     "is_valid",
     "is_test",
     "분할",
@@ -333,7 +336,7 @@ def read_spreadsheet(path: str | os.PathLike[str]) -> tuple[str, list[tuple[int,
         data = Path(path).read_bytes()
     except OSError as error:
         raise AlexNetError(f"{os.fspath(path)} cannot be read: {error.strerror or error}") from error
-    text, _ = decode_text(data, os.fspath(path), None, option=None)
+    text = re.sub(r"\r\n?", "\n", decode_text(data, os.fspath(path), None, option=None)[0])
     first = text.lstrip("\r\n").partition("\n")[0]
     separator = max(",;\t", key=first.count)
     return separator, list(_records(text, separator, os.fspath(path), 0))
@@ -391,13 +394,14 @@ def _csv_rows(text: str, name: str) -> tuple[list[str], Iterator[tuple[int, list
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise AlexNetError(f"{name}, line {line}: a NUL character; the file is damaged, or is not text: save it again")
+    text = re.sub(r"\r\n?", "\n", text)
     separator = None
     skipped = 0
     declared = re.match(r"sep=(.)\r?\n", text)
     if declared:  # Excel
         separator, skipped = declared[1], 1
         text = text[declared.end() :]
-    while text.startswith(("\n", "\r\n")):
+    while re.match(r"\n|#[^,;\t|\n]*\n", text):  # empty lines and comments
         text, skipped = text.partition("\n")[2], skipped + 1
     header = text.partition("\n")[0]
     if separator is None:
@@ -450,6 +454,7 @@ def _json_rows(text: str, name: str) -> tuple[list[str], Iterator[tuple[int, lis
             value = json.loads(text)
             if isinstance(value, dict) and {"images", "annotations", "categories"} <= value.keys():
                 value = _coco(value)
+            value = _class_lists(value)
             if isinstance(value, dict) and value and all(isinstance(label, str | int) for label in value.values()):
                 value = [{"path": path, "label": label} for path, label in value.items()]
             records = list(enumerate(value, 1)) if isinstance(value, list) else []
@@ -461,6 +466,15 @@ def _json_rows(text: str, name: str) -> tuple[list[str], Iterator[tuple[int, lis
         return None
     header = list(dict.fromkeys(key for _, record in records for key in record))
     return header, ((line, [_cell(record.get(key)) for key in header]) for line, record in records)
+
+
+def _class_lists(value: Any) -> Any:
+    """Records of {class: [paths]}; another value as it is."""
+    if not isinstance(value, dict) or len(value) < 2 or any(_is_split(key) for key in value):
+        return value
+    if not all(isinstance(one, list) and one and all(isinstance(path, str) for path in one) for one in value.values()):
+        return value
+    return [{"path": path, "label": label} for label, paths in value.items() for path in paths]
 
 
 def _coco(value: dict[str, Any]) -> list[dict[str, Any]]:
@@ -540,7 +554,14 @@ def _table(
         at = columns.split or 0
         values = {cells[at].strip() for _, cells in records}
         if any(not _is_split(value) for value in values):
+            other = header[at]
+            assumptions = [
+                *assumptions,
+                f"the column {other!r} of {name} is not used: not all of its values are splits",
+            ]
             columns, split_name = columns._replace(split=None), ""  # a column about something else
+    _check_width(header, records, name)
+    assumptions = [*assumptions, *_other_columns(header, records, columns, name)]
     read: list[Row] = []
     several = len(columns.labels) > 1
     by_class = _soft_columns(header, records, columns.labels) if several else {}
@@ -573,6 +594,46 @@ def _table(
         cells_of = [cells for _, cells in records]
         read = _with_probabilities(read, cells_of, header, columns, name)
     return Table(name, read, label_column, assumptions)
+
+
+def _check_width(header: Sequence[str], records: Sequence[tuple[int, list[str]]], name: str) -> None:
+    """Raise AlexNetError for a row with more cells than the header, such as a class with a comma in it."""
+    for line, cells in records:
+        if len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
+            raise AlexNetError(
+                f"{name}, line {line}: {len(cells)} cells, and the header has {len(header)}: put quotation marks "
+                f"around a cell with a separator in it, such as {','.join(cells)[:60]!r}"
+            )
+
+
+def _other_columns(
+    header: Sequence[str], records: Sequence[tuple[int, list[str]]], columns: _Columns, name: str
+) -> list[str]:
+    """Sentences about columns that could be the classes or the splits too. Raises AlexNetError for two of one name."""
+    if len(columns.labels) > 1:
+        return []
+    chosen = columns.labels[0]
+    plain = [_plain(cell) for cell in header]
+    for at in (columns.path, chosen):
+        same = [index for index, cell in enumerate(plain) if cell == plain[at]]
+        if any(cells[index] != cells[at] for _, cells in records for index in same):
+            raise AlexNetError(
+                f"{name} has {len(same)} columns {header[at]!r} with different values: remove or rename one of them"
+            )
+    said = []
+    for index in columns.others:
+        if plain[index] in LABEL_COLUMNS and plain[index] not in ("id", "level", "type", "y"):
+            pairs = {(cells[chosen].strip(), cells[index].strip()) for _, cells in records}
+            if len(pairs) > max(len({pair[0] for pair in pairs}), len({pair[1] for pair in pairs})):
+                said.append(
+                    f"the classes are the column {header[chosen]!r} of {name}; --classes-from "
+                    f"{shlex.quote(f'{name}:{header[index]}')} takes {header[index]!r}"
+                )
+        elif plain[index] in ("fold", "folds", "kfold"):
+            said.append(
+                f"the column {header[index]!r} of {name} is not used: write train, val and test in a column split"
+            )
+    return said
 
 
 def _row_label(
@@ -637,13 +698,12 @@ def _row_split(value: str, column: str, where: str) -> str | None:
         if value.lower() in _FALSE:
             return "train"
         raise AlexNetError(f"{where}: {column} is {value!r}, neither true nor false")
-    named = split_of(value) if value else None
-    return named.split if named is not None and named.exact else called_split(value, where)
+    return split_of(value).split if _is_split(value) else called_split(value, where)  # type: ignore[union-attr]
 
 
 def _is_split(value: str) -> bool:
     named = split_of(value)
-    return named is not None and named.exact
+    return named is not None and set(named.rest) <= {"public", "private"}  # Kaggle's PublicTest and PrivateTest
 
 
 def _one_label_each(rows: list[Row], name: str) -> list[Row]:
@@ -659,7 +719,7 @@ def _one_label_each(rows: list[Row], name: str) -> list[Row]:
     if labels and all(re.fullmatch(r"[+-]?\d+(,\d+)?", label) for label in labels):  # a decimal comma
         rows = [row._replace(label=row.label.replace(",", ".")) for row in rows]
         labels = {row.label for row in rows}
-    numbers = {label: float(label) for label in labels if re.fullmatch(r"[+-]?\d+(\.\d*)?", label)}
+    numbers = {label: float(label) for label in labels if re.fullmatch(r"[+-]?\d+(\.\d*)?(e[+-]?\d\d?)?", label, re.I)}
     if len(numbers) < len(labels):
         return rows
     decimal = [label for label, number in numbers.items() if not number.is_integer()]

@@ -249,7 +249,7 @@
       w.value("initial", fixed(loss, 4));
       w.value("chance", fixed(Math.log(10), 4));
       w.value("first", small(first));
-      chart(w.plot("scale"), { x: say("layer", "층"), y: say("log₁₀ of it", "상용로그 값"), xRange: [0.5, 8.5], yRange: [-10, 4], series: [
+      chart(w.plot("scale"), { x: say("layer", "층"), y: say("log₁₀ of the deviation", "표준 편차의 상용로그"), xRange: [0.5, 8.5], yRange: [Math.min(-12, Math.floor(Math.log10(scales[7])) - 1), 4], series: [
         { color: 2, dots: 5, points: scales.map((v, i) => [i + 1, Math.log10(v)]) }, { color: 2, points: scales.map((v, i) => [i + 1, Math.log10(v)]) },
       ] });
       const epoch = say("epoch", "에폭"), curve = (list, factor = 1) => list.map((v, i) => [i + 1, factor * v]);
@@ -257,7 +257,7 @@
         { name: "N(0, 0.01²)", points: curve(plateau.paper) }, { name: "He", points: curve(plateau.he), dashed: true },
         { name: "ln(10)", color: 3, points: [[1, Math.log(10)], [plateau.epochs, Math.log(10)]], dashed: true },
       ] });
-      chart(w.plot("drops"), { x: epoch, y: say("training error, %", "학습 오류율, %"), yRange: [0, 40], marks: drops.epochs, series: [{ points: curve(drops.errors, 100) }] });
+      chart(w.plot("drops"), { x: epoch, y: say("training error, %", "학습 오류율, %"), yRange: [0, 70], marks: drops.epochs, series: [{ points: curve(drops.errors, 100) }] });
     };
   });
 

@@ -1,0 +1,106 @@
+"""Ctrl-C in the work of each verb: exit code 130, one line, no traceback, and nothing that is half-written.
+
+That of `train` is in tests/training/test_resume.py, that of `serve` in tests/serve/test_api.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from random_runs import SMALL_TRAINING, make_run
+
+from alexnet.runtime.progress import Progress
+from alexnet.weights import exporting
+
+OPTIONS = [part for name, value in SMALL_TRAINING.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+OPTIONS = [*OPTIONS, "--device", "cpu"]
+OPTIONS.remove("--views")
+OPTIONS.remove("1")
+
+
+@pytest.fixture(scope="module")
+def run(striped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "run", striped_data, seed=1, variant="convolutions")
+
+
+VERBS: dict[str, Callable[[Path, Path, Path], list[Any]]] = {
+    "prepare": lambda run, data, images: ["prepare", images, "out", "--size", 40],
+    "crossval": lambda run, data, images: ["crossval", data, "--out", "out", "--folds", 2, *OPTIONS],
+    "evaluate": lambda run, data, images: ["evaluate", run, "--data", data],
+    "predict": lambda run, data, images: ["predict", run, images],
+    "sort": lambda run, data, images: ["sort", run, images, "--to", "out"],
+    "search": lambda run, data, images: ["search", run, images / "train/lying/0000.png", "--data", data],
+    "decide": lambda run, data, images: ["decide", run, "--data", data, "--split", "val"],
+    "report": lambda run, data, images: ["report", run, "--data", data, "--out", "out"],
+    "compare": lambda run, data, images: ["compare", run, run, "--data", data],
+    "export": lambda run, data, images: ["export", run, "--to", "hub", "--out", "out"],
+}
+RESUMABLE = {"prepare", "crossval", "sort"}
+"""Verbs that keep what is done, and go on with it."""
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_ctrl_c_in_the_work_of_a_verb(
+    verb: str,
+    run: Path,
+    striped_data: Path,
+    interrupted_images: Path,
+    tmp_path: Path,
+    command: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The signal comes after the first item; that of export, while the exported file is compared with the run."""
+    monkeypatch.chdir(tmp_path)
+    sent = []
+
+    def press(*_: object, **__: object) -> None:
+        if not sent:
+            sent.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Progress, "advance", press)
+    monkeypatch.setattr(exporting, "_difference", press)
+    before = {path for path in run.rglob("*") if path.name != "search"}
+    done = command(*VERBS[verb](run, striped_data, interrupted_images))
+    assert sent
+    assert done.returncode == 130
+    said = [line for line in done.stderr.splitlines() if line.startswith("alexnet: ")]
+    assert len(said) == 1, done.stderr
+    assert "interrupted" in said[0] or "continue" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert {path.name for path in run.rglob("*") if path not in before and path.is_file()} <= {"lock"}
+    if verb not in RESUMABLE:
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def interrupted_images(striped_folder: Callable[..., Path]) -> Path:
+    return striped_folder(4, 5, 72, ("train",))
+
+
+def test_ctrl_c_while_modules_are_loaded(tmp_path: Path) -> None:
+    """The signal comes while torch is imported, which takes a second."""
+    code = """
+import builtins, os, signal, sys
+from alexnet.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+load = builtins.__import__
+def slow(name, *rest, **more):
+    if name == "torch":
+        os.kill(os.getpid(), signal.SIGINT)
+    return load(name, *rest, **more)
+builtins.__import__ = slow
+sys.exit(main(["evaluate", "run", "--data", "data"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "alexnet: interrupted\n")

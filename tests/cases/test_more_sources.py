@@ -11,6 +11,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -397,3 +399,111 @@ def test_tables_of_splits_with_equal_file_names(tmp_path: Path) -> None:
 def test_tables_of_other_tools(text: str, tmp_path: Path) -> None:
     root = build(tmp_path / "set", images("img", count=4), {"l.csv": text})
     assert plan_source(root).counts == {"train": {"0": 1, "1": 1}, "val": {"0": 1, "1": 1}}
+
+
+# Archives and downloads that are not what they are called
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz", "x.csv", "x.7z"])
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "is empty"),
+        (b"\n<!DOCTYPE html><html>404", "is a web page, not the file itself: the download has failed"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a Git LFS pointer, .* `git lfs pull`"),
+    ],
+)
+def test_a_failed_download_is_named(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(AlexNetError, match=expected):
+        plan_source(build(tmp_path, [], {name: content}) / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("x.z01", b"PK\x07\x08" + bytes(50), "is a part of a divided zip archive"),
+        ("x.tar.lz4", b"\x04\x22\x4d\x18" + bytes(50), "is an LZ4 file: unpack it with `lz4 -d"),
+        ("x.iso", b"a" * 50, "is a disk image"),
+        ("setup.exe", b"MZ" + bytes(50), "is a Windows program"),
+        ("clip.webm", b"\x1aE\xdf\xa3", "is a video"),
+    ],
+)
+def test_other_foreign_files_are_named(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(AlexNetError, match=expected):
+        plan_source(build(tmp_path, [], {name: content}) / name)
+
+
+def zipped(path: Path, members: list[str], content: bytes = JPEG) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in members:
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_an_archive_has_twice_is_said(tmp_path: Path) -> None:
+    source = zipped(tmp_path / "x.zip", [*images("a", "b"), "a/0.jpg"])
+    assert plan_source(source).images == 12
+    assert "ignored: a/0.jpg (an earlier file of the same name in the archive)" in said(source)
+
+
+def test_an_archive_in_an_archive_names_the_command(tmp_path: Path) -> None:
+    inner = zipped(tmp_path / "inner.zip", images("a", "b"))
+    outer = zipped(tmp_path / "my set.zip", ["inner.zip"], inner.read_bytes())
+    with pytest.raises(AlexNetError) as error:
+        plan_source(outer)
+    command = shlex.split(str(error.value).split("`")[1])
+    assert command == ["unzip", str(outer), "-d", str(tmp_path / "my set")]
+    with zipfile.ZipFile(command[1]) as archive:
+        archive.extractall(command[3])
+    assert plan_source(command[3]).classes == ["a", "b"]
+
+
+def test_one_image_of_each_class_cannot_be_divided_and_that_is_said(tmp_path: Path) -> None:
+    text = said(build(tmp_path / "set", images("a", "b", "c", count=1)))
+    assert "no validation split: no class has two images to train on" in text
+    assert "--split val=0.1" not in text
+
+
+# Parquet files and JSON
+
+
+def parquet(path: Path, **columns: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"image": [JPEG] * 6, **columns}), path)
+    return path
+
+
+def test_a_column_of_splits_in_parquet(tmp_path: Path) -> None:
+    splits = ["train"] * 4 + ["test"] * 2
+    plan = plan_source(parquet(tmp_path / "a.parquet", label=[0, 1] * 3, split=splits))
+    assert plan.counts == {"train": {"0": 2, "1": 2}, "test": {"0": 1, "1": 1}}
+    text = said(parquet(tmp_path / "b.parquet", label=[0, 1] * 3, split=["x", "y"] * 3))
+    assert "the column 'split' of b.parquet is not used: not all of its values are splits" in text
+
+
+def test_fine_and_coarse_classes_in_parquet_are_said_with_the_option_that_works(tmp_path: Path) -> None:
+    source = parquet(tmp_path / "a.parquet", fine_label=[0, 1, 2] * 2, coarse_label=[0, 1] * 3)
+    plan = plan_source(source)
+    assert plan.classes == ["0", "1", "2"]
+    (option,) = re.findall(r"--ignore-columns (\S+) takes 'coarse_label'", "".join(plan.assumptions))
+    assert plan_source(source, ignore_columns=[option]).classes == ["0", "1"]
+
+
+def test_parquet_files_whose_classes_are_in_other_columns_are_refused(tmp_path: Path) -> None:
+    parquet(tmp_path / "set/train-0.parquet", label=[0, 1] * 3)
+    parquet(tmp_path / "set/test-0.parquet", target=[0, 1] * 3)
+    with pytest.raises(AlexNetError, match=r"'target' in test-0.parquet, 'label' in train-0.parquet"):
+        plan_source(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("x.jsonl", '{"path":"0.jpg","label":"a"}\n\n{"path":\n', r"x.jsonl, line 3: not a JSON object"),
+        ("x.json", '{"a":1', r"x.json is not JSON: Expecting ','"),
+    ],
+)
+def test_damaged_json_is_named_with_its_line(name: str, text: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(AlexNetError, match=expected):
+        plan_source(build(tmp_path, [], {name: text}) / name)

@@ -246,6 +246,11 @@ REFUSED: dict[str, tuple[Callable[[Path], bytes], str]] = {
     ),
     "lfs.pth": (lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
     "page.pth": (lambda _: b"<!DOCTYPE html><html>404</html>", "is a web page"),
+    "model.keras": (
+        lambda _: zip_with({"metadata.json": b"{}", "model.weights.h5": b"x"}),
+        "is a Keras model: convert it to ONNX or safetensors first",
+    ),
+    "served.mar": (lambda _: zip_with({"MAR-INF/MANIFEST.json": b"{}"}), "is a zip archive of other files"),
     "keras.h5": (lambda _: b"\x89HDF\r\n\x1a\n" + bytes(99), "is an HDF5 file"),
     "packed.pth.gz": (lambda _: b"\x1f\x8b\x08\x00" + bytes(99), "unpack it first"),
 }

@@ -383,7 +383,15 @@ def test_a_resumed_run_with_an_op_of_ones_own_equals_an_uninterrupted_one(regist
         training.train(last_step)
         return tmp_path / name
 
-    recipe = {"recipe": "paper", "epochs": 1, "init": "he", "lr": 1e-4, "batch_size": 8, "crop_size": 64}
+    recipe = {
+        "recipe": "paper",
+        "variant": "lenet5",
+        "epochs": 1,
+        "init": "he",
+        "lr": 1e-4,
+        "batch_size": 8,
+        "crop_size": 28,
+    }
     recipe["augmentations"] = listed
     whole = run("whole", **recipe)
     part = run("part", last_step=1, **recipe)

@@ -65,6 +65,7 @@ def test_selected_trials_are_written_and_the_others_follow_later(images: Path, o
     assert "training: " not in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_three_networks_are_averaged_and_views_read_the_same_runs(images: Path, out: Path, capsys) -> None:
     report = quickly("ensemble", images, out)
     assert {size: len(found["values"]) for size, found in report["networks"].items()} == {"1": 3, "3": 1}

@@ -30,7 +30,6 @@ from alexnet.parallel.plan import Work
 from alexnet.search.exact import nearest
 from alexnet.training.optimizers import PaperSGD
 
-LANGUAGES = ("", "ko/")
 # Moves every control and back: names of those that change nothing shown, or whose return does not restore it.
 MOVE_ALL = """() => {
     const shown = () => Array.from(document.querySelectorAll('[data-value]'), (e) => e.textContent).join('|')
@@ -292,10 +291,22 @@ def test_the_epoch_of_a_target_is_that_of_the_experiment(compute: Callable[..., 
         assert found == pytest.approx([crossing(errors, 0.25)])
 
 
-@pytest.mark.parametrize("folder", LANGUAGES)
-@pytest.mark.parametrize("name", [lesson.name for lesson in LESSONS])
-def test_every_control_of_a_lesson_works(name: str, folder: str, site: Path, open_tab: Callable[..., Any]) -> None:
-    tab = open_tab((site / folder / f"{name}.html").as_uri(), viewport={"width": 360, "height": 800})
+# The code is the same in both languages: in Korean, and in the dark, one lesson is enough for the short run.
+PAGES = [
+    *(pytest.param(lesson.name, "", "light", id=lesson.name) for lesson in LESSONS),
+    *(
+        pytest.param(lesson.name, "ko/", "dark", id=f"{lesson.name}-ko", marks=[pytest.mark.long] * bool(number))
+        for number, lesson in enumerate(LESSONS)
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "folder", "scheme"), PAGES)
+def test_every_control_of_a_lesson_works(
+    name: str, folder: str, scheme: str, site: Path, open_tab: Callable[..., Any]
+) -> None:
+    address, viewport = (site / folder / f"{name}.html").as_uri(), {"width": 360, "height": 800}
+    tab = open_tab(address, viewport=viewport, color_scheme=scheme)
     page = tab.page
     page.wait_for_selector("[data-ready=true]")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -323,7 +334,7 @@ def test_the_counter_reaches_the_parameters_of_the_paper(site: Path, open_tab: C
     assert page.inner_text("[data-value=parameters]") == "62,378,344"
 
 
-@pytest.mark.parametrize("folder", LANGUAGES)
+@pytest.mark.parametrize("folder", ["", pytest.param("ko/", marks=pytest.mark.long)])
 def test_every_lesson_is_on_the_slides(folder: str, site: Path, open_tab: Callable[..., Any]) -> None:
     tab = open_tab((site / folder / "slides.html").as_uri(), viewport={"width": 1280, "height": 720})
     page = tab.page

@@ -307,7 +307,7 @@ def test_killed_workers_start_again_and_nothing_is_lost(data, undisturbed, tmp_p
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
 def test_a_process_that_does_not_answer_ends_the_training_in_one_clear_line(data, tmp_path):
     out = tmp_path / "run"
-    arguments = command_line(data, out, "--parallel", "towers", "--checkpoint-interval", "0.1", "--peer-timeout", "8")
+    arguments = command_line(data, out, "--parallel", "towers", "--checkpoint-interval", "0.1", "--peer-timeout", "4")
     with subprocess.Popen(torchrun(2, *arguments), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as group:
         wait_until((out / "checkpoint.pt").exists, group)
         hung = processes_of(group.pid)[1]
@@ -316,11 +316,11 @@ def test_a_process_that_does_not_answer_ends_the_training_in_one_clear_line(data
         said = ""
         for line in group.stderr:
             said += line
-            if "no answer for 8 s from another process at step" in line:
+            if "no answer for 4 s from another process at step" in line:
                 break
         os.kill(hung, signal.SIGKILL)
         group.communicate()
-    assert line.startswith("alexnet: process 0 of 2: no answer for 8 s"), said
+    assert line.startswith("alexnet: process 0 of 2: no answer for 4 s"), said
     assert "--resume continues from the last checkpoint" in line
     assert time.monotonic() - start < 60
     assert group.returncode != 0

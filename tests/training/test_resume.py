@@ -142,7 +142,8 @@ def test_invalid_usage_ends_in_one_line_and_leaves_nothing(command, striped_data
 def test_a_folder_that_is_no_dataset_or_no_run(command, striped_data, tmp_path, undisturbed):
     for data, out, more, message in (
         (tmp_path, tmp_path / "run", (), "is not a prepared dataset"),
-        (striped_data, undisturbed, (), "exists already"),
+        (striped_data, undisturbed, (), "exists already; continue it with --resume, or name another folder with --out"),
+        (striped_data, striped_data, (), "exists already; name another folder with --out"),
         (striped_data, tmp_path / "none", ("--resume",), "is not a run folder"),
         (
             striped_data,

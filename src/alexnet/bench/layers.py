@@ -7,7 +7,6 @@ to zero, update) is timed too, and the sum is compared with the time of a whole 
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,11 +61,17 @@ def layers(settings: Settings) -> dict[str, Any]:
     count = settings.batch_size or BATCH_SIZE
     return {
         "description": "one training step of the paper's network, layer by layer; a layer's bytes are those of its "
-        "input, output and weights (and of their gradients backward), each moved once",
+        "input, output and weights (and of their gradients backward), each moved once; times are the shortest of the "
+        "rounds",
         "batch_size": count,
         "data_sheets": DATA_SHEETS,
         "devices": {name: _measure(torch.device(name), count, settings.rounds) for name in names},
     }
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """CPU time where one thread computes, which is the same on a machine with other work; else wall time."""
+    return time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 
 def segments(training: OurTraining) -> list[Segment]:
@@ -85,24 +90,27 @@ def segments(training: OurTraining) -> list[Segment]:
 def _measure(device: torch.device, count: int, rounds: int) -> dict[str, Any]:
     training = OurTraining(count, device=device)
     parts = segments(training)
+    clock = clock_of(device)
     whole, measured = [], []
     training.step()
     timed_step(training, parts)
     with progress(rounds, f"layers on {device}") as bar:
         for _ in range(rounds):
-            start = time.perf_counter()
+            start = clock()
             training.step()
-            whole.append(time.perf_counter() - start)
+            whole.append(clock() - start)
             measured.append(timed_step(training, parts))
             bar.advance()
-    seconds = {name: statistics.median(one[name] for one in measured) for name in measured[0]}
-    step = statistics.median(whole)
+    # The shortest of the rounds: other work on the machine only adds time, to a layer as to a whole step.
+    seconds = {name: min(one[name] for one in measured) for name in measured[0]}
+    step = min(whole)
     between = ("loss", "clear gradients", "update")
     rows = [_row(training, part, seconds, first=number == 0) for number, part in enumerate(parts)]
     in_layers = sum(row["forward_ms"] + row["backward_ms"] for row in rows)
     for row in rows:
         row["share_of_time"] = (row["forward_ms"] + row["backward_ms"]) / in_layers
     return {
+        "clock": "CPU time" if clock is time.process_time else "wall time",
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "precision": str(training.dtype).removeprefix("torch."),
         "step_ms": 1e3 * step,
@@ -120,12 +128,13 @@ def _measure(device: torch.device, count: int, rounds: int) -> dict[str, Any]:
 def timed_step(training: OurTraining, parts: list[Segment]) -> dict[str, float]:
     """Take a step in parts; seconds of each, by a name such as "conv1 forward"."""
     seconds: dict[str, float] = {}
+    clock = clock_of(training.device)
 
     def timed(name: str, work: Callable[..., Any], *arguments: Any) -> Any:
-        start = time.perf_counter()
+        start = clock()
         result = work(*arguments)
         wait_for(training.device)
-        seconds[name] = time.perf_counter() - start
+        seconds[name] = clock() - start
         return result
 
     def loss(logits: Tensor) -> None:
@@ -216,12 +225,12 @@ def _matrix_rate(training: OurTraining, rounds: int) -> float:
 
 
 def _best(work: Callable[[], object], device: torch.device, rounds: int) -> float:
-    taken = []
+    taken, clock = [], clock_of(device)
     for _ in range(rounds + 1):
-        start = time.perf_counter()
+        start = clock()
         work()
         wait_for(device)
-        taken.append(time.perf_counter() - start)
+        taken.append(clock() - start)
     return min(taken)
 
 
@@ -239,8 +248,8 @@ def figure(result: dict[str, Any]) -> Figure:
                     x, y = row[f"{direction}_flop_per_byte"], row[f"{direction}_gflops"]
                     left.plot([x], [y], marker, color=color, markersize=5, alpha=0.8)
                     if direction == "forward":
-                        name = row["name"].partition(" ")[0]
-                        left.annotate(name, (x, y), (3, 3), textcoords="offset points", fontsize=7, color=INK)
+                        text = left.annotate(_main_name(row), (x, y), (0, 5), textcoords="offset points")
+                        text.set(fontsize=7, color=INK, rotation=55)
     for (name, sheet), style in zip(result["data_sheets"].items(), ("--", ":"), strict=True):
         _roof(
             *(left, sheet["gigabytes_per_second"], sheet["gflops"]),
@@ -260,7 +269,7 @@ def figure(result: dict[str, Any]) -> Figure:
     for place, row in enumerate(rows):
         right.barh(place - 0.2, 100 * row["share_of_time"], 0.38, color=BLUE)
         right.barh(place + 0.2, 100 * row["parameters"] / parameters, 0.38, color=MUTED, alpha=0.6)
-    right.set_yticks(range(len(rows)), [row["name"].partition(" ")[0] for row in rows])
+    right.set_yticks(range(len(rows)), [_main_name(row) for row in rows])
     right.invert_yaxis()
     right.grid(False, axis="y")
     right.grid(True, axis="x")
@@ -271,7 +280,12 @@ def figure(result: dict[str, Any]) -> Figure:
     return drawing
 
 
+def _main_name(row: dict[str, Any]) -> str:
+    """The layer of a segment without the non-linearity and the dropout."""
+    return next(name for name in row["name"].split(" + ") if not name.startswith(("relu", "drop")))
+
+
 def _roof(axes: Any, bandwidth: float, peak: float, **style: Any) -> None:
     """The most that a device can do at each number of operations per byte."""
-    xs = [0.1, peak / bandwidth, 10_000]
+    xs = [1.0, peak / bandwidth, 10_000]
     axes.plot(xs, [min(peak, bandwidth * x) for x in xs], **style)

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from alexnet.data.augmentation import PCAColor
 from alexnet.experiments.catalog import shipped_results
 from alexnet.experiments.published import PUBLISHED
-from alexnet.learn.digits import TRAIN
+from alexnet.learn.digits import METHODS, TRAIN
 from alexnet.network.model import AlexNet, LayerCost
 from alexnet.network.normalization import local_response_norm_reference
 from alexnet.network.variants import get_variant
@@ -318,13 +318,16 @@ def _learned() -> Values:
     weird, one = (sum(cost.parameters for cost in _costs(name)) for name in ("one-weird-trick", "one-tower"))
     (paper,) = (row for row in PUBLISHED if row.what == "table 2, 1 CNN")
     (cnn,) = (row for row in PUBLISHED if row.what == "table 1, CNN")
+    epochs = {method[0]: method[4] for method in METHODS}
     before = [("sparse coding", 47.1, 28.2), ("SIFT + Fisher vectors", 45.7, 25.7)]
     svm, vgg = (
         next(value for name, value in solar["published_percent"].items() if name.startswith(kind))
         for kind in ("SVM", "VGG")
     )
     return {
-        "comparison": found["methods"],
+        "comparison": [row | {"epochs": epochs.get(row["name"], 60)} for row in found["methods"]],
+        "vgg": next(row["error"] for row in found["methods"] if row["name"].startswith("VGG")),
+        "vgg_epochs": next(count for name, count in epochs.items() if name.startswith("VGG")),
         "published": [*before, ("AlexNet", 100 * cnn.top1_error, 100 * cnn.top5_error)],
         "sift": before[1][1],
         "cnn": 100 * cnn.top1_error,
@@ -432,5 +435,13 @@ LESSONS = (
         arrays=_DIGITS,
         values=_training,
         answers=(("chance", 0.006), ("two_steps", 0.000006), ("coast", 0.01)),
+    ),
+    Lesson(
+        name="learned",
+        section="6, 6.1",
+        sources=("search/exact.py:nearest", "report/filters.py:first_layer_kernels", "learn/digits.py:comparison"),
+        arrays=(*_STARTER, *_DIGITS, *_layers("sampled", 3)),
+        values=_learned,
+        answers=(("gap", 0.11), ("fewer", 0.5), ("distance", 0.01)),
     ),
 )

@@ -168,6 +168,10 @@ def find_format(file: WeightFile) -> WeightFormat:
 
 _REFUSED: tuple[tuple[Callable[[WeightFile], bool], str], ...] = (
     (
+        lambda file: file.has_member("model.weights.h5"),
+        "is a Keras model: convert it to ONNX or safetensors first",
+    ),
+    (
         # The second is the name before torch 2.7.
         lambda file: file.has_member("archive_format", "serialized_exported_program.json"),
         "is a program of torch.export, which can only be run: save the weights of the network that it was exported "
@@ -191,6 +195,7 @@ _OTHERS = (
     (b"\x89HDF", "is an HDF5 file (Keras, MATLAB): convert it to ONNX or safetensors first"),
     (b"MATLAB 5.0", "is a MATLAB file: convert it to ONNX or safetensors first"),
     (b"GGUF", "is a GGUF file, a format of language models"),
+    (b"PK", "is a zip archive of other files, or damaged: unpack it, and give the file with the weights"),
 )
 
 
@@ -246,7 +251,7 @@ _FORMATS: list[WeightFormat] = [
     WeightFormat(
         "cuda-convnet",
         "cuda-convnet checkpoint",
-        lambda file: file.start.startswith((*_PICKLE, b"PK")),
+        lambda file: file.start.startswith(_PICKLE) or "data" in file.members,
         _reader("cuda_convnet", "read_cuda_convnet"),
         takes_mean=True,
     ),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -1189,6 +1190,10 @@ def _why_no_images(tree: Tree) -> str:
     by_ending = {left.reason: left for left in others}
     for ending, what, remedy in _FOREIGN_FILES:
         left = next((left for reason, left in by_ending.items() if f"({ending}" in reason), None)
+        if left is not None and remedy == _UNPACK and where.is_file():
+            shell = f"`unzip {shlex.quote(str(where))} -d {shlex.quote(str(where.with_suffix('')))}`"
+            how = shell if archive_kind(where) == "zip" else "unpack it"
+            return f"no images in {where}: it holds {what}, {printable(left.first)}: {how}, and give the folder"
         if left is not None:
             return f"no images in {where}: {printable(left.first)} is {what}; {remedy}"
     if walk and not others:
@@ -1199,13 +1204,13 @@ def _why_no_images(tree: Tree) -> str:
     return f"no images in {where}: it has no files"
 
 
-_UNPACK = "unpack it and give the folder"
+_UNPACK = "unpack it and give the folder, or give the archive itself"
 _FOREIGN_FILES = (
     (".tfrecord", "a TensorFlow record file", "write its images to folders named after their classes first"),
-    (".zip", "an archive", "unpack it (`unzip FILE -d FOLDER`) and give the folder, or give the archive itself"),
-    (".tar", "an archive", _UNPACK + ", or give the archive itself"),
-    (".gz", "a compressed file", _UNPACK + ", or give the archive itself"),
-    (".tgz", "an archive", _UNPACK + ", or give the archive itself"),
+    (".zip", "an archive", _UNPACK),
+    (".tar", "an archive", _UNPACK),
+    (".gz", "a compressed file", _UNPACK),
+    (".tgz", "an archive", _UNPACK),
     (".7z", "a 7-Zip archive", "unpack it (`7z x FILE`) and give the folder"),
     (".rar", "a RAR archive", "unpack it (`unrar x FILE`) and give the folder"),
     (".mat", "a MATLAB file", "write its images to folders named after their classes first"),

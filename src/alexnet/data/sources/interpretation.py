@@ -58,6 +58,9 @@ _MARKS = {
     b"\x89HDF": ("an HDF5 file", ""),
     b"PAR1": ("a parquet file without the ending .parquet", "mv {} {}.parquet"),
     b"SQLite": ("an SQLite database", ""),
+    b"PK\x07\x08": ("a part of a divided zip archive", ""),
+    b"\x04\x22\x4d\x18": ("an LZ4 file", "lz4 -d {}"),
+    b"MZ": ("a Windows program", ""),
 }
 _FOREIGN = {
     ".7z": ("a 7-Zip archive", "7z x {} -o{}"),
@@ -72,7 +75,8 @@ _FOREIGN = {
     ".pt": ("a PyTorch file", ""),
     ".pth": ("a PyTorch file", ""),
     ".lmdb": ("an LMDB database", ""),
-    ".mp4": ("a video", "ffmpeg -i {} {}/%05d.jpg"),
+    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm", ".wmv"), ("a video", "ffmpeg -i {} {}/%05d.jpg")),
+    ".iso": ("a disk image", ""),
     ".pdf": ("a PDF document", ""),
 }
 
@@ -335,7 +339,9 @@ def _warnings(
 ) -> list[str]:
     """Sentences about splits and classes that are likely not intended."""
     warnings = []
-    if "val" not in counts:
+    if "val" not in counts and drawn and drawn.get("val"):
+        warnings.append("no validation split: no class has two images to train on, of which one could be drawn")
+    elif "val" not in counts:
         what = "no validation split: training cannot choose or stop by it"
         warnings.append(f"{what}; draw one from the training images with --split val=0.1")
     for split in SPLITS[1:]:
@@ -409,6 +415,7 @@ def _open_file(request: Request) -> Source:
     ending = path.suffix.lower()
     if not path.is_file():
         raise AlexNetError(f"{path} is neither a file nor a folder: give {KINDS}")
+    _refuse_failed_download(path)
     if is_published(path) or is_archive_of_cifar(path):
         return read_published(request)
     if ending in (".parquet", ".arrow"):
@@ -423,6 +430,18 @@ def _open_file(request: Request) -> Source:
     if is_image_name(path.name):
         raise AlexNetError(f"{path} is one image, not a source of images: give {KINDS}")
     raise AlexNetError(f"{path} is not a source of images: give {KINDS}")
+
+
+def _refuse_failed_download(path: Path) -> None:
+    """Raise AlexNetError for an empty file, a web page or a pointer of Git LFS, whatever its name."""
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    if not start:
+        raise AlexNetError(f"{path} is empty: download or write it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise AlexNetError(f"{path} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`")
+    if start.lower().startswith((b"<!doctype html", b"<html")):
+        raise AlexNetError(f"{path} is a web page, not the file itself: the download has failed; download it again")
 
 
 def _foreign(path: Path, ending: str) -> str | None:

@@ -307,6 +307,8 @@ class Walk:
                 target = _start(entry, 4096).decode("utf-8", "replace")
                 links[parts] = _joined(parts[:-1], target)
                 continue
+            if parts in found:
+                self.tally.add("an earlier file of the same name in the archive", "/".join(parts))
             found[parts] = entry._replace(image=_is_image(parts[-1], partial(_start, entry)))
         self._follow(links, found)
         self._find_empty(folders, found)

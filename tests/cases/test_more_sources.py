@@ -11,6 +11,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -461,3 +463,47 @@ def test_one_image_of_each_class_cannot_be_divided_and_that_is_said(tmp_path: Pa
     text = said(build(tmp_path / "set", images("a", "b", "c", count=1)))
     assert "no validation split: no class has two images to train on" in text
     assert "--split val=0.1" not in text
+
+
+# Parquet files and JSON
+
+
+def parquet(path: Path, **columns: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"image": [JPEG] * 6, **columns}), path)
+    return path
+
+
+def test_a_column_of_splits_in_parquet(tmp_path: Path) -> None:
+    splits = ["train"] * 4 + ["test"] * 2
+    plan = plan_source(parquet(tmp_path / "a.parquet", label=[0, 1] * 3, split=splits))
+    assert plan.counts == {"train": {"0": 2, "1": 2}, "test": {"0": 1, "1": 1}}
+    text = said(parquet(tmp_path / "b.parquet", label=[0, 1] * 3, split=["x", "y"] * 3))
+    assert "the column 'split' of b.parquet is not used: not all of its values are splits" in text
+
+
+def test_fine_and_coarse_classes_in_parquet_are_said_with_the_option_that_works(tmp_path: Path) -> None:
+    source = parquet(tmp_path / "a.parquet", fine_label=[0, 1, 2] * 2, coarse_label=[0, 1] * 3)
+    plan = plan_source(source)
+    assert plan.classes == ["0", "1", "2"]
+    (option,) = re.findall(r"--ignore-columns (\S+) takes 'coarse_label'", "".join(plan.assumptions))
+    assert plan_source(source, ignore_columns=[option]).classes == ["0", "1"]
+
+
+def test_parquet_files_whose_classes_are_in_other_columns_are_refused(tmp_path: Path) -> None:
+    parquet(tmp_path / "set/train-0.parquet", label=[0, 1] * 3)
+    parquet(tmp_path / "set/test-0.parquet", target=[0, 1] * 3)
+    with pytest.raises(AlexNetError, match=r"'target' in test-0.parquet, 'label' in train-0.parquet"):
+        plan_source(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("x.jsonl", '{"path":"0.jpg","label":"a"}\n\n{"path":\n', r"x.jsonl, line 3: not a JSON object"),
+        ("x.json", '{"a":1', r"x.json is not JSON: Expecting ','"),
+    ],
+)
+def test_damaged_json_is_named_with_its_line(name: str, text: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(AlexNetError, match=expected):
+        plan_source(build(tmp_path, [], {name: text}) / name)

@@ -245,3 +245,9 @@ def test_the_remedy_of_a_damaged_decision_rule_is_a_command(run: Path, small: Pa
     assert done.returncode == 1
     assert remedy(done.stderr) == ["decide", "my run", "--data", "DATA"]
     assert command("predict", "my run", "1.png", "--raw").returncode == 0
+
+
+def test_a_file_of_a_run_names_the_folder(run: Path, tmp_path: Path, command: Any) -> None:
+    (tmp_path / "1.png").write_bytes(png())
+    done = command("predict", run / "model.safetensors", tmp_path / "1.png")
+    assert done.stderr == f"alexnet: {run}/model.safetensors is a file of the run folder {run}: name the folder\n"

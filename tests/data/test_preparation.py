@@ -621,11 +621,3 @@ def test_the_record_of_a_shard_by_another_version_is_not_used(tmp_path: Path) ->
     record.parent.mkdir()
     record.write_text('{"items": "", "rows": 1}', encoding="utf-8")
     assert shards.read_result(tmp_path, "train-00000.arrow") is None
-
-
-def test_the_scale_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = write_images(tmp_path / "images", {"a": 3, "b": 3})
-    prepare(source, tmp_path / "half", size=12, workers=1)
-    assert "shorter sides of 24 pixels become 12, a factor of 0.5; where details" in capsys.readouterr().err
-    prepare(source, tmp_path / "whole", size=24, workers=1)
-    assert "scale:" not in capsys.readouterr().err

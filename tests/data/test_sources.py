@@ -274,7 +274,7 @@ def test_csv(delimiter: str, tmp_path: Path, spool: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "needs the columns path and label"),
+        ("", "is empty: download or write it again"),
         ("a.png,cats\n", "needs the columns path and label; its first line is 'a.png,cats'"),
         ("path,label\n", "no images"),
         ("path,label\na.png,cats\nb.png,\n", "line 3: the label is missing"),

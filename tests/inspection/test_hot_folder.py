@@ -21,7 +21,7 @@ from by_content import ByContent
 from random_runs import make_run
 from stripes import striped_image
 
-from alexnet.inspection import result_post, sorting
+from alexnet.inspection import journal, result_post, sorting
 from alexnet.inspection.drift import Validation, describe_day, summarize_days
 from alexnet.inspection.journal import JOURNAL, Journal, Placement, open_journal
 from alexnet.inspection.result_log import COLUMNS, open_log
@@ -159,6 +159,30 @@ def test_a_folder_that_is_away_for_a_while_is_looked_at_again(folder: Path, tmp_
         (folder / "a.png").write_bytes(b"l9")
         until(lambda: watch.placed)
     assert sum("cannot be listed for now" in note for note in watch.notes) == 1
+
+
+def test_a_file_that_another_program_has_open_is_moved_later(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Windows refuses it: the error has the number of a sharing violation."""
+    transfer, refusals = journal._transfer, []
+
+    def refuse_twice(placement: Placement) -> None:
+        if len(refusals) < 2:
+            refusals.append(placement)
+            error = PermissionError(13, "in use")
+            error.winerror = 32  # type: ignore[attr-defined]
+            raise error
+        transfer(placement)
+
+    monkeypatch.setattr(journal, "_transfer", refuse_twice)
+    out = tmp_path / "out"
+    with watching(folder, out) as watch:
+        (folder / "a.png").write_bytes(b"l9")
+        until(lambda: watch.placed)
+    assert len(refusals) == 2
+    assert undo_sort(out) == (1, [])
+    assert (folder / "a.png").read_bytes() == b"l9"
 
 
 def test_unsure_and_unknown_images_have_their_folders(folder: Path, tmp_path: Path) -> None:

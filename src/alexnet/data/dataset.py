@@ -58,6 +58,8 @@ class PreparedDataset:
         (3,) float64, descending, in squared pixel values, and (3, 3) float64, one per column.
     pixel_range : PixelRange or None
         Black and white of the source's images with more than 8 bits; None: it has none.
+    source_side : int or None
+        Median of the shorter sides of the source's images in pixels; None if it is not known.
     splits : list of str
         Names of the splits.
     left_out : list of dict
@@ -87,6 +89,7 @@ class PreparedDataset:
         self.options: dict[str, Any] = index["options"]
         self.samples: dict[str, dict[str, Any]] = index.get("samples", {})
         self.pixel_range = PixelRange.from_dict(index.get("pixel_range"))
+        self.source_side: int | None = index.get("source_side")
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> PreparedDataset:

@@ -53,7 +53,7 @@ from alexnet.data.duplicates import (
 from alexnet.data.pixel_range import FoundRange, PixelRange, chosen_range
 from alexnet.data.range_survey import survey
 from alexnet.data.remarks import to_remarks
-from alexnet.data.scale_survey import scale_note
+from alexnet.data.resolution import describe_scaling, shorter_sides
 from alexnet.data.shards import (
     WORK_FOLDER,
     Job,
@@ -230,13 +230,14 @@ def prepare(
                 notify(note)
         workers = workers or available_cpus()
         found = _pixel_range(folder, shards, workers, max_pixels, chosen)
+        sides = shorter_sides(shards.items)
         if progress:
-            for note in [*found.notes, *filter(None, [scale_note(shards.items, size)])]:
+            for note in [*found.notes, *describe_scaling(sides, size)]:
                 notify(note)
         _make(folder, shards, size, workers, progress, max_pixels, found.pixel_range)
         options["split"] = shards.split
         options |= {"duplicates": duplicates} if duplicates != KEEP else {}
-        about = _finish(folder, shards, _name_of(source), options, max_bad, found, plan.samples)
+        about = _finish(folder, shards, _name_of(source), options, max_bad, found, plan.samples, sides)
     dataset = PreparedDataset.open(folder)
     if progress:
         for note in about:
@@ -596,6 +597,7 @@ def _finish(
     max_bad: float,
     found_range: FoundRange,
     samples: dict[str, Any],
+    sides: np.ndarray,
 ) -> list[str]:
     """Write `dataset.json`; returns notes about images that are not whole or blank, and about duplicates."""
     size = options["size"]
@@ -623,7 +625,7 @@ def _finish(
             pixel_sums += read_pixel_sum(folder, shard)
             products += np.array(result.rgb_products)
     policy = options.get("duplicates", KEEP)
-    thumbnails = np.concatenate([read_thumbnails(folder, shard) for shard in checksums]) if checksums else np.empty(0)
+    thumbnails = read_thumbnails(folder, {shard: len(sums) for shard, sums in checksums.items()})
     duplicates = find_duplicates(folder, checksums, thumbnails, size, plan.classes)
     if policy == ERROR:
         refuse(duplicates)
@@ -659,6 +661,7 @@ def _finish(
         "source": source,
         "options": options,
         "pixel_range": found_range.pixel_range.to_dict() if found_range.pixel_range else None,
+        **({"source_side": int(np.median(sides))} if len(sides) else {}),
         "remarks": [*found_range.remarks, *remarks],
         **({"samples": samples} if samples else {}),
     }

@@ -36,6 +36,14 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
     return resample(image, *across, *down)
 
 
+def filter_matrix(length: int, size: int) -> np.ndarray:
+    """The matrix (size, length) float64 by which `square` scales `length` pixels along an axis to `size`."""
+    first, weights = _weights(length, 0.0, length, size)
+    matrix = np.zeros((size, length))
+    np.put_along_axis(matrix, first[:, None] + np.arange(weights.shape[1]), weights / (1 << WEIGHT_BITS), axis=1)
+    return matrix
+
+
 @lru_cache(maxsize=1024)
 def _weights(length: int, start: float, side: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """For each of `size` pixels over [start, start + side): its first source pixel and the weights of its taps.

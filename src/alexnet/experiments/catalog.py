@@ -293,6 +293,11 @@ _EXPERIMENTS = [
         "flipped labels found by their ranks and the accuracy after correction, on the solar cells and --data SOURCE",
         seeds=(0, 1, 2),
     ),
+    Experiment(
+        "weight-types",
+        "weights in 16 bits: accuracy, predictions that change and megabytes, on the solar cells and --data SOURCE",
+        seeds=(0,),
+    ),
     Experiment("sorting-kills", "`alexnet sort` killed at fifty random moments: every file in one place?", seeds=(0,)),
     Experiment(
         "copies",

@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
-from alexnet.baselines.baseline import Baseline, fit_baseline
 from alexnet.bench.steps import peak_memory
 from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.experiments import solar_cells
+from alexnet.experiments.baseline import fit_alone
 from alexnet.experiments.catalog import dataset_name
 from alexnet.experiments.image_sets import (
     QUICK_SIZE,
@@ -45,7 +45,6 @@ from alexnet.experiments.trials import (
 from alexnet.report.style import INK, LAYERS, MUTED, Figure, drawn, new
 from alexnet.runs.checkpoint import FILE as CHECKPOINT
 from alexnet.runs.recipe import recipes
-from alexnet.runs.run import BASELINE
 from alexnet.runtime.devices import choose_device
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.provenance import provenance
@@ -215,10 +214,7 @@ def _measure(setting: _Setting, trial: Trial) -> dict[str, Any]:
 
 def _measure_baseline(setting: _Setting, trial: Trial) -> dict[str, Any]:
     folder = setting.work / trial.name.replace("/", "-")
-    if not (folder / BASELINE).exists():  # of an interrupted trial
-        shutil.rmtree(folder, ignore_errors=True)
-        fit_baseline(setting.dataset, folder, features=METHODS[trial.method].features or "", seed=trial.seed)
-    config = Baseline.open(folder).config
+    config = fit_alone(setting.dataset, folder, METHODS[trial.method].features or "", trial.seed).config
     return {
         "accuracy": evaluate(folder, setting.dataset, split="val", views=1).accuracy,
         "seconds": sum(config.seconds.values()),
@@ -342,7 +338,7 @@ def figure(report: dict[str, Any]) -> Figure:
         longest = max(trials.values(), key=lambda entry: entry["seconds"])
         if "validation_error" in longest:
             times = [longest["seconds"] * (n + 1) / longest["epochs"] for n in range(longest["epochs"])]
-            left.plot(times, [100 * (1 - error) for error in longest["validation_error"]], color=color)
+            left.plot(times, [100 * (1 - error) for error in longest["validation_error"]], ".-", color=color)
         else:
             left.plot([longest["seconds"]], [100 * longest["accuracy"]], "D", color=color)
         left.plot([], [], "-", color=color, label=f"{row['year']} {row['label']}")

@@ -180,6 +180,10 @@ class Journal:
             except FileExistsError:  # another program took the name since
                 self._write({"dropped": placement.id})
                 continue
+            except OSError:
+                with suppress(OSError):  # a full disk; the next opening settles it
+                    self._write({"dropped": placement.id})
+                raise
             self._write({"done": placement.id})
             self.placements[placement.id] = placement
             return placement

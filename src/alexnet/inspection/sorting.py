@@ -36,6 +36,7 @@ SUMMARY = "sort.csv"
 SETTLE = 2.0
 """Seconds without a change after which a file that arrives is whole."""
 WATCHED_BATCH = 64
+SHARING_VIOLATION = 32  # the error of Windows for a file that another program has open
 LINKED = "reached through a symbolic link, which is not moved; use --copy"
 SEND_FOR = 5.0
 """Seconds for which the end of a command waits for results that are being sent."""
@@ -276,8 +277,11 @@ class _Session:
         folder = {UNSURE: self.unsure, UNKNOWN: self.unknown}.get(decision)
         return decision, folder or self.folders[prediction.label]
 
-    def place(self, path: str, prediction: Prediction) -> Placement | None:
-        """Place an image and tell of it; None if it no longer exists."""
+    def place(self, path: str, prediction: Prediction, wait_for_others: bool = False) -> Placement | None:
+        """Place an image and tell of it.
+
+        None if it no longer exists or, with `wait_for_others`, if another program of Windows has it open.
+        """
         decision, folder = self.decide(prediction)
         try:
             placement = self.journal.place(
@@ -289,6 +293,8 @@ class _Session:
             self.result.unsorted.append((path, "no longer exists"))
             return None
         except OSError as error:
+            if getattr(error, "winerror", None) == SHARING_VIOLATION and wait_for_others:
+                return None
             raise AlexNetError(f"{path} cannot be placed in {folder}: {error.strerror}") from error
         self.result.placements.append(placement)
         if self.log is not None:
@@ -402,7 +408,7 @@ class _Watch:
                 self.arrivals.fail(path, signature)
                 self.note(f"alexnet: {path}: {prediction.reason}; it stays there, and is tried again when it changes")
                 continue
-            placement = session.place(path, prediction)
+            placement = session.place(path, prediction, wait_for_others=True)
             if placement is not None:
                 if session.mode != "move":
                     self.arrivals.finish(path, placement.size, placement.modified)

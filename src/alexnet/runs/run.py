@@ -189,6 +189,8 @@ class Run:
                     f"{folder} is a baseline, which has no network: `alexnet evaluate`, `compare`, `predict` and "
                     "`report` take it"
                 ) from None
+            if (folder.parent / "config.json").is_file() and folder.is_file():
+                raise AlexNetError(f"{folder} is a file of the run folder {folder.parent}: name the folder") from None
             raise AlexNetError(
                 f"{folder} is not a run folder: it has no config.json (`alexnet train` makes one)"
             ) from None

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from alexnet.data.dataset import PreparedDataset
+from alexnet.data.resolution import describe_crops
 from alexnet.kernels.safe import safe_mode
 from alexnet.network.model import AlexNet
 from alexnet.parallel.collectives import Group, SingleProcess, is_launched_again, remember_launch, watching
@@ -301,6 +302,7 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
         # The recipe's size is for networks like the paper's; averaging to 28 or 32 pixels' maps would blur everything.
         chosen = chosen.override({"input_size": input_size, "early_input_size": None})
         notify(f"crops are scaled to {input_size} pixels, the input of {chosen.variant}")
+    notify(describe_crops(dataset.source_side, dataset.size, crop_size, chosen.input_size or crop_size))
     deviation = math.sqrt(max(float(np.sum(dataset.pca_eigenvalues)) / 3, 1.0))
     config = Config(
         recipe=chosen,

@@ -24,7 +24,7 @@ from alexnet.data.sources.sample_columns import (
     read_probabilities,
     refuse_both,
 )
-from alexnet.data.sources.tables import LABEL_COLUMNS, PATH_COLUMNS
+from alexnet.data.sources.tables import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS
 from alexnet.data.sources.walking import is_junk
 from alexnet.runtime.errors import AlexNetError
 
@@ -51,16 +51,29 @@ def open_tables(files: list[Path], root: Path | None = None, ignore_columns: Seq
     """
     items: list[Item] = []
     origins: dict[Origin, None] = {}
+    assumptions: dict[str, None] = {}
+    label_of: dict[str | None, Path] = {}
     unlabeled = 0
     for file in files:
         split = _split_of(file, root)
         place = str(file.relative_to(root).parent if root else file)
         origins[Origin(split, f"{place}/" if root else place)] = None
         found = _read_arrow(file, ignore_columns) if file.suffix == ".arrow" else _read_parquet(file, ignore_columns)
-        for label, sample, item in zip(*_labels_and_samples(found, file), found.items, strict=True):
+        label_of.setdefault(found.label, file)
+        assumptions |= dict.fromkeys(found.assumptions)
+        if found.splits is not None and split is None:
+            origins.pop(Origin(split, f"{place}/" if root else place))
+            where = f"{file.name} (column {found.split_column})"
+            origins |= {Origin(one, where): None for one in sorted(set(found.splits))}
+        splits_of = found.splits if found.splits is not None and split is None else [split] * len(found.items)
+        rows = zip(*_labels_and_samples(found, file), found.items, splits_of, strict=True)
+        for label, sample, item, own in rows:
             unlabeled += label is None
             if label is not None:
-                items.append(item._replace(label=label, split=split, sample=sample))
+                items.append(item._replace(label=label, split=own, sample=sample))
+    if len(label_of) > 1:
+        columns = ", ".join(f"{name!r} in {file.name}" for name, file in label_of.items())
+        raise AlexNetError(f"the classes are in columns of different names ({columns}): rename them alike")
     if not items:
         raise AlexNetError(f"no images with a label in {root or files[0]}")
     splits = {item.split for item in items}
@@ -70,7 +83,13 @@ def open_tables(files: list[Path], root: Path | None = None, ignore_columns: Seq
             "as train-0.parquet"
         )
     warnings = [f"{count(unlabeled, 'image')} without a label not used"] if unlabeled else []
-    return Source(_whole_labels(items), kind="table of images", origins=list(origins), warnings=warnings)
+    return Source(
+        _whole_labels(items),
+        kind="table of images",
+        origins=list(origins),
+        assumptions=list(assumptions),
+        warnings=warnings,
+    )
 
 
 def open_hub(name: str, ignore_columns: Sequence[str] = ()) -> Source:
@@ -129,6 +148,9 @@ class _Rows(NamedTuple):
     label: str | None
     names: list[str] | None
     columns: dict[str, list[Any]]
+    split_column: str = ""
+    splits: list[str] | None = None
+    assumptions: list[str] = []  # noqa: RUF012 (of a tuple, never changed)
 
 
 def _read_parquet(path: Path, ignored: Sequence[str]) -> _Rows:
@@ -138,13 +160,15 @@ def _read_parquet(path: Path, ignored: Sequence[str]) -> _Rows:
         with pq.ParquetFile(path) as file:
             image, label, names = _columns(file.schema_arrow, path, ignored)
             others = _other_columns(file.schema_arrow, image, label, ignored)
-            table = file.read(others)
+            splits = _split_column(file.schema_arrow, (image, label, *ignored))
+            table = file.read([*others, *splits])
     except (pa.ArrowException, OSError) as error:
         raise AlexNetError(f"{path} cannot be read as parquet: {error}") from error
     items = [
         Item(f"{path.name}#{row}", "", None, str(path), row, 0, f"parquet:{image}") for row in range(table.num_rows)
     ]
-    return _Rows(items, label, names, {name: table.column(name).to_pylist() for name in others})
+    values = {name: table.column(name).to_pylist() for name in (*others, *splits)}
+    return _rows(items, label, names, values, splits, path, _more_labels(file.schema_arrow, label, ignored))
 
 
 def _read_arrow(path: Path, ignored: Sequence[str]) -> _Rows:
@@ -152,6 +176,8 @@ def _read_arrow(path: Path, ignored: Sequence[str]) -> _Rows:
     items: list[Item] = []
     columns: dict[str, list[Any]] = {}
     label = names = None
+    splits: list[str] = []
+    more: list[str] = []
     try:
         with pa.memory_map(str(path)) as file:
             whole = file.read_buffer()
@@ -159,11 +185,48 @@ def _read_arrow(path: Path, ignored: Sequence[str]) -> _Rows:
             image, label, names = _columns(batch.schema, path, ignored)
             places = _places(batch.column(image), whole, path)
             items += [Item(f"{path.name}#{row}", "", None, *place) for row, place in enumerate(places, len(items))]
-            for name in _other_columns(batch.schema, image, label, ignored):
+            splits = _split_column(batch.schema, (image, label, *ignored))
+            more = _more_labels(batch.schema, label, ignored)
+            for name in (*_other_columns(batch.schema, image, label, ignored), *splits):
                 columns.setdefault(name, []).extend(batch.column(name).to_pylist())
     except (pa.ArrowException, OSError) as error:
         raise AlexNetError(f"{path} cannot be read as Arrow: {error}") from error
-    return _Rows(items, label, names, columns)
+    return _rows(items, label, names, columns, splits, path, more)
+
+
+def _rows(
+    items: list[Item],
+    label: str | None,
+    names: list[str] | None,
+    values: dict[str, list[Any]],
+    splits: list[str],
+    path: Path,
+    more: list[str],
+) -> _Rows:
+    """The rows with the splits of a column, where all its values are splits, and what was assumed of the columns."""
+    assumptions = [
+        f"the classes are the column {label!r}; --ignore-columns {label} takes {name!r}, which {path.name} has too"
+        for name in more
+    ]
+    for column in splits:
+        cells = values.pop(column)
+        named = [split_of(str(cell)) for cell in cells]
+        if all(one is not None and one.exact for one in named):
+            return _Rows(items, label, names, values, column, [one.split for one in named if one], assumptions)
+        assumptions.append(f"the column {column!r} of {path.name} is not used: not all of its values are splits")
+    return _Rows(items, label, names, values, assumptions=assumptions)
+
+
+def _split_column(schema: pa.Schema, taken: Sequence[str | None]) -> list[str]:
+    """The column of text that is called as one of splits; none or one."""
+    found = [name for name in SPLIT_COLUMNS if name in schema.names and name not in taken]
+    return [name for name in found if pa.types.is_string(schema.field(name).type)][:1]
+
+
+def _more_labels(schema: pa.Schema, label: str | None, ignored: Sequence[str]) -> list[str]:
+    """Other columns of fine, coarse or other classes."""
+    usual = ("label", "labels", "class", "category", "fine_label", "coarse_label", "target")
+    return [name for name in usual if label in usual and name in schema.names and name not in (label, *ignored)]
 
 
 def _other_columns(schema: pa.Schema, image: str, label: str | None, ignored: Sequence[str]) -> list[str]:
@@ -262,7 +325,7 @@ def _columns(schema: pa.Schema, path: Path, ignored: Sequence[str]) -> tuple[str
     images = _image_columns(schema, kinds)
     labels = [
         *(name for name in LABEL_COLUMNS if name in schema.names and name not in ignored),
-        *(name for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"),
+        *(name for name, kind in kinds.items() if kind.get("_type") == "ClassLabel" and name not in ignored),
     ]
     if images and not labels:
         others = [name for name in _other_columns(schema, images[0], None, ignored) if name not in SAMPLE_COLUMNS]

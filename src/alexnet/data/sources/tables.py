@@ -57,7 +57,20 @@ PATH_COLUMNS = (
 LABEL_COLUMNS = (
     *("label", "labels", "class", "classes", "class_name", "classname", "label_name", "category", "category_name"),
     *("target", "diagnosis", "dx", "breed", "species", "variety", "disease", "defect", "defect_type", "cls"),
-    *("fine_label", "type", "tag", "tags", "class_id", "label_id", "category_id", "classid", "y", "level", "grade"),
+    *(
+        "fine_label",
+        "coarse_label",
+        "type",
+        "tag",
+        "tags",
+        "class_id",
+        "label_id",
+        "category_id",
+        "classid",
+        "y",
+        "level",
+        "grade",
+    ),
     *("finding_labels", "emotion", "라벨", "레이블", "클래스", "분류", "정답", "범주"),
 )
 """Column names of classes, in the order in which they are looked for."""
@@ -212,6 +225,7 @@ def open_csv(request: Request) -> Source:
     table = read_table(data, str(path), request.encoding, column, ignored=request.ignore_columns)
     table = table or read_listing(data, str(path), request.encoding)
     if table is None:
+        _refuse_broken_json(data, str(path), request.encoding)
         first = first_line(data, str(path), request.encoding)
         raise AlexNetError(
             f"{path} needs the columns path and label; its first line is {first!r}. Rename its columns, or name the "
@@ -227,6 +241,15 @@ def open_csv(request: Request) -> Source:
             f"folder, name it: {request.command('--root', 'FOLDER')}"
         )
     return Source(**{**source.__dict__, "kind": "table"})
+
+
+def _refuse_broken_json(data: bytes, name: str, encoding: str | None) -> None:
+    """Raise AlexNetError for a file called .json that is none."""
+    if name.lower().endswith(".json"):
+        try:
+            json.loads(decode_text(data, name, encoding)[0])
+        except ValueError as error:
+            raise AlexNetError(f"{name} is not JSON: {error}") from None
 
 
 def first_line(data: bytes, name: str, encoding: str | None) -> str:
@@ -449,7 +472,9 @@ def _json_rows(text: str, name: str) -> tuple[list[str], Iterator[tuple[int, lis
     records: list[tuple[int, Any]] = []
     try:
         if lines:
-            records = [(number, json.loads(line)) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+            for number, line in enumerate(text.splitlines(), 1):
+                if line.strip():
+                    records.append((number, json.loads(line)))
         else:
             value = json.loads(text)
             if isinstance(value, dict) and {"images", "annotations", "categories"} <= value.keys():
@@ -460,7 +485,8 @@ def _json_rows(text: str, name: str) -> tuple[list[str], Iterator[tuple[int, lis
             records = list(enumerate(value, 1)) if isinstance(value, list) else []
     except (ValueError, KeyError, TypeError) as error:
         if lines:
-            raise AlexNetError(f"{name} is not JSON lines: {error}") from None
+            reason = str(error).partition(":")[0]
+            raise AlexNetError(f"{name}, line {number}: not a JSON object ({reason}): each line is one") from None
         return None
     if not records or not all(isinstance(record, dict) for _, record in records):
         return None

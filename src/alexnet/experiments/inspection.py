@@ -132,7 +132,7 @@ def _decisions(work: Path, dataset: PreparedDataset, seed: int) -> dict[str, Any
         kept = ("accuracy", "accuracy_interval", "expected_cost", "expected_cost_interval", "certainty")
         row = result["classes"][POSITIVE]
         found[name] = {
-            "sentences": report.sentences,
+            "sentences": report.sentences[1:],  # the first one says where the dataset is
             "most_probable": {
                 **{key: result[key] for key in kept},
                 "recall": row["recall"],

@@ -40,7 +40,7 @@ cat > costs.csv <<'CSV'
 defective,0,10,0.5
 functional,1,0,0.5
 CSV
-alexnet decide run --data data --costs costs.csv --unknown-rate 0.02 | tee costs.txt
+alexnet decide run --data data --costs costs.csv --unknown-rate 0.02 --unknown-method mahalanobis | tee costs.txt
 alexnet evaluate run --data data --costs costs.csv --views 1 --json > costs.json
 
 step "6. Recall: at least 90% of the defective cells, guaranteed"

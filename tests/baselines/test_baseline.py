@@ -188,6 +188,7 @@ def test_a_damaged_baseline_is_named(base: Path, tmp_path: Path) -> None:
         Baseline.open(tmp_path)
 
 
+@pytest.mark.long
 def test_reproduce_baseline_draws_a_split_with_each_seed(
     striped_folder: Callable[..., Path], tmp_path: Path, command: Callable[..., Any]
 ) -> None:

@@ -334,6 +334,14 @@ def test_what_was_read_of_animations_and_blank_images_is_said_once_and_stored(tm
     assert "1 of 13 images has one color only, such as b/blank.png" in error
 
 
+@pytest.mark.filterwarnings("error")
+def test_blank_images_only_are_prepared_without_a_warning_of_numpy(tmp_path: Path) -> None:
+    blank = png(np.zeros((20, 20), np.uint8))
+    files = {f"{c}/{n}.png": blank for c in "ab" for n in range(2)}
+    dataset = alexnet.prepare(folder_of(tmp_path / "images", files), tmp_path / "data", size=SIZE, progress=False)
+    assert dataset.index["remarks"][0]["count"] == 4
+
+
 def test_gray_where_0_is_white_is_inverted() -> None:
     values = gradient(65535)
     np.testing.assert_array_equal(decode(tiff(values, photometric="miniswhite")), 255 - decode(tiff(values)))

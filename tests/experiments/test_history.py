@@ -13,6 +13,7 @@ from alexnet.experiments import history
 from alexnet.network.model import AlexNet
 
 
+@pytest.mark.long
 def test_methods_are_trained_on_the_same_images_and_finished_trials_are_kept(
     striped_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

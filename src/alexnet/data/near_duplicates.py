@@ -130,7 +130,8 @@ def components(small: np.ndarray, mean: np.ndarray) -> np.ndarray:
     kept = min(COMPONENTS, max(4, len(sample) // 4))  # those that a few images determine
     values, vectors = values[::-1][:kept], vectors[:, ::-1][:, :kept]
     basis = filters @ vectors
-    scale = np.maximum(values, 0.01 * values[0]) ** 0.25  # frequent components count less, rare ones are not noise
+    least = max(0.01 * float(values[0]), 1e-12)  # all images may be blank
+    scale = np.maximum(values, least) ** 0.25  # frequent components count less, rare ones are not noise
     found = np.empty((len(small), basis.shape[1]), dtype=np.float32)
     for start in range(0, len(small), ROWS):
         rows = small[start : start + ROWS].reshape(-1, SIDE * SIDE).astype(np.float32) @ basis

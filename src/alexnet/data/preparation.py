@@ -625,7 +625,7 @@ def _finish(
             pixel_sums += read_pixel_sum(folder, shard)
             products += np.array(result.rgb_products)
     policy = options.get("duplicates", KEEP)
-    thumbnails = np.concatenate([read_thumbnails(folder, shard) for shard in checksums]) if checksums else np.empty(0)
+    thumbnails = read_thumbnails(folder, {shard: len(sums) for shard, sums in checksums.items()})
     duplicates = find_duplicates(folder, checksums, thumbnails, size, plan.classes)
     if policy == ERROR:
         refuse(duplicates)

@@ -20,7 +20,7 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -29,7 +29,7 @@ import numpy as np
 
 from alexnet.data.dataset import SHARD_ROWS, write_shard
 from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, extra_content, square_image
-from alexnet.data.near_duplicates import thumbnails
+from alexnet.data.near_duplicates import SIDE, thumbnails
 from alexnet.data.pixel_range import PixelRange
 from alexnet.data.remarks import BLANK, is_blank
 from alexnet.data.sources.items import Item, Reader, Sample
@@ -123,9 +123,14 @@ def read_pixel_sum(folder: Path, shard: str) -> np.ndarray:
     return np.load(folder / WORK_FOLDER / f"{shard}.npy", allow_pickle=False)
 
 
-def read_thumbnails(folder: Path, shard: str) -> np.ndarray:
-    """The thumbnails of the images of a shard, see `alexnet.data.near_duplicates`."""
-    return np.load(_thumbnails_file(folder, shard), allow_pickle=False)
+def read_thumbnails(folder: Path, rows: Mapping[str, int]) -> np.ndarray:
+    """The thumbnails of the images of shards, with their numbers of images; see `alexnet.data.near_duplicates`."""
+    found = np.empty((sum(rows.values()), SIDE, SIDE), dtype=np.uint8)  # one array: those of ImageNet have 1.3 GB
+    start = 0
+    for shard, count in rows.items():
+        found[start : start + count] = np.load(_thumbnails_file(folder, shard), allow_pickle=False)
+        start += count
+    return found
 
 
 def _thumbnails_file(folder: Path, shard: str) -> Path:

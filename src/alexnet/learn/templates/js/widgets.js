@@ -393,7 +393,7 @@
       [at, ...found.map(([row]) => row)].forEach((row, i) => {
         const bytes = new Uint8ClampedArray(192);
         arrays.digits.row(row).forEach((v, j) => bytes.fill(255 - (255 * v) / 16, 3 * j, 3 * j + 3));
-        drawBytes(strip, bytes, 8, 8, 9 * i, 0);
+        drawBytes(strip, bytes, 8, 8, 9 * (i % 7), 9 * Math.floor(i / 7));
       });
       const p = Compute.softmax(Compute.forward(layers, x).logits), five = p.map((v, c) => [v, c]).sort((a, b) => b[0] - a[0]).slice(0, 5);
       chart(w.plot("five"), { x: say(`classes ${five.map((f) => f[1]).join(", ")}, by probability`, `클래스 ${five.map((f) => f[1]).join(", ")}, 확률순`), y: say("probability", "확률"), xRange: [0.4, 5.6], yRange: [0, 1], series: [

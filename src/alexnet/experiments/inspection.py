@@ -56,9 +56,9 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, onl
             measure_once(work / f"decisions-{seed}.json", partial(_decisions, work, dataset, seed)) for seed in seeds
         ]
     report = {
-        "description": f"{FOLDS}-fold cross-validation of the {len(dataset.split('train')):,} training cells, with the "
-        f"raters' doubts as soft labels; decisions found on {len(dataset.split('val')):,} cells and measured on "
-        f"{len(dataset.split('test')):,} test cells",
+        "description": f"`crossval`: {FOLDS}-fold cross-validation of the {len(dataset.split('train')):,} training "
+        "cells, with the raters' doubts as soft labels (null: not measured); `decisions`: found on "
+        f"{len(dataset.split('val')):,} cells and measured on {len(dataset.split('test')):,} test cells",
         "groups": "none: the images do not say which module a cell is from",
         "crossval": crossval,
         "costs": COSTS,

@@ -15,25 +15,22 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
-from alexnet.data.sources.items import Ignored, Item, Origin, Source
+from alexnet.data.sources.items import Item, Origin, Source
+from alexnet.data.sources.missing_images import detected_dataset, why_no_images
 from alexnet.data.sources.names import (
     SPLIT_NAMES,
     class_and_split,
     composed,
-    decode_names,
     first_names,
     is_neutral,
     is_unlabeled,
-    is_utf8,
     name_tokens,
     split_of,
 )
@@ -42,7 +39,6 @@ from alexnet.data.sources.published import CUB_FILES, read_cub
 from alexnet.data.sources.registry import Request
 from alexnet.data.sources.split_lists import read_lists, split_of_list, splits_of_lists
 from alexnet.data.sources.tables import (
-    TABLE_ENDINGS,
     FileIndex,
     Table,
     first_line,
@@ -50,11 +46,10 @@ from alexnet.data.sources.tables import (
     read_table,
     table_source,
 )
-from alexnet.data.sources.walking import Entry, Tally, Walk, archive_kind, other_reason, read_entry
+from alexnet.data.sources.tree import Folder, Parts, Tree
+from alexnet.data.sources.walking import Entry, Tally, read_entry
 from alexnet.data.sources.workbooks import WORKBOOK_ENDINGS, WorkbookError
 from alexnet.runtime.errors import AlexNetError, UsageError
-
-Parts = tuple[str, ...]
 
 _GENERIC = {
     *("img", "image", "images", "dsc", "dscn", "dscf", "photo", "photos", "picture", "pic", "frame", "pxl", "p", "im"),
@@ -63,43 +58,9 @@ _GENERIC = {
     *("unnamed", "gopr", "dji", "ilsvrc", "x", "new", "copy", "of", "at", "am", "pm", "test", "train", "val", "사진"),
 }
 _SUBMISSION = re.compile(r"sample|submi", re.IGNORECASE)
-_TABLE_NAME = re.compile(r"label|meta|annot|class|train|val|test|image|data|list|ground", re.IGNORECASE)
 _OTHER_TABLES = ("(.mat)", "(.pkl)", "(.h5)", "(.hdf5)")
 _ARCHIVES = ("(.zip)", "(.tar)", "(.gz)", "(.tgz)")
-_MOST_TABLES = 64  # of a folder; where every image has a text file beside it, those are not tables
 _LARGEST_TABLE = 1 << 30  # bytes; a larger text file is no table of images
-
-
-class Folder:
-    """A folder of a source: how many images lie in it and below it, and its folders."""
-
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-        self.folders: dict[str, Folder] = {}
-        self.images = 0
-        self.total = 0
-        self.first = ""
-        self.tables: list[Entry] = []
-
-    @property
-    def name(self) -> str:
-        return self.parts[-1] if self.parts else ""
-
-    @property
-    def place(self) -> str:
-        """The path below the source, for messages."""
-        return "/".join(self.parts) + "/" if self.parts else "the source"
-
-    @property
-    def filled(self) -> list[Folder]:
-        """The folders with images in or below them."""
-        return [folder for folder in self.folders.values() if folder.total]
-
-    def below(self) -> Iterator[Folder]:
-        """This folder and all below it."""
-        yield self
-        for folder in self.folders.values():
-            yield from folder.below()
 
 
 class Place(NamedTuple):
@@ -137,116 +98,6 @@ class Layout:
         return None
 
 
-class Tree:
-    """All files of a folder or an archive, counted by folder."""
-
-    def __init__(self, request: Request, kind: str) -> None:
-        self.request, self.kind = request, kind
-        leave = [request.output] if request.output is not None else []
-        self.walk = Walk(request.path, leave=leave, spool=request.spool, encoding=request.encoding)
-        self.others = Tally()
-        self.assumptions: list[str] = []
-        self.top = Folder(())
-        self._clean: dict[str, str] = {}
-        self._foreign: list[str] = []
-        self._count()
-        archives = self._archives()
-        if archives:
-            self.walk.open_archives = True
-            self.others, self.assumptions, self.top, self._clean = Tally(), [], Folder(()), {}
-            self._count()
-            self.assumptions.append(
-                f"{count(len(archives), 'archive')} in the folder read as folders: "
-                f"{first_names(printable(entry.name) for entry in archives)}"
-            )
-
-    def _archives(self) -> list[Entry]:
-        """The archives in a folder."""
-        if not self.request.path.is_dir() or self.top.total:
-            return []
-        return [one for one in self.walk if not one.image and archive_kind(Path(one.file))]
-
-    def entries(self) -> Iterator[Entry]:
-        """All image files, with their paths composed."""
-        raw: Parts = ()
-        clean: Parts = ()
-        for parts, file, offset, length, packing, image in self.walk:
-            if image:
-                if parts[:-1] != raw:
-                    raw, clean = parts[:-1], self.clean(parts)[:-1]
-                yield Entry((*clean, parts[-1]), file, offset, length, packing)
-
-    def clean(self, parts: Parts) -> Parts:
-        """A path with its folder names in composed form and decoded."""
-        return (*(self._clean.get(part) or self._cleaned(part) for part in parts[:-1]), parts[-1])
-
-    def _cleaned(self, part: str) -> str:
-        raw = os.fsencode(part)
-        if is_utf8(raw):
-            clean = composed(part)
-        else:
-            (clean,), notes = decode_names([raw + b"/"], self.request.encoding, str(self.request.path))
-            clean = composed(clean.rstrip("/"))
-            self.assumptions += notes
-        self._clean[part] = clean
-        return clean
-
-    def _count(self) -> None:
-        last: tuple[Parts, Folder] = ((), self.top)
-        for entry in self.walk:
-            raw = entry.parts[:-1]
-            if raw != last[0]:
-                last = (raw, self._folder(self.clean(entry.parts)[:-1]))
-            folder = last[1]
-            if entry.image:
-                folder.first = folder.first or entry.parts[-1]
-                folder.images += 1
-            elif _may_be_table(entry.parts[-1], len(folder.tables)):
-                folder.tables.append(entry)
-            else:
-                self.others.add(other_reason(entry.parts[-1]), entry.name)
-        for parts in self.walk.empty:
-            self._folder(self.clean((*parts, ""))[:-1])
-        _total(self.top)
-        self.assumptions += self.walk.encoding_notes
-
-    def _folder(self, parts: Parts) -> Folder:
-        folder = self.top
-        for depth, name in enumerate(parts, start=1):
-            if name not in folder.folders:
-                folder.folders[name] = Folder(parts[:depth])
-            folder = folder.folders[name]
-        return folder
-
-    def unused(self, used: Collection[str] = ()) -> list[Ignored]:
-        """The files that are no images, but for the tables of these names."""
-        tally = Tally()
-        for one in self.others.list():
-            tally.add(one.reason, one.first, one.files)
-        for folder in self.top.below():
-            for entry in folder.tables:
-                if entry.name not in used:
-                    tally.add(other_reason(entry.parts[-1]), entry.name)
-        return tally.list()
-
-    def find(self, path: str) -> Folder:
-        """The folder of an option such as --root. Raises `UsageError` when there is none, or no image in it."""
-        parts = tuple(composed(part) for part in path.replace("\\", "/").split("/") if part not in ("", "."))
-        outside = os.path.relpath(path, self.request.path) if os.path.isdir(path) else ""
-        candidates = [parts, tuple(composed(part) for part in outside.split(os.sep) if part not in ("", "."))]
-        for candidate in candidates:
-            folder: Folder | None = self.top
-            for name in candidate:
-                folder = folder.folders.get(name) if folder else None
-            if folder is not None and (candidate or not parts):
-                if not folder.total:
-                    raise UsageError(f"no images in {path!r} of {self.request.path}")
-                return folder
-        raise UsageError(
-            f"no folder {path!r} in {self.request.path}; it has {first_names(sorted(self.top.folders)) or 'none'}"
-        )
-
-
 def read_tree(request: Request, kind: str) -> Source:
     """Interpret a folder or an archive.
 
@@ -266,7 +117,7 @@ def read_tree(request: Request, kind: str) -> Source:
     """
     tree = Tree(request, kind)
     if not tree.top.total:
-        raise AlexNetError(_why_no_images(tree))
+        raise AlexNetError(why_no_images(tree))
     if not (request.root or request.splits or request.classes_from):
         for folder in tree.top.below():
             if {entry.parts[-1] for entry in folder.tables} >= CUB_FILES:
@@ -1016,7 +867,7 @@ class Interpreter:
 
     def _no_classes(self, node: Folder) -> AlexNetError:
         where = self.request.path
-        detected = _detection(self.tree)
+        detected = detected_dataset(self.tree)
         if detected:
             return AlexNetError(f"{where} is {detected}: `alexnet` classifies images and needs one class for each")
         kids = node.filled
@@ -1081,13 +932,6 @@ def class_in_name(name: str) -> str | None:
     return None
 
 
-def _may_be_table(name: str, before: int) -> bool:
-    ending = os.path.splitext(name)[1].lower()
-    if ending not in TABLE_ENDINGS or before >= _MOST_TABLES:
-        return False
-    return before < _MOST_TABLES // 4 or ending in (".csv", ".tsv", ".jsonl") or bool(_TABLE_NAME.search(name))
-
-
 def _name_parts(entry: Entry) -> tuple[str, str, str]:
     """Folder with its slash, stem and ending of a file."""
     folder, slash, name = entry.name.rpartition("/")
@@ -1142,11 +986,6 @@ def _are_classes(labels: Counter[str | None], forced: bool) -> bool:
     return len(labels) >= 2 and not generic and min(labels.values()) >= 2 and len(labels) * 2 <= images
 
 
-def _total(folder: Folder) -> int:
-    folder.total = folder.images + sum(map(_total, folder.folders.values()))
-    return folder.total
-
-
 def _first(folder: Folder) -> str:
     return "/".join((*folder.parts, folder.first))
 
@@ -1165,58 +1004,3 @@ def _quoted(folder: str) -> str:
 def _exact_split(folder: Folder) -> bool:
     named = split_of(folder.name)
     return named is not None and named.exact
-
-
-def _detection(tree: Tree) -> str | None:
-    """Which dataset of boxes or masks a tree without classes is."""
-    names = {entry.parts[-1].lower() for folder in tree.top.below() for entry in folder.tables}
-    folders = {folder.name.lower() for folder in tree.top.below()}
-    reasons = {left.reason for left in tree.unused()}
-    if any("coco" in name or name.startswith("instances_") for name in names):
-        return "an object detection dataset (COCO annotations)"
-    if "not an image file (.xml)" in reasons and "annotations" in folders:
-        return "an object detection dataset (Pascal VOC annotations)"
-    if "labels" in folders and "images" in folders and "not an image file (.txt)" in reasons:
-        return "an object detection dataset (YOLO labels)"
-    if folders & {"masks", "mask", "segmentationclass", "ground_truth"}:
-        return "a segmentation dataset (images and masks)"
-    return None
-
-
-def _why_no_images(tree: Tree) -> str:
-    where = tree.request.path
-    others = tree.unused()
-    walk = tree.walk.tally.list()
-    by_ending = {left.reason: left for left in others}
-    for ending, what, remedy in _FOREIGN_FILES:
-        left = next((left for reason, left in by_ending.items() if f"({ending}" in reason), None)
-        if left is not None and remedy == _UNPACK and where.is_file():
-            shell = f"`unzip {shlex.quote(str(where))} -d {shlex.quote(str(where.with_suffix('')))}`"
-            how = shell if archive_kind(where) == "zip" else "unpack it"
-            return f"no images in {where}: it holds {what}, {printable(left.first)}: {how}, and give the folder"
-        if left is not None:
-            return f"no images in {where}: {printable(left.first)} is {what}; {remedy}"
-    if walk and not others:
-        return f"no images in {where}: {printable(walk[0].first)} is {walk[0].reason}"
-    if others:
-        files = sum(left.files for left in others)
-        return f"no images in {where}: {count(files, 'other file')}, {printable(others[0].first)} first"
-    return f"no images in {where}: it has no files"
-
-
-_UNPACK = "unpack it and give the folder, or give the archive itself"
-_FOREIGN_FILES = (
-    (".tfrecord", "a TensorFlow record file", "write its images to folders named after their classes first"),
-    (".zip", "an archive", _UNPACK),
-    (".tar", "an archive", _UNPACK),
-    (".gz", "a compressed file", _UNPACK),
-    (".tgz", "an archive", _UNPACK),
-    (".7z", "a 7-Zip archive", "unpack it (`7z x FILE`) and give the folder"),
-    (".rar", "a RAR archive", "unpack it (`unrar x FILE`) and give the folder"),
-    (".mat", "a MATLAB file", "write its images to folders named after their classes first"),
-    (".h5", "an HDF5 file", "write its images to folders named after their classes first"),
-    (".npz", "a NumPy archive", "save each image as a .npy or PNG file in a folder named after its class"),
-    (".pkl", "a Python pickle", "write its images to folders named after their classes first"),
-    (".mp4", "a video", "extract frames (`ffmpeg -i FILE FOLDER/%05d.jpg`) into folders named after their classes"),
-    (".csv", "a table", "its images are not here: put them beside it, or give the table itself"),
-)

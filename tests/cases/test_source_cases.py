@@ -940,15 +940,17 @@ def test_b2_several_labels_in_parquet(tmp_path: Path) -> None:
         (".", "a folder, not an image"),
         ("nothing.jpg", "no such file"),
         ("pipe.jpg", "a named pipe, socket or device"),
+        ("pipe.tif", "a named pipe, socket or device"),
     ],
 )
 def test_b3_rows_without_an_image(path: str, reason: str, tmp_path: Path) -> None:
     table = table_of(tmp_path / "source", PLAIN.replace("2.jpg", path))
-    os.mkfifo(tmp_path / "source" / "pipe.jpg")
+    for name in ("pipe.jpg", "pipe.tif"):
+        os.mkfifo(tmp_path / "source" / name)
     with pytest.raises(AlexNetError) as error:
         prepare(table, tmp_path / "data", size=8, workers=1, progress=False)
     assert reason in str(error.value)
-    assert path == "pipe.jpg" or "line 4" in str(error.value)
+    assert path.startswith("pipe") or "line 4" in str(error.value)
     dataset = prepare(table, tmp_path / "data", size=8, workers=1, max_bad=0.5, progress=False)
     assert len(dataset.left_out) == 1
 

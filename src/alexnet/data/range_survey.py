@@ -12,7 +12,7 @@ import numpy as np
 
 from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, deep_values, may_be_deep
 from alexnet.data.pixel_range import FoundRange, RangeFinder
-from alexnet.data.sources.items import Item, ItemList, Reader
+from alexnet.data.sources.items import Item, ItemList, Reader, open_file
 
 STARTS = 20_000
 """Images, evenly spaced, whose first bytes are looked at."""
@@ -86,7 +86,7 @@ def _candidates(items: ItemList) -> Iterator[Item]:
             if not _may_be_deep(item.name):
                 continue
             if item.packing == "plain":
-                with suppress(OSError, ValueError), open(item.file, "rb", buffering=0) as file:
+                with suppress(OSError, ValueError, UnreadableImageError), open_file(item.file) as file:
                     file.seek(item.offset)
                     if not may_be_deep(file.read(_START_BYTES)):
                         continue

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from alexnet.data.resize import filter_matrix
-from alexnet.data.sources.items import Item, ItemList, read_item
+from alexnet.data.sources.items import Item, ItemList, open_file, read_item
 
 SAMPLED = 100
 """Images, evenly spaced, whose height and width are read."""
@@ -124,7 +124,7 @@ def _scaling(factors: tuple[float, ...]) -> np.ndarray:
 def _shorter_side(item: Item) -> int | None:
     try:
         if item.packing == "plain" and not item.offset and item.length < 0:
-            with Image.open(item.file) as image:
+            with open_file(item.file) as file, Image.open(file) as image:
                 return min(image.size)
         with Image.open(io.BytesIO(read_item(item))) as image:
             return min(image.size)

@@ -288,15 +288,28 @@ def read_item(item: Item) -> bytes:
     return _local.reader.read(item)
 
 
+def open_file(path: str) -> IO[bytes]:
+    """Open a regular file, unbuffered. Opening a named pipe would otherwise wait for a writer forever.
+
+    Raises
+    ------
+    UnreadableImageError
+        If it is a folder, a named pipe, a socket or a device.
+    OSError
+        If it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        what = "a folder, not an image" if stat.S_ISDIR(mode) else "a named pipe, socket or device, not a file"
+        raise UnreadableImageError(what)
+    return open(descriptor, "rb", 0)
+
+
 def _whole_file(path: str) -> bytes:
-    # Without O_NONBLOCK, opening a named pipe would wait for a writer forever.
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb", 0) as file:
-        status = os.fstat(file.fileno())
-        if stat.S_ISDIR(status.st_mode):
-            raise UnreadableImageError("a folder, not an image")
-        if not stat.S_ISREG(status.st_mode):
-            raise UnreadableImageError("a named pipe, socket or device, not a file")
-        size = status.st_size
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
             raise UnreadableImageError(f"{size:,} bytes: too large for an image")
         return file.read()

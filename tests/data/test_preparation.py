@@ -260,7 +260,7 @@ def wait_for_a_shard(data: Path, process: subprocess.Popen[str]) -> None:
 
 
 _WAITING_OPEN = """
-import os, time
+import os, sys, time
 
 _open = os.open
 
@@ -269,13 +269,14 @@ def _waiting_open(path, *arguments, **options):
         time.sleep(0.01)
     return _open(path, *arguments, **options)
 
-os.open = _waiting_open
+if "work()" in " ".join(sys.orig_argv):  # in the workers: the main process reads the sides of some images before
+    os.open = _waiting_open
 """
 
 
 @pytest.fixture
 def stuck(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """The many images, of which one cannot be opened by another process before the function is called."""
+    """The many images, of which one cannot be opened by a worker before the function is called."""
     source, mark = tmp_path / "stuck" / "images", tmp_path / "stuck" / "waiting"
     shutil.copytree(many, source)
     mark.touch()

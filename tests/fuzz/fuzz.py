@@ -69,6 +69,7 @@ BAD_STATUSES = (413, 415, 422)
 FINDINGS_LISTED = 50
 OWN_LINES = {
     "prepare": re.compile(
+        r"the shorter side of the images has |small objects may vanish: |"
         r"/.* \(folder\): |[0-9,]+ images? (have|has|lies?) |[0-9,]+ of [0-9,]+ images? |images: |prepared |"
         r"warning: [0-9,]+ pairs? of equal images |  .* = .*\)|  and [0-9,]+ more, see `duplicates`"
     ),

@@ -71,7 +71,8 @@ OWN_LINES = {
     "prepare": re.compile(
         r"the shorter side of the images has |small objects may vanish: |"
         r"/.* \(folder\): |[0-9,]+ images? (have|has|lies?) |[0-9,]+ of [0-9,]+ images? |images: |prepared |"
-        r"warning: [0-9,]+ pairs? of equal images |  .* [=≈] .*\)|  and [0-9,]+ more, |warning: [0-9,]+ pairs? |.*left out|.*without any image|.*other files?\b"
+        r"warning: [0-9,]+ pairs? |  .* [=≈] .*|  and [0-9,]+ more, |  kept: accuracies |.*left out|"
+        r".*without any image|.*other files?\b"
     ),
     "predict": re.compile(r"alexnet: |classify: |[0-9,]+ of [0-9,]+ images? (have|has) "),
     "serve": re.compile("alexnet: |press Ctrl-C|stopped"),

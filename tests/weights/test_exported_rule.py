@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from alexnet import AlexNetError, Classifier, export
 from alexnet.data.preparation import prepare
 from alexnet.inspection.decide import decide
 from alexnet.runs.decision import KINDS, DecisionRule
+from alexnet.runs.run import Run
 from alexnet.weights.importing import import_weights
+from alexnet.weights.model_card import model_card
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cpp" / "classify.cpp"
 
@@ -57,6 +60,18 @@ def decided(run: Path, found: dict[str, np.ndarray], folder: Path) -> None:
     np.testing.assert_allclose(decisions.probabilities, [answer.probabilities for answer in answers], atol=1e-6)
     assert decisions.distance is not None
     np.testing.assert_allclose(decisions.distance, [answer.distance for answer in answers], rtol=1e-3, atol=1e-5)
+
+
+def test_the_model_card_states_guarantees_of_every_kind(run: Path) -> None:
+    shared = {"confidence": 0.9, "images": 50, "errors": 1}
+    guarantees = [{"class": "lying", "precision": 0.95, **shared}, {"accuracy": 0.8, **shared}]
+    rule = DecisionRule.load(run)
+    assert rule is not None
+    with_others = replace(rule, record={**rule.record, "guarantees": [*rule.record["guarantees"], *guarantees]})
+    card = model_card(Run.open(run), "safetensors", "inside", None, False, None, with_others)
+    assert "Recall of “lying” at least 0.8 with 0.8 confidence" in card
+    assert "Precision of “lying” at least 0.95 with 0.9 confidence" in card
+    assert "Accuracy among the answered at least 0.8 with 0.9 confidence" in card
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])

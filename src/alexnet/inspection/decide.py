@@ -37,6 +37,7 @@ from alexnet.runs.decision import (
     FeatureDistance,
     calibrate,
     describe_decision,
+    describe_guarantees,
     log_odds,
 )
 from alexnet.runs.run import Run, checksum_of, dataset_checksum
@@ -433,18 +434,6 @@ def fit_distance(features: np.ndarray, labels: np.ndarray, method: str) -> Featu
     return FeatureDistance(method, center, projection, references, neighbors, unit_length)
 
 
-def _sentence_of_share(row: Mapping[str, Any], rule: DecisionRule) -> str:
-    """The guarantee of a precision or an accuracy."""
-    if "precision" in row:
-        what = f"Precision of “{row['class']}” at least {row['precision']:.4g}"
-        which = f"images decided as it are of another class; it holds where “{row['class']}” is as frequent as here"
-    else:
-        what = f"Accuracy among the answered at least {row['accuracy']:.4g}"
-        which = "answered images are wrong"
-    before = ", before *unknown* is applied" if rule.distance is not None else ""
-    return f"{what} with {row['confidence']:.4g} confidence{before}: {row['errors']:,} of {row['images']:,} {which}."
-
-
 def _sentences(rule: DecisionRule, run: Run, split: Split) -> list[str]:
     record = rule.record
     lines = [f"Decided on {len(split):,} images: {split.name} of {record['data']}.", *describe_decision(rule)]
@@ -452,14 +441,7 @@ def _sentences(rule: DecisionRule, run: Run, split: Split) -> list[str]:
         f"Expected calibration error: {record['calibration_error_before']:.2%} before, "
         f"{record['calibration_error_after']:.2%} after (on the same images)."
     )
-    for row in record["guarantees"]:
-        if "recall" not in row:
-            lines.append(_sentence_of_share(row, rule))
-            continue
-        lines.append(
-            f"Recall of “{row['class']}” at least {row['recall']:.4g} with {row['confidence']:.4g} confidence: at most "
-            f"{row['allowed']:,} of {row['images']:,} images decided as another class."
-        )
+    lines += describe_guarantees(rule)
     if record.get("expected_cost") is not None:
         lines.append(f"Mean cost: {record['expected_cost']:.4g} per image (on the same images).")
     shares = record["shares"]

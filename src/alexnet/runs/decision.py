@@ -336,6 +336,29 @@ def describe_decision(rule: DecisionRule) -> list[str]:
     return lines
 
 
+def describe_guarantees(rule: DecisionRule) -> list[str]:
+    """The guarantees that were given when the rule was found, a sentence each; none without one."""
+    lines = []
+    for row in rule.record.get("guarantees", []):
+        if "recall" in row:
+            what = f"Recall of “{row['class']}” at least {row['recall']:.4g} with {row['confidence']:.4g} confidence"
+            found = f"at most {row['allowed']:,} of {row['images']:,} images decided as another class"
+        else:
+            if "precision" in row:
+                what = f"Precision of “{row['class']}” at least {row['precision']:.4g}"
+                which = (
+                    f"images decided as it are of another class; it holds where “{row['class']}” is as frequent as here"
+                )
+            else:
+                what = f"Accuracy among the answered at least {row['accuracy']:.4g}"
+                which = "answered images are wrong"
+            what += f" with {row['confidence']:.4g} confidence"
+            what += ", before *unknown* is applied" if rule.distance is not None else ""
+            found = f"{row['errors']:,} of {row['images']:,} {which}"
+        lines.append(f"{what}: {found}.")
+    return lines
+
+
 def _least_cost(probabilities: np.ndarray, costs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The class of the least expected cost, its distance from the next decision, and whether that is *unsure*."""
     expected = probabilities @ costs

@@ -27,14 +27,12 @@ from alexnet.runs.decision import DecisionRule
 from alexnet.runs.run import MEAN, Config, Run
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
-from alexnet.weights.formats import EXPORT_FORMATS, PREPROCESSING
+from alexnet.weights.formats import EXPORT_FORMATS, ONNX_BASED, PREPROCESSING
 from alexnet.weights.model_card import QuantizationLoss, model_card, rule_notes
 from alexnet.weights.safetensors import DESCRIPTION
 
 TOLERANCE = 1e-4
 """Largest difference of a probability between an export and its run."""
-ONNX_BASED = ("onnx", "openvino")
-"""Formats that are written from an ONNX model."""
 _CHECKED_IMAGES = 4
 _BATCH_SIZE = 64
 

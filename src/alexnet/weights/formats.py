@@ -285,6 +285,8 @@ class ExportFormat:
 
 
 PREPROCESSING = ("inside", "beside")
+ONNX_BASED = ("onnx", "openvino")
+"""Export formats that are written from an ONNX model."""
 EXPORT_FORMATS = {
     "onnx": ExportFormat("model.onnx", "ONNX", is_program=True),
     "openvino": ExportFormat("model.xml", "OpenVINO", is_program=True),

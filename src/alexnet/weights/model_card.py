@@ -8,10 +8,10 @@ from typing import Any
 
 from alexnet import __version__
 from alexnet.network.variants import SWITCHES
-from alexnet.runs.decision import DecisionRule, describe_decision
+from alexnet.runs.decision import DecisionRule, describe_decision, describe_guarantees
 from alexnet.runs.run import Config, Run
 from alexnet.runtime.errors import AlexNetError
-from alexnet.weights.formats import EXPORT_FORMATS
+from alexnet.weights.formats import EXPORT_FORMATS, ONNX_BASED
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def rule_notes(rule: DecisionRule | None, to: str, int8: bool) -> list[str]:
     if rule.distance is not None:
         notes.append(
             "unknown: the distance is computed from the output features and decision.safetensors"
-            if to in ("onnx", "openvino")
+            if to in ONNX_BASED
             else "unknown: decision.safetensors has the distance, which needs the input of the output layer"
         )
     if rule.views > 1:
@@ -237,11 +237,7 @@ def rule_notes(rule: DecisionRule | None, to: str, int8: bool) -> list[str]:
 
 def _decisions(rule: DecisionRule, to: str, int8: bool) -> str:
     lines = [*describe_decision(rule), *(f"{note[0].upper()}{note[1:]}." for note in rule_notes(rule, to, int8))]
-    for row in rule.record.get("guarantees", []):
-        lines.append(
-            f"Recall of “{row['class']}” at least {row['recall']:.4g} with {row['confidence']:.4g} confidence, for "
-            f"images like the {row['images']:,} on which the rule was found."
-        )
+    lines += [f"{line} It is for images like those on which the rule was found." for line in describe_guarantees(rule)]
     return "\n".join(f"- {line}" for line in lines)
 
 

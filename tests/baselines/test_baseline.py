@@ -146,7 +146,11 @@ def test_a_baseline_is_evaluated_compared_predicted_and_reported(
     predictions = json.loads(command("predict", base, *images, "--json").stdout)
     assert [one["label"] for one in predictions] == [image.parent.name for image in images]
 
-    page = Path(command("report", base, "--out", tmp_path / "report").stdout.strip()).read_text(encoding="utf-8")
+    costs = tmp_path / "costs.csv"
+    costs.write_text(",lying,standing\nlying,0,5\nstanding,1,0\n", encoding="utf-8")
+    reported = command("report", base, "--out", tmp_path / "report", "--costs", costs)
+    page = Path(reported.stdout.strip()).read_text(encoding="utf-8")
+    assert "expected cost per image" in page
     assert "histograms of oriented gradients" in page
     assert '<h2 id="mistakes-heading">' in page
 

@@ -25,6 +25,7 @@ def write_baseline_report(
     views: int = 1,
     recall: float | None = None,
     positive: str | None = None,
+    costs: str | os.PathLike[str] | None = None,
     evaluation: Evaluation | None = None,
 ) -> Path:
     """Write `report.html` and its figures for a baseline; the parameters are those of `write_report`."""
@@ -32,7 +33,7 @@ def write_baseline_report(
     config, folder = baseline.config, baseline.path if out is None else Path(out)
     if evaluation is None:
         dataset = data if isinstance(data, PreparedDataset) else find_dataset(baseline, data)
-        evaluation = evaluate(path, dataset, split=split, views=views, recall=recall, positive=positive)
+        evaluation = evaluate(path, dataset, split=split, views=views, recall=recall, positive=positive, costs=costs)
     files = FigureFiles(folder)
     values = {
         "numbers": sentences.evaluation_numbers(evaluation),

@@ -75,7 +75,13 @@ def write_report(
     """
     if not isinstance(run, Run) and is_baseline(run):
         return write_baseline_report(
-            run, data, out, split=split, views=views, recall=recall, positive=positive, evaluation=evaluation
+            *(run, data, out),
+            split=split,
+            views=views,
+            recall=recall,
+            positive=positive,
+            costs=costs,
+            evaluation=evaluation,
         )
     opened = run if isinstance(run, Run) else Run.open(run)
     folder = opened.path if out is None else Path(out)

@@ -106,6 +106,8 @@ def test_class_weights_of_a_file_multiply_those_of_the_images(weighted: Path, tm
     assert split.weights is not None
     chosen = recipe(class_weights=str(file))
     assert chosen == recipe(class_weights={"lying": 3, "standing": 1})
+    file.write_bytes("class;weight\nstanding;1,0\nlying;3,0\n".encode("utf-16"))  # as a spreadsheet program saves it
+    assert recipe(class_weights=str(file)) == chosen
     assert Recipe.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
     assert not chosen.differing({"class_weights": str(file)})
     targets = training_targets(split, chosen, CLASSES)

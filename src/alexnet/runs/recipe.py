@@ -5,7 +5,6 @@ This module does not import torch: the command line reads its options from the f
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 import os
@@ -353,17 +352,18 @@ def as_class_weights(value: Any) -> str | tuple[tuple[str, float], ...]:
 
 
 def _read_class_weights(file: Path) -> list[tuple[str, str]]:
-    try:
-        table = csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines())
-    except FileNotFoundError:
-        raise UsageError(
-            f"class_weights is {str(file)!r}; choose from: {', '.join(CLASS_WEIGHTS)}, or a CSV file"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise AlexNetError(f"{file} can't be read: {error}") from error
-    if not {"class", "weight"} <= set(table.fieldnames or ()):
-        raise AlexNetError(f"{file} has the columns {', '.join(table.fieldnames or ())}; it must have class and weight")
-    return [((row["class"] or "").strip(), (row["weight"] or "").strip()) for row in table]
+    from alexnet.data.sources.tables import read_spreadsheet  # here, since only a file of weights needs it
+
+    if not file.exists():
+        raise UsageError(f"class_weights is {str(file)!r}; choose from: {', '.join(CLASS_WEIGHTS)}, or a CSV file")
+    separator, lines = read_spreadsheet(file)
+    header = [cell.strip() for cell in lines[0][1]] if lines else []
+    if not {"class", "weight"} <= set(header):
+        raise AlexNetError(f"{file} has the columns {', '.join(header)}; it must have class and weight")
+    rows = [dict(zip(header, [cell.strip() for cell in cells], strict=False)) for _, cells in lines[1:]]
+    decimal_comma = separator != ","
+    weights = [row.get("weight", "").replace(",", ".") if decimal_comma else row.get("weight", "") for row in rows]
+    return [(row["class"], weight) for row, weight in zip(rows, weights, strict=True)]
 
 
 def _entries(augmentations: Iterable[Any]) -> tuple[Any, ...]:

@@ -71,8 +71,8 @@ OWN_LINES = {
     "prepare": re.compile(
         r"the shorter side of the images has |small objects may vanish: |"
         r"/.* \(folder\): |[0-9,]+ images? (have|has|lies?) |[0-9,]+ of [0-9,]+ images? |images: |prepared |"
-        r"warning: [0-9,]+ pairs? |  .* [=≈] .*|  and [0-9,]+ more, |  kept: accuracies |.*left out|"
-        r".*without any image|.*other files?\b"
+        r"warning: [0-9,]+ pairs? of (equal|nearly equal) images in |  .*\(\w+, \w+\) [=≈] .*\(\w+, \w+\)$|"
+        r"  and [0-9,]+ more, the first |  kept: accuracies on val and test are too high "
     ),
     "predict": re.compile(r"alexnet: |classify: |[0-9,]+ of [0-9,]+ images? (have|has) "),
     "serve": re.compile("alexnet: |press Ctrl-C|stopped"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -27,6 +26,7 @@ from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.runs.run import BASELINE, dataset_record, labels_of
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
+from alexnet.runtime.memory import peak_memory
 from alexnet.runtime.progress import notify, progress
 
 FORMAT_VERSION = 1
@@ -283,17 +283,6 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     start = time.monotonic()
     yield
     seconds[name] = time.monotonic() - start
-
-
-def peak_memory() -> int:
-    """Peak bytes of this process, among them the pages of mapped files that the system had no other use for."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])  # type: ignore[index]
-    except (OSError, TypeError):
-        import resource
-
-        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def describe(config: BaselineConfig) -> Mapping[str, str]:

@@ -48,13 +48,9 @@ class LinearSvm:
 
     def probabilities(self, vectors: np.ndarray) -> np.ndarray:
         """(N, length) float32 → (N, classes) float64."""
-        return softmax(self.scale * (vectors @ self.weights.T + self.biases).astype(np.float64))
+        from scipy.special import softmax
 
-
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """The softmax of each row."""
-    powers = np.exp(scores - scores.max(1, keepdims=True))
-    return np.asarray(powers / powers.sum(1, keepdims=True))
+        return np.asarray(softmax(self.scale * (vectors @ self.weights.T + self.biases).astype(np.float64), axis=1))
 
 
 def fit_svm(
@@ -155,10 +151,10 @@ def _accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
 def _scale(scores: np.ndarray, labels: np.ndarray) -> float:
     """The factor of the scores with the smallest log loss."""
     from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
 
     def log_loss(exponent: float) -> float:
-        chosen = softmax(math.exp(exponent) * scores)[np.arange(len(labels)), labels]
-        return float(-np.log(np.maximum(chosen, 1e-300)).mean())
+        return float(-log_softmax(math.exp(exponent) * scores, axis=1)[np.arange(len(labels)), labels].mean())
 
     return math.exp(minimize_scalar(log_loss, bounds=(-5, 5), method="bounded").x)
 

@@ -48,7 +48,7 @@ def preparing(settings: Settings) -> list[Comparison]:
     def prepare_all() -> None:
         shutil.rmtree(folder / "out", ignore_errors=True)
         dataset = prepare(source, folder / "out", progress=False)
-        if (prepared := sum(split["count"] for split in dataset.index["splits"].values())) != len(files):
+        if (prepared := sum(dataset.counts.values())) != len(files):
             raise AlexNetError(f"{prepared:,} of {len(files):,} files were prepared: the rate would be wrong")
 
     seconds: dict[str, list[float]] = {"ours": [], "decode": []}

@@ -207,19 +207,17 @@ def _peak(kind: str, batch_size: int, more: str = "") -> float:
     """Peak bytes of a process that takes two steps of a class of this package."""
     module, name = kind.split(".")
     program = f"""
-import os, re, resource
+import os
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 import torch
 from alexnet.runtime.allocator import keep_freed_memory
+from alexnet.runtime.memory import peak_memory
 from alexnet.bench.{module} import {name}
 keep_freed_memory() if {name!r} == "OurTraining" else None
 training = {name}({batch_size}{more})
 for _ in range(2):
     training.step()
-try:  # the peak that getrusage reports for a child includes its parent's at the fork
-    print(1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status", encoding="utf-8").read())[1]))
-except OSError:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak_memory())
 """
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     return float(done.stdout)

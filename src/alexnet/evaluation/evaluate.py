@@ -19,7 +19,7 @@ from alexnet.evaluation import metrics
 from alexnet.evaluation.costs import image_costs, read_costs
 from alexnet.evaluation.decided import Decided, decide_on
 from alexnet.evaluation.ensemble import fold_runs, optimal_coefficients
-from alexnet.evaluation.intervals import ClassIntervals, class_intervals, mean_interval
+from alexnet.evaluation.intervals import CONFIDENCE, ClassIntervals, class_intervals, mean_interval
 from alexnet.evaluation.metrics import Predictions
 from alexnet.evaluation.predictor import Member, Predictor, Source, load_predictors, require_same_classes
 from alexnet.evaluation.views import check_views
@@ -32,8 +32,6 @@ from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import Progress, notify, progress
 
 BATCH_SIZE = 64
-CONFIDENCE = 0.95
-"""Level of the confidence intervals."""
 CERTAIN = 0.999
 """Least probability of a soft label that counts as certain."""
 
@@ -393,8 +391,10 @@ def _with_folds(paths: list[Source]) -> list[Source]:
     """Replace each cross-validation by the runs of its folds."""
     found: list[Source] = []
     for path in paths:
-        is_folds = not isinstance(path, Member) and (Path(path) / CROSS_VALIDATION).is_file()
-        found += fold_runs(Path(path)) if is_folds and not isinstance(path, Member) else [path]
+        if isinstance(path, Member) or not (Path(path) / CROSS_VALIDATION).is_file():
+            found.append(path)
+        else:
+            found += fold_runs(Path(path))
     return found
 
 

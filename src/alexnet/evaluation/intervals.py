@@ -10,6 +10,7 @@ from alexnet.evaluation.metrics import Predictions, macro_averages, precision_re
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
+"""Level of the confidence intervals of an evaluation."""
 
 
 @dataclass(frozen=True)

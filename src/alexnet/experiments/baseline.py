@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,12 @@ import numpy as np
 from alexnet.baselines.baseline import Baseline
 from alexnet.baselines.features import FEATURES
 from alexnet.data.dataset import PreparedDataset
-from alexnet.data.sources.interpretation import interpret
-from alexnet.data.sources.items import Reader
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.evaluation.predictor import is_baseline
 from alexnet.experiments import solar_cells
 from alexnet.experiments.catalog import dataset_name
-from alexnet.experiments.image_sets import QUICK_SIZE, SOLAR, first_per_class, test_split
-from alexnet.experiments.trials import is_selected, measure_once, prepare_once, summarize
+from alexnet.experiments.image_sets import QUICK_SIZE, SOLAR, all_images, first_per_class, test_split
+from alexnet.experiments.trials import is_selected, measure_once, place_of, prepare_once, summarize
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.provenance import provenance, write_result
 
@@ -80,7 +77,7 @@ def reproduce(
     trials = [Trial(name, features, seed) for name in names for seed in seeds for features in reversed(FEATURES)]
     counts: dict[str, dict[str, Any]] = {}
     for trial in trials:
-        file = work / f"{trial.name.replace('/', '-')}.json"
+        file = place_of(work, trial.name)
         is_new = is_selected(trial.name, only) and not file.exists()
         if is_new:
             print(f"{trial.name}:", file=sys.stderr)
@@ -132,12 +129,8 @@ def _drawn(source: Path, seed: int, quick: bool) -> Iterator[tuple[bytes, str, s
     """All images of a source, whatever splits it has, with a split of each that the seed draws."""
     from sklearn.model_selection import train_test_split
 
-    with TemporaryDirectory() as spool:
-        if quick:
-            images = [(image, label) for image, label, _ in first_per_class(source, QUICK_IMAGES, 0)]
-        else:
-            reader = Reader()
-            images = [(reader.read(item), item.label) for item in interpret(source, Path(spool)).items]
+    read = first_per_class(source, QUICK_IMAGES, 0) if quick else all_images(source)
+    images = [(image, label) for image, label, _ in read]
     labels = [label for _, label in images]
     _, test = train_test_split(np.arange(len(images)), test_size=HELD_OUT, random_state=seed, stratify=labels)
     tested = set(test.tolist())

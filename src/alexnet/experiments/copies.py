@@ -18,12 +18,12 @@ from alexnet.data.near_duplicates import find_near_duplicates, thumbnails
 from alexnet.data.preparation import prepare
 from alexnet.experiments import solar_cells
 from alexnet.experiments.catalog import slug
+from alexnet.experiments.image_sets import SOLAR
 from alexnet.experiments.trials import measure_once, summarize
 from alexnet.runtime.provenance import provenance, write_result
 
 COPIES = 80
 """Images of a set that are copied, for each kind of copy and seed."""
-SOLAR = "solar"
 
 
 def _compressed(image: Image.Image, quality: int = 30) -> Image.Image:

@@ -37,6 +37,7 @@ from alexnet.experiments.image_sets import (
 from alexnet.experiments.trials import (
     is_selected,
     measure_once,
+    place_of,
     prepare_once,
     summarize,
     train_once,
@@ -129,7 +130,7 @@ class _Setting:
     quick: bool
 
     def file(self, trial: Trial) -> Path:
-        return self.work / f"{trial.name.replace('/', '-')}.json"
+        return place_of(self.work, trial.name)
 
     def changes(self, method: Method) -> dict[str, Any]:
         """Values of the recipe of a network."""
@@ -213,7 +214,7 @@ def _measure(setting: _Setting, trial: Trial) -> dict[str, Any]:
 
 
 def _measure_baseline(setting: _Setting, trial: Trial) -> dict[str, Any]:
-    folder = setting.work / trial.name.replace("/", "-")
+    folder = place_of(setting.work, trial.name, "")
     config = fit_alone(setting.dataset, folder, METHODS[trial.method].features or "", trial.seed).config
     return {
         "accuracy": evaluate(folder, setting.dataset, split="val", views=1).accuracy,
@@ -225,7 +226,7 @@ def _measure_baseline(setting: _Setting, trial: Trial) -> dict[str, Any]:
 
 
 def _measure_network(setting: _Setting, trial: Trial) -> dict[str, Any]:
-    method, run = METHODS[trial.method], setting.work / trial.name.replace("/", "-")
+    method, run = METHODS[trial.method], place_of(setting.work, trial.name, "")
     changes = setting.changes(method)
     described = measure_once(setting.work / f"{trial.method}.json", partial(_describe, setting, trial.method, changes))
     epochs = setting.epochs

@@ -54,6 +54,14 @@ def test_split(dataset: PreparedDataset) -> Split:
     return dataset.split(dataset.measured_on or "test")
 
 
+def all_images(source: str | Path) -> Iterator[tuple[bytes, str, str | None]]:
+    """Yield (bytes, class, split) of every image of a source that `prepare` takes."""
+    with TemporaryDirectory() as spool:
+        reader = Reader()
+        for item in interpret(source, Path(spool)).items:
+            yield reader.read(item), item.label, item.split
+
+
 def first_per_class(source: Path, training: int, tested: int) -> Iterator[tuple[bytes, str, str | None]]:
     """Yield (bytes, class, split) of the first images of each class: `training` and `tested` images in all."""
     with TemporaryDirectory() as spool:

@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from alexnet.data.dataset import PreparedDataset
 from alexnet.experiments import solar_cells
 from alexnet.experiments.catalog import slug
+from alexnet.experiments.image_sets import SOLAR
 from alexnet.experiments.trials import measure_once, prepare_once, write_with_figure
 from alexnet.inspection.crossval import assign_folds
 from alexnet.inspection.labels import COUNT, nearest_others, neighbor_disagreement, rank_label_errors
@@ -31,7 +32,6 @@ SHARES = (0.05, 0.10)
 FOLDS = 5
 LAYER = "conv5"
 RANKINGS = ("confidence", "neighbors", "both")
-SOLAR = "solar"
 CURVE = 60
 """Steps of the curve of recall."""
 

@@ -25,7 +25,8 @@ from alexnet.data.sources.items import Reader
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.experiments import demo, solar_cells
 from alexnet.experiments.catalog import slug
-from alexnet.experiments.trials import is_selected, measure_once, prepare_once, train_once
+from alexnet.experiments.image_sets import SOLAR
+from alexnet.experiments.trials import is_selected, measure_once, place_of, prepare_once, train_once
 from alexnet.runs.recipe import STARTER
 from alexnet.runs.run import Run, checksum_of, is_free
 from alexnet.runtime.errors import AlexNetError, UsageError
@@ -39,7 +40,6 @@ SIZES: tuple[int | None, ...] = (12, 100, 1000, None)
 METHODS = {"scratch": "he", "probe": STARTER, "starter": STARTER}
 """Each method and its `init`. A method whose name ends in `PROBE` fits a linear probe; the others train a network."""
 PROBE = "probe"
-SOLAR = "solar"
 FIRST_IMAGES = 20
 SMALL_SIZE, SIZE = 64, 256
 """Side in pixels of the prepared images of a set, whose images are no larger than `SMALL_SIZE`, or larger."""
@@ -182,7 +182,7 @@ def _trials(
 
 
 def _file(work: Path, trial: Trial) -> Path:
-    return work / f"{trial.name.replace('/', '-')}.json"
+    return place_of(work, trial.name)
 
 
 def _run(work: Path, trial: Trial) -> Path:

@@ -75,6 +75,11 @@ def is_selected(name: str, only: Sequence[str]) -> bool:
     return not only or name.startswith(tuple(only))
 
 
+def place_of(work: Path, name: str, ending: str = ".json") -> Path:
+    """The file of a trial, such as ``solar-hog-0.json`` of "solar/hog/0"; without an ending, its folder."""
+    return work / f"{name.replace('/', '-')}{ending}"
+
+
 def measure_once(file: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return the measurement stored in `file`, or call `measure` and store its result, date and machine."""
     if not file.exists():

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from alexnet.data.dataset import PreparedDataset, Split
-from alexnet.data.sources.interpretation import interpret, plan_source
-from alexnet.data.sources.items import Reader
+from alexnet.data.sources.interpretation import plan_source
 from alexnet.experiments.catalog import slug
-from alexnet.experiments.image_sets import first_per_class
+from alexnet.experiments.image_sets import SOLAR, all_images, first_per_class
 from alexnet.experiments.inspection import FOLDS, cross_validated_cells
 from alexnet.experiments.trials import measure_once, prepare_once, summarize, train_once, write_with_figure
 from alexnet.inspection.decide import REFERENCE_IMAGES, fit_distance
@@ -27,7 +25,6 @@ from alexnet.runtime.provenance import provenance
 
 METHODS = ("neighbors", "mahalanobis", "softmax")
 """The distances of `alexnet decide`, and one minus the largest probability (Hendrycks and Gimpel 2017)."""
-SOLAR = "solar"
 LARGE = 5_000
 """Of a set with more images, `UNKNOWN_IMAGES` are used as unknown ones."""
 UNKNOWN_IMAGES = 1_000
@@ -170,11 +167,7 @@ def _whole_or_few(source: str, folder: Path) -> PreparedDataset:
 
 def _without(source: str, name: str) -> Iterator[tuple[bytes, str, str | None]]:
     """The images of all classes but one."""
-    with TemporaryDirectory() as spool:
-        reader = Reader()
-        for item in list(interpret(source, Path(spool)).items):
-            if item.label != name:
-                yield reader.read(item), item.label, item.split
+    return (image for image in all_images(source) if image[1] != name)
 
 
 def summary(trials: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import torch
 from alexnet.data.dataset import PreparedDataset
 from alexnet.experiments import solar_cells
 from alexnet.experiments.catalog import slug
+from alexnet.experiments.image_sets import SOLAR
 from alexnet.experiments.trials import measure_once, prepare_once, train_once
 from alexnet.inspection.comparison import compare
 from alexnet.runs.recipe import STARTER
@@ -22,7 +23,6 @@ from alexnet.runtime.provenance import provenance, write_result
 
 TYPES = ("float32", "float16", "bfloat16")
 EPOCHS = 2
-SOLAR = "solar"
 
 
 def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, data: Sequence[str] = ()) -> str:

@@ -57,20 +57,8 @@ PATH_COLUMNS = (
 LABEL_COLUMNS = (
     *("label", "labels", "class", "classes", "class_name", "classname", "label_name", "category", "category_name"),
     *("target", "diagnosis", "dx", "breed", "species", "variety", "disease", "defect", "defect_type", "cls"),
-    *(
-        "fine_label",
-        "coarse_label",
-        "type",
-        "tag",
-        "tags",
-        "class_id",
-        "label_id",
-        "category_id",
-        "classid",
-        "y",
-        "level",
-        "grade",
-    ),
+    *("fine_label", "coarse_label", "type", "tag", "tags", "class_id", "label_id", "category_id", "classid", "y"),
+    *("level", "grade"),
     *("finding_labels", "emotion", "라벨", "레이블", "클래스", "분류", "정답", "범주"),
 )
 """Column names of classes, in the order in which they are looked for."""

@@ -64,7 +64,6 @@ class Tree:
         self.assumptions: list[str] = []
         self.top = Folder(())
         self._clean: dict[str, str] = {}
-        self._foreign: list[str] = []
         self._count()
         archives = self._archives()
         if archives:

@@ -3,7 +3,7 @@
 #
 #   examples/inspection.sh [FOLDER]      FOLDER: where to write (default: inspection-out)
 #
-# Requires: pip install 'alexnet[demo]'. About an hour on two cores. After an interruption the same command continues.
+# Requires: pip install 'alexnet[demo]'. It trains six networks. After an interruption the same command continues.
 # RECIPE adds options to the trainings, such as RECIPE="--epochs 2" for a trial.
 set -euo pipefail
 

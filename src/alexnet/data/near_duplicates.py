@@ -1,4 +1,4 @@
-"""Near duplicates: images that show the same photograph, rescaled, compressed again, cropped a little, or brighter.
+"""Near duplicates: images that show the same photograph, rescaled, compressed again, slightly cropped, or brighter.
 
 Every image has a thumbnail, made while it is prepared; only thumbnails are compared. Their low frequencies, and the
 part that the mean of the dataset explains, say little and are removed. Candidates have equal signs on random directions
@@ -29,7 +29,7 @@ WINDOW = 8
 CANDIDATE = 0.75
 """Least correlation of the components of a candidate pair."""
 LEAST_CONTRAST = 0.5
-"""Least standard deviation of a filtered thumbnail: nothing is said of blank images."""
+"""Least standard deviation of a filtered thumbnail: blank images are not compared."""
 NEIGHBOR = 5
 """A pair is compared with the likeness of each image to its fifth nearest other one: more copies are a series."""
 ALIGNED, ALIGNED_RATIO = 0.95, 0.25

@@ -324,6 +324,11 @@ def _learned() -> Values:
         next(value for name, value in solar["published_percent"].items() if name.startswith(kind))
         for kind in ("SVM", "VGG")
     )
+    (fisher,) = (
+        row["accuracy"]["mean"]
+        for row in _result("baseline")["table"]
+        if (row["set"], row["features"]) == ("solar", "sift-fisher")
+    )
     return {
         "comparison": [row | {"epochs": epochs.get(row["name"], 60)} for row in found["methods"]],
         "vgg": next(row["error"] for row in found["methods"] if row["name"].startswith("VGG")),
@@ -334,6 +339,7 @@ def _learned() -> Values:
         "one_cnn": 100 * paper.top5_error,
         "solar": 100 * solar["mean"],
         "svm_solar": svm,
+        "fisher_solar": 100 * fisher,
         "vgg_solar": vgg,
         "torchvision_1": TORCHVISION[0],
         "torchvision_5": TORCHVISION[1],

@@ -36,7 +36,7 @@ def write_page(
     classes : sequence of str
         Names of the classes, the heading.
     facts : sequence of str
-        What is said under the heading.
+        The line under the heading.
     sections : sequence of Section
         The sections, in order.
     banner : EmbeddedImage, optional

@@ -77,7 +77,7 @@ def train(
         A name of `alexnet.recipes()`, "auto" for the one that suits the number of images, or a `Recipe`.
     resume : bool
         Continue an interrupted run with its own recipe; its weights will be bitwise identical to those of a run that
-        was not interrupted. For a finished run this is said, and nothing is done.
+        was not interrupted. For a finished run a message says so, and nothing is done.
     device : str, optional
         A PyTorch device; None for the GPU where there is one.
     checkpoint_interval : float

@@ -15,6 +15,7 @@ from nbclient import NotebookClient
 from torch import nn
 from torch.nn import functional
 
+from alexnet import AlexNetError
 from alexnet.data.augmentation import PCAColor
 from alexnet.data.statistics import pixel_sum, statistics
 from alexnet.evaluation.views import VIEWS
@@ -361,6 +362,13 @@ def test_notebooks_have_the_texts_and_the_code(language: str, tmp_path: Path) ->
         for cell in book.cells:
             if cell.cell_type == "code":
                 compile(cell.source, path.name, "exec")
+
+
+@pytest.mark.parametrize("write", [write_course, write_notebooks])
+def test_a_file_in_the_place_of_the_folder_ends_in_one_line(write: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(AlexNetError, match=r"the (course|notebooks) cannot be written to .*file"):
+        write(tmp_path / "file")
 
 
 @pytest.mark.long

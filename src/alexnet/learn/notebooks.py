@@ -8,6 +8,7 @@ from typing import Any
 
 from alexnet.learn.lessons import LESSONS, Lesson
 from alexnet.learn.pages import PACKAGE, source_text
+from alexnet.report.figure_files import writing
 from alexnet.runtime.files import write_atomic
 
 
@@ -26,13 +27,13 @@ def write_notebooks(out: Path | str, language: str = "en") -> list[Path]:
     list of Path
         The notebooks, in the order of the lessons.
     """
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     paths = []
-    for number, lesson in enumerate(LESSONS, 1):
-        path = out / f"{number:02}-{lesson.name}.ipynb"
-        write_atomic(path, (json.dumps(notebook(lesson, language), ensure_ascii=False, indent=1) + "\n").encode())
-        paths.append(path)
+    with writing(Path(out), "the notebooks"):
+        Path(out).mkdir(parents=True, exist_ok=True)
+        for number, lesson in enumerate(LESSONS, 1):
+            paths.append(Path(out) / f"{number:02}-{lesson.name}.ipynb")
+            text = json.dumps(notebook(lesson, language), ensure_ascii=False, indent=1) + "\n"
+            write_atomic(paths[-1], text.encode())
     return paths
 
 

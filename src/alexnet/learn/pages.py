@@ -18,6 +18,7 @@ from markupsafe import Markup
 from safetensors import safe_open
 
 from alexnet.learn.lessons import LESSONS, Lesson, Values
+from alexnet.report.figure_files import writing
 from alexnet.runtime.files import write_atomic
 
 LANGUAGES = {"en": "", "ko": "ko/"}
@@ -71,9 +72,10 @@ def write_course(out: Path | str) -> Path:
     contents["data/values.js"] = f"Object.assign(Course.values, {json.dumps(values)});\n"
     for language, folder in LANGUAGES.items():
         contents |= {f"{folder}{name}": page for name, page in _pages(language, values, about)}
-    for name, content in contents.items():
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / name, content.encode())
+    with writing(out, "the course"):
+        for name, content in contents.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(out / name, content.encode())
     return out / "index.html"
 
 

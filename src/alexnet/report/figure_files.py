@@ -70,9 +70,9 @@ class FigureFiles:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path, what: str = "the report") -> Iterator[None]:
     """Turn an `OSError` of the block into an `AlexNetError` that names the folder."""
     try:
         yield
     except OSError as error:
-        raise AlexNetError(f"the report cannot be written to {folder}: {error.strerror or error}") from error
+        raise AlexNetError(f"{what} cannot be written to {folder}: {error.strerror or error}") from error

@@ -355,7 +355,10 @@ def _read_class_weights(file: Path) -> list[tuple[str, str]]:
     from alexnet.data.sources.tables import read_spreadsheet  # here, since only a file of weights needs it
 
     if not file.exists():
-        raise UsageError(f"class_weights is {str(file)!r}; choose from: {', '.join(CLASS_WEIGHTS)}, or a CSV file")
+        raise UsageError(
+            f"class_weights is {str(file)!r}, and there is no such file; choose from: {', '.join(CLASS_WEIGHTS)}, or a "
+            "CSV file"
+        )
     separator, lines = read_spreadsheet(file)
     header = [cell.strip() for cell in lines[0][1]] if lines else []
     if not {"class", "weight"} <= set(header):

@@ -15,7 +15,7 @@ demo: venv          ## solar cells: prepare, train, evaluate, classify ten image
 
 test: venv browser   ## lint, type checks, documentation and tests, two at a time
 	$(MAKE) --no-print-directory --jobs 2 lint types docs
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-long: venv     ## tests that take minutes: killed processes, lost hosts, four processes
 	$(BIN)/pytest -m long

@@ -43,6 +43,7 @@ def test_the_computed_bytes_are_the_counted_ones(row) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.long
 def test_two_processes_count_the_bytes_that_they_send(tmp_path) -> None:
     options = {"variant": "cifar-18pct", "crop_size": 32, "measure_tensors": True}
     first, second = parallel._train(tmp_path, 2, batch_size=4, steps=1, images=12, parallel="data", **options)
@@ -54,12 +55,14 @@ def test_two_processes_count_the_bytes_that_they_send(tmp_path) -> None:
     assert first["own_bytes"] > 0
 
 
+@pytest.mark.long
 def test_the_optimized_network_stays_as_near_to_float64_as_the_plain_one(tmp_path) -> None:
     result = equality(Settings(tmp_path, batch_size=2), steps=1, side=67)
     assert result.keys() <= published("equality").keys()
     assert 0 < result["fast from float64"] < 5 * result["plain float32 from float64"] < 0.05
 
 
+@pytest.mark.long
 def test_search_reports_the_recall_of_each_method(tmp_path) -> None:
     pytest.importorskip("faiss")
     from alexnet.bench.search import search
@@ -72,6 +75,7 @@ def test_search_reports_the_recall_of_each_method(tmp_path) -> None:
     assert result["bytes on disk"]["features.npy"] == 2000 * 4096 * 4 + 128
 
 
+@pytest.mark.long
 def test_the_server_is_compared_with_the_classifier(tmp_path) -> None:
     pytest.importorskip("fastapi")
     from alexnet.bench.serve import serve

@@ -40,6 +40,7 @@ def quickly(name: str, images: Path, out: Path, *more: str) -> dict:
     return json.loads(found.read_text(encoding="utf-8"))
 
 
+@pytest.mark.long
 def test_selected_trials_are_written_and_the_others_follow_later(images: Path, out: Path, capsys) -> None:
     assert main(["reproduce", "ablation", "--quick", "--data", str(images), "--out", str(out), "--only", "full"]) == 0
     results = out / f"ablation-{images.name}.json"

@@ -409,7 +409,7 @@ class _Ensemble:
     bar: Progress
     rule: DecisionRule | None = None
     decisions: list[Decisions] = field(default_factory=list)
-    """What the rule of the only member makes of each batch."""
+    """The decisions of the only member on each batch, where it has a rule."""
 
     def batches(self, split: Split) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Yields the index of the first image, probabilities (members, N, classes) and labels (N,) of each batch."""

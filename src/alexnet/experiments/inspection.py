@@ -52,7 +52,7 @@ OTHER_RESULTS = {
     "near duplicates": "copies.json",
     "weights in 16 bits": "weight-types.json",
 }
-"""What else is measured for an inspection, and its file."""
+"""Other measurements of an inspection, and their files."""
 
 
 def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, only: Sequence[str] = ()) -> str:

@@ -274,7 +274,7 @@ def loss_figure(report: dict[str, Any]) -> Figure:
     drawing = new(3.6, width=6.4)
     axes = drawing.subplots()
     for color, entry in zip(LAYERS[::2], report["changes"].values(), strict=False):
-        label = f"{entry['label']}: {entry['ten_views']['mean']:.0%} test error"
+        label: str | None = f"{entry['label']}: {entry['ten_views']['mean']:.0%} test error"
         for trial in entry["trials"].values():
             axes.plot(range(1, len(trial["train_loss"]) + 1), trial["train_loss"], color=color, label=label)
             label = None

@@ -1,4 +1,4 @@
-"""What the pages of the course must display for controls that are set so and so, computed with the package."""
+"""The numbers that the course displays for given settings of its controls, computed with the package."""
 
 import dataclasses
 import functools

@@ -124,7 +124,7 @@ const Course = (() => {
     canvas.addEventListener("pointermove", (event) => { if (event.buttons) at(event); });
   }
 
-  // A chart as SVG. series: {name, points: [[x, y]], color, dashed, dots}; xNames: what stands at x = 1, 2, ... It follows
+  // A chart as SVG. series: {name, points: [[x, y]], color, dashed, dots}; xNames: labels of x = 1, 2, ... It follows
   // the colors of the page.
   let charts = 0;
   function chart(box, { series, x, y, xRange, yRange, xNames, square = false, ellipses = [], marks = [] }) {

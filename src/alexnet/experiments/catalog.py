@@ -329,7 +329,7 @@ _EXPERIMENTS = [
     ),
     Experiment(
         "from-nothing",
-        "what it takes until AlexNet learns from 2,000 images: the paper's recipe and four steps, with --data SOURCE",
+        "AlexNet from random weights on 2,000 images of --data SOURCE: the paper's recipe, and four steps until it learns",
         seeds=(0, 1),
         module="recipe_trials",
         values={"table": "from-nothing"},

@@ -55,7 +55,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Work:
-    """What a training does besides its epochs, and in each of them.
+    """The parts of a training: its epochs, and all before and after them.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained: the method, the changes to the recipe, and the estimated seconds of everything."""
+    """A plan: the method, the changes to the recipe, and the estimated seconds of everything."""
 
     method: str
     changes: dict[str, Any]

@@ -329,7 +329,7 @@ _EXPERIMENTS = [
     ),
     Experiment(
         "from-nothing",
-        "AlexNet from random weights on 2,000 images of --data SOURCE: the paper's recipe, and four steps until it learns",
+        "AlexNet from random weights on 2,000 images of --data SOURCE: the paper's recipe and four steps to learning",
         seeds=(0, 1),
         module="recipe_trials",
         values={"table": "from-nothing"},

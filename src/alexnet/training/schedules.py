@@ -17,8 +17,8 @@ class Schedule:
     at most `recipe.lr_drops` times (paper, section 5); "by-hand" follows `recipe.events`; "cosine" rises linearly over
     the first `recipe.warmup` of the run and falls as half a cosine to 0.
 
-    A training with a budget may change its number of epochs while it runs (`change_epochs`). What depends on the share of
-    the training that is done then goes on from where it is, faster or slower, to the same end.
+    A training with a budget may change its number of epochs while it runs (`change_epochs`). What depends on the share
+    of the training that is done then goes on from where it is, faster or slower, to the same end.
 
     Parameters
     ----------

@@ -408,7 +408,7 @@ def reproduce(
     variant, init : str, optional
         Network variant; pretrained weights.
     budget : float, optional
-        Seconds of a training with the same wall time.
+        Seconds of the training for the same time.
 
     Returns
     -------

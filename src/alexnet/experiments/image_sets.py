@@ -22,8 +22,16 @@ QUICK_TRAINING_IMAGES, QUICK_TEST_IMAGES = 48, 16
 QUICK_SIZE = 72
 
 
-def image_set(work: Path, data: Sequence[str], quick: bool = False) -> PreparedDataset:
-    """Return all solar cells, or the first images of `data`, any source that `prepare` takes.
+def image_set(
+    work: Path,
+    data: Sequence[str],
+    quick: bool = False,
+    *,
+    size: int = 256,
+    training: int = TRAINING_IMAGES,
+    tested: int = TEST_IMAGES,
+) -> PreparedDataset:
+    """Return all solar cells, or the first images of `data`, any source that `prepare` takes, at `size` pixels.
 
     The evaluation uses the test split. If a source has none, its val split becomes the test split; if it has neither,
     a fifth of the images is held out.
@@ -38,7 +46,7 @@ def image_set(work: Path, data: Sequence[str], quick: bool = False) -> PreparedD
     if quick:
         return subset(source, folder / "few", QUICK_SIZE)
     return prepare_once(
-        lambda: first_per_class(source(), TRAINING_IMAGES, TEST_IMAGES) if data else source(), folder / "data"
+        lambda: first_per_class(source(), training, tested) if data else source(), folder / "data", size=size
     )
 
 

@@ -239,6 +239,8 @@ class Training:
             self.communicator.leave()
         if self.state.counters.epoch > self.epochs:
             self.report_end()
+            if self.interrupted.is_set():  # whoever called goes on to no further training
+                raise KeyboardInterrupt("interrupted in the last step: this training is finished")
         elif stopped or self.interrupted.is_set():
             command = [
                 "alexnet",

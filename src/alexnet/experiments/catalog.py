@@ -342,7 +342,7 @@ _EXPERIMENTS = [
     ),
     Experiment(
         "lineage",
-        "from LeNet-5 to ResNet in one picture: sizes, what each network added, and the switch that takes it away",
+        "from LeNet-5 to ResNet in one figure: sizes, what each network added, and the switch that takes it away",
         seeds=(0,),
     ),
     Experiment(

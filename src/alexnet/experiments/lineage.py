@@ -1,4 +1,4 @@
-"""The lineage in one picture: what each network added, its size, and the switch that takes the addition away."""
+"""The lineage in one figure: what each network added, its size, and the switch that takes the addition away."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def figure(report: dict[str, Any]) -> Figure:
     bare(axes)
     axes.set_xlim(0, 100)
     axes.set_ylim(lines, -0.5)
-    axes.set_title("What each network added, and the switch to try it (alexnet …)")
+    axes.set_title("Additions of each network, and the switch of each (alexnet …)")
     axes.plot([7.5, 7.5], [0.3, lines - len(report["steps"][-1]["additions"]) - 0.7], color=LINE, linewidth=2)
     row = 0.3
     for step in report["steps"]:

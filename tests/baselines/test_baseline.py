@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from random_runs import make_run
+from sklearn.mixture import GaussianMixture
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from alexnet.baselines import svm
@@ -55,6 +56,20 @@ def test_a_fisher_vector_is_the_gradient_of_the_likelihood() -> None:
     vector = mixture.vector(mixture.statistics(descriptors), 40)
     assert vector.norm().item() == pytest.approx(1, abs=1e-5)
     assert torch.equal(vector.sign(), found.sign())
+
+
+def test_the_mixture_is_that_of_scikit_learn() -> None:
+    rng = np.random.default_rng(3)
+    centers = rng.normal(size=(4, 6)) * 6
+    descriptors = (centers[rng.integers(4, size=800)] + rng.normal(size=(800, 6)) * [1, 2, 1, 0.5, 1, 1]).astype("f4")
+    found = Mixture.fit(descriptors, gaussians=4)
+    reduced = (torch.from_numpy(descriptors) - found.center) @ found.components
+    expected = GaussianMixture(4, covariance_type="diag", reg_covar=1e-4 * float(reduced.var()), random_state=0)
+    expected.fit(reduced.double().numpy())
+    order, other = found.means[:, 0].argsort(), expected.means_[:, 0].argsort()
+    np.testing.assert_allclose(found.shares[order], expected.weights_[other], atol=2e-3)
+    np.testing.assert_allclose(found.means[order], expected.means_[other], atol=2e-2)
+    np.testing.assert_allclose(found.deviations[order], np.sqrt(expected.covariances_[other]), atol=2e-2)
 
 
 def test_the_pyramid_holds_the_whole_image_and_its_strips() -> None:

@@ -5,7 +5,9 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +17,12 @@ from PIL import Image
 from random_runs import make_run
 
 import alexnet
-from alexnet import PreparedDataset, Run, UsageError, evaluate
+from alexnet import Classifier, PreparedDataset, Run, UsageError, evaluate
 from alexnet.data.preparation import prepare
 from alexnet.evaluation import metrics
+from alexnet.evaluation.predictor import NetworkPredictor
 from alexnet.evaluation.views import VIEWS
+from alexnet.inspection.decide import fit_distance
 from alexnet.runs.decision import DecisionRule
 from alexnet.runs.run import checksum_of
 from alexnet.runtime.errors import AlexNetError
@@ -322,3 +326,35 @@ def test_the_decision_rule_of_the_run_is_measured_and_raw_leaves_it_out(command,
     assert found["classes"]["dark"]["missed"] == ((labels == 1) & (decided == 0)).sum()
     assert "decision" not in json.loads(command("evaluate", run, "--data", data, "--json", "--raw").stdout)
     assert "with the decision rule of the run" in re.sub(r"\s+", " ", command("evaluate", run, "--data", data).stdout)
+
+
+def test_a_rule_with_a_distance_is_measured_in_the_pass_of_the_evaluation(
+    runs: list[Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(runs[0], tmp_path / "run"))
+    before = evaluate(run, data, split="test", views=1)
+    weights = checksum_of(Run.open(run).load()[0].state_dict())
+    images, labels = PreparedDataset.open(data).split("train").gather(np.arange(8)), np.arange(8) % 2
+    features = Classifier.load(run).probabilities_and_features(images)[1]
+    distance = fit_distance(features, labels, "mahalanobis")
+    computed = []
+    for name in ("probabilities", "probabilities_and_features"):
+        compute = getattr(NetworkPredictor, name)
+
+        def counted(self: NetworkPredictor, images: torch.Tensor, views: int, compute: Any = compute) -> Any:
+            computed.append(len(images))
+            return compute(self, images, views)
+
+        monkeypatch.setattr(NetworkPredictor, name, counted)
+    rule = DecisionRule(("bright", "dark"), distance=replace(distance, limit=0.0), weights=weights)
+    rule.save(run)
+    found = evaluate(run, data, split="test", views=1)
+    assert sum(computed) == len(found.split)
+    assert found.decided is not None
+    assert found.decided.to_dict()["shares"]["unknown"] == 1.0
+    np.testing.assert_array_equal(found.predictions.ranked_probabilities, before.predictions.ranked_probabilities)
+    ten = evaluate(run, data, split="test", views=10)
+    assert ten.decided is not None
+    np.testing.assert_array_equal(ten.decided.decisions.probabilities, found.decided.decisions.probabilities)
+    without = evaluate(run, data, split="test", views=10, raw=True)
+    np.testing.assert_array_equal(ten.predictions.ranked_probabilities, without.predictions.ranked_probabilities)

@@ -16,7 +16,7 @@ from alexnet import AlexNet, UsageError
 from alexnet.cli.main import main
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.experiments import ablation, averaged_networks
-from alexnet.experiments.ablation import BASE, CHANGES, FULL, Trial
+from alexnet.experiments.ablation import CHANGES, FULL, Trial, base
 from alexnet.experiments.catalog import experiments, rows
 from alexnet.experiments.image_sets import first_per_class, image_set
 from alexnet.experiments.trials import compare
@@ -96,7 +96,7 @@ def test_the_verdict_of_an_ensemble_states_the_weight_of_one_image() -> None:
 
 
 def test_each_change_alters_one_network_or_one_training_option() -> None:
-    whole = recipes()["paper"].override(BASE)
+    whole = recipes()["paper"].override(base(quick=False))
     made = {}
     for name, change in CHANGES.items():
         recipe = whole.override(change.values)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from axe_playwright_python.base import AXE_FILE_PATH
+from displayed import NUMBERS, SET, assert_displayed
 from nbclient import NotebookClient
 from torch import nn
 from torch.nn import functional
@@ -313,6 +314,10 @@ def test_every_control_of_a_lesson_works(
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     if not folder:  # the same code computes in both languages
         assert page.evaluate(MOVE_ALL) == []
+        settings, numbers = NUMBERS[name](lambda call, *arguments: page.evaluate(f"(a) => {call}", list(arguments)))
+        texts = page.evaluate(SET, [settings])
+        assert_displayed(texts, numbers)
+        assert texts.keys() - numbers.keys() <= {"p"}  # of random assignments: compared above
     for form in page.query_selector_all("form.question"):
         form.query_selector("input").fill(form.get_attribute("data-answer"))
         form.query_selector("button").click()

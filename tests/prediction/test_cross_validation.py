@@ -1,6 +1,7 @@
 """A cross-validation predicts with the mean of its networks."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from random_runs import make_run
 from stripes import striped_image
 
 from alexnet import evaluate
+from alexnet.data.dataset import PreparedDataset
 from alexnet.inspection.comparison import compare
 from alexnet.prediction.classifier import Classifier
 
@@ -69,7 +71,26 @@ def test_a_cross_validation_without_a_finished_fold_says_what_to_do(
     assert "no fold of" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("verb", [("serve",), ("report",), ("export", "--to", "safetensors")])
+def test_the_dataset_that_was_cross_validated_is_not_another_one(
+    cv: Path, striped_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folds were trained on parts of it, so their records have other checksums."""
+    folder = tmp_path / "cv"
+    shutil.copytree(cv, folder)
+    for number in (1, 2):
+        config = folder / f"fold-{number}" / "config.json"
+        values = json.loads(config.read_text("utf-8"))
+        values["dataset"]["checksum"] = "of a part"
+        config.write_text(json.dumps(values), encoding="utf-8")
+    evaluate(folder, striped_data, split="val", views=1)
+    assert "another dataset" in capsys.readouterr().err
+    settings = {"data": PreparedDataset.open(striped_data).checksums()}
+    (folder / "crossval.json").write_text(json.dumps({"settings": settings, "folds": {"1": {}}}), encoding="utf-8")
+    evaluate(folder, striped_data, split="val", views=1)
+    assert "another dataset" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [("report",), ("export", "--to", "safetensors")])
 def test_a_verb_that_needs_one_run_names_what_works(
     verb: tuple[str, ...], cv: Path, command: Callable[..., Any]
 ) -> None:

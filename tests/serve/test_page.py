@@ -1,6 +1,7 @@
 """The page in a real browser: it shows what the API returns, in two languages, and is accessible."""
 
 import base64
+import json
 import re
 import time
 from collections.abc import Callable
@@ -149,6 +150,29 @@ def test_the_page_obeys_the_decision_rule_of_the_run(
         assert "decided by the decision rule of the run" in page.inner_text("#duration")
         assert "Unsure" in page.inner_text("#status")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.context.close()
+
+
+@pytest.mark.long
+def test_the_networks_of_a_cross_validation_decide_together(
+    striped_data: Path, images: list[bytes], open_tab: Callable[..., Any], tmp_path: Path
+) -> None:
+    cv = tmp_path / "cv"
+    for number in (1, 2):
+        make_run(cv / f"fold-{number}", striped_data, seed=number, variant="convolutions")
+    (cv / "crossval.json").write_text(json.dumps({"folds": {"1": {}, "2": {}}}), encoding="utf-8")
+    with serving(cv, striped_data, "--data", str(striped_data)) as server:
+        (entry,) = server.post("/v1/predict", images[0]).json()["predictions"]
+        page = open_tab(server.address + "/", viewport=PHONE, locale="en-GB").page
+        page.set_input_files("#file", image(images[0]))
+        assert bars(page) == [[a["label"], f"{100 * a['probability']:.1f}%"] for a in entry["top"]]
+        assert "The mean of 2 networks decides" in page.inner_text("#notice")
+        assert "those of the first, fold-1" in page.inner_text("#notice")
+        assert "AlexNet · cv · " in page.inner_text("#overline")
+        page.wait_for_selector("#neighbors li")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.click("#language")
+        assert "네트워크 2개" in page.inner_text("#notice")
         page.context.close()
 
 

@@ -1,6 +1,7 @@
 """The thread that owns the network: batching, waiting, failures, background steps."""
 
 import asyncio
+import json
 import shutil
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from random_runs import make_run
 
 from alexnet import Classifier
 from alexnet.data.dataset import PreparedDataset
@@ -20,6 +22,7 @@ from alexnet.runs.run import Run
 from alexnet.serve.api import api
 from alexnet.serve.explorer import Explorer
 from alexnet.serve.limits import Limits
+from alexnet.serve.server import serve
 from alexnet.serve.service import Service
 from alexnet.serve.worker import Worker
 
@@ -242,6 +245,31 @@ def test_indexing_the_training_images_ends_with_the_service(
     explorer.close()
     assert "index" not in {thread.name for thread in threading.enumerate()}
     assert not list(run.path.glob("search/*/*.npy"))
+
+
+def test_a_cross_validation_is_served_as_the_mean_of_its_networks(
+    striped_data: Path, images: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv = tmp_path / "cv"
+    runs = [make_run(cv / f"fold-{n}", striped_data, seed=n, variant="convolutions") for n in (1, 2)]
+    (cv / "crossval.json").write_text(json.dumps({"folds": {"1": {}, "2": {}}}), encoding="utf-8")
+    each = [dict(Classifier.load(run, device="cpu").predict(images[0])[0].top) for run in runs]
+    answers = []
+
+    async def ask(app: Any) -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
+            answers.append((await client.post("/v1/predict", files=files(images[0]))).json()["predictions"][0])
+            answers.append((await client.get("/v1/network")).json())
+
+    monkeypatch.setattr("alexnet.serve.server.run_app", lambda app, *_: asyncio.run(ask(app)))
+    serve(cv, port=0, device="cpu")
+    entry, about = answers
+    for found in entry["top"]:
+        mean = sum(one[found["label"]] for one in each) / 2
+        assert found["probability"] == pytest.approx(mean, abs=1e-5)
+    assert (about["run"], about["networks"], about["shown_network"]) == ("cv", 2, "fold-1")
+    assert about["data"] is None
+    assert "name a dataset with --data" in about["data_unavailable"]
 
 
 def test_without_data_the_routes_that_need_it_return_404(

@@ -8,7 +8,6 @@ normalization), and unit length (L2).
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -17,8 +16,10 @@ from torch import Tensor
 
 COMPONENTS = 64
 GAUSSIANS = 256
-ITERATIONS = 25
-"""Most iterations of expectation maximization."""
+KMEANS_ITERATIONS, ITERATIONS = 10, 25
+"""Iterations of k-means, which gives the first Gaussians, and of expectation maximization."""
+ROWS = 16_384
+"""Descriptors of a matrix product."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +47,29 @@ class Mixture:
     @classmethod
     def fit(cls, descriptors: np.ndarray, gaussians: int = GAUSSIANS, seed: int = 0) -> Mixture:
         """Fit to a sample of descriptors (n, D); fewer than 32 descriptors for a Gaussian mean fewer Gaussians."""
+        from sklearn.cluster import KMeans
         from sklearn.decomposition import PCA
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.mixture import GaussianMixture
 
         pca = PCA(min(COMPONENTS, *descriptors.shape), random_state=seed).fit(descriptors)
-        reduced = pca.transform(descriptors)
-        mixture = GaussianMixture(
-            max(1, min(gaussians, len(reduced) // 32)),
-            covariance_type="diag",
-            max_iter=ITERATIONS,
-            reg_covar=1e-4 * float(reduced.var()),
-            random_state=seed,
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the vectors need no maximum of the likelihood
-            mixture.fit(reduced)
-        arrays = pca.mean_, pca.components_.T, mixture.weights_, mixture.means_, np.sqrt(mixture.covariances_)
-        return cls(*(torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)) for array in arrays))
+        reduced = pca.transform(descriptors).astype(np.float32)
+        count = max(1, min(gaussians, len(reduced) // 32))
+        clusters = KMeans(count, n_init=1, max_iter=KMEANS_ITERATIONS, tol=0, random_state=seed).fit_predict(reduced)
+        center, components = (torch.from_numpy(a.astype(np.float32)) for a in (pca.mean_, pca.components_.T))
+        x, floor = torch.from_numpy(reduced), 1e-4 * float(reduced.var())
+
+        def maximized(sums: Tensor) -> Mixture:
+            zeroth, first, second = sums.split([1, *[x.shape[1]] * 2], 1)
+            zeroth = zeroth.clamp_min(1e-6)
+            means = first / zeroth
+            deviations = ((second / zeroth - means**2).clamp_min(0) + floor).sqrt()
+            return cls(center, components.contiguous(), (zeroth / zeroth.sum()).flatten(), means, deviations)
+
+        one_hot = torch.nn.functional.one_hot(torch.from_numpy(clusters).long(), count).float()
+        mixture = maximized(_sums(one_hot, x))
+        for _ in range(ITERATIONS):
+            parts = x.split(ROWS)
+            mixture = maximized(torch.stack([_sums(mixture.posterior(part), part) for part in parts]).sum(0))
+        return mixture
 
     @property
     def length(self) -> int:
@@ -77,13 +83,15 @@ class Mixture:
     def statistics(self, descriptors: Tensor) -> Tensor:
         """The sums over descriptors (n, D) from which `vector` is made: (K, 1 + 2 P); sums of parts can be added."""
         x = (descriptors - self.center) @ self.components
+        return _sums(self.posterior(x), x)
+
+    def posterior(self, x: Tensor) -> Tensor:
+        """The probability of each Gaussian for each row of principal components (n, P), (n, K)."""
         precision = self.deviations**-2
         # log N(x; mean, deviation) without its constant, as two matrix products
         log = x @ (self.means * precision).T - 0.5 * (x * x) @ precision.T
         log += self.shares.log() - self.deviations.log().sum(1) - 0.5 * (self.means**2 * precision).sum(1)
-        posterior = log.softmax(1)
-        ones = torch.ones(len(x), 1)
-        return posterior.T @ torch.cat([ones, x, x * x], 1)
+        return log.softmax(1)
 
     def gradient(self, statistics: Tensor, count: int) -> Tensor:
         """The gradient of the mean log likelihood of `count` descriptors, by the Fisher information, (2 K P,)."""
@@ -100,6 +108,11 @@ class Mixture:
         gradient = self.gradient(statistics, count)
         powered = gradient.sign() * gradient.abs().sqrt()
         return powered / max(float(powered.norm()), 1e-12)
+
+
+def _sums(posterior: Tensor, x: Tensor) -> Tensor:
+    """Of each Gaussian the sums of its posterior probability, and of x and x² weighted by it: (K, 1 + 2 P)."""
+    return posterior.T @ torch.cat([torch.ones(len(x), 1), x, x * x], 1)
 
 
 def pyramid(mixture: Mixture, descriptors: Tensor, heights: Tensor, strips: int) -> Tensor:

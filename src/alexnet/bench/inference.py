@@ -1,12 +1,15 @@
-"""Inference: ten views, ONNX Runtime with the same weights, and the time to start."""
+"""Inference: ten views, the engines ONNX Runtime and OpenVINO, and the time to start."""
 
 from __future__ import annotations
 
+import logging
 import statistics
 import subprocess
 import sys
-import tempfile
+from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,8 +18,8 @@ from alexnet.bench.peers import photographs
 from alexnet.bench.timing import Comparison, compared, in_turn
 from alexnet.data.augmentation import Preprocessing
 from alexnet.evaluation.inference import crops, probabilities
+from alexnet.network.frozen import FrozenNetwork
 from alexnet.network.model import AlexNet
-from alexnet.network.optimized import OptimizedNetwork
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Config, Run
 from alexnet.runtime.devices import autocast, choose_device, choose_precision
@@ -31,7 +34,7 @@ def ten_views(settings: Settings) -> list[Comparison]:
     preprocess = Preprocessing(torch.full((256, 256, 3), 120.0, device=device), 224, 1.0)
     rows = []
     for dtype in dict.fromkeys((torch.float32, choose_precision("auto", device))):
-        working = OptimizedNetwork(network, dtype)
+        working = FrozenNetwork(network, dtype)
 
         @torch.inference_mode()
         def apart(dtype: torch.dtype = dtype) -> None:
@@ -39,10 +42,10 @@ def ten_views(settings: Settings) -> list[Comparison]:
                 torch.stack([network(crop).float().softmax(-1) for crop in crops(images, preprocess, 10)]).mean(0)
 
         @torch.inference_mode()
-        def apart_and_fast(working: OptimizedNetwork = working) -> None:
+        def apart_and_fast(working: FrozenNetwork = working) -> None:
             torch.stack([working(crop).float() for crop in crops(images, preprocess, 10)])
 
-        def ours(working: OptimizedNetwork = working) -> None:
+        def ours(working: FrozenNetwork = working) -> None:
             probabilities(working, preprocess, images, 10)
 
         seconds = in_turn({"ours": ours, "apart": apart, "fast": apart_and_fast}, settings.rounds)
@@ -59,50 +62,151 @@ def ten_views(settings: Settings) -> list[Comparison]:
     return rows
 
 
-def against_onnx_runtime(settings: Settings) -> list[Comparison]:
-    """Compare inference of one image and of 64 with ONNX Runtime in float32, with the same weights and threads."""
-    import onnxruntime
+VARIANTS = ("small", "paper", "one-weird-trick")
+BATCHES = (1, 2, 8, 16, 32, 64)
+OURS = "ours"
 
-    from alexnet.weights.onnx_writer import to_onnx
 
-    network = AlexNet("paper").to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "alexnet.onnx"
-        file.write_bytes(to_onnx(network).SerializeToString())
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    rows = []
-    for dtype in dict.fromkeys((torch.float32, choose_precision("auto", torch.device("cpu")))):
-        working = OptimizedNetwork(network, dtype)
-        for count, repeats in ((1, 20), (64, 1)):
-            images = torch.randn(count, 3, 227, 227) * 50
-            last = images.contiguous(memory_format=torch.channels_last)
-            values = images.numpy()
+def against_engines(settings: Settings) -> list[Comparison]:
+    """Compare inference with ONNX Runtime and OpenVINO, which read the same exported file and use as many threads.
 
-            @torch.inference_mode()
-            def ours(working: OptimizedNetwork = working, last: torch.Tensor = last) -> torch.Tensor:
-                return working(last).float()
+    "small" is the network that the recipe of that name trains: that of the paper with batch normalization, for 195
+    pixels. In int8 the engines run the file after static quantization by ONNX Runtime, beside our bfloat16.
+    """
+    cells = {}
+    counts = (settings.batch_size,) if settings.batch_size else BATCHES
+    for variant in VARIANTS:
+        engines = _Engines(*_network(variant), settings.folder / variant)
+        for precision in _precisions():
+            cells[variant, precision] = [
+                _compare_engines(engines, variant, precision, count, 2 * settings.rounds + 1) for count in counts
+            ]
+    print(_ratio_table(cells), file=sys.stderr)
+    return list(chain.from_iterable(cells.values()))
 
-            def theirs(values=values):  # type: ignore[no-untyped-def]
-                return session.run(None, {name: values})[0]
 
-            if dtype == torch.float32:
-                difference = (ours() - torch.from_numpy(theirs())).abs().max()
-                assert difference <= 1e-3 * ours().abs().max() + 1e-5, f"the logits differ by {difference}"
-            seconds = in_turn({"ours": ours, "theirs": theirs}, 2 * settings.rounds, repeats)
-            rows.append(
-                compared(
-                    f"inference, batch {count}, {str(dtype).removeprefix('torch.')}",
-                    "ONNX Runtime, float32, the same weights and threads",
-                    *(seconds["ours"], seconds["theirs"], 1.0 if dtype == torch.float32 else None),
-                    milliseconds=1e3 * statistics.median(seconds["ours"]),
-                    onnx_runtime_milliseconds=1e3 * statistics.median(seconds["theirs"]),
-                )
-            )
-    return rows
+def _network(variant: str) -> tuple[AlexNet, int]:
+    """A network with random weights, and the side of its input."""
+    torch.manual_seed(0)
+    if variant == "small":
+        recipe = recipes()[variant]
+        network = AlexNet(recipe.variant, 10, normalization=recipe.normalization, init="he")
+        side = recipe.input_size or network.input_size
+    else:
+        network = AlexNet(variant, init="he")
+        side = network.input_size
+    torch.nn.init.normal_(network.get_submodule(network.output_layer).weight, 0.0, 0.02)  # type: ignore[arg-type]
+    return network.to(memory_format=torch.channels_last).eval(), side  # type: ignore[call-overload]
+
+
+def _precisions() -> list[str]:
+    bfloat16 = choose_precision("auto", torch.device("cpu")) == torch.bfloat16
+    return ["float32", "bfloat16", "int8"] if bfloat16 else ["float32", "int8"]
+
+
+class _Engines:
+    """The engines for one network: a function of a batch for each, by precision."""
+
+    def __init__(self, network: AlexNet, side: int, folder: Path) -> None:
+        from alexnet.weights.onnx_writer import to_onnx
+
+        self.network, self.side = network, side
+        folder.mkdir()
+        self.files = {"float32": folder / "model.onnx", "int8": folder / "int8.onnx"}
+        self.files["bfloat16"] = self.files["float32"]
+        self.files["float32"].write_bytes(to_onnx(network, input_size=side).SerializeToString())
+        self._quantize()
+        self.ours = {name: FrozenNetwork(network, getattr(torch, name)) for name in ("float32", "bfloat16")}
+
+    def functions(self, precision: str, count: int) -> dict[str, Callable[[], torch.Tensor]]:
+        """From the same random images to logits, by the name of the engine; ours first."""
+        images = 50 * torch.randn(count, 3, self.side, self.side, generator=torch.Generator().manual_seed(1))
+        channels_last = images.contiguous(memory_format=torch.channels_last)
+        dtype = torch.float32 if precision == "float32" else torch.bfloat16
+        working = self.ours[str(dtype).removeprefix("torch.")]
+
+        @torch.inference_mode()
+        def ours() -> torch.Tensor:
+            return working(channels_last).float()
+
+        @torch.inference_mode()
+        def plain() -> torch.Tensor:
+            with autocast(torch.device("cpu"), dtype):
+                return self.network(channels_last).float()
+
+        functions = {OURS: ours, "openvino": self._openvino(precision, images.numpy()), "torch": plain}
+        if precision != "bfloat16":  # ONNX Runtime has no kernels for it on a CPU
+            functions["onnxruntime"] = self._onnxruntime(precision, images.numpy())
+        return functions
+
+    def _onnxruntime(self, precision: str, values: Any) -> Callable[[], torch.Tensor]:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(self.files[precision], options, providers=["CPUExecutionProvider"])
+        return lambda: torch.from_numpy(session.run(None, {"input": values})[0])
+
+    def _openvino(self, precision: str, values: Any) -> Callable[[], torch.Tensor]:
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(self.files[precision])
+        model.reshape(values.shape)
+        hints = {
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": "f32" if precision == "float32" else "bf16",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        request = core.compile_model(model, "CPU", hints).create_infer_request()
+        return lambda: torch.from_numpy(request.infer({0: values}, share_inputs=True, share_outputs=True)[0])
+
+    def _quantize(self) -> None:
+        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+        class Images(CalibrationDataReader):
+            def __init__(self, side: int) -> None:
+                self.batches = iter([{"input": (50 * torch.randn(8, 3, side, side)).numpy()}])
+
+            def get_next(self) -> Any:
+                return next(self.batches, None)
+
+        logging.getLogger().setLevel(logging.ERROR)  # it advises a preprocessing that these graphs do not need
+        quantize_static(
+            *(self.files["float32"], self.files["int8"], Images(self.side)),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+        )
+
+
+def _compare_engines(engines: _Engines, variant: str, precision: str, count: int, rounds: int) -> Comparison:
+    functions = engines.functions(precision, count)
+    outputs = {name: function() for name, function in functions.items()}
+    scale = outputs[OURS].abs().max()
+    differences = {name: float((logits - outputs[OURS]).abs().max() / scale) for name, logits in outputs.items()}
+    del differences[OURS]
+    tolerance = {"float32": 1e-4, "bfloat16": 0.05, "int8": 0.5}[precision]
+    for name, difference in differences.items():
+        assert difference <= tolerance, f"{variant}, {precision}: the logits of {name} differ by {difference:.2g}"
+    seconds = in_turn(functions, rounds, max(1, 16 // count), pause=0.05)
+    peers = [name for name in seconds if name not in (OURS, "torch")]
+    best = [min(seconds[name][number] for name in peers) for number in range(rounds)]
+    return compared(
+        f"inference, {variant}, batch {count}, {precision}",
+        "the faster of ONNX Runtime and OpenVINO in each round" if len(peers) == 2 else "OpenVINO",
+        *(seconds[OURS], best, None if precision == "int8" else 1.0),
+        batch=count,
+        milliseconds={name: 1e3 * statistics.median(values) for name, values in seconds.items()},
+        largest_difference_of_logits=differences,
+    )
+
+
+def _ratio_table(cells: Mapping[tuple[str, str], list[Comparison]]) -> str:
+    """The ratio to the best peer: a line for each network and precision, a column for each batch."""
+    lines = [f"{', '.join(names):28}" + "".join(f"{row.ratio:7.2f}" for row in rows) for names, rows in cells.items()]
+    batches = [row.figures["batch"] for row in next(iter(cells.values()))]
+    return "\n".join([f"{'ratio to the best at batch':28}" + "".join(f"{batch:7}" for batch in batches), *lines])
 
 
 def startup(settings: Settings) -> list[Comparison]:

@@ -33,6 +33,7 @@ from alexnet.data.statistics import pixel_sum
 from alexnet.kernels.pool import max_pool
 from alexnet.kernels.rgb_products import rgb_products
 from alexnet.network import normalization, optimized
+from alexnet.network.frozen import FrozenNetwork
 from alexnet.network.model import AlexNet
 from alexnet.network.normalization import local_response_norm
 from alexnet.network.optimized import OptimizedNetwork
@@ -106,7 +107,7 @@ def _pool_after_relu(self: Any, x: Tensor) -> Tensor:
 def _relu_apart() -> Iterator[None]:
     with (
         _replaced(optimized._ReluNorm, "__call__", _norm_after_relu),
-        _replaced(optimized._ReluPool, "__call__", _pool_after_relu),
+        _replaced(optimized.ReluPool, "__call__", _pool_after_relu),
     ):
         yield
 
@@ -168,7 +169,7 @@ def _training_step(settings: Settings, count: int) -> Iterator[dict[str, Any]]:
 
 
 def _inference(settings: Settings, count: int) -> Iterator[dict[str, Any]]:
-    network = OptimizedNetwork(AlexNet("paper").eval().to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    network = FrozenNetwork(AlexNet("paper").eval().to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     images = torch.randn(count, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()

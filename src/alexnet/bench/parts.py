@@ -101,10 +101,10 @@ PARTS = (
     _compared("views", "ten-view evaluation against ten forward passes", "inference.ten_views"),
     _compared(
         "inference",
-        "inference against ONNX Runtime",
-        "inference.against_onnx_runtime",
-        extra="onnx",
-        packages=("onnx", "onnxruntime"),
+        "inference against ONNX Runtime and OpenVINO",
+        "inference.against_engines",
+        extra="onnx,openvino",
+        packages=("onnx", "onnxruntime", "openvino"),
     ),
     _compared("startup", "start of the command, and one image from a cold start", "inference.startup"),
     Part(

@@ -48,7 +48,9 @@ class Comparison:
         }
 
 
-def in_turn(sides: Mapping[str, Callable[[], object]], rounds: int, repeats: int = 1) -> dict[str, list[float]]:
+def in_turn(
+    sides: Mapping[str, Callable[[], object]], rounds: int, repeats: int = 1, pause: float = 0.0
+) -> dict[str, list[float]]:
     """Time functions in turn, after one call of each that is not timed.
 
     Parameters
@@ -59,6 +61,9 @@ def in_turn(sides: Mapping[str, Callable[[], object]], rounds: int, repeats: int
         Timings of each function.
     repeats : int
         Calls per timing.
+    pause : float
+        Seconds before each timing, and then a call that is not timed: for engines with threads of their own, which wait
+        actively for some milliseconds after a call and would slow down the next side.
 
     Returns
     -------
@@ -70,6 +75,9 @@ def in_turn(sides: Mapping[str, Callable[[], object]], rounds: int, repeats: int
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, run in sides.items():
+            if pause:
+                time.sleep(pause)
+                run()
             start = time.perf_counter()
             for _ in range(repeats):
                 run()

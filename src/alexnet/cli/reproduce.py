@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--budget",
         type=float,
         metavar="SECONDS",
-        help="history: seconds of training with the same wall time (default: 180)",
+        help="history: seconds of the training for the same time (default: 180)",
     )
     parser.add_argument(
         "--results", metavar="FILE", help="the JSON file to write (default: docs/results/EXPERIMENT.json)"

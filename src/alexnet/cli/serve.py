@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from alexnet.cli.options import DATA_HELP, add_device, add_max_pixels, add_precision, add_run, requires_extra
+from alexnet.cli.options import DATA_HELP, add_device, add_max_pixels, add_precision, requires_extra
 
 HELP = "a page to inspect a run, and an HTTP API"
 
@@ -16,8 +16,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--host says otherwise. Requires FastAPI and uvicorn: pip install 'alexnet[serve]'."
     )
     parser.epilog = "example: alexnet serve run --data data --port 8080"
-    add_run(parser)
-    parser.add_argument("--data", metavar="DATA", help=f"{DATA_HELP} (default: the dataset of the training)")
+    parser.add_argument(
+        "run_folder",
+        metavar="RUN",
+        help="a run folder; a folder of `alexnet crossval` is an ensemble: its networks decide together",
+    )
+    parser.add_argument(
+        "--data", metavar="DATA", help=f"{DATA_HELP} (default: the dataset of the training; none for an ensemble)"
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",

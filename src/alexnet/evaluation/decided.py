@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from alexnet.data.dataset import Split
-from alexnet.data.loading import evaluation_batches
 from alexnet.evaluation.costs import image_costs
 from alexnet.evaluation.intervals import mean_interval
 from alexnet.evaluation.metrics import wilson_interval
@@ -89,22 +89,47 @@ class Decided:
         return result
 
 
-def decide_on(predictor: Predictor, rule: DecisionRule, split: Split, batch_size: int) -> Decided:
-    """Apply the decision rule of a run to a split, with the views that the rule was found with."""
-    parts = []
-    for batch in evaluation_batches(split, batch_size):
-        features = None
-        if rule.distance is None:
-            shares = predictor.probabilities(batch.images, rule.views)
-        else:
-            shares, features = predictor.probabilities_and_features(batch.images, rule.views)
-        parts.append(rule.apply(shares, features))
+def probabilities_and_decisions(
+    predictor: Predictor, rule: DecisionRule, images: Tensor, views: int
+) -> tuple[np.ndarray, Decisions]:
+    """The probabilities of a batch with `views` views, and what the rule of the predictor decides.
+
+    The rule decides with the views that it was found with. Where these are `views`, the network computes once.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The network.
+    rule : DecisionRule
+        Its rule.
+    images : Tensor
+        (N, size, size, 3) uint8.
+    views : int
+        Number of test views.
+
+    Returns
+    -------
+    probabilities : ndarray
+        (N, classes) float64, not calibrated.
+    decisions : Decisions
+        N of them.
+    """
+    features = None
+    if rule.distance is None:
+        ruled = predictor.probabilities(images, rule.views)
+    else:
+        ruled, features = predictor.probabilities_and_features(images, rule.views)
+    shares = ruled if rule.views == views else predictor.probabilities(images, views)
+    return shares, rule.apply(ruled, features)
+
+
+def joined(parts: Sequence[Decisions]) -> Decisions:
+    """The decisions of several batches as one."""
     distances = [part.distance for part in parts if part.distance is not None]
-    decisions = Decisions(
+    return Decisions(
         kind=np.concatenate([part.kind for part in parts]),
         label=np.concatenate([part.label for part in parts]),
         probabilities=np.concatenate([part.probabilities for part in parts]),
         margin=np.concatenate([part.margin for part in parts]),
         distance=np.concatenate(distances) if distances else None,
     )
-    return Decided(rule, split.labels, decisions)

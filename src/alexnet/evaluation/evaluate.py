@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.loading import evaluation_batches
 from alexnet.evaluation import metrics
 from alexnet.evaluation.costs import image_costs, read_costs
-from alexnet.evaluation.decided import Decided, decide_on
+from alexnet.evaluation.decided import Decided, joined, probabilities_and_decisions
 from alexnet.evaluation.ensemble import fold_runs, optimal_coefficients
 from alexnet.evaluation.intervals import CONFIDENCE, ClassIntervals, class_intervals, mean_interval
 from alexnet.evaluation.metrics import Predictions
 from alexnet.evaluation.predictor import Member, Predictor, Source, load_predictors, require_same_classes
 from alexnet.evaluation.views import check_views
 from alexnet.kernels.safe import safe_mode
+from alexnet.runs.decision import DecisionRule, Decisions
 from alexnet.runs.run import CROSS_VALIDATION, Run, is_of_another_dataset
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
@@ -362,14 +364,13 @@ def evaluate(
     )
     searched = dataset.split("val") if on_val else evaluated
     total = len(evaluated) + (len(searched) if search_coefficients else 0)
+    rule = None if raw or len(predictors) > 1 else predictors[0].decision_rule()
     with safe_mode(safe), progress(total, "evaluate") as bar:
-        ensemble = _Ensemble(predictors, views, batch_size, bar)
+        ensemble = _Ensemble(predictors, views, batch_size, bar, rule)
         coefficients = None
         if search_coefficients:
             coefficients = _search_coefficients(ensemble, searched, halves=not on_val)
         predictions, registered = _measure(ensemble, evaluated, coefficients)
-        rule = None if raw or len(predictors) > 1 else predictors[0].decision_rule()
-        decided = None if rule is None else decide_on(predictors[0], rule, evaluated, batch_size)
     return Evaluation(
         runs=[os.fspath(path.run.path if isinstance(path, Member) else path) for path in paths],
         data=str(dataset.path),
@@ -383,7 +384,7 @@ def evaluate(
         recall=recall,
         registered=registered,
         costs=cost_matrix,
-        decided=decided,
+        decided=None if rule is None else Decided(rule, evaluated.labels, joined(ensemble.decisions)),
     )
 
 
@@ -406,15 +407,24 @@ class _Ensemble:
     views: int
     batch_size: int
     bar: Progress
+    rule: DecisionRule | None = None
+    decisions: list[Decisions] = field(default_factory=list)
+    """The decisions of the only member on each batch, where it has a rule."""
 
     def batches(self, split: Split) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Yields the index of the first image, probabilities (members, N, classes) and labels (N,) of each batch."""
         first = 0
         for batch in evaluation_batches(split, self.batch_size):
-            probabilities = np.stack([member.probabilities(batch.images, self.views) for member in self.members])
-            yield first, probabilities, batch.labels.numpy()
+            yield first, self._probabilities(batch.images), batch.labels.numpy()
             first += len(batch.labels)
             self.bar.advance(len(batch.labels))
+
+    def _probabilities(self, images: Tensor) -> np.ndarray:
+        if self.rule is None:
+            return np.stack([member.probabilities(images, self.views) for member in self.members])
+        probabilities, decided = probabilities_and_decisions(self.members[0], self.rule, images, self.views)
+        self.decisions.append(decided)
+        return probabilities[None]
 
 
 def _measure(

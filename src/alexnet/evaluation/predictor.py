@@ -16,8 +16,8 @@ from alexnet.baselines.baseline import Baseline, BaselineConfig
 from alexnet.data.augmentation import Preprocessing
 from alexnet.evaluation.inference import probabilities, probabilities_and_features
 from alexnet.evaluation.views import VIEWS, check_views
+from alexnet.network.frozen import FrozenNetwork
 from alexnet.network.model import AlexNet
-from alexnet.network.optimized import OptimizedNetwork, without_batch_norm
 from alexnet.runs.decision import DecisionRule
 from alexnet.runs.run import BASELINE, Config, Run
 from alexnet.runtime.errors import AlexNetError
@@ -76,7 +76,7 @@ class NetworkPredictor:
 
     def __init__(self, member: Member, precision: torch.dtype) -> None:
         self.member, self.path, self.config = member, member.run.path, member.run.config
-        self._network = OptimizedNetwork(without_batch_norm(member.network), precision)
+        self._network = FrozenNetwork(member.network, precision)
 
     def probabilities(self, images: Tensor, views: int) -> np.ndarray:
         try:

@@ -14,9 +14,9 @@ from alexnet.data.dataset import Split
 from alexnet.data.loading import evaluation_batches
 from alexnet.evaluation.evaluate import BATCH_SIZE
 from alexnet.evaluation.predictor import load_predictors
-from alexnet.experiments.ablation import FULL, Trial, base
+from alexnet.experiments.ablation import FULL, Trial, base, images
 from alexnet.experiments.catalog import dataset_name
-from alexnet.experiments.image_sets import SOLAR, image_set, test_split
+from alexnet.experiments.image_sets import SOLAR, test_split
 from alexnet.experiments.trials import measure_once, summarize, write_with_figure
 from alexnet.report.style import BLUE, INK, Figure, drawn, new
 from alexnet.runs.recipe import recipes
@@ -34,7 +34,7 @@ def reproduce(
 
     Every combination of one and of three networks is evaluated. Returns a summary of one line.
     """
-    dataset = image_set(work, data, quick)
+    dataset = images(work, data, quick)
     trials = [Trial(FULL, seed, dataset, quick) for seed in seeds]
     for trial in trials:
         trial.measure()

@@ -125,7 +125,7 @@ def slug(source: str) -> str:
 
 CIFAR = "cifar-out"  # experiments on CIFAR-10 share the prepared dataset and trials
 ABLATION = "ablation-out"
-INSPECTION = "inspection-out"  # the experiments on unknown images use its cross-validation
+INSPECTION = "inspection-out"  # the experiments on unknown images and weight types use its trainings
 
 
 def _increase(text: str, published: float | None, change: str) -> Claim:
@@ -297,6 +297,7 @@ _EXPERIMENTS = [
         "weight-types",
         "weights in 16 bits: accuracy, predictions that change and megabytes, on the solar cells and --data SOURCE",
         seeds=(0,),
+        folder=INSPECTION,
     ),
     Experiment("sorting-kills", "`alexnet sort` killed at fifty random moments: every file in one place?", seeds=(0,)),
     Experiment(
@@ -318,6 +319,20 @@ _EXPERIMENTS = [
     ),
     Experiment(
         "transfer", "transfer from the starter to the solar cells and --data SOURCE, with 12 to all training images"
+    ),
+    Experiment(
+        "recipe-ablation",
+        "the recipe `small` from scratch with one change at a time, on 1,000 images of --data SOURCE",
+        seeds=(0, 1, 2),
+        module="recipe_trials",
+        values={"table": "recipe-ablation"},
+    ),
+    Experiment(
+        "from-nothing",
+        "AlexNet from random weights on 2,000 images of --data SOURCE: the paper's recipe and four steps to learning",
+        seeds=(0, 1),
+        module="recipe_trials",
+        values={"table": "from-nothing"},
     ),
     Experiment(
         "baseline",
@@ -407,7 +422,7 @@ def reproduce(
     variant, init : str, optional
         Network variant; pretrained weights.
     budget : float, optional
-        Seconds of a training with the same wall time.
+        Seconds of the training for the same time.
 
     Returns
     -------

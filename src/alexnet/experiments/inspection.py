@@ -9,17 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from alexnet.data.dataset import PreparedDataset
-from alexnet.evaluation import metrics
-from alexnet.evaluation.evaluate import CERTAIN, evaluate
-from alexnet.evaluation.metrics import Predictions
+from alexnet.evaluation.evaluate import evaluate
 from alexnet.experiments import solar_cells
-from alexnet.experiments.catalog import RESULTS, shipped_results
 from alexnet.experiments.demo import CHANGES
 from alexnet.experiments.trials import is_selected, measure_once, prepare_once, summarize, train_once
-from alexnet.inspection.crossval import PROBABILITIES, CrossValidation, cross_validate
+from alexnet.inspection.crossval import CrossValidation, cross_validate
 from alexnet.inspection.decide import decide
 from alexnet.runtime.files import write_atomic
 from alexnet.runtime.provenance import provenance, write_result
@@ -35,22 +30,44 @@ COSTS = {
 """A missed defect costs ten times a false positive; a person who looks at a cell costs half of one."""
 RECALL = 0.9
 VIEWS = 1
+TRAINING = {**CHANGES, "weights_dtype": "float32"}
+"""Changes to the recipe. `alexnet reproduce weight-types` compares these weights with their 16-bit forms."""
+METRICS = (
+    "accuracy",
+    "accuracy on certain labels",
+    "accuracy on doubtful labels",
+    "macro_precision",
+    "macro_recall",
+    "macro_f1",
+    f"recall of {POSITIVE}",
+    f"precision of {POSITIVE}",
+    "roc_auc",
+    "log_loss",
+)
+"""The metrics of a fold that are reported."""
+OTHER_RESULTS = {
+    "labels that are wrong": "label-errors.json",
+    "unknown images": "unknown.json",
+    "sorting killed at fifty moments": "sorting-kills.json",
+    "near duplicates": "copies.json",
+    "weights in 16 bits": "weight-types.json",
+}
+"""Other measurements of an inspection, and their files."""
 
 
 def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, only: Sequence[str] = ()) -> str:
     """Cross-validate the solar cells, train a network for each seed, and decide with costs and with a recall.
 
-    `only` leaves out one of the parts "crossval" and "decisions"; an earlier result of that part is kept.
-    The tables of `alexnet reproduce label-errors` and `unknown` are included where their results exist. Returns
-    a summary of one line.
+    `only` leaves out one of the parts "crossval" and "decisions"; an earlier result of that part is kept. The trainings
+    are those of ``examples/inspection.sh``.
+    Returns a summary of one line.
     """
     dataset = prepared_cells(work)
     earlier = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
     crossval, decisions = earlier.get("crossval"), earlier.get("decisions")
     if is_selected("crossval", only):
-        result = cross_validated_cells(work)
-        folds = [_fold(result, dataset, number) for number in range(1, FOLDS + 1)]
-        crossval = {name: summarize([fold[name] for fold in folds]) for name in folds[0]}
+        measured = cross_validated_cells(work).metrics
+        crossval = {name: summarize(measured[name]) for name in METRICS}
     if is_selected("decisions", only):
         decisions = [
             measure_once(work / f"decisions-{seed}.json", partial(_decisions, work, dataset, seed)) for seed in seeds
@@ -64,8 +81,7 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, onl
         "costs": COSTS,
         "recall": RECALL,
         "decisions": decisions,
-        "label_errors": _table("label-errors"),
-        "unknown": _table("unknown"),
+        "other_results": OTHER_RESULTS,
         **provenance(command),
     }
     write_result(results, report)
@@ -90,36 +106,13 @@ def prepared_cells(work: Path) -> PreparedDataset:
 
 def cross_validated_cells(work: Path) -> CrossValidation:
     """The cross-validation of the solar cells under `work`, which is done once."""
-    return cross_validate(prepared_cells(work), work / "cv", folds=FOLDS, **CHANGES)
-
-
-def _fold(result: CrossValidation, dataset: PreparedDataset, number: int) -> dict[str, float]:
-    """The metrics of a fold on the cells that were held out."""
-    held_out = PreparedDataset.open(result.path / "data" / f"fold-{number}").split("test")
-    probabilities = np.load(result.path / f"fold-{number}" / PROBABILITIES, allow_pickle=False)
-    predictions = Predictions.from_probabilities(probabilities, held_out.labels)
-    targets = held_out.targets
-    assert targets is not None
-    certain = targets.max(axis=1) >= CERTAIN
-    positive = dataset.classes.index(POSITIVE)
-    area = metrics.roc_auc(*metrics.binary_scores(predictions, positive))
-    row = metrics.per_class(predictions, len(dataset.classes))[positive]
-    return {
-        "accuracy": metrics.accuracy(predictions),
-        "accuracy on certain labels": metrics.accuracy(predictions.where(certain)),
-        "accuracy on doubtful labels": metrics.accuracy(predictions.where(~certain)),
-        **metrics.macro(predictions, len(dataset.classes)),
-        f"recall of {POSITIVE}": row["recall"],
-        f"precision of {POSITIVE}": row["precision"],
-        "roc_auc": float("nan") if area is None else area,
-        "log_loss": metrics.log_loss(predictions),
-    }
+    return cross_validate(prepared_cells(work), work / "cv", folds=FOLDS, views=VIEWS, **TRAINING)
 
 
 def _decisions(work: Path, dataset: PreparedDataset, seed: int) -> dict[str, Any]:
     """A network, and its decisions on the test cells by the most probable class, by costs and by a recall."""
     run = work / ("run" if seed == 0 else f"run-{seed}")
-    train_once(dataset.path, run, seed=seed, **CHANGES)
+    train_once(dataset.path, run, seed=seed, **TRAINING)
     costs = work / "costs.csv"
     write_costs(costs)
     found: dict[str, Any] = {"seed": seed}
@@ -151,12 +144,3 @@ def write_costs(file: Path, costs: Mapping[str, Mapping[str, float]] = COSTS) ->
     lines += [",".join([name, *(f"{row[column]:g}" for column in columns)]) for name, row in costs.items()]
     write_atomic(file, ("\n".join(lines) + "\n").encode())
     return file
-
-
-def _table(name: str) -> Any:
-    """The table of another result; None if it is not there."""
-    for folder in (RESULTS, shipped_results()):
-        file = folder / f"{name}.json"
-        if file.exists():
-            return json.loads(file.read_text(encoding="utf-8"))["table"]
-    return None

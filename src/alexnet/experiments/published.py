@@ -39,3 +39,16 @@ PUBLISHED = (
         what="configuration #146, which started from weights of Fall 2011: not this training",
     ),
 )
+
+DESIGNED_FEATURES = (("sparse coding", 0.471, 0.282), ("SIFT + Fisher vectors", 0.457, 0.257))
+"""Table 1: top-1 and top-5 error of the best methods before, on the test images of ILSVRC-2010."""
+
+TORCHVISION = (1 - 0.56522, 1 - 0.79066)
+"""Top-1 and top-5 error of torchvision's reference weights (variant `one-weird-trick`) with the center crop, on the
+validation images of ILSVRC-2012."""
+
+SEVEN_NETWORKS = 0.153
+"""Table 2: top-5 error of seven networks averaged, on the test images of ILSVRC-2012."""
+
+PRINTED_UNITS, PRINTED_CROPS = 253_440, 2048
+"""Section 3.5: units of the first layer; 4.1: crops and flips of an image. Both differ from what the sizes give."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet.experiments.ablation import FULL, VIEWS, Trial, base
+from alexnet.experiments.ablation import FULL, VIEWS, Trial, base, images
 from alexnet.experiments.catalog import dataset_name
-from alexnet.experiments.image_sets import SOLAR, image_set
+from alexnet.experiments.image_sets import SOLAR
 from alexnet.experiments.trials import compare, summarize, write_with_figure
 from alexnet.report.style import BLUE, INK, Figure, drawn, new
 from alexnet.runs.recipe import recipes
@@ -22,7 +22,7 @@ def reproduce(
 
     Returns a summary of one line.
     """
-    dataset = image_set(work, data, quick)
+    dataset = images(work, data, quick)
     trials = [Trial(FULL, seed, dataset, quick).measure() for seed in seeds]
     errors = {views: [trial[views] for trial in trials] for views in VIEWS}
     report = {

@@ -121,25 +121,33 @@ def compare(differences: Sequence[float], others: Sequence[Sequence[float]] = ()
     Returns
     -------
     dict
-        `summarize(differences)` with ``standard_error``, ``degrees_of_freedom``, two-sided ``p`` and ``verdict``. The
-        verdict is "within noise" if ``p`` is above 0.05.
+        `summarize(differences)` with ``standard_error``, ``interval`` (95%), ``degrees_of_freedom``, two-sided ``p``
+        and ``verdict``. The verdict is "within noise" if ``p`` is above 0.05.
     """
-    from scipy.special import stdtr
+    from scipy.special import stdtr, stdtrit
 
     summary, mean = summarize(differences), statistics.mean(differences)
     points = f"{round(mean * 100, 1) + 0:+.1f}"  # adding 0 turns -0.0 into 0.0
     groups = [group for group in (differences, *others) if len(group) > 1]
     degrees = sum(len(group) - 1 for group in groups)
     if not degrees:
-        return {**summary, "standard_error": None, "p": None, "verdict": f"{points} points; {ONE_SEED}"}
+        return {
+            **summary,
+            "standard_error": None,
+            "interval": None,
+            "p": None,
+            "verdict": f"{points} points; {ONE_SEED}",
+        }
     pooled = sum((len(group) - 1) * statistics.variance(group) for group in groups) / degrees
     error = math.sqrt(pooled / len(differences))
     p = 2 * float(stdtr(degrees, -abs(mean) / error)) if error else float(mean == 0)
+    half = float(stdtrit(degrees, 1 - SIGNIFICANCE_LEVEL / 2)) * error
     direction = "increase" if mean > 0 else "decrease"
     verdict = "within noise" if p > SIGNIFICANCE_LEVEL else f"statistically significant {direction}"
     return {
         **summary,
         "standard_error": error,
+        "interval": [mean - half, mean + half],
         "degrees_of_freedom": degrees,
         "p": p,
         "verdict": f"{points} ± {error * 100:.1f} points: {verdict}",

@@ -11,36 +11,47 @@ from typing import Any
 import numpy as np
 import torch
 
-from alexnet.data.dataset import PreparedDataset
-from alexnet.experiments import solar_cells
+from alexnet.data.dataset import PreparedDataset, Split
+from alexnet.evaluation import metrics
+from alexnet.evaluation.metrics import Predictions
 from alexnet.experiments.catalog import slug
-from alexnet.experiments.image_sets import SOLAR
+from alexnet.experiments.image_sets import SOLAR, test_split
+from alexnet.experiments.inspection import FOLDS, TRAINING, cross_validated_cells, prepared_cells
 from alexnet.experiments.trials import measure_once, prepare_once, train_once
-from alexnet.inspection.comparison import compare
-from alexnet.runs.recipe import STARTER
+from alexnet.prediction.classifier import BATCH_SIZE, Classifier
 from alexnet.runs.run import Run
 from alexnet.runtime.provenance import provenance, write_result
 
 TYPES = ("float32", "float16", "bfloat16")
-EPOCHS = 2
 
 
 def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, data: Sequence[str] = ()) -> str:
-    """Train on the solar cells and the sets in `data`, store the weights in each type, and compare on the test images.
+    """Store the weights of finished trainings in each type, and compare them on images that were held out.
 
-    The recipe is `small`, from the starter, for `EPOCHS` epochs. Returns a line per set and type.
+    The trainings are those of `alexnet reproduce inspection`: the networks of the folds on their held-out cells, the
+    network of all training cells on the test cells; and one for each seed on each set in `data`. Returns a line per
+    training and type.
     """
-    sources: dict[str, Any] = {SOLAR: partial(solar_cells.write_source, work / "cells.csv")}
-    sources |= {slug(source): source for source in data}
-    trials = {}
-    for name, source in sources.items():
+    cells = prepared_cells(work)
+    cross_validated_cells(work)
+    networks = {f"{SOLAR}/fold-{n}": (work / "cv" / f"fold-{n}", work / "cv" / "data" / f"fold-{n}") for n in _FOLDS}
+    train_once(cells.path, work / "run", seed=0, **TRAINING)
+    networks[f"{SOLAR}/run"] = work / "run", cells.path
+    for source in data:
+        folder = work / "weight-types" / slug(source)
+        dataset = prepare_once(source, folder / "data")
         for seed in seeds:
-            file = work / f"{name}-{seed}.json"
-            trials[f"{name}/{seed}"] = measure_once(file, partial(_measure, source, work / name, seed))
+            run = train_once(dataset.path, folder / f"run-{seed}", seed=seed, weights_dtype=TYPES[0])
+            networks[f"{slug(source)}/{seed}"] = run.path, dataset.path
+    trials = {
+        name: measure_once(work / "weight-types" / f"{name.replace('/', '-')}.json", partial(_measure, *places))
+        for name, places in networks.items()
+    }
     report = {
-        "description": f"recipe small from the starter, {EPOCHS} epochs, weights stored in three data types; accuracy "
-        "with one view on the test images (val where there are none), and what changes against float32",
+        "description": "weights of finished trainings stored in three data types; accuracy with one view on images "
+        "that were held out (a fold of the solar cells, or the test images), and what changes against float32",
         "trials": trials,
+        "total": {name: _total([trial["types"][name] for trial in trials.values()]) for name in TYPES},
         **provenance(command),
     }
     write_result(results, report)
@@ -53,32 +64,43 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, dat
     )
 
 
-def _measure(source: Any, folder: Path, seed: int) -> dict[str, Any]:
-    dataset = prepare_once(source, folder / "data")
-    options: Mapping[str, Any] = {"init": STARTER, "epochs": EPOCHS, "seed": seed, "weights_dtype": "float32"}
-    run = train_once(dataset.path, folder / f"run-{seed}", recipe="small", **options)
-    stored = {name: _stored(run, folder / f"run-{seed}-{name}", name) for name in TYPES}
-    found = compare([one.path for one in stored.values()], dataset, split=_split(dataset), views=1)
-    predictions = [evaluation.predictions for evaluation in found.evaluations]
-    by_class = [_by_class(p.ranked, p.ranked_probabilities) for p in predictions]
-    types = {}
-    for number, (name, one) in enumerate(stored.items()):
-        evaluation = found.evaluations[number]
-        types[name] = {
-            "bytes": one.weights_file().stat().st_size,
-            "images": len(predictions[number]),
-            "accuracy": evaluation.accuracy,
-            "log_loss": evaluation.log_loss,
-            "changed_classes": int((predictions[number].ranked[:, 0] != predictions[0].ranked[:, 0]).sum()),
-            "largest_change": float(np.abs(by_class[number] - by_class[0]).max()),
-        }
-    for one in stored.values():
-        shutil.rmtree(one.path)
-    return {"split": _split(dataset), "types": types}
+_FOLDS = range(1, FOLDS + 1)
 
 
-def _split(dataset: PreparedDataset) -> str:
-    return dataset.measured_on or "val"
+def _total(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The sums and the largest change over all trainings."""
+    sums = {name: sum(row[name] for row in rows) for name in ("images", "changed_classes")}
+    return {**sums, "largest_change": max(row["largest_change"] for row in rows)}
+
+
+def _measure(path: Path, data: Path) -> dict[str, Any]:
+    run, split = Run.open(path), test_split(PreparedDataset.open(data))
+    types: dict[str, Any] = {}
+    exact = np.empty(0)
+    for name in TYPES:
+        copy = path.with_name(f"{path.name}-{name}")
+        try:
+            stored = _stored(run, copy, name)
+            shares = _probabilities(stored, split)
+            exact = shares if name == TYPES[0] else exact
+            predictions = Predictions.from_probabilities(shares, split.labels)
+            types[name] = {
+                "bytes": stored.weights_file().stat().st_size,
+                "images": len(split),
+                "accuracy": metrics.accuracy(predictions),
+                "log_loss": metrics.log_loss(predictions),
+                "changed_classes": int((shares.argmax(axis=1) != exact.argmax(axis=1)).sum()),
+                "largest_change": float(np.abs(shares - exact).max()),
+            }
+        finally:
+            shutil.rmtree(copy, ignore_errors=True)
+    return {"split": split.name, "types": types}
+
+
+def _probabilities(run: Run, split: Split) -> np.ndarray:
+    classifier = Classifier.load(run.path, raw=True)
+    batches = split.batches(np.arange(len(split)), BATCH_SIZE)
+    return np.concatenate([classifier.probabilities(images) for _, images in batches])
 
 
 def _stored(run: Run, folder: Path, name: str) -> Run:
@@ -88,10 +110,3 @@ def _stored(run: Run, folder: Path, name: str) -> Run:
     dtype: torch.dtype = getattr(torch, name)
     copy.save_weights(run.config.recipe.keep, network.state_dict(), preprocess.mean, dtype)
     return copy.with_recipe_value("weights_dtype", name)
-
-
-def _by_class(ranked: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Probabilities (n, classes) from those in descending order."""
-    result = np.zeros_like(probabilities)
-    np.put_along_axis(result, ranked, probabilities, axis=1)
-    return result

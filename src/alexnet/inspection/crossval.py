@@ -157,15 +157,18 @@ def cross_validate(
         notify(f"fold {number} of {total}: {len(held_out):,} images held out")
         run = folder / f"fold-{number}"
         fold = _fold_dataset(folder / "data" / f"fold-{number}", dataset, held_out)
-        train(
-            fold.path,
-            run,
-            recipe=chosen,
-            resume=not is_free(run),
-            device=device,
-            checkpoint_interval=checkpoint_interval,
-            **changes,
-        )
+        try:
+            train(
+                fold.path,
+                run,
+                recipe=chosen,
+                resume=not is_free(run),
+                device=device,
+                checkpoint_interval=checkpoint_interval,
+                **changes,
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted in fold {number} of {total}; the same command continues") from None
         results[str(number)] = _evaluate_fold(run, fold, views, positive, device)
         _write_summary(folder, settings, results)
     _write_predictions(folder, split, dataset.classes, assignments, folds)

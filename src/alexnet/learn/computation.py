@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from alexnet.data.decoding import square_image
 from alexnet.learn.digits import (
+    CLASSES,
+    HIDDEN,
     comparison,
     digits,
     layers_of,
@@ -61,7 +63,7 @@ def compute(path: Path, command: str) -> None:
     arrays = {"images": images, **Starter().first_layer()}
     data = digits()
     arrays |= {"digits": data.pixels, "digit_labels": data.labels}
-    sampled = network((64, 128, 128, 10), seed=0, dropout=0.5)
+    sampled = network((data.pixels.shape[1], HIDDEN, HIDDEN, CLASSES), seed=0, dropout=0.5)
     train(sampled, data, epochs=60, lr=0.05, seed=0)
     of_views, (crops, flips) = trained_on_crops(data)
     for name, built in (("sampled", sampled), ("crops", crops), ("flips", flips)):

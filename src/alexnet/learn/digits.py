@@ -29,6 +29,9 @@ SIDE, CLASSES, TRAIN = 8, 10, 1000
 """Side of an image of a digit; classes; images of which the networks are trained, the first ones. The rest is the test
 set, which other people wrote."""
 
+HIDDEN = 128
+"""Units of each of the two hidden layers of the networks with dropout."""
+
 Change = Callable[[Tensor, torch.Generator], Tensor]
 """An augmentation of a batch of images (n, 8, 8)."""
 
@@ -145,7 +148,7 @@ def with_and_without_dropout(data: Digits, *, images: int = 200, epochs: int = 1
         curves = np.stack(
             [
                 train(
-                    network((SIDE**2, 128, 128, CLASSES), seed=seed, dropout=dropout),
+                    network((SIDE**2, HIDDEN, HIDDEN, CLASSES), seed=seed, dropout=dropout),
                     data,
                     images=images,
                     epochs=epochs,

@@ -13,23 +13,43 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from safetensors import safe_open
+from torch import nn
 
 from alexnet.data.augmentation import PCAColor
 from alexnet.experiments.catalog import shipped_results
-from alexnet.experiments.published import PUBLISHED
-from alexnet.learn.digits import METHODS, TRAIN
+from alexnet.experiments.published import (
+    DESIGNED_FEATURES,
+    PRINTED_CROPS,
+    PRINTED_UNITS,
+    PUBLISHED,
+    SEVEN_NETWORKS,
+    TORCHVISION,
+)
+from alexnet.learn.digits import HIDDEN, METHODS, TRAIN
+from alexnet.network.layers import OverhangConv2d, output_size
 from alexnet.network.model import AlexNet, LayerCost
 from alexnet.network.normalization import local_response_norm_reference
+from alexnet.network.rows import Conv, FullyConnected, LocalNorm, Pool
 from alexnet.network.variants import get_variant
-from alexnet.parallel.plan import Work
+from alexnet.parallel.plan import IMAGENET, Work
+from alexnet.runs.recipe import recipes
 from alexnet.training.optimizers import PaperSGD
+from alexnet.weights.foreign import IMAGE_SIZE
+from alexnet.weights.imagenet import NUM_CLASSES
 
 Values = dict[str, Any]
+Row = TypeVar("Row", Conv, FullyConnected, LocalNorm, Pool)
+
+
+def _row(kind: type[Row], name: str) -> Row:
+    """A row of the paper's table of layers."""
+    (row,) = (row for row in get_variant("paper").layers if isinstance(row, kind) and row.name == name)
+    return row
 
 
 @dataclass(frozen=True)
@@ -60,10 +80,21 @@ class Lesson:
     answers: tuple[tuple[str, float], ...]
 
 
-def _windows(side: int, *, kernel: int = 11, stride: int = 4, overhang: bool = False) -> int:
-    """Windows in a row; `network/layers.py:output_size` for a side that includes the padding."""
-    room = side - kernel
-    return (-(-room // stride) if overhang else room // stride) + 1
+CONV1, POOL1, NORM1, FC6 = (
+    _row(Conv, "conv1"),
+    _row(Pool, "pool1"),
+    _row(LocalNorm, "norm1"),
+    _row(FullyConnected, "fc6"),
+)
+RECIPE = recipes()["paper"]
+CROP = RECIPE.crop_size or 0
+"""Side of a crop: 224."""
+
+
+def _windows(side: int, *, kernel: int = CONV1.size, stride: int = CONV1.stride, overhang: bool = False) -> int:
+    """Windows in a row, for a side that includes the padding."""
+    kind = OverhangConv2d if overhang else nn.Conv2d
+    return output_size(kind(1, 1, kernel, stride, device="meta"), side)
 
 
 def _result(name: str) -> Values:
@@ -89,24 +120,34 @@ def _difference(change: str) -> dict[str, tuple[float, float]]:
     return found
 
 
+def _published(change: str) -> float:
+    """Published increase of the top-1 error by one change of the whole network, in points."""
+    return 100 * float(_result("ablation")["changes"][change]["published"])
+
+
+def _released(variant: str) -> float:
+    """Top-1 error of a released configuration on the validation images of ILSVRC-2012, its first log."""
+    return next(row.top1_error for row in PUBLISHED if (row.variant, row.year) == (variant, "2012"))
+
+
 @functools.cache
 def _costs(variant: str = "paper") -> list[LayerCost]:
     with torch.device("meta"):
-        return AlexNet(variant, 1000).costs()
+        return AlexNet(variant, NUM_CLASSES).costs()
 
 
 def _photograph() -> Values:
-    conv1 = _costs()[0]
+    side = get_variant("paper").input_size
     return {
-        "windows": _windows(224, overhang=True),
-        "without_overhang": _windows(224),
-        "windows_227": _windows(227),
-        "beyond": (_windows(224, overhang=True) - 1) * 4 + 11 - 224,
-        "units": conv1.neurons,
-        "printed_units": 253_440,
-        "inputs": 3 * 224 * 224,
-        "windows_stride_2": _windows(227, stride=2),
-        "images": 1_281_167,
+        "windows": _windows(CROP, overhang=True),
+        "without_overhang": _windows(CROP),
+        "windows_227": _windows(side),
+        "beyond": (_windows(CROP, overhang=True) - 1) * CONV1.stride + CONV1.size - CROP,
+        "units": _costs()[0].neurons,
+        "printed_units": PRINTED_UNITS,
+        "inputs": 3 * CROP**2,
+        "windows_stride_2": _windows(side, stride=2),
+        "images": IMAGENET,
     }
 
 
@@ -133,7 +174,7 @@ def _convolution() -> Values:
         "conv2_parameters": costs[1].parameters,
         "fc6_parameters": costs[5].parameters,
         "share": 100 * sum(c.parameters for c in costs[5:]) / parameters,
-        "products": 3 * 11 * 11,
+        "products": 3 * CONV1.size**2,
     }
 
 
@@ -162,17 +203,20 @@ def _relu() -> Values:
 
 
 def _lrn() -> Values:
-    column = torch.full((1, 96, 1, 1), 100.0, dtype=torch.float64)
-
-    def middle(alpha: float, *, divide: bool) -> float:
-        return float(local_response_norm_reference(column, 5, alpha, 0.75, 2.0, divide_by_n=divide)[0, 50, 0, 0])
-
+    column = torch.full((1, CONV1.kernels, 1, 1), 100.0, dtype=torch.float64)
+    printed, divided = (
+        local_response_norm_reference(
+            column, NORM1.size, NORM1.alpha, NORM1.beta, NORM1.k, divide_by_n=divide
+        ).flatten()
+        for divide in (False, True)
+    )
     return {
-        "floor": 2**-0.75,
-        "printed": middle(1e-4, divide=False),
-        "divided": middle(1e-4, divide=True),
-        "edge": float(local_response_norm_reference(column, 5, 1e-4, 0.75, 2.0, divide_by_n=False)[0, 0, 0, 0]),
-        "silent": middle(0, divide=False),
+        "floor": NORM1.k**-NORM1.beta,
+        "printed": float(printed[50]),
+        "divided": float(divided[50]),
+        "edge": float(printed[0]),
+        "published": _published("no-lrn"),
+        "released": 100 * (_released("released-2012-no-norm") - _released("released-2012")),
     }
 
 
@@ -182,11 +226,10 @@ def _pooling() -> Values:
     pooled = next(cost for cost in _costs() if cost.name == "pool1").output
     return {
         "side": pooled[1],
-        "side_2": _windows(55, kernel=2, stride=2),
-        "side_3": _windows(55, kernel=3, stride=3),
         "units": pooled[0] * pooled[1] * pooled[2],
-        "last": _windows(13, kernel=3, stride=2),
-        "inputs": 96 * 55 * 55,
+        "last": next(cost for cost in _costs() if cost.name == "pool5").output[1],
+        "inputs": _costs()[0].neurons,
+        "published": _published("non-overlapping"),
         "measured": [100 * difference["mean"] for difference in differences],
         "errors": [100 * difference["standard_error"] for difference in differences],
         "noise": all(difference["verdict"].endswith("within noise") for difference in differences),
@@ -214,7 +257,8 @@ def _towers() -> Values:
         "inputs": inputs,
         "classes": work.classes,
         "into_conv3": into_conv3,
-        "conv3_bytes": 128 * into_conv3 // 2 * 4,
+        "conv3_bytes": RECIPE.batch_size * into_conv3 // 2 * 4,
+        "published": _published("half"),
         "more": conv2["kernels"] * conv2["channels"] // 2 * conv2["size"] ** 2,
         "counted": int(counted["bytes_counted"]),
         "counted_batch": counted["batch"],
@@ -234,7 +278,13 @@ def _augmentation() -> Values:
         name: {kind: statistics.mean(values) for kind, values in found[name].items()} for name in ("crops", "flips")
     }
     views, color = _result("views")["difference"], _difference("no-color")
-    positions = 256 - 224 + 1
+    positions = IMAGE_SIZE - CROP + 1
+    one, ten = (
+        row.top1_error
+        for views in (1, 10)
+        for row in PUBLISHED
+        if (row.variant, row.year, row.views) == ("paper", "2010", views)
+    )
     component, eigenvalue = np.diag([0.6, 1.0, 1.0]), np.array([0.2, 0, 0]) * 255**2
     shift = {
         unit: float(PCAColor(component, eigenvalue, unit=unit).shifts(torch.tensor([[0.1, 0, 0]]))[0, 0])
@@ -242,7 +292,9 @@ def _augmentation() -> Values:
     }
     return {
         "crops": 2 * positions**2,
-        "printed": 2048,
+        "printed": PRINTED_CROPS,
+        "published_views": 100 * (one - ten),
+        "published_color": _published("no-color"),
         "positions": positions,
         "views_measured": 100 * views["mean"],
         "views_error": 100 * views["standard_error"],
@@ -258,7 +310,7 @@ def _augmentation() -> Values:
 
 
 def _dropout() -> Values:
-    curves, hidden = _measured()["dropout"], 128
+    curves, hidden, units = _measured()["dropout"], HIDDEN, FC6.units or 0
     errors = {name: [100 * value for value in curves[name]["test_error"]] for name in ("without", "with")}
     differences = _difference("no-dropout")
     return {
@@ -275,10 +327,10 @@ def _dropout() -> Values:
         "solar_se": differences["solar"][1],
         "tiny": differences["tiny"][0],
         "tiny_se": differences["tiny"][1],
-        "remaining": 4096,
+        "remaining": units,  # half of two layers
         "power": 2 * hidden,
-        "sum_whole": 4096 * 2 * 0.01,
-        "sum_halved": 4096 * 0.01,
+        "sum_whole": units * 2 * 0.01,
+        "sum_halved": units * 0.01,
         "curves": curves,
     }
 
@@ -301,16 +353,12 @@ def _training() -> Values:
         "tiny": differences["tiny"][0],
         "before": 100 * errors[drops[0] - 2],
         "after": 100 * errors[drops[0] - 1],
-        "chance": math.log(1000),
+        "chance": math.log(NUM_CLASSES),
         "two_steps": weight.item(),
-        "coast": 0.9 / (1 - 0.9),
+        "coast": RECIPE.momentum / (1 - RECIPE.momentum),
         "plateau": plateau,
         "drops": {"epochs": [epoch - 0.5 for epoch in drops], "errors": errors},
     }
-
-
-TORCHVISION = (56.522, 79.066)
-"""Published top-1 and top-5 accuracy of torchvision's weights, in percent."""
 
 
 def _learned() -> Values:
@@ -319,7 +367,8 @@ def _learned() -> Values:
     (paper,) = (row for row in PUBLISHED if row.what == "table 2, 1 CNN")
     (cnn,) = (row for row in PUBLISHED if row.what == "table 1, CNN")
     epochs = {method[0]: method[4] for method in METHODS}
-    before = [("sparse coding", 47.1, 28.2), ("SIFT + Fisher vectors", 45.7, 25.7)]
+    before = [(name, 100 * top1, 100 * top5) for name, top1, top5 in DESIGNED_FEATURES]
+    downloaded = [100 * (1 - error) for error in TORCHVISION]
     svm, vgg = (
         next(value for name, value in solar["published_percent"].items() if name.startswith(kind))
         for kind in ("SVM", "VGG")
@@ -337,15 +386,16 @@ def _learned() -> Values:
         "sift": before[1][1],
         "cnn": 100 * cnn.top1_error,
         "one_cnn": 100 * paper.top5_error,
+        "seven": 100 * SEVEN_NETWORKS,
         "solar": 100 * solar["mean"],
         "svm_solar": svm,
         "fisher_solar": 100 * fisher,
         "vgg_solar": vgg,
-        "torchvision_1": TORCHVISION[0],
-        "torchvision_5": TORCHVISION[1],
+        "torchvision_1": downloaded[0],
+        "torchvision_5": downloaded[1],
         "paper_1": 100 * (1 - paper.top1_error),
         "paper_5": 100 * (1 - paper.top5_error),
-        "gap": 100 * (1 - paper.top1_error) - TORCHVISION[0],
+        "gap": 100 * (1 - paper.top1_error) - downloaded[0],
         "weird_parameters": weird,
         "one_tower": one,
         "fewer": one - weird,

@@ -26,6 +26,16 @@ LANGUAGES = {"en": "", "ko": "ko/"}
 
 PACKAGE = files("alexnet.learn")
 SOURCE = Path(__file__).parents[1]
+TEMPLATES = Environment(
+    loader=PackageLoader("alexnet.learn"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+)
+TEXTS = Environment(undefined=StrictUndefined)
+"""Of the numbers in the texts."""
+TEXTS.filters |= {
+    "comma": "{:,}".format,
+    "fixed": lambda value, digits=3: f"{value:.{digits}f}".replace("-", "−"),
+    "signed": lambda value, digits=1: f"{round(value, digits) + 0:+.{digits}f}".replace("-", "−"),
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,8 @@ def write_course(out: Path | str) -> Path:
         The first page.
     """
     out = Path(out)
+    with writing(out, "the course"):
+        out.mkdir(parents=True, exist_ok=True)
     values: dict[str, Values] = {lesson.name: lesson.values() for lesson in LESSONS}
     with safe_open(PACKAGE / "data" / "course.safetensors", framework="np") as opened:
         about = {name: json.loads(text) for name, text in opened.metadata().items()}
@@ -80,9 +92,6 @@ def write_course(out: Path | str) -> Path:
 
 
 def _pages(language: str, values: dict[str, Values], about: Values) -> Iterator[tuple[str, str]]:
-    environment = Environment(
-        loader=PackageLoader("alexnet.learn"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     texts = {lesson.name: read_text(lesson, language, values[lesson.name]) for lesson in LESSONS}
 
     def translate(english: str, korean: str) -> str:
@@ -92,14 +101,14 @@ def _pages(language: str, values: dict[str, Values], about: Values) -> Iterator[
     shared["root"] = "../" * LANGUAGES[language].count("/")
     shared["other"] = "ko/" if language == "en" else "../"
     shared["glossary"] = _sections(f"glossary.{language}.md", {})[1]
-    yield "index.html", environment.get_template("index.html").render(shared, page="index.html")
+    yield "index.html", TEMPLATES.get_template("index.html").render(shared, page="index.html")
     arrays = sorted({name for lesson in LESSONS for name in lesson.arrays})
-    slides = environment.get_template("slides.html")
+    slides = TEMPLATES.get_template("slides.html")
     yield "slides.html", slides.render(shared, page="slides.html", arrays=arrays, all_values=values)
     for number, lesson in enumerate(LESSONS):
         found = {"lesson": lesson, "number": number, "text": texts[lesson.name], "values": values[lesson.name]}
         codes = [code_of(place) for place in lesson.sources]
-        template = environment.get_template("lesson.html")
+        template = TEMPLATES.get_template("lesson.html")
         yield f"{lesson.name}.html", template.render(shared | found, codes=codes, page=f"{lesson.name}.html")
 
 
@@ -128,13 +137,7 @@ def _sections(name: str, values: Values) -> tuple[str, Markup, Markup, tuple[tup
 
 def source_text(name: str, values: Values) -> str:
     """The Markdown of a file in `texts/` with its numbers filled in."""
-    environment = Environment(undefined=StrictUndefined)
-    environment.filters |= {
-        "comma": "{:,}".format,
-        "fixed": lambda value, digits=3: f"{value:.{digits}f}".replace("-", "−"),
-        "signed": lambda value, digits=1: f"{round(value, digits) + 0:+.{digits}f}".replace("-", "−"),
-    }
-    return environment.from_string((PACKAGE / "texts" / name).read_text("utf-8")).render(values)
+    return TEXTS.from_string((PACKAGE / "texts" / name).read_text("utf-8")).render(values)
 
 
 def _html(text: str) -> Markup:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise, zip_longest
 
 import torch
@@ -15,6 +15,9 @@ from alexnet.kernels.pool import can_pool, max_pool
 from alexnet.network.layers import LocalResponseNorm, ResidualBlock, Weighted, leaves
 from alexnet.network.model import AlexNet
 from alexnet.network.normalization import local_response_norm
+
+Step = Callable[[Tensor], Tensor]
+"""A module, or a function in place of several."""
 
 
 def without_batch_norm(network: AlexNet) -> AlexNet:
@@ -93,19 +96,19 @@ class OptimizedNetwork(nn.Module):
         self.copies: dict[nn.Parameter, nn.Parameter] = {}
         self.layers = nn.ModuleList(self._in_dtype(module) for module in network.children())
         self._names = [name for name, _ in network.named_children()]
-        self._steps = list(_fused_steps(list(self.layers)))
-        pools = (number for number, step in enumerate(self._steps) if isinstance(step, _ReluPool))
+        self._steps = list(self._arranged(list(self.layers)))
+        pools = (number for number, step in enumerate(self._steps) if isinstance(step, ReluPool))
         self._first_pool = next(pools, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, num_classes) in `dtype` of an input (N, 3, S, S) as `AlexNet.forward` takes it."""
         return self.after_first_pool(self.first_pool(self.before_first_pool(x)))
 
-    def named_steps(self) -> Iterator[tuple[tuple[str, ...], Callable[[Tensor], Tensor]]]:
+    def named_steps(self) -> Iterator[tuple[tuple[str, ...], Step]]:
         """The functions that `forward` calls one after another, each with the names of the layers that it computes."""
         names = iter(self._names)
         for step in self._steps:
-            fused = isinstance(step, _ReluNorm) or (isinstance(step, _ReluPool) and step.relu)
+            fused = isinstance(step, _ReluNorm) or (isinstance(step, ReluPool) and step.relu)
             yield tuple(next(names) for _ in range(1 + fused)), step
 
     def before_first_pool(self, x: Tensor) -> Tensor:
@@ -138,6 +141,10 @@ class OptimizedNetwork(nn.Module):
         """The logits (N, num_classes) of what that module returns."""
         return self._run(activations, self._steps.index(module) + 1, None)
 
+    def _arranged(self, modules: Sequence[nn.Module]) -> Iterator[Step]:
+        """The functions that `forward` calls one after another."""
+        return _fused_steps(modules)
+
     def _run(self, x: Tensor, first: int, last: int | None) -> Tensor:
         for step in self._steps[first:last]:
             x = step(x)
@@ -156,7 +163,7 @@ class OptimizedNetwork(nn.Module):
         return rounded
 
 
-def _fused_steps(modules: list[nn.Module]) -> Iterator[Callable[[Tensor], Tensor]]:
+def _fused_steps(modules: Sequence[nn.Module]) -> Iterator[Step]:
     """The modules as functions; some of them fuse two modules."""
     pairs = iter(zip_longest(modules, modules[1:]))
     for module, following in pairs:
@@ -166,15 +173,15 @@ def _fused_steps(modules: list[nn.Module]) -> Iterator[Callable[[Tensor], Tensor
                 yield _ReluNorm(following)
             case nn.ReLU(), nn.MaxPool2d() if _is_overlapping(following):
                 next(pairs)
-                yield _ReluPool(following, relu=True)
+                yield ReluPool(following, relu=True)
             case nn.MaxPool2d(), _ if _is_overlapping(module):
-                yield _ReluPool(module, relu=False)
+                yield ReluPool(module, relu=False)
             case ResidualBlock(), _:
                 yield _Sum(*(list(_fused_steps(list(part))) for part in (module.body, module.shortcut)))
             case nn.AdaptiveAvgPool2d(), _:
-                yield _FitSize(module)
+                yield FitSize(module)
             case nn.Linear(), _:
-                yield _FullyConnected(module)
+                yield FullyConnected(module)
             case _:
                 yield module
 
@@ -182,7 +189,7 @@ def _fused_steps(modules: list[nn.Module]) -> Iterator[Callable[[Tensor], Tensor
 class _Sum:
     """A residual block."""
 
-    def __init__(self, body: list[Callable[[Tensor], Tensor]], shortcut: list[Callable[[Tensor], Tensor]]) -> None:
+    def __init__(self, body: list[Step], shortcut: list[Step]) -> None:
         self.body, self.shortcut = body, shortcut
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -212,7 +219,7 @@ class _ReluNorm:
         )
 
 
-class _ReluPool:
+class ReluPool:
     """Max pooling 3×3, with ReLU before it in the same pass over memory where there is one."""
 
     def __init__(self, pool: nn.MaxPool2d, relu: bool) -> None:
@@ -224,7 +231,7 @@ class _ReluPool:
         return self.pool(functional.relu(x) if self.relu else x)
 
 
-class _FullyConnected:
+class FullyConnected:
     """A fully connected layer; for few images in float32 by oneDNN, which reads the weights once and in place.
 
     torch uses MKL, which first packs the weights anew for every batch: for ten views of an image that takes longer
@@ -248,7 +255,7 @@ class _FullyConnected:
         return float32 and x.device.type == "cpu" and small and torch.backends.mkldnn.is_available()
 
 
-class _FitSize:
+class FitSize:
     """The averaging of feature maps to their nominal size; skipped where they have it."""
 
     def __init__(self, fit: nn.AdaptiveAvgPool2d) -> None:

@@ -20,8 +20,8 @@ from alexnet.data.pixel_range import PixelRange
 from alexnet.data.sources.items import Item
 from alexnet.evaluation.inference import probabilities, probabilities_and_features
 from alexnet.evaluation.views import check_views, rule_views
+from alexnet.network.frozen import FrozenNetwork
 from alexnet.network.model import AlexNet
-from alexnet.network.optimized import OptimizedNetwork, without_batch_norm
 from alexnet.prediction.inputs import ImageInput, NamedImage, load_image
 from alexnet.runs.decision import CLASS, KINDS, DecisionRule
 from alexnet.runs.run import Config, Run
@@ -149,7 +149,7 @@ class Classifier:
         self.pixel_range = PixelRange.from_dict(config.pixel_range)
         self.max_pixels = MAX_PIXELS
         self.partly: list[str] = []  # of each image of which only a page or some bands were read, which
-        self._optimized = OptimizedNetwork(without_batch_norm(network), precision)
+        self._optimized = FrozenNetwork(network, precision)
 
     @classmethod
     def load(

@@ -66,6 +66,9 @@ class Config:
         A description of each class where the names are identifiers, as for ImageNet.
     start : dict or None
         The layers that started with pretrained weights, and their source (`alexnet.training.pretrained`).
+    plan : dict or None
+        What a training with a budget was planned to be: its `method`, the estimated `seconds`, the `longest` training
+        in epochs, and the measured `cost` of a step and of an image (`alexnet.training.budget`).
     variant : Variant or None
         The table of a variant that was registered; None for a built-in one.
     alexnet : str
@@ -84,6 +87,7 @@ class Config:
     descriptions: list[str] | None = None
     start: dict[str, Any] | None = None
     pixel_range: dict[str, Any] | None = None
+    plan: dict[str, Any] | None = None
     variant: Variant | None = None
     alexnet: str = __version__
     format_version: int = FORMAT_VERSION
@@ -182,7 +186,7 @@ class Run:
             if (folder / CROSS_VALIDATION).is_file():
                 raise AlexNetError(
                     f"{folder} is a cross-validation: name one of its runs, such as {folder / 'fold-1'} (predict, "
-                    "evaluate, compare and sort take the folder and average its networks)"
+                    "evaluate, compare, sort and serve take the folder and average its networks)"
                 ) from None
             if (folder / BASELINE).is_file():
                 raise AlexNetError(
@@ -428,8 +432,21 @@ def _dataset_places(run: Described) -> list[str]:
 
 
 def is_of_another_dataset(run: Described, dataset: PreparedDataset) -> bool:
-    """Whether a run was trained on another dataset than this one; False where it has no record of one."""
-    return run.config.dataset.get("checksum") is not None and not _is_dataset(run, dataset)
+    """Whether a run was trained on another dataset than this one; False where it has no record of one.
+
+    A fold of a cross-validation was trained on a part of the dataset that was cross-validated, which is not another.
+    """
+    if run.config.dataset.get("checksum") is None or _is_dataset(run, dataset):
+        return False
+    return _cross_validated(run.path.absolute().parent) != dataset.checksums()
+
+
+def _cross_validated(folder: Path) -> Any:
+    """The checksums of the dataset that was cross-validated in a folder; None where there is none."""
+    try:
+        return json.loads((folder / CROSS_VALIDATION).read_text(encoding="utf-8"))["settings"]["data"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _is_dataset(run: Described, dataset: PreparedDataset) -> bool:

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Generator
 from concurrent.futures import CancelledError, Future
 from dataclasses import asdict
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.predictor import Member
 from alexnet.network.model import AlexNet, towers_of
+from alexnet.prediction.ensemble import EnsembleClassifier
 from alexnet.report.image_figures import most_confident_mistakes
 from alexnet.report.sentences import class_list
 from alexnet.runs.decision import describe_decision
@@ -53,9 +54,19 @@ class Explorer:
         The prepared dataset, or None where it is not available.
     data_unavailable
         Why there is no dataset, as a sentence; empty where there is one.
+    served
+        The folder that is served, if it is not the run but an ensemble with the run as its first network.
     """
 
-    def __init__(self, run: Run, service: Service, dataset: PreparedDataset | None, data_unavailable: str = "") -> None:
+    def __init__(
+        self,
+        run: Run,
+        service: Service,
+        dataset: PreparedDataset | None,
+        data_unavailable: str = "",
+        served: Path | None = None,
+    ) -> None:
+        self.served = served or run.path
         self.run, self.service, self.dataset, self.data_unavailable = run, service, dataset, data_unavailable
         classifier = service.classifier
         self.title = class_list(classifier.config.classes)
@@ -85,16 +96,19 @@ class Explorer:
 
     def network(self) -> dict[str, Any]:
         """Describe the run, its network and its dataset, as JSON."""
-        config, network, rule = self.run.config, self.service.classifier.network, self.service.classifier.rule
+        classifier = self.service.classifier
+        config, network, rule = self.run.config, classifier.network, classifier.rule
         return {
-            "run": self.run.path.absolute().name,
+            "run": self.served.absolute().name,
+            "networks": len(classifier.members) if isinstance(classifier, EnsembleClassifier) else 1,
+            "shown_network": self.run.path.absolute().name,
             "title": self.title,
             "recipe": config.recipe.name,
             "variant": config.recipe.variant,
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "classes": len(config.classes),
             "decision_rule": [] if rule is None else describe_decision(rule),
-            "labels": self.service.classifier.labels[:MAX_LABELS],
+            "labels": classifier.labels[:MAX_LABELS],
             "towers": towers_of(network),
             "layers": [{**asdict(block), "shape": list(block.shape)} for block in self.blocks.values()],
             "output_layer": network.output_layer,

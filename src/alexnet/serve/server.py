@@ -10,15 +10,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import uvicorn
 
 from alexnet.data.dataset import PreparedDataset
+from alexnet.evaluation.ensemble import fold_runs
 from alexnet.evaluation.evaluate import check_compatible
-from alexnet.prediction.classifier import Classifier
-from alexnet.runs.run import Run
+from alexnet.prediction.ensemble import load_classifier
+from alexnet.runs.run import CROSS_VALIDATION, Run
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.serve.access import Access, chosen_token
@@ -49,9 +51,10 @@ def serve(
     Parameters
     ----------
     run
-        A run folder.
+        A run folder, or a folder of `alexnet crossval`: its networks decide together, and the page shows the first.
     data
         The prepared dataset that the page shows; by default the one that the run was trained on, if it is still there.
+        The folds of a cross-validation were trained on different images: then it has to be named.
     host
         Address to bind; "0.0.0.0" accepts connections from other machines.
     port
@@ -74,17 +77,22 @@ def serve(
         The server cannot bind to the port, the run has no weights, or `data` does not fit it.
     """
     token = None if token is None else chosen_token(token)
-    opened = Run.open(run)
+    folder = Path(run)
+    is_ensemble = (folder / CROSS_VALIDATION).is_file()
+    opened = Run.open(fold_runs(folder)[0] if is_ensemble else folder)
     with bound_socket(host, port) as listener:
         keep_freed_memory()
-        classifier = Classifier.load(run, device=device, precision=precision)
-        dataset, data_unavailable = _open_data(opened, data)
+        classifier = load_classifier(folder, device=device, precision=precision)
+        if is_ensemble and data is None:
+            dataset, data_unavailable = None, "the folds were trained on different images: name a dataset with --data"
+        else:
+            dataset, data_unavailable = _open_data(opened, data)
         if dataset is None:
             print(f"alexnet: the page shows no dataset: {data_unavailable}", file=sys.stderr)
         # The first forward pass compiles the CPU kernels.
         classifier.probabilities(np.zeros((1, opened.config.size, opened.config.size, 3), dtype=np.uint8))
         service = Service(classifier, limits)
-        app: Any = api(service, Explorer(opened, service, dataset, data_unavailable))
+        app: Any = api(service, Explorer(opened, service, dataset, data_unavailable, folder))
         if token is not None:
             app = Access(app, token)
         with _frozen_objects(), _short_switch_interval():

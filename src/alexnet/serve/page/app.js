@@ -24,8 +24,10 @@ onLanguageChange(() => {
   document.title = `${title()} · AlexNet`;
   byId("subtitle").textContent = text("subtitle");
   byId("overline").textContent = text("overline", { run: about.run, variant: about.variant, parameters: formatNumber(about.parameters) });
-  byId("notice").textContent = about.data_unavailable ? text("noData") : "";
-  byId("notice").hidden = !about.data_unavailable;
+  const notices = about.networks > 1 ? [text("ensemble", { count: about.networks, shown: about.shown_network })] : [];
+  if (about.data_unavailable) notices.push(text(about.networks > 1 ? "noDataOfEnsemble" : "noData"));
+  byId("notice").textContent = notices.join(" ");
+  byId("notice").hidden = !notices.length;
 });
 
 const listeners = [startNetwork(about), startExplanations(about)];

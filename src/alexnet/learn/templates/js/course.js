@@ -124,9 +124,10 @@ const Course = (() => {
     canvas.addEventListener("pointermove", (event) => { if (event.buttons) at(event); });
   }
 
-  // A chart as SVG. series: {name, points: [[x, y]], color, dashed, dots}; it follows the colors of the page.
+  // A chart as SVG. series: {name, points: [[x, y]], color, dashed, dots}; xNames: labels of x = 1, 2, ... It follows
+  // the colors of the page.
   let charts = 0;
-  function chart(box, { series, x, y, xRange, yRange, square = false, ellipses = [], marks = [] }) {
+  function chart(box, { series, x, y, xRange, yRange, xNames, square = false, ellipses = [], marks = [] }) {
     const W = Math.round(Math.min(640, Math.max(270, box.clientWidth || 560))), H = square ? Math.min(460, W) : 260, L = 54, R = 12, T = 12, B = 42;
     const all = series.flatMap((s) => s.points);
     const [x0, x1] = xRange || [Math.min(...all.map((p) => p[0])), Math.max(...all.map((p) => p[0]))];
@@ -134,7 +135,7 @@ const Course = (() => {
     const sx = (v) => L + ((v - x0) / (x1 - x0 || 1)) * (W - L - R), sy = (v) => H - B - ((v - y0) / (y1 - y0 || 1)) * (H - T - B);
     const clip = (box.dataset.clip ||= `clip${++charts}`), parts = [], ticks = (a, b) => { const step = niceStep((b - a) / 5); return Array.from({ length: Math.floor(b / step + 1e-9) - Math.ceil(a / step - 1e-9) + 1 }, (_, i) => (Math.ceil(a / step - 1e-9) + i) * step); };
     ticks(y0, y1).forEach((v) => parts.push(`<line class="grid" x1="${L}" x2="${W - R}" y1="${sy(v)}" y2="${sy(v)}"/><text class="tick" x="${L - 7}" y="${sy(v) + 4}" text-anchor="end">${short(v)}</text>`));
-    ticks(x0, x1).forEach((v) => parts.push(`<text class="tick" x="${sx(v)}" y="${H - B + 17}" text-anchor="middle">${short(v)}</text>`));
+    (xNames ? xNames.map((_, i) => i + 1) : ticks(x0, x1)).forEach((v) => parts.push(`<text class="tick" x="${sx(v)}" y="${H - B + 17}" text-anchor="middle">${xNames ? escape(xNames[v - 1]) : short(v)}</text>`));
     parts.push(`<text class="axis" x="${(L + W - R) / 2}" y="${H - 6}" text-anchor="middle">${escape(x)}</text><text class="axis" transform="translate(13 ${(H - B + T) / 2}) rotate(-90)" text-anchor="middle">${escape(y)}</text>`);
     parts.push(`<clipPath id="${clip}"><rect x="${L}" y="${T}" width="${W - L - R}" height="${H - T - B}"/></clipPath><g clip-path="url(#${clip})">`);
     ellipses.forEach(([rx, ry]) => parts.push(`<ellipse class="contour" cx="${sx(0)}" cy="${sy(0)}" rx="${sx(rx) - sx(0)}" ry="${sy(0) - sy(ry)}"/>`));

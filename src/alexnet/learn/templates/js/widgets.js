@@ -388,15 +388,15 @@
       w.value("truth", String(truth));
       w.value("labels", found.map(([row]) => arrays.digit_labels.flat[row]).join(", "));
       w.value("distance", fixed(found[0][1]));
-      const strip = w.canvas("query"), context = strip.getContext("2d");
-      context.clearRect(0, 0, strip.width, strip.height);
+      const strip = w.canvas("query");
+      strip.height = found.length > 6 ? 17 : 8; // clears it, too
       [at, ...found.map(([row]) => row)].forEach((row, i) => {
         const bytes = new Uint8ClampedArray(192);
         arrays.digits.row(row).forEach((v, j) => bytes.fill(255 - (255 * v) / 16, 3 * j, 3 * j + 3));
         drawBytes(strip, bytes, 8, 8, 9 * (i % 7), 9 * Math.floor(i / 7));
       });
       const p = Compute.softmax(Compute.forward(layers, x).logits), five = p.map((v, c) => [v, c]).sort((a, b) => b[0] - a[0]).slice(0, 5);
-      chart(w.plot("five"), { x: say(`classes ${five.map((f) => f[1]).join(", ")}, by probability`, `클래스 ${five.map((f) => f[1]).join(", ")}, 확률순`), y: say("probability", "확률"), xRange: [0.4, 5.6], yRange: [0, 1], series: [
+      chart(w.plot("five"), { x: say("class, most probable first", "클래스, 확률순"), xNames: five.map((f) => f[1]), y: say("probability", "확률"), xRange: [0.4, 5.6], yRange: [0, 1], series: [
         { color: 0, bars: 34, name: say("other classes", "다른 클래스"), points: five.map(([v, c], i) => [i + 1, v, c]).filter((f) => f[2] !== truth) },
         { color: 1, bars: 34, name: say("the correct class", "정답"), points: five.map(([v, c], i) => [i + 1, v, c]).filter((f) => f[2] === truth) },
       ] });

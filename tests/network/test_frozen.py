@@ -1,0 +1,97 @@
+"""The frozen form computes what the plain network computes in evaluation mode."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch.nn import functional
+
+from alexnet.kernels.safe import safe_mode
+from alexnet.network.frozen import FrozenNetwork
+from alexnet.network.model import AlexNet
+from alexnet.network.rows import FullyConnected
+from alexnet.network.variants import get_variant
+
+
+def network(variant: str, **switches) -> AlexNet:
+    """With 64 units in fc6 and fc7, whose random numbers would take most of the time."""
+    torch.manual_seed(0)
+    table = get_variant(variant)
+    layers = (
+        dataclasses.replace(row, units=64) if isinstance(row, FullyConnected) and row.units else row
+        for row in table.layers
+    )
+    made = (
+        AlexNet(dataclasses.replace(table, layers=tuple(layers)), 10, init="he", **switches)
+        .to(memory_format=torch.channels_last)
+        .eval()
+    )
+    output = made.get_submodule(made.output_layer)
+    torch.nn.init.normal_(output.weight, 0, 0.02)
+    for module in made.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -1, 1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    return made
+
+
+def images(side: int, count: int) -> torch.Tensor:
+    x = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
+    return x.to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("variant", "switches", "sides"),
+    [
+        ("paper", {}, [227, 195, 227]),  # the size of the first input is no condition
+        ("paper", {"normalization": "batch"}, [195, 227, 195]),
+        ("paper", {"activation": "tanh", "pooling": "non-overlapping"}, [131]),
+        ("one-weird-trick", {}, [224]),
+        ("caffe", {}, [224]),  # its conv1 hangs over the edge
+        ("released-2012", {}, [195]),
+        ("cifar-11pct", {}, [24]),  # locally connected layers stay as they are
+        ("resnet18", {}, [64]),
+    ],
+)
+def test_logits_are_those_of_the_plain_network(variant, switches, sides) -> None:
+    plain = network(variant, **switches)
+    frozen = FrozenNetwork(plain)
+    with torch.inference_mode():
+        for side in sides:
+            for count in (1, 3):
+                x = images(side, count)
+                torch.testing.assert_close(frozen(x), plain(x), rtol=1e-4, atol=2e-5)
+
+
+def test_in_bfloat16_it_is_near_the_plain_network() -> None:
+    plain, x = network("paper", normalization="batch"), images(195, 2)
+    with torch.inference_mode():
+        logits, expected = FrozenNetwork(plain, torch.bfloat16)(x), plain(x)
+    assert logits.dtype == torch.bfloat16
+    assert (logits.float() - expected).norm() < 0.03 * expected.norm()
+
+
+def test_it_reads_the_weights_and_does_not_change_them() -> None:
+    plain = network("paper", normalization="batch")
+    before = copy.deepcopy(plain.state_dict())
+    with torch.inference_mode():
+        FrozenNetwork(plain)(images(131, 1))
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_features_are_the_input_of_the_output_layer() -> None:
+    plain, x = network("paper"), images(195, 3)
+    frozen = FrozenNetwork(plain)
+    with torch.inference_mode():
+        features = frozen.penultimate(x)
+        torch.testing.assert_close(features, plain.features(x, "fc7"), rtol=1e-4, atol=1e-5)
+        assert torch.equal(frozen.output_of(features), frozen(x))
+
+
+def test_in_safe_mode_it_is_plain_pytorch() -> None:
+    plain, x = network("paper", normalization="batch"), images(131, 2)
+    with safe_mode(), torch.inference_mode():
+        logits = FrozenNetwork(plain)(x)
+    torch.testing.assert_close(functional.softmax(logits, 1), functional.softmax(plain(x), 1), rtol=1e-4, atol=1e-5)

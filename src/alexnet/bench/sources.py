@@ -74,7 +74,8 @@ def _libvips() -> Callable[[bytes], np.ndarray]:
     pyvips.cache_set_max(0)
 
     def thumbnail(content: bytes) -> np.ndarray:
-        return pyvips.Image.thumbnail_buffer(content, SIZE, height=SIZE, crop="centre").numpy()
+        in_the_middle = 1  # of VipsInteresting
+        return pyvips.Image.thumbnail_buffer(content, SIZE, height=SIZE, crop=in_the_middle).numpy()
 
     return thumbnail
 

@@ -149,10 +149,10 @@ def test_with_one_seed_the_interval_is_that_over_the_test_images() -> None:
     spread = binomtest(10, 100).proportion_ci(method="wilson")  # ten images of a hundred, all in one direction
     assert (low, high) == (pytest.approx(spread.low, abs=0.02), pytest.approx(spread.high, abs=0.02))
     assert entry["difference"]["interval"] is None
-    assert entry["paper"] == "confirmed, one seed"
+    assert entry["paper"] == "undecided: one seed"
     assert MISTAKES not in entry["trials"]["0"]
-    same = ablation._entry("half", {FULL: {0: full}, "half": {0: {**full, MISTAKES: "0" * 80 + "1" * 20}}})
-    assert same["paper"] == "neither confirmed nor contradicted"
+    two = ablation._entry("half", {FULL: {0: full, 1: full}, "half": {0: worse, 1: {**worse, "ten_views": 0.31}}})
+    assert two["paper"] == "confirmed"
 
 
 # How it is judged.

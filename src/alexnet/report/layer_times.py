@@ -15,7 +15,7 @@ from alexnet.report.sections import Section, Table
 from alexnet.runtime.devices import choose_precision
 
 IMAGES, MULTIPLY_ADDS, ROUNDS = 32, 24e9, 3
-"""At most so many images and multiply-adds in a round, that the section takes about a second; rounds."""
+"""Most images and multiply-adds in a round, with which the section takes about a second; rounds."""
 
 
 def layers_section(member: Member, precision: str) -> Section:

@@ -53,14 +53,17 @@ step "7. Unknown: what is no solar cell"
 alexnet predict run "$documentation/report.png" "$documentation/serve.png" | tee unknown.txt
 
 step "8. Sort what arrives, and take it back"
-mkdir -p arrivals
+rm -rf arrivals sorted  # of an interrupted call
+mkdir arrivals
 python - <<'PYTHON'
 import csv, shutil
 cells = [row["path"] for row in csv.DictReader(open("cells.csv")) if row["split"] == "test"]
 for path in cells[:60]:
     shutil.copy(path, "arrivals")
 PYTHON
+alexnet predict run arrivals --json > decisions.json
 alexnet sort run arrivals --to sorted --move | tee sorted.txt
+cp sorted/sort.csv sorted.csv
 alexnet sort --undo --to sorted
 [ "$(find arrivals -type f | wc -l)" -eq 60 ]
 

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,53 @@ def test_ctrl_c_in_the_work_of_a_verb(
     assert {path.name for path in run.rglob("*") if path not in before and path.is_file()} <= {"lock"}
     if verb not in RESUMABLE:
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        pytest.param(
+            ["learn", "--no-browser"], "http.server.ThreadingHTTPServer.serve_forever", marks=pytest.mark.long
+        ),
+        (["learn", "--out", "out"], "alexnet.learn.pages.write_atomic"),
+        (["bench", "--only", "lrn", "--results", "out"], "alexnet.bench.lrn.in_turn"),
+        pytest.param(
+            ["reproduce", "views", "--quick", "--data", "IMAGES", "--out", "out", "--seeds", "0", "1"],
+            "alexnet.runtime.progress.Progress.advance",
+            marks=pytest.mark.long,
+        ),
+    ],
+    ids=["learn", "learn --out", "bench", "reproduce"],
+)
+def test_ctrl_c_in_a_course_a_benchmark_and_an_experiment(
+    arguments: list[str],
+    place: str,
+    interrupted_images: Path,
+    tmp_path: Path,
+    command: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    sent = []
+
+    def press(*_: object, **__: object) -> None:
+        if not sent:
+            sent.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(place, press)
+    done = command(*(str(interrupted_images) if part == "IMAGES" else part for part in arguments))
+    assert sent
+    assert done.returncode == 130
+    said = [line for line in done.stderr.splitlines() if line.startswith("alexnet: ")]
+    assert len(said) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.glob("alexnet-*"))
+    assert not list(tmp_path.glob("out/*.json"))
+    assert not list(tmp_path.rglob("full-1-quick"))  # the second training
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import os
 import random
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from alexnet.inspection.labels import (
     neighbor_disagreement,
     rank_label_errors,
 )
+from alexnet.runtime.progress import Progress
 
 
 def predictions(classes: int, count: int, wrong: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -192,3 +195,21 @@ def test_corrections_that_do_not_fit_are_refused(
         assert done.returncode in (1, 2)
         assert message in done.stderr
         assert not (tmp_path / "data").exists()
+
+
+def test_ctrl_c_while_the_features_are_computed_leaves_nothing_behind(
+    cv: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(cv.rglob("*"))
+    sent = []
+
+    def press(*_: object) -> None:
+        sent.append(os.kill(os.getpid(), signal.SIGINT))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "advance", press)
+        done = command("labels", cv, "--neighbors", 7)
+    assert (len(sent), done.returncode, done.stdout) == (1, 130, "")
+    assert done.stderr.splitlines()[-1] == "alexnet: interrupted"
+    assert sorted(cv.rglob("*")) == before
+    assert command("labels", cv, "--neighbors", 7).returncode == 0

@@ -193,6 +193,18 @@ def test_the_output_folder_can_be_in_the_folder_or_the_folder_itself(folder: Pat
         assert undo_sort(out) == (12, [])
 
 
+def test_a_folder_of_class_folders_is_not_sorted_into_itself(folder: Path) -> None:
+    """Its images are in the folders that are written to, which are not searched: nothing would be sorted."""
+    sort_images(ByContent(), folder, folder, mode="move")
+    (folder / "sort.jsonl").unlink()
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(AlexNetError, match=r"is sorted into itself.*choose another folder with --to"):
+        sort_images(ByContent(), folder, folder, mode="move")
+    assert sorted(folder.rglob("*")) == before
+    (folder / "new.png").write_bytes(b"l9 new")
+    assert len(sort_images(ByContent(), folder, folder, mode="move").placements) == 1
+
+
 def test_what_a_link_leads_to_is_not_moved(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "x.png").write_bytes(b"l9 x")

@@ -89,6 +89,15 @@ PARTS = (
     _compared("lrn", "local response normalization against PyTorch's and a copy", "lrn.normalization"),
     _compared("loader", "loading of batches against a DataLoader over the files", "data.loading"),
     _compared("prepare", "preparation of photographs against decoding alone", "data.preparing"),
+    Part(
+        "sources",
+        "preparation of 12-megapixel photographs against libvips and Pillow, of small files, and of a zip file",
+        "sources.sources",
+        by_default=False,
+        extra="dev",
+        packages=("pyvips",),
+        file="sources-{machine}",
+    ),
     _compared("views", "ten-view evaluation against ten forward passes", "inference.ten_views"),
     _compared(
         "inference",

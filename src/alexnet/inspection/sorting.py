@@ -216,7 +216,7 @@ def watch_folder(
     if not 0 < settle < float("inf"):
         raise UsageError(f"settle is {settle:g}; it is a number of seconds above 0")
     settings = _Settings(run, folder, out, mode, unsure, unsure_below, views, raw, precision, device, log, post)
-    with _session(settings, write=True) as session:
+    with _session(settings, write=True, arriving=True) as session:
         _Watch(session, stop, settle, placed, note).run()
     return session.result
 
@@ -305,7 +305,7 @@ class _Session:
 
 
 @contextmanager
-def _session(settings: _Settings, write: bool) -> Iterator[_Session]:
+def _session(settings: _Settings, write: bool, arriving: bool = False) -> Iterator[_Session]:
     """Check the arguments, load the classifier, and open the journal, the log and the connection of `post`."""
     check_choice(settings.mode, MODES, "mode")
     below = settings.unsure_below
@@ -334,6 +334,8 @@ def _session(settings: _Settings, write: bool) -> Iterator[_Session]:
         if folder in folders.values():
             remedy = "choose another with --unsure" if folder == unsure else "use --raw, or another class name"
             raise UsageError(f"{folder} is the folder of a class; {remedy}")
+    if source == destination and not arriving:
+        _check_in_place(source, [*folders.values(), *taken])
     views = classifier.choose_views(settings.views)
     record = {
         "run": None if isinstance(given, Classifier) else str(Path(given).absolute()),
@@ -441,6 +443,17 @@ def _check_source(source: Path, folder: str | os.PathLike[str]) -> None:
     if (kind := archive_kind(source)) is not None:
         raise AlexNetError(f"{folder} is an archive: {_unpacking(Path(folder), kind)}, then sort that folder")
     raise AlexNetError(f"{folder} is not a folder; give the folder with the images to sort")
+
+
+def _check_in_place(folder: Path, class_folders: Sequence[str]) -> None:
+    """Raise AlexNetError where a folder is sorted into itself, and has images only in the folders of the classes."""
+    if (folder / JOURNAL).is_file() or not any(map(os.path.isdir, class_folders)):
+        return
+    if not any(entry.image for entry in Walk(folder, leave=class_folders)):
+        raise AlexNetError(
+            f"{folder} is sorted into itself, where the folders of the classes are not searched, and has no other "
+            "images: choose another folder with --to"
+        )
 
 
 def _unpacking(archive: Path, kind: str) -> str:

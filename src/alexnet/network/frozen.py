@@ -16,7 +16,7 @@ from alexnet.kernels.safe import is_safe_mode
 from alexnet.kernels.winograd import WinogradConv, can_transform
 from alexnet.network.layers import OverhangConv2d
 from alexnet.network.model import AlexNet
-from alexnet.network.optimized import FitSize, FullyConnected, OptimizedNetwork, Step, without_batch_norm
+from alexnet.network.optimized import FitSize, FullyConnected, OptimizedNetwork, ResidualSum, Step, without_batch_norm
 
 
 class FrozenNetwork(OptimizedNetwork):
@@ -81,6 +81,12 @@ def _packed_steps(steps: list[Step], dtype: torch.dtype) -> Iterator[Step]:
                 relu = isinstance(next(iter(rest), None), nn.ReLU)
                 length = 1 + relu
                 yield _PackedLinear(layer.linear, dtype, relu=relu)
+            case [ResidualSum() as block, *_]:
+                parts = (
+                    [step for step in part if not isinstance(step, nn.Identity)]
+                    for part in (block.body, block.shortcut)
+                )
+                yield ResidualSum(*(list(_packed_steps(part, dtype)) for part in parts))
             case [step, *_]:
                 yield step
         position += length

@@ -23,6 +23,7 @@ class Block:
     `shape`: its output, (C, H, W) or (units,). `kernel`, `stride`: of a convolution, else 0. `towers`: the number of
     parts. `crosses`: whether each part reads all parts of the layer below. `pooled`: whether pooling follows.
     `shortcut`: of a residual block, whether the identity is added to what it computes, or a projection; else None.
+    `parameter_share`, `multiply_add_share`: its part of those of the network.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Block:
     crosses: bool
     pooled: bool
     shortcut: str | None = None
+    parameter_share: float = 0.0
+    multiply_add_share: float = 0.0
 
 
 def blocks_of(network: AlexNet, side: int) -> list[Block]:
@@ -43,7 +46,8 @@ def blocks_of(network: AlexNet, side: int) -> list[Block]:
     towers = towers_of(network)
     shown = {*network.weighted_layers(), network.feature_layer}
     # Of a residual block, the output of its last layer.
-    outputs = {cost.name.split(".")[0]: cost.output for cost in network.costs(side)}
+    costs = network.costs(side)
+    outputs = {cost.name.split(".")[0]: cost.output for cost in costs}
     modules = list(network.named_children())
     blocks: list[Block] = []
     for number, (name, module) in enumerate(modules):
@@ -57,8 +61,13 @@ def blocks_of(network: AlexNet, side: int) -> list[Block]:
         if isinstance(module, ResidualBlock):
             shortcut = "projection" if len(module.shortcut) else "identity"
         pooled = _is_pooled(modules[number + 1 :])
+        own = [cost for cost in costs if cost.name.split(".")[0] == name]
+        shares = (
+            sum(getattr(cost, key) for cost in own) / sum(getattr(cost, key) for cost in costs)
+            for key in ("parameters", "multiply_adds")
+        )
         blocks.append(
-            Block(name, shape, kernel, stride, split, bool(blocks) and whole and towers > 1, pooled, shortcut)
+            Block(name, shape, kernel, stride, split, bool(blocks) and whole and towers > 1, pooled, shortcut, *shares)
         )
     return blocks
 

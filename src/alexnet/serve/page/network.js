@@ -67,7 +67,10 @@ export function startNetwork(about) {
     const title = isConvolution(selected) ? "mapsTitle" : selected.name === about.output_layer ? "outputsTitle" : "unitsTitle";
     byId("maps-title").textContent = text(title, { layer: selected.name, count: formatNumber(count), height, width });
     const first = selected === about.layers[0];
-    byId("maps-lead").textContent = text(maps ? (isConvolution(selected) ? "mapsLead" : "unitsLead") : first ? "kernelsLead" : "mapsNone");
+    const lead = text(maps ? (isConvolution(selected) ? "mapsLead" : "unitsLead") : first ? "kernelsLead" : "mapsNone");
+    const share = (part) => `${(100 * part).toFixed(1)}%`;
+    const cost = text("layerCost", { parameters: share(selected.parameter_share), multiplyAdds: share(selected.multiply_add_share) });
+    byId("maps-lead").textContent = `${lead} ${cost}`;
     if (!maps && !first) byId("maps").replaceChildren();
     else if (isConvolution(selected)) byId("maps").replaceChildren(...mapGrids(maps ?? { shape: selected.shape, columns: 16, image: "/v1/kernels" }));
     else byId("maps").replaceChildren(unitList());

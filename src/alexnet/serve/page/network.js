@@ -31,6 +31,9 @@ export function startNetwork(about) {
   async function drawNetwork() {
     const source = await getText("/page/network.svg");
     const drawing = document.importNode(new DOMParser().parseFromString(source, "image/svg+xml").documentElement, true);
+    const { width } = drawing.viewBox.baseVal;
+    drawing.style.setProperty("--width", `${width}px`); // small networks are not blown up, long ones are scrolled
+    drawing.classList.toggle("long", width > 1600);
     byId("drawing").append(drawing);
     for (const group of drawing.querySelectorAll("[data-layer]")) {
       group.addEventListener("click", () => select(layers.get(group.dataset.layer)));

@@ -145,7 +145,8 @@ def test_the_layers_of_a_step_are_measured_and_drawn(capsys, tmp_path) -> None:
 
 
 def test_a_step_in_parts_gives_the_gradients_of_a_whole_step(monkeypatch) -> None:
-    from alexnet.bench.layers import segments, timed_step
+    from alexnet.bench.layers import timed_step
+    from alexnet.network.segments import segments
 
     for module in ("steps", "layers"):  # the update would clear the gradients
         monkeypatch.setattr(f"alexnet.bench.{module}.update_all", lambda *arguments: None)
@@ -155,6 +156,6 @@ def test_a_step_in_parts_gives_the_gradients_of_a_whole_step(monkeypatch) -> Non
             module.p = 0.0
     training.step()
     whole = {name: parameter.grad.clone() for name, parameter in training.network.named_parameters()}
-    timed_step(training, segments(training))
+    timed_step(training, segments(training.working))
     for name, parameter in training.network.named_parameters():
         torch.testing.assert_close(parameter.grad, whole[name], rtol=1e-4, atol=1e-7)

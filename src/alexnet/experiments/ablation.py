@@ -39,7 +39,7 @@ from alexnet.runtime.provenance import provenance, write_result
 WIDTH_DIVISOR = 4
 SIZE, CROP = 76, 67
 """Sides of the prepared images and of a crop, in pixels: after pool5 one position is left."""
-TRAINING_IMAGES, TEST_IMAGES = 5000, 2000
+TRAINING_IMAGES, TEST_IMAGES = 3000, 2000
 """Images used of a set other than the solar cells, the same number of each class."""
 BASE: dict[str, Any] = {
     "variant": "paper-quarter",

@@ -38,7 +38,7 @@ CLASS_IMAGES = 20_000
 SIDES = (32, 128, 512, 2_000, 4_000)
 SIDE_IMAGES = 24
 LEAST_SECONDS, LEAST_MEGABYTES = 1.0, 100.0
-"""What a command needs more than with the smallest value, for an exponent to be fitted: less is the start of Python."""
+"""An exponent is fitted where a command needs so much more than with the smallest value: less is the start of Python."""
 
 
 def scaling(

@@ -34,11 +34,11 @@ VARIANT, INPUT_SIZE = "lenet5", 28
 IMAGES = (1_000, 10_000, 100_000)
 CLASSES = (2, 10, 100, 1_000, 10_000)
 CLASS_IMAGES = 20_000
-"""Images of the datasets with different numbers of classes: an even half of them is to train on."""
+"""Images of the datasets with different numbers of classes; half of them are to train on."""
 SIDES = (32, 128, 512, 2_000, 4_000)
 SIDE_IMAGES = 24
 LEAST_SECONDS, LEAST_MEGABYTES = 1.0, 100.0
-"""An exponent is fitted where a command needs so much more than with the smallest value: less is the start of Python."""
+"""An exponent is fitted where a command needs so much more than with the least value: less is the start of Python."""
 
 
 def scaling(

@@ -148,6 +148,16 @@ PARTS = (
         file="search-{machine}",
     ),
     Part(
+        "scaling",
+        "time and memory of each verb against the numbers of images and classes and the side of the images",
+        "scaling.scaling",
+        by_default=False,
+        extra="serve",
+        packages=("matplotlib", "fastapi", "uvicorn", "multipart", "prometheus_client"),
+        file="scaling-{machine}",
+        figure="scaling.figure",
+    ),
+    Part(
         "serve",
         "latency and throughput over HTTP against the same process",
         "serve.serve",

@@ -14,7 +14,15 @@ import alexnet
 from alexnet.serve.network_drawing import drawing
 from alexnet.training.train import set_up_training
 
-QUICK = {"recipe": "paper", "crop_size": 64, "epochs": 2, "batch_size": 16, "precision": "float32", "init": "he"}
+QUICK = {
+    "recipe": "paper",
+    "crop_size": 64,
+    "epochs": 2,
+    "batch_size": 16,
+    "precision": "float32",
+    "init": "he",
+    "lr": 0.001,
+}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +80,7 @@ def test_a_neighbor_has_a_report_a_search_an_export_and_a_page_with_its_shortcut
 def test_two_processes_train_a_neighbor_as_one(
     striped_data: Path, tmp_path: Path, command: Callable[..., Any], variant: str
 ) -> None:
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in (QUICK | {"epochs": 1, "lr": 0.001}).items()]
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in (QUICK | {"epochs": 1}).items()]
     for name, processes in (("one", []), ("two", ["--processes", 2])):
         command("train", striped_data, "--out", tmp_path / name, "--variant", variant, *options, *processes)
     one, two = (load_file(alexnet.Run.open(tmp_path / name).weights_file()) for name in ("one", "two"))

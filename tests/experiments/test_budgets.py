@@ -11,6 +11,7 @@ import pytest
 from alexnet.experiments import budgets
 
 
+@pytest.mark.long
 def test_the_time_and_the_accuracy_of_a_budget_are_written(
     striped_folder: Callable[..., Path], tmp_path: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -244,7 +244,7 @@ def figure(report: dict[str, Any]) -> Figure:
     counts = Counter(row["set"] for row in report["table"])
     names = [name for name, rows in counts.items() if rows > 1] or list(counts)
     methods = dict(zip(METHODS, LAYERS[2::3], strict=True))
-    columns = min(3, len(names))
+    columns = min(3 if len(names) > 4 else 2, len(names))
     drawing = new(0.9 + 2.3 * -(-len(names) // columns), width=2.6 * columns + 1)
     panels = drawing.subplots(-(-len(names) // columns), columns, squeeze=False).flat
     for axes, name in itertools.zip_longest(panels, names):

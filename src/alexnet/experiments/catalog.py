@@ -346,6 +346,11 @@ _EXPERIMENTS = [
         seeds=(0, 1, 2),
     ),
     Experiment(
+        "lineage",
+        "from LeNet-5 to ResNet in one figure: sizes, what each network added, and the switch that takes it away",
+        seeds=(0,),
+    ),
+    Experiment(
         "history",
         "SVM on hand-made features, LeNet-5, AlexNet, VGG-11, ResNet-18 on the same images, for the same time and to "
         "their end, on the solar cells or --data SOURCE",

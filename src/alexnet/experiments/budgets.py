@@ -61,8 +61,8 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, onl
         raise AlexNetError(f"no trial starts with {' or '.join(only)}; a name is like 5m/0")
     report = {
         "description": "trainings on the solar cells with a budget of wall time, from the start of the command to the "
-        "written weights: planned and measured seconds, and the accuracy on the test cells; certain cells are those "
-        "whose raters agree",
+        "written weights: planned and measured seconds, and the accuracy on the test cells; certain cells have "
+        "raters who agree",
         "set": SOLAR,
         "images": data.counts,
         "changes": CHANGES,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -38,31 +39,40 @@ BRIGHTNESS = 0.35
 """Brightness of the cells of the last two days: a lamp that has aged."""
 SECONDS_PER_DAY = 86_400
 
+SHORTENED = (
+    "() => { const p = document.getElementById('path'); p.textContent = p.textContent.replace(/^.*packages/, '…'); }"
+)
+"""Without the folder in which the package of the cells is installed."""
+
 Shot = Callable[[Page, Path], None]
 
 
-def draw(out: Path, target: Path, whole: bool) -> None:
+def draw(out: Path, target: Path, whole: bool, only: list[str]) -> None:
     """Write the pictures of the tutorial, or with `whole` every page in both widths and languages."""
+    os.chdir(out)  # the pages name the runs as they were given
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         work = Path(folder)
-        cells = chosen_cells(out)
+        cells = chosen_cells()
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        draw_days(out, work, target)
-        run_verb("report", out / "run", "--data", out / "data", "--out", work / "report")
-        pair = out / "run", out / "cv" / "fold-1"
-        run_verb("compare", *pair, "--data", out / "data", "--views", "1", "--html", work / "compare.html")
+        if not only or "days" in only:
+            draw_days(work, target)
+        if not only or "report" in only:
+            run_verb("report", "run", "--data", "data", "--out", work / "report")
+        if not only or "compare" in only:
+            run_verb("compare", "run", "cv/fold-1", "--data", "data", "--views", "1", "--html", work / "compare.html")
         pages: dict[str, tuple[str, Shot]] = {
             "report": (f"file://{work}/report/report.html", show_decision_section),
-            "compare": (f"file://{work}/compare.html", lambda page, file: shoot(page, file)),
+            "compare": (f"file://{work}/compare.html", shoot),
         }
-        labels = "labels", out / "cv", "--serve", "--top", "50", "--port", "0", "--labels", work / "labels.csv"
-        with served(*labels) as review, served("serve", out / "run", "--data", out / "data", "--port", "0") as inspect:
+        labels = "labels", "cv", "--serve", "--top", "50", "--port", "0", "--labels", work / "labels.csv"
+        with served(*labels) as review, served("serve", "run", "--data", "data", "--port", "0") as inspect:
             pages["labels"] = review, show_a_suspect
             for kind, image in {**cells, "unknown": Path(__file__).parents[2] / "docs" / "report.png"}.items():
                 pages[f"serve-{kind}"] = inspect, decided(image, whole)
-            for name, (address, show) in pages.items():
+            chosen = {name: page for name, page in pages.items() if not only or name.split("-")[0] in only}
+            for name, (address, show) in chosen.items():
                 for language in LOCALES:
                     for width in (NARROW, WIDTH) if whole else (1000,):
                         file = target / f"inspection-{name}-{language}{f'-{width}' * whole}.png"
@@ -70,11 +80,11 @@ def draw(out: Path, target: Path, whole: bool) -> None:
         browser.close()
 
 
-def chosen_cells(out: Path) -> dict[str, Path]:
+def chosen_cells() -> dict[str, Path]:
     """A test cell that is decided as defective, and one that is unsure."""
-    with (out / "cells.csv").open(encoding="utf-8") as file:
+    with Path("cells.csv").open(encoding="utf-8") as file:
         files = [row["path"] for row in csv.DictReader(file) if row["split"] == "test"]
-    answers = Classifier.load(out / "run").predict(files[:200])
+    answers = Classifier.load("run").predict(files[:200])
     chosen = {}
     for kind in ("defective", "unsure"):
         chosen[kind] = Path(next(one.source for one in answers if one.answer == kind))
@@ -115,6 +125,7 @@ def show_a_suspect(page: Page, file: Path) -> None:
     for key in ("s", "k", "ArrowLeft"):
         page.keyboard.press(key)
     page.wait_for_timeout(500)
+    page.evaluate(SHORTENED)
     shoot(page, file)
     for _ in range(2):
         page.keyboard.press("u")
@@ -153,9 +164,9 @@ def save(png: bytes, file: Path) -> None:
     print(f"{file}: {file.stat().st_size / 1000:.0f} kB", file=sys.stderr)
 
 
-def draw_days(out: Path, work: Path, target: Path) -> None:
+def draw_days(work: Path, target: Path) -> None:
     """Sort test cells as of several days, the last two with dark images, and draw the summary of the days."""
-    with (out / "cells.csv").open(encoding="utf-8") as file:
+    with Path("cells.csv").open(encoding="utf-8") as file:
         cells = [row["path"] for row in csv.DictReader(file) if row["split"] == "test"]
     drawn = np.random.default_rng(0).permutation(len(cells))[: DAYS * CELLS_PER_DAY]
     now = time.time()
@@ -169,7 +180,7 @@ def draw_days(out: Path, work: Path, target: Path) -> None:
             image.save(folder / f"{number}.png")
         then = now - (DAYS - day) * SECONDS_PER_DAY
         with mock.patch("alexnet.inspection.journal.time.time", return_value=then):
-            sort_images(out / "run", folder, work / "sorted")
+            sort_images("run", folder, work / "sorted")
     run_verb("sort", "--summary", "--to", work / "sorted")
     save((work / "sorted" / "sort-days.png").read_bytes(), target / "inspection-days.png")
 
@@ -179,5 +190,6 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path, help="the folder that examples/inspection.sh wrote")
     parser.add_argument("target", type=Path, help="folder of the pictures")
     parser.add_argument("--all", action="store_true", help="whole pages in both widths and languages")
+    parser.add_argument("--only", action="append", default=[], help="days, report, compare, labels or serve")
     options = parser.parse_args()
-    draw(options.out.absolute(), options.target, options.all)
+    draw(options.out.absolute(), options.target.absolute(), options.all, options.only)

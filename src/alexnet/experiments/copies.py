@@ -30,7 +30,7 @@ COPIES = 80
 COUNTS = (10_000, 100_000, 1_000_000)
 """Numbers of synthetic images with which the growth of the search is measured."""
 COPIED = 100
-"""One of so many synthetic images has a copy, with noise of two gray levels."""
+"""One of this number of synthetic images has a copy, with noise of two gray levels."""
 GRAIN = 12
 """Side of the noise, in pixels, of which a synthetic image is interpolated."""
 

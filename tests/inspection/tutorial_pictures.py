@@ -74,7 +74,7 @@ def draw(out: Path, target: Path, whole: bool, only: list[str]) -> None:
             chosen = {name: page for name, page in pages.items() if not only or name.split("-")[0] in only}
             for name, (address, show) in chosen.items():
                 for language in LOCALES:
-                    for width in (NARROW, WIDTH) if whole else (1000,):
+                    for width in (NARROW, WIDTH) if whole else (WIDTH if name == "report" else 1000,):
                         file = target / f"inspection-{name}-{language}{f'-{width}' * whole}.png"
                         open_and_show(browser, address, language, width, show, file)
         browser.close()

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,44 @@ def test_many_images_are_streamed_and_classified_alike(monkeypatch: pytest.Monke
     predicted = [found.probabilities(vectors).argmax(1) for found in (exact, streamed)]
     assert (predicted[0] == labels).mean() > 0.95
     assert (predicted[0] == predicted[1]).mean() > 0.97
+
+
+FIT_A_FILE = """
+import sys, threading, time
+import numpy as np
+from alexnet.baselines import svm
+
+peak = 0
+def watch():
+    global peak
+    while True:
+        status = open("/proc/self/status").read()
+        peak = max(peak, int(status.split("RssAnon:")[1].split()[0]))
+        time.sleep(0.005)
+
+count, file = int(sys.argv[1]), sys.argv[2]
+rng = np.random.default_rng(0)
+labels = np.arange(count) % 2
+vectors = np.memmap(file, dtype=np.float16, mode="w+", shape=(count, 4096))
+for first in range(0, count, 500):
+    vectors[first : first + 500] = rng.normal(labels[first : first + 500, None] * 0.01, 0.02, (500, 4096))
+svm.SGD_EPOCHS = 1
+svm.fit_svm(vectors[:6000], labels[:6000], 2, cost=1.0)  # whatever the libraries need once
+threading.Thread(target=watch, daemon=True).start()
+svm.fit_svm(vectors, labels, 2, cost=1.0)
+print(peak * 1024)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+    """24,000 vectors are 393 MB in single precision; their file of 16-bit numbers is mapped, not loaded."""
+    peaks = []
+    for count in (6_000, 24_000):
+        command = [sys.executable, "-c", FIT_A_FILE, str(count), str(tmp_path / "vectors")]
+        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout))
+    assert peaks[1] - peaks[0] < 40e6, peaks
 
 
 def test_balanced_weights_find_the_rare_class() -> None:

@@ -61,6 +61,28 @@ def test_the_confusion_matrix_and_the_metrics_of_each_class_are_counts_done_by_h
     assert metrics.balanced_accuracy(predictions, 6) == pytest.approx(recall.mean())
 
 
+def test_the_confused_cells_are_those_of_the_matrix_most_images_first() -> None:
+    predictions = random_predictions(300, 6)[2]
+    matrix = metrics.confusion_matrix(predictions, 6)
+    np.fill_diagonal(matrix, 0)
+    cells = metrics.confused_cells(predictions, 6)
+    again = np.zeros((6, 6), dtype=np.int64)
+    again[cells[:, 0], cells[:, 1]] = cells[:, 2]
+    np.testing.assert_array_equal(again, matrix)
+    keys = [(-images, true, predicted) for true, predicted, images in cells.tolist()]
+    assert keys == sorted(keys)
+    assert len(keys) == np.count_nonzero(matrix)
+
+
+def test_the_most_probable_of_many_classes_are_ranked_as_sorting_ranks_them() -> None:
+    probabilities = np.random.default_rng(1).integers(0, 4, (50, 300)) / 600  # many are equal
+    predictions = Predictions.from_probabilities(probabilities, np.zeros(50))
+    np.testing.assert_array_equal(predictions.ranked, np.argsort(-probabilities, axis=1, kind="stable")[:, :5])
+    np.testing.assert_array_equal(
+        predictions.ranked_probabilities, np.take_along_axis(probabilities, predictions.ranked, axis=1)
+    )
+
+
 def test_undefined_metrics_are_none() -> None:
     predictions = Predictions.from_probabilities(np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0]]), np.array([0, 1]))
     never_predicted, absent = metrics.per_class(predictions, 3)[1:]

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.stats import ttest_1samp
+from scipy.stats import binomtest, ttest_1samp
 
 from alexnet import AlexNet, UsageError
 from alexnet.cli.main import main
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.experiments import ablation, averaged_networks
-from alexnet.experiments.ablation import CHANGES, FULL, Trial, base
+from alexnet.experiments.ablation import CHANGES, FULL, MISTAKES, Trial, base
 from alexnet.experiments.catalog import experiments, rows
 from alexnet.experiments.image_sets import first_per_class, image_set
 from alexnet.experiments.trials import compare
@@ -127,7 +127,7 @@ def test_all_trials_of_a_seed_come_before_the_next(images: Path, out: Path) -> N
 
 def test_seeds_that_only_one_of_two_trials_has_are_not_compared() -> None:
     def trial(one: float, ten: float) -> dict[str, float]:
-        return {"one_view": one, "ten_views": ten}
+        return {"one_view": one, "ten_views": ten, MISTAKES: "1" * round(100 * ten) + "0" * round(100 - 100 * ten)}
 
     full = {0: trial(0.3, 0.2), 1: trial(0.3, 0.25)}
     entry = ablation._entry("half", {FULL: full, "half": {0: trial(0.3, 0.22), 2: trial(0.9, 0.9)}})
@@ -139,6 +139,20 @@ def test_seeds_that_only_one_of_two_trials_has_are_not_compared() -> None:
     tanh = {0: trial(0.3, 0.21), 1: trial(0.3, 0.28)}
     judged = ablation._entry("half", {FULL: full, "half": {0: trial(0.3, 0.22)}, "tanh": tanh})["difference"]
     assert (judged["degrees_of_freedom"], judged["standard_error"]) == (1, pytest.approx(0.02 / 2**0.5))
+
+
+def test_with_one_seed_the_interval_is_that_over_the_test_images() -> None:
+    full = {"one_view": 0.2, "ten_views": 0.2, MISTAKES: "1" * 20 + "0" * 80}
+    worse = {"one_view": 0.3, "ten_views": 0.3, MISTAKES: "1" * 30 + "0" * 70}
+    entry = ablation._entry("half", {FULL: {0: full}, "half": {0: worse}})
+    low, high = entry["difference"]["interval_over_images"]
+    spread = binomtest(10, 100).proportion_ci(method="wilson")  # ten images of a hundred, all in one direction
+    assert (low, high) == (pytest.approx(spread.low, abs=0.02), pytest.approx(spread.high, abs=0.02))
+    assert entry["difference"]["interval"] is None
+    assert entry["paper"] == "undecided: one seed"
+    assert MISTAKES not in entry["trials"]["0"]
+    two = ablation._entry("half", {FULL: {0: full, 1: full}, "half": {0: worse, 1: {**worse, "ten_views": 0.31}}})
+    assert two["paper"] == "confirmed"
 
 
 # How it is judged.

@@ -12,6 +12,7 @@ from PIL import Image
 from alexnet.data.dataset import PreparedDataset
 from alexnet.data.preparation import prepare
 from alexnet.experiments import transfer
+from alexnet.experiments.image_sets import prepared_size
 from alexnet.experiments.transfer import METHODS, Trial, _sample, _summary, _trials
 from alexnet.experiments.trials import train_once
 from alexnet.weights.importing import STARTER_FILE
@@ -125,4 +126,4 @@ def test_larger_images_are_prepared_at_full_size(tmp_path: Path, side: int, size
     for name in "ab":
         (tmp_path / "source" / name).mkdir(parents=True)
         Image.new("RGB", (40, side)).save(tmp_path / "source" / name / "1.png")
-    assert transfer._size(str(tmp_path / "source")) == size
+    assert prepared_size(tmp_path / "source") == size

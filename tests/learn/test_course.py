@@ -1,7 +1,10 @@
 """The course: its JavaScript computes what the package computes, its pages work, and its answers are correct."""
 
 import json
+import shutil
+import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from alexnet.evaluation.views import VIEWS
 from alexnet.experiments import towers
 from alexnet.experiments.catalog import shipped_results
 from alexnet.experiments.figure_1 import crossing
-from alexnet.learn import digits, write_course, write_notebooks
+from alexnet.learn import digits, open_course, write_course, write_notebooks
 from alexnet.learn.lessons import LESSONS
 from alexnet.learn.notebooks import notebook
 from alexnet.network.layers import OverhangConv2d
@@ -391,6 +394,43 @@ def test_the_command_writes_pages_slides_and_notebooks(command: Callable[..., An
     assert done.returncode == 0
     assert done.stdout.strip() == str(tmp_path / "course" / "ko" / "slides.html")
     assert Path(done.stdout.strip()).is_file()
+
+
+@pytest.mark.parametrize("port", ["99999", "-1"])
+def test_a_port_that_does_not_exist_is_invalid_usage(port: str, command: Callable[..., Any]) -> None:
+    done = command("learn", "--no-browser", "--port", port)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"port {port} is not valid" in done.stderr
+
+
+def test_the_course_is_served_until_it_is_interrupted(site: Path, monkeypatch: Any) -> None:
+    found = {}
+
+    def write(folder: Path) -> None:
+        found["folder"] = folder
+        shutil.copytree(site, folder, dirs_exist_ok=True)
+
+    def opened(address: str) -> None:
+        found["address"] = address
+        found["server"] = threading.Thread(target=lambda: found.update(page=urllib.request.urlopen(address).read()))
+        found["server"].start()
+
+    def serve_one(server: Any) -> None:
+        server.handle_request()
+        with pytest.raises(AlexNetError, match=r"cannot bind .*`--port 0`"):
+            open_course(port=server.server_port, browser=False)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("alexnet.learn.serving.write_course", write)
+    monkeypatch.setattr("webbrowser.open", opened)
+    monkeypatch.setattr("http.server.ThreadingHTTPServer.serve_forever", serve_one)
+    with pytest.raises(KeyboardInterrupt):
+        open_course("ko")
+    found["server"].join()
+    assert found["address"].startswith("http://127.0.0.1:")
+    assert found["address"].endswith("/ko/index.html")
+    assert found["page"] == (site / "ko" / "index.html").read_bytes()
+    assert not found["folder"].exists()
 
 
 def test_the_site_is_small(site: Path) -> None:

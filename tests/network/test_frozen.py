@@ -64,8 +64,11 @@ def test_logits_are_those_of_the_plain_network(variant, switches, sides) -> None
                 torch.testing.assert_close(frozen(x), plain(x), rtol=1e-4, atol=2e-5)
 
 
-def test_in_bfloat16_it_is_near_the_plain_network() -> None:
-    plain, x = network("paper", normalization="batch"), images(195, 2)
+@pytest.mark.parametrize(
+    ("variant", "switches", "side"), [("paper", {"normalization": "batch"}, 195), ("resnet18", {}, 64)]
+)
+def test_in_bfloat16_it_is_near_the_plain_network(variant, switches, side) -> None:
+    plain, x = network(variant, **switches), images(side, 2)
     with torch.inference_mode():
         logits, expected = FrozenNetwork(plain, torch.bfloat16)(x), plain(x)
     assert logits.dtype == torch.bfloat16

@@ -62,6 +62,24 @@ def test_a_confusion_matrix_of_many_classes_is_an_image_without_numbers(many: Ev
     assert not shares[6:].any()
 
 
+def test_ten_thousand_classes_are_drawn_in_groups_and_stored_without_their_matrix(many: Evaluation) -> None:
+    rng = np.random.default_rng(2)
+    labels, predicted = rng.integers(0, 10_000, (2, 500))
+    ranked = np.stack([predicted, *[(predicted + step) % 10_000 for step in range(1, 5)]], axis=1)
+    predictions = Predictions(labels, ranked, np.full((500, 5), 0.2), np.full(500, 0.1))
+    classes = [f"class {number}" for number in range(10_000)]
+    large = dataclasses.replace(many, classes=classes, predictions=predictions)
+    (axes,) = metric_figures.confusion_matrix(large).axes
+    drawn = np.asarray(axes.images[0].get_array())[..., 3]
+    assert drawn.shape == (1000, 1000)
+    expected = np.zeros((1000, 1000), dtype=bool)
+    expected[labels // 10, predicted // 10] = True
+    np.testing.assert_array_equal(drawn > 0, expected)
+    stored = large.to_dict()
+    assert stored["confusion_matrix"] is None
+    assert sum(images for _, _, images in stored["confused"]) == int((labels != predicted).sum())
+
+
 def test_each_class_has_sklearns_recall_and_precision(many: Evaluation) -> None:
     (axes,) = metric_figures.per_class(many).axes
     precision, recall, _, counts = sklearn.metrics.precision_recall_fscore_support(

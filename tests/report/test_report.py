@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from random_runs import make_run
 
@@ -19,12 +20,24 @@ from alexnet import AlexNetError, Run, UsageError, evaluate
 from alexnet.data.preparation import prepare
 from alexnet.evaluation import metrics
 from alexnet.evaluation.views import describe_views
+from alexnet.network.optimized import without_batch_norm
 from alexnet.report.report import write_report
 from alexnet.runs.run import METRICS
 
 VOID = {"meta", "link", "img", "input", "br", "path", "use", "image"}
 SECTIONS = [
-    *("summary", "training", "results", "predictions", "mistakes", "attribution", "neighbors", "features", "recipe"),
+    *(
+        "summary",
+        "training",
+        "results",
+        "predictions",
+        "mistakes",
+        "attribution",
+        "neighbors",
+        "features",
+        "layers",
+        "recipe",
+    ),
 ]
 
 
@@ -190,13 +203,29 @@ def moved(run: Run, folder: Path, *files: str) -> Path:
     return folder
 
 
+def test_the_layers_are_timed_with_their_share_of_the_parameters(page: Page, run: Run) -> None:
+    found = dict(re.findall(r"<td>((?:conv\d|fc6)[^<]*)</td>(.*?)</tr>", page.source, re.DOTALL))
+    cells = {name.split()[0]: re.findall(r"<td class=\"n\">(.*?)</td>", row) for name, row in found.items()}
+    network, side = run.load(torch.device("cpu"))[0], run.config.crop_size
+    expected = {cost.name: cost for cost in network.costs(side)}
+    total = sum(cost.parameters for cost in without_batch_norm(network).costs(side))
+    for name in ("conv1", "conv5", "fc6"):
+        milliseconds, share_of_time, products, moved, _, share = cells[name]
+        assert int(products.replace(",", "")) == expected[name].multiply_adds
+        assert float(share.rstrip("%")) == pytest.approx(100 * expected[name].parameters / total, abs=0.2)
+        assert float(milliseconds) >= 0
+        assert 0 <= float(share_of_time.rstrip("%")) <= 100
+        assert float(moved) > 0
+    assert re.search(r"Convolutions: \d+% of the time, \d+% of the multiply-adds, \d+% of the parameters\.", page.text)
+
+
 def test_a_run_in_progress_is_reported_with_its_weights_so_far(run: Run, tmp_path: Path) -> None:
     begun = moved(run, tmp_path / "begun", "last.safetensors")
     lines = (run.path / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
     ends = [number for number, line in enumerate(lines) if '"event": "epoch"' in line]
     (begun / METRICS).write_text("".join(lines[: ends[0] + 1]), encoding="utf-8")
     page = Page(write_report(begun, device="cpu"))
-    assert page.sections == ["summary", "training", "features", "recipe"]
+    assert page.sections == ["summary", "training", "features", "layers", "recipe"]
     assert "Training in progress: 1 of 2 epochs completed; this report uses its last weights so far." in page.text
     assert "epochs completed 1 of 2" in page.text
     assert f"the prepared dataset is no longer at {begun / 'gone'}: name it with --data" in page.text

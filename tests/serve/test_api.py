@@ -195,6 +195,9 @@ def test_explanations_and_feature_maps_are_images(server: Server, classifier: Cl
 def test_network_units_and_stored_images(server: Server) -> None:
     network = server.get("/v1/network").json()
     assert [layer["name"] for layer in network["layers"]][:2] == ["conv1", "conv2"]
+    shares = {layer["name"]: layer["parameter_share"] for layer in network["layers"]}
+    assert shares["conv1"] == pytest.approx(34_944 / network["parameters"], rel=0.01)
+    assert sum(layer["multiply_add_share"] for layer in network["layers"]) == pytest.approx(1)
     assert network["labels"] == ["lying", "standing"]
     assert network["data"]["splits"] == {"train": 24, "val": 24}
     deadline = time.monotonic() + 60

@@ -40,6 +40,10 @@ def test_every_variant_is_drawn_with_its_towers(variant: str) -> None:
     for rect in image.iter(f"{SVG}rect"):
         assert 0 <= float(rect.get("x", -1)) < float(rect.get("x", 0)) + float(rect.get("width", 0)) <= width
         assert 0 <= float(rect.get("y", -1)) < float(rect.get("y", 0)) + float(rect.get("height", 0)) <= height
+    assert all(0 < float(text.get("y", 0)) < height for text in image.iter(f"{SVG}text"))
+    colors = [int(group.get("data-color", -1)) for group in layers.values()]
+    assert colors == sorted(colors)
+    assert (colors[0], colors[-1]) == (0, 8)
 
 
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "conv5"])

@@ -19,7 +19,10 @@ QUICK = {"recipe": "paper", "crop_size": 64, "epochs": 2, "batch_size": 16, "pre
 
 @pytest.mark.parametrize(
     "variant",
-    ["lenet5-1998", pytest.param("lenet5", marks=pytest.mark.long), pytest.param("resnet18", marks=pytest.mark.long)],
+    [
+        "lenet5-1998",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("lenet5", "resnet18", "resnet50", "vgg11")),
+    ],
 )
 def test_a_resumed_training_ends_bitwise_identical(striped_data: Path, tmp_path: Path, variant: str) -> None:
     whole = alexnet.train(striped_data, tmp_path / "whole", variant=variant, **QUICK)
@@ -45,14 +48,34 @@ def test_lenet5_is_trained_and_used_in_bfloat16_and_comes_back_from_onnx(striped
 
 
 @pytest.mark.long
-def test_resnet_has_a_report_a_search_and_a_page_with_its_shortcuts(
-    striped_data: Path, tmp_path: Path, command: Callable[..., Any]
+@pytest.mark.parametrize(
+    ("variant", "layer", "shortcuts"), [("resnet18", "pool5", 8), ("resnet50", "pool5", 16), ("vgg11", "fc7", 0)]
+)
+def test_a_neighbor_has_a_report_a_search_an_export_and_a_page_with_its_shortcuts(
+    striped_data: Path, tmp_path: Path, command: Callable[..., Any], variant: str, layer: str, shortcuts: int
 ) -> None:
-    run = alexnet.train(striped_data, tmp_path / "run", variant="resnet18", **{**QUICK, "epochs": 1})
+    run = alexnet.train(striped_data, tmp_path / "run", variant=variant, **{**QUICK, "epochs": 1})
     page = Path(command("report", run.path, "--data", striped_data).stdout.strip()).read_text(encoding="utf-8")
-    assert "pool5" in page, "the layer whose activations are compared"
+    assert layer in page, "the layer whose activations are compared"
     striped_image(np.random.default_rng(0), True, 72).save(tmp_path / "query.png")
     found = command("search", run.path, tmp_path / "query.png", "--data", striped_data)
-    assert "Euclidean distance in pool5" in found.stderr
+    assert f"Euclidean distance in {layer}" in found.stderr
     network, _ = run.load()
-    assert drawing(network, 64).count('class="shortcut"') == 8
+    assert drawing(network, 64).count('class="shortcut"') == shortcuts
+    again = alexnet.import_weights(alexnet.export(run.path, "onnx", tmp_path / "model"), tmp_path / "again")
+    errors = [alexnet.evaluate(path, striped_data, views=10).log_loss for path in (run.path, again.path)]
+    assert errors[1] == pytest.approx(errors[0], rel=1e-4)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("variant", ["resnet50", "vgg11"])
+def test_two_processes_train_a_neighbor_as_one(
+    striped_data: Path, tmp_path: Path, command: Callable[..., Any], variant: str
+) -> None:
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in (QUICK | {"epochs": 1, "lr": 0.001}).items()]
+    for name, processes in (("one", []), ("two", ["--processes", 2])):
+        command("train", striped_data, "--out", tmp_path / name, "--variant", variant, *options, *processes)
+    one, two = (load_file(alexnet.Run.open(tmp_path / name).weights_file()) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(two[name].float(), one[name].float(), rtol=1e-2, atol=1e-3)

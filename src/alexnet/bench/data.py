@@ -51,15 +51,16 @@ def preparing(settings: Settings) -> list[Comparison]:
         if (prepared := sum(dataset.counts.values())) != len(files):
             raise AlexNetError(f"{prepared:,} of {len(files):,} files were prepared: the rate would be wrong")
 
-    seconds: dict[str, list[float]] = {"ours": [], "decode": []}
+    seconds: dict[str, list[float]] = {"ours": [], "decode": [], "write": []}
     for number in range(rounds + 1):
         start = time.perf_counter()
         prepare_all()
         ours = time.perf_counter() - start
         decoding = _decode_all(source, available_cpus())
+        writing = _decode_all(source, available_cpus(), folder / "written")
         if number:  # the first round reads the files into memory
-            seconds["ours"].append(ours)
-            seconds["decode"].append(decoding)
+            for name, value in (("ours", ours), ("decode", decoding), ("write", writing)):
+                seconds[name].append(value)
     return [
         compared(
             f"prepare, {len(files):,} photographs of {_size_text(files)}",
@@ -68,7 +69,13 @@ def preparing(settings: Settings) -> list[Comparison]:
             images_per_second=len(files) / statistics.median(seconds["ours"]),
             decoded_per_second=len(files) / statistics.median(seconds["decode"]),
             milliseconds_of=_profile(files[:SHARD_ROWS], folder),
-        )
+        ),
+        compared(
+            "the same",
+            "libjpeg-turbo decoding them, and writing as many bytes to new files",
+            *(seconds["ours"], seconds["write"], None),
+            decoded_and_written_per_second=len(files) / statistics.median(seconds["write"]),
+        ),
     ]
 
 
@@ -91,8 +98,8 @@ def _profile(files: list[Path], folder: Path) -> dict[str, float]:
         with _timed(spent, "sums"):
             pixel_sum(images)
             rgb_products(images)
-        with _timed(spent, "write"):
-            write_atomic(folder / "shard", lambda file: file.write(images.data))
+        with _timed(spent, "write"):  # a new file each time: the kernel fetches new pages for it
+            write_atomic(folder / f"shard-{len(passes)}", lambda file: file.write(images.data))
         passes.append(spent)
     an_image = {name: min(spent[name] for spent in passes) / len(files) for name in passes[0]}
     once: dict[str, float] = {"starting, once": 0.0}
@@ -109,21 +116,33 @@ def _timed(spent: dict[str, float], name: str) -> Iterator[None]:
     spent[name] += time.perf_counter() - start
 
 
-def _decode_all(listed: Path, cores: int) -> float:
-    """Seconds of the slowest of `cores` processes that read and decode all files, without their start."""
-    program = """
-import sys, time, simplejpeg
+def _decode_all(listed: Path, cores: int, out: Path | None = None) -> float:
+    """Seconds of the slowest of `cores` processes that read and decode all files, without their start.
+
+    With `out`, each process also writes the bytes of a shard there, synchronized, after as many files.
+    """
+    program = f"""
+import os, sys, time, simplejpeg
 lines = open(sys.argv[1], encoding="utf-8").read().splitlines()[1:]
 files = [line.rsplit(",", 1)[0] for line in lines][int(sys.argv[2]) :: int(sys.argv[3])]
+images = memoryview(bytearray({SHARD_ROWS} * 256 * 256 * 3))
 start = time.perf_counter()
-for file in files:
+for number, file in enumerate(files, 1):
     with open(file, "rb") as opened:
         simplejpeg.decode_jpeg(opened.read(), "RGB")
+    if sys.argv[4] and (number % {SHARD_ROWS} == 0 or number == len(files)):
+        rows = (number - 1) % {SHARD_ROWS} + 1
+        with open(f"{{sys.argv[4]}}/{{sys.argv[2]}}-{{number}}", "wb") as shard:
+            shard.write(images[: rows * 256 * 256 * 3])
+            os.fsync(shard.fileno())
 print(time.perf_counter() - start)
 """
+    if out is not None:
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
     command = [sys.executable, "-c", program, str(listed)]
     workers = [
-        subprocess.Popen([*command, str(number), str(cores)], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([*command, str(number), str(cores), str(out or "")], stdout=subprocess.PIPE, text=True)
         for number in range(cores)
     ]
     return max(float(worker.communicate()[0]) for worker in workers)

@@ -6,8 +6,7 @@ import logging
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from itertools import chain
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,27 +61,43 @@ def ten_views(settings: Settings) -> list[Comparison]:
     return rows
 
 
-VARIANTS = ("small", "paper", "one-weird-trick")
 BATCHES = (1, 2, 8, 16, 32, 64)
 OURS = "ours"
 
 
-def against_engines(settings: Settings) -> list[Comparison]:
+def small(settings: Settings) -> list[Comparison]:
+    """The network that the recipe `small` trains: the paper's with batch normalization, for 195 pixels."""
+    return _against_engines("small", settings)
+
+
+def paper(settings: Settings) -> list[Comparison]:
+    """The network of the paper."""
+    return _against_engines("paper", settings)
+
+
+def one_weird_trick(settings: Settings) -> list[Comparison]:
+    """The network without response normalization, as torchvision has it."""
+    return _against_engines("one-weird-trick", settings)
+
+
+def _against_engines(name: str, settings: Settings) -> list[Comparison]:
     """Compare inference with ONNX Runtime and OpenVINO, which read the same exported file and use as many threads.
 
-    "small" is the network that the recipe of that name trains: that of the paper with batch normalization, for 195
-    pixels. In int8 the engines run the file after static quantization by ONNX Runtime, beside our bfloat16.
+    In int8 the engines run the file after static quantization by ONNX Runtime, beside our bfloat16.
     """
-    cells = {}
+    engines = _Engines(*_network(name), settings.folder)
     counts = (settings.batch_size,) if settings.batch_size else BATCHES
-    for variant in VARIANTS:
-        engines = _Engines(*_network(variant), settings.folder / variant)
-        for precision in _precisions():
-            cells[variant, precision] = [
-                _compare_engines(engines, variant, precision, count, 2 * settings.rounds + 1) for count in counts
-            ]
-    print(_ratio_table(cells), file=sys.stderr)
-    return list(chain.from_iterable(cells.values()))
+    rows: list[Comparison] = []
+    print(f"ratio to the best at batch {''.join(f'{count:7}' for count in counts)}", file=sys.stderr)
+    for precision in _precisions():
+        cells = [_compare_engines(engines, name, precision, count, 2 * settings.rounds + 1) for count in counts]
+        print(
+            f"{name + ', ' + precision:27}{''.join(f'{cell.ratio:7.2f}' for cell in cells)}",
+            file=sys.stderr,
+            flush=True,
+        )
+        rows += cells
+    return rows
 
 
 def _network(variant: str) -> tuple[AlexNet, int]:
@@ -111,7 +126,6 @@ class _Engines:
         from alexnet.weights.onnx_writer import to_onnx
 
         self.network, self.side = network, side
-        folder.mkdir()
         self.files = {"float32": folder / "model.onnx", "int8": folder / "int8.onnx"}
         self.files["bfloat16"] = self.files["float32"]
         self.files["float32"].write_bytes(to_onnx(network, input_size=side).SerializeToString())
@@ -189,7 +203,7 @@ def _compare_engines(engines: _Engines, variant: str, precision: str, count: int
     tolerance = {"float32": 1e-4, "bfloat16": 0.05, "int8": 0.5}[precision]
     for name, difference in differences.items():
         assert difference <= tolerance, f"{variant}, {precision}: the logits of {name} differ by {difference:.2g}"
-    seconds = in_turn(functions, rounds, max(1, 16 // count), pause=0.05)
+    seconds = in_turn(functions, rounds, max(1, 8 // count), pause=0.05)
     peers = [name for name in seconds if name not in (OURS, "torch")]
     best = [min(seconds[name][number] for name in peers) for number in range(rounds)]
     return compared(
@@ -200,13 +214,6 @@ def _compare_engines(engines: _Engines, variant: str, precision: str, count: int
         milliseconds={name: 1e3 * statistics.median(values) for name, values in seconds.items()},
         largest_difference_of_logits=differences,
     )
-
-
-def _ratio_table(cells: Mapping[tuple[str, str], list[Comparison]]) -> str:
-    """The ratio to the best peer: a line for each network and precision, a column for each batch."""
-    lines = [f"{', '.join(names):28}" + "".join(f"{row.ratio:7.2f}" for row in rows) for names, rows in cells.items()]
-    batches = [row.figures["batch"] for row in next(iter(cells.values()))]
-    return "\n".join([f"{'ratio to the best at batch':28}" + "".join(f"{batch:7}" for batch in batches), *lines])
 
 
 def startup(settings: Settings) -> list[Comparison]:

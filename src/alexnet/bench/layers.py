@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from alexnet.bench.parts import Settings
 from alexnet.bench.peers import wait_for
 from alexnet.bench.steps import BATCH_SIZE, SIDE, OurTraining
-from alexnet.network.layers import Convolution, Weighted
-from alexnet.network.model import FIT, FLATTEN
+from alexnet.network.segments import Segment, SegmentCost, segment_costs, segments
 from alexnet.report.style import BLUE, INK, MUTED, ORANGE, Figure, drawn, new
 from alexnet.runtime.devices import choose_device
 from alexnet.runtime.progress import progress
@@ -33,24 +31,6 @@ DATA_SHEETS = {
 """Single precision of the GPUs of the paper (3.5) and of arXiv 1404.5997, from NVIDIA's data sheets; not measured."""
 COPIED = 1 << 26
 """Numbers of float32 that are copied to measure the bandwidth: 256 MiB, more than a cache holds."""
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Layers that run as one: a layer with the non-linearity, dropout or reshaping after it."""
-
-    names: tuple[str, ...]
-    steps: tuple[Callable[[Tensor], Tensor], ...]
-
-    @property
-    def name(self) -> str:
-        """Name such as "conv3 + relu3"."""
-        return " + ".join(name for name in self.names if name not in (FIT, FLATTEN))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        for step in self.steps:
-            x = step(x)
-        return x
 
 
 def layers(settings: Settings) -> dict[str, Any]:
@@ -74,22 +54,9 @@ def clock_of(device: torch.device) -> Callable[[], float]:
     return time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 
-def segments(training: OurTraining) -> list[Segment]:
-    """The steps of the optimized network; what only follows a layer is joined to it."""
-    found: list[Segment] = []
-    follows = (nn.ReLU, nn.Tanh, nn.Dropout, nn.Flatten, nn.Identity)
-    for names, step in training.working.named_steps():
-        joined = isinstance(step, follows) or set(names) <= {FIT, FLATTEN}
-        if joined and found:
-            found[-1] = Segment((*found[-1].names, *names), (*found[-1].steps, step))
-        else:
-            found.append(Segment(names, (step,)))
-    return found
-
-
 def _measure(device: torch.device, count: int, rounds: int) -> dict[str, Any]:
     training = OurTraining(count, device=device)
-    parts = segments(training)
+    parts = segments(training.working)
     clock = clock_of(device)
     whole, measured = [], []
     training.step()
@@ -105,7 +72,10 @@ def _measure(device: torch.device, count: int, rounds: int) -> dict[str, Any]:
     seconds = {name: min(one[name] for one in measured) for name in measured[0]}
     step = min(whole)
     between = ("loss", "clear gradients", "update")
-    rows = [_row(training, part, seconds, first=number == 0) for number, part in enumerate(parts)]
+    costs = segment_costs(training.network, parts, SIDE)
+    rows = [
+        _row(training, part, cost, seconds, first=part is parts[0]) for part, cost in zip(parts, costs, strict=True)
+    ]
     in_layers = sum(row["forward_ms"] + row["backward_ms"] for row in rows)
     for row in rows:
         row["share_of_time"] = (row["forward_ms"] + row["backward_ms"]) / in_layers
@@ -161,18 +131,18 @@ def timed_step(training: OurTraining, parts: list[Segment]) -> dict[str, float]:
     return seconds
 
 
-def _row(training: OurTraining, part: Segment, seconds: dict[str, float], *, first: bool) -> dict[str, Any]:
+def _row(
+    training: OurTraining, part: Segment, cost: SegmentCost, seconds: dict[str, float], *, first: bool
+) -> dict[str, Any]:
     """Time, operations and bytes of a segment."""
-    costs = [cost for cost in training.network.costs(SIDE) if cost.name.partition(".")[0] in part.names]
     count, size = len(training.labels), training.images.element_size()
-    parameters, products = (sum(getattr(c, key) for c in costs) for key in ("parameters", "multiply_adds"))
-    read, made = (count * torch.Size(shape).numel() for shape in (costs[0].input, costs[-1].output))
+    parameters, products, read, made = cost.parameters, cost.multiply_adds, count * cost.input, count * cost.output
     forward, backward = 2 * products * count, (2 if first else 4) * products * count
     # Backward reads the output's gradient, the input and the weights, and writes the gradients of the latter two.
     moved = size * (read + made + parameters), size * (made + (1 if first else 2) * read + 2 * parameters)
     row: dict[str, Any] = {
         "name": part.name,
-        "kind": _kind([cost.module for cost in costs]),
+        "kind": cost.kind,
         "parameters": parameters,
         "multiply_adds": products,
     }
@@ -187,14 +157,6 @@ def _row(training: OurTraining, part: Segment, seconds: dict[str, float], *, fir
             f"{direction}_gigabytes_per_second": size_moved / taken / 1e9,
         }
     return row
-
-
-def _kind(modules: list[nn.Module]) -> str:
-    if any(isinstance(module, Convolution) for module in modules):
-        return "convolutions"
-    if any(isinstance(module, Weighted) for module in modules):
-        return "fully connected layers"
-    return "normalization and pooling"
 
 
 def _kinds(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:

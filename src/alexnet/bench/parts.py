@@ -77,6 +77,17 @@ def _compared(name: str, description: str, function: str, **options: str | tuple
     return Part(name, description, function, key=name, **options)  # type: ignore[arg-type]
 
 
+def _engines(name: str, network: str, function: str) -> Part:
+    """A part of the default run that compares inference with other engines."""
+    return _compared(
+        f"inference-{name}",
+        f"inference of {network} against ONNX Runtime and OpenVINO",
+        f"inference.{function}",
+        extra="onnx,openvino",
+        packages=("onnx", "onnxruntime", "openvino"),
+    )
+
+
 def _parallel(key: str, description: str, function: str) -> Part:
     """A part of the file of results of parallel training, not in the default run."""
     return Part(f"parallel-{key}", description, f"parallel.{function}", by_default=False, file="parallel", key=key)
@@ -89,14 +100,19 @@ PARTS = (
     _compared("lrn", "local response normalization against PyTorch's and a copy", "lrn.normalization"),
     _compared("loader", "loading of batches against a DataLoader over the files", "data.loading"),
     _compared("prepare", "preparation of photographs against decoding alone", "data.preparing"),
-    _compared("views", "ten-view evaluation against ten forward passes", "inference.ten_views"),
-    _compared(
-        "inference",
-        "inference against ONNX Runtime and OpenVINO",
-        "inference.against_engines",
-        extra="onnx,openvino",
-        packages=("onnx", "onnxruntime", "openvino"),
+    Part(
+        "sources",
+        "preparation of 12-megapixel photographs against libvips and Pillow, of small files, and of a zip file",
+        "sources.sources",
+        by_default=False,
+        extra="dev",
+        packages=("pyvips",),
+        file="sources-{machine}",
     ),
+    _compared("views", "ten-view evaluation against ten forward passes", "inference.ten_views"),
+    _engines("small", "the network of the recipe `small`", "small"),
+    _engines("paper", "the network of the paper", "paper"),
+    _engines("one-weird-trick", "the network `one-weird-trick`", "one_weird_trick"),
     _compared("startup", "start of the command, and one image from a cold start", "inference.startup"),
     Part(
         "kernels",
@@ -130,6 +146,16 @@ PARTS = (
         extra="search",
         packages=("faiss",),
         file="search-{machine}",
+    ),
+    Part(
+        "scaling",
+        "time and memory of each verb against the numbers of images and classes and the side of the images",
+        "scaling.scaling",
+        by_default=False,
+        extra="serve",
+        packages=("matplotlib", "fastapi", "uvicorn", "multipart", "prometheus_client"),
+        file="scaling-{machine}",
+        figure="scaling.figure",
     ),
     Part(
         "serve",

@@ -109,7 +109,9 @@ DISTINCT = 256
 """Photographs of different noise; the others are these, flipped and with other orders of the colors."""
 
 
-def photographs(folder: Path, count: int, width: int = 500, height: int = 375) -> list[Path]:
+def photographs(
+    folder: Path, count: int, width: int = 500, height: int = 375, *, distinct: int = DISTINCT
+) -> list[Path]:
     """Write JPEG files with the size and the detail of photographs: noise with the power spectrum of natural images.
 
     Parameters
@@ -117,9 +119,11 @@ def photographs(folder: Path, count: int, width: int = 500, height: int = 375) -
     folder : Path
         The files go to its subfolders "a" and "b" in turn.
     count : int
-        Number of files, at most 24 × 256. No two have equal pixels.
+        Number of files, at most 24 × `distinct`. No two have equal pixels.
     width, height : int
         Pixels.
+    distinct : int
+        Photographs of different noise.
 
     Returns
     -------
@@ -131,17 +135,17 @@ def photographs(folder: Path, count: int, width: int = 500, height: int = 375) -
     frequency[0, 0] = 1 / width
     falloff = (frequency**-1.2)[..., None]
     forms = list(itertools.product(itertools.permutations(range(3)), (1, -1), (1, -1)))
-    if count > DISTINCT * len(forms):
-        raise UsageError(f"{count:,} photographs; at most {DISTINCT * len(forms):,} can be written")
+    if count > distinct * len(forms):
+        raise UsageError(f"{count:,} photographs; at most {distinct * len(forms):,} can be written")
     files = [folder / "ab"[number % 2] / f"{number:05}.jpg" for number in range(count)]
     for name in "ab":
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for number in range(min(count, DISTINCT)):
+    for number in range(min(count, distinct)):
         spectrum = falloff * (rng.normal(size=(*frequency.shape, 3)) + 1j * rng.normal(size=(*frequency.shape, 3)))
         mix = np.array([[1.0, 0.15, 0.05], [1.0, -0.1, 0.1], [1.0, -0.1, -0.15]])
         colors = np.fft.irfft2(spectrum, s=(height, width), axes=(0, 1)) @ mix.T
         pixels = np.clip(colors / colors.std() * 55 + 118, 0, 255).astype(np.uint8)
-        for file, (order, down, right) in zip(files[number::DISTINCT], forms, strict=False):
+        for file, (order, down, right) in zip(files[number::distinct], forms, strict=False):
             form = np.ascontiguousarray(pixels[::down, ::right, order])
             file.write_bytes(simplejpeg.encode_jpeg(form, quality=92, colorspace="RGB", colorsubsampling="420"))
     return files

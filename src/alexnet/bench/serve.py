@@ -137,14 +137,28 @@ def _server(run: Path) -> Iterator[str]:
             process.terminate()
 
 
-def random_run(path: Path, variant: str = "paper") -> Path:
-    """Write a run folder with random weights and 1,000 classes, and return its path."""
+def random_run(
+    path: Path, variant: str = "paper", *, classes: int = 1000, size: int = 256, input_size: int = 224
+) -> Path:
+    """Write a run folder with random weights and return its path.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    variant : str
+        The network.
+    classes : int
+        Its classes.
+    size, input_size : int
+        Sides of the prepared images and of the crops that the network sees.
+    """
     recipe = recipes()["paper"].override({"init": "he", "variant": variant})
-    names = [f"class {number:04}" for number in range(1000)]
-    config = Config(recipe, names, size=256, crop_size=224, input_size=224, scale=1 / 64, dataset={})
+    names = [f"class {number:05}" for number in range(classes)]
+    config = Config(recipe, names, size=size, crop_size=input_size, input_size=input_size, scale=1 / 64, dataset={})
     run = Run.create(path, config)
     torch.manual_seed(0)
     network = config.network()
     torch.nn.init.normal_(network.get_parameter(f"{network.output_layer}.weight"), 0, 0.01)
-    run.save_weights(recipe.keep, network.state_dict(), torch.full((256, 256, 3), 120.0))
+    run.save_weights(recipe.keep, network.state_dict(), torch.full((size, size, 3), 120.0))
     return path

@@ -132,7 +132,7 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     )
     for name, field in _recipe_fields().items():
         type_name = str(field.type).removesuffix(" | None")
-        metavar = {"int": "N", "float": "X", "str": "NAME"}.get(type_name, "NAME|FILE")
+        metavar = field.metadata["metavar"] or {"int": "N", "float": "X", "str": "NAME"}.get(type_name, "NAME|FILE")
         kwargs: dict[str, Any] = {"type": {"int": int, "float": float}.get(type_name, str)}
         if type_name == "bool":
             kwargs = {"action": argparse.BooleanOptionalAction}

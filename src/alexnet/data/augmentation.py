@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from alexnet.kernels.antialias import can_scale, scaled
 from alexnet.kernels.crops import can_cut, cut
 from alexnet.runtime.errors import UsageError
 
@@ -593,5 +594,7 @@ def resize_batch(batch: Tensor, input_size: int | None) -> Tensor:
     """Resize images (N, 3, H, H) to (N, 3, input_size, input_size), bilinear and antialiased; None keeps their size."""
     if input_size is None or input_size == batch.shape[-1]:
         return batch
+    if can_scale(batch):
+        return scaled(batch, input_size)
     small = functional.interpolate(batch, size=(input_size, input_size), mode="bilinear", antialias=True)
     return small.contiguous(memory_format=torch.channels_last)

@@ -200,6 +200,8 @@ def extra_content(data: bytes) -> str | None:
     with suppress(Exception):
         if data.startswith((b"\xff\xd8\xff", b"BM", b"qoif")):
             return None
+        if data.startswith(b"\x89PNG") and data.find(b"acTL", 0, data.find(b"IDAT")) < 0:  # not animated
+            return None
         if data[:4] in (b"II*\0", b"MM\0*"):
             bands = _tiff_bands(data)
             if bands > 4:

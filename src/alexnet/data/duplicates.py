@@ -199,7 +199,7 @@ def _equal(shards: _Shards, checksums: Mapping[str, Sequence[int]], size: int) -
     repeated = np.flatnonzero(of_all[order][1:] == of_all[order][:-1])
     candidates = np.unique(np.concatenate([order[repeated], order[repeated + 1]]))
     first_of: dict[bytes, list[tuple[int, Place]]] = {}
-    for index in candidates.tolist():  # in the order of the dataset: a shard is mapped once
+    for index in candidates.tolist():  # in the order of the dataset
         place = shards.place(index)
         equal = first_of.setdefault(hashlib.sha256(shards.image(index, size).tobytes()).digest(), [])
         other = next((one for one in equal if one[1][1:] != place[1:]), None)
@@ -215,7 +215,7 @@ class _Shards:
     def __init__(self, folder: Path, rows: Mapping[str, int], classes: Sequence[str]) -> None:
         self.folder, self.names, self.classes = folder, list(rows), classes
         self._starts = np.cumsum([0, *rows.values()])
-        self._last: tuple[int, pa.RecordBatch] | None = None
+        self._mapped: dict[int, pa.RecordBatch] = {}
 
     def place(self, index: int) -> Place:
         shard, row, batch = self._find(index)
@@ -238,6 +238,6 @@ class _Shards:
 
     def _find(self, index: int) -> tuple[int, int, pa.RecordBatch]:
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        if self._last is None or self._last[0] != shard:
-            self._last = shard, read_shard(self.folder / self.names[shard])
-        return shard, index - int(self._starts[shard]), self._last[1]
+        if shard not in self._mapped:
+            self._mapped[shard] = read_shard(self.folder / self.names[shard])
+        return shard, index - int(self._starts[shard]), self._mapped[shard]

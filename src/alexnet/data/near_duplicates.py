@@ -114,9 +114,18 @@ def filtered(small: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 
 def _high(values: np.ndarray) -> np.ndarray:
-    from scipy.ndimage import uniform_filter  # here: the workers of `prepare` make thumbnails only
+    return values - _MEANS @ values @ _MEANS.T
 
-    return values - uniform_filter(values, (0, LOW, LOW), mode="nearest")
+
+def _window_means(side: int, width: int) -> np.ndarray:
+    """The matrix (side, side) that averages windows of `width` pixels; edge pixels are repeated beyond the edge."""
+    pixels = np.arange(side)[:, None] + np.arange(width) - width // 2
+    matrix = np.zeros((side, side), dtype=np.float32)
+    np.add.at(matrix, (np.arange(side)[:, None], pixels.clip(0, side - 1)), np.float32(1 / width))
+    return matrix
+
+
+_MEANS = _window_means(SIDE, LOW)
 
 
 def components(small: np.ndarray, mean: np.ndarray) -> np.ndarray:

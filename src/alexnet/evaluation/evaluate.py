@@ -36,6 +36,8 @@ from alexnet.runtime.progress import Progress, notify, progress
 BATCH_SIZE = 64
 CERTAIN = 0.999
 """Least probability of a soft label that counts as certain."""
+MATRIX_CLASSES = 1000
+"""Up to this many classes `Evaluation.to_dict` has the confusion matrix as a list of lists."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,11 @@ class Evaluation:
         return metrics.confusion_matrix(self.predictions, len(self.classes))
 
     @property
+    def class_counts(self) -> np.ndarray:
+        """(classes,) int64, the images of each true class."""
+        return np.bincount(self.predictions.labels, minlength=len(self.classes))
+
+    @property
     def macro(self) -> dict[str, float]:
         """Precision, recall and F1 averaged over the classes that have images, 0 to 1."""
         return metrics.macro(self.predictions, len(self.classes))
@@ -167,8 +174,11 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """All results as JSON-able values.
 
-        Accuracies, precision and recall are 0 to 1; undefined values are None.
+        Accuracies, precision and recall are 0 to 1; undefined values are None. With more than `MATRIX_CLASSES` classes
+        `confusion_matrix` is None; `confused` has its cells that are not 0 and not on the diagonal: true class,
+        predicted class, images.
         """
+        large = len(self.classes) > MATRIX_CLASSES
         result: dict[str, Any] = {
             "n_samples": len(self.predictions),
             "views": self.views,
@@ -186,7 +196,8 @@ class Evaluation:
                 name: {**row, "f1_interval": None if interval is None else list(interval)}
                 for (name, row), interval in zip(self.per_class().items(), self.intervals.f1, strict=True)
             },
-            "confusion_matrix": self.confusion_matrix.tolist(),
+            "confusion_matrix": None if large else self.confusion_matrix.tolist(),
+            **({"confused": metrics.confused_cells(self.predictions, len(self.classes)).tolist()} if large else {}),
             "split": self.split.name,
             "data": self.data,
             "runs": self.runs,

@@ -23,6 +23,8 @@ from alexnet.runtime.errors import AlexNetError, UsageError
 
 TOP = 5
 CURVE_POINTS = 100
+SORTED_CLASSES = 100
+"""Up to this many classes the probabilities of an image are sorted to find the largest."""
 SMALLEST = np.finfo(np.float64).tiny
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
@@ -147,9 +149,15 @@ class Predictions:
     def from_probabilities(cls, probabilities: np.ndarray, labels: np.ndarray) -> Predictions:
         """Keep what metrics need of `probabilities` (n, classes) and `labels` (n,)."""
         k = min(TOP, probabilities.shape[1])
-        ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         rows = np.arange(len(labels))
         labels = np.asarray(labels, dtype=np.int64)
+        if probabilities.shape[1] <= SORTED_CLASSES:
+            ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+        else:  # k passes, for there is no need to sort thousands of classes
+            rest, ranked = probabilities.copy(), np.empty((len(labels), k), dtype=np.int64)
+            for place in range(k):
+                ranked[:, place] = rest.argmax(axis=1)
+                rest[rows, ranked[:, place]] = -np.inf
         best = np.take_along_axis(probabilities, ranked, axis=1)
         return cls(labels, ranked.astype(np.int64), best, probabilities[rows, labels])
 
@@ -180,10 +188,22 @@ def log_loss(predictions: Predictions) -> float:
 
 def confusion_matrix(predictions: Predictions, classes: int) -> np.ndarray:
     """Counts (classes, classes) int64: one row for each true class, one column for each predicted class."""
-    import sklearn.metrics
+    cells = predictions.labels * classes + predictions.predicted
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
-    matrix = sklearn.metrics.confusion_matrix(predictions.labels, predictions.predicted, labels=range(classes))
-    return np.asarray(matrix, dtype=np.int64)
+
+def confused_cells(predictions: Predictions, classes: int) -> np.ndarray:
+    """The cells of the confusion matrix that are not 0 and not on its diagonal, without the matrix.
+
+    Returns
+    -------
+    numpy.ndarray
+        (k, 3) int64: true class, predicted class, images; most images first, then in the order of the classes.
+    """
+    wrong = ~predictions.correct
+    cells, counts = np.unique(predictions.labels[wrong] * classes + predictions.predicted[wrong], return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return np.stack([*np.divmod(cells[order], classes), counts[order]], axis=1)
 
 
 def per_class(predictions: Predictions, classes: int) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ def tables_of(result: Evaluation) -> RenderableType:
 
 def _summary_table(result: Evaluation, values: dict[str, Any]) -> Table:
     low, high = values["accuracy_interval"]
-    counts = result.confusion_matrix.sum(axis=1)
+    counts = result.class_counts
     largest = result.classes[counts.argmax()]
     trained_on = ", on which the network was trained" if result.split.name == "train" else ""
     images = f"{values['n_samples']:,} image{'s' * (values['n_samples'] != 1)}"

@@ -8,6 +8,7 @@ end of its learning rate schedule takes a minute or two of a CPU.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from alexnet.data.dataset import PreparedDataset
-from alexnet.evaluation.evaluate import evaluate
+from alexnet.evaluation.evaluate import Evaluation, evaluate
 from alexnet.experiments.catalog import dataset_name
 from alexnet.experiments.image_sets import SOLAR, image_set
 from alexnet.experiments.trials import (
-    SIGNIFICANCE_LEVEL,
     compare,
     is_selected,
     measure_once,
@@ -39,7 +41,7 @@ from alexnet.runtime.provenance import provenance, write_result
 WIDTH_DIVISOR = 4
 SIZE, CROP = 76, 67
 """Sides of the prepared images and of a crop, in pixels: after pool5 one position is left."""
-TRAINING_IMAGES, TEST_IMAGES = 5000, 2000
+TRAINING_IMAGES, TEST_IMAGES = 3000, 2000
 """Images used of a set other than the solar cells, the same number of each class."""
 BASE: dict[str, Any] = {
     "variant": "paper-quarter",
@@ -57,6 +59,7 @@ BASE: dict[str, Any] = {
 leave the plateau."""
 QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 24, "crop_size": 64}
 FULL = "full"  # the unchanged network
+MISTAKES = "mistakes"
 
 
 @dataclass(frozen=True)
@@ -123,17 +126,21 @@ class Trial:
         print(f"{self.name}:", file=sys.stderr)
         values = base(self.quick) | CHANGES[self.change].values
         epochs = train_once(self.dataset.path, self.run, recipe="paper", seed=self.seed, **values).metrics("epoch")
-        errors = {
-            name: 1 - evaluate(self.run, self.dataset, views=views, precision="auto").accuracy
-            for name, views in VIEWS.items()
-        }
+        found = {name: evaluate(self.run, self.dataset, views=views, precision="auto") for name, views in VIEWS.items()}
         (self.run / CHECKPOINT).unlink(missing_ok=True)  # half a gigabyte; the trial is finished
         return {
-            **errors,
+            **{name: 1 - evaluation.accuracy for name, evaluation in found.items()},
+            MISTAKES: mistakes(found["ten_views"]),
             "train_loss": [epoch["train_loss"] for epoch in epochs],
             "train_error": [epoch["train_error"] for epoch in epochs],
             "seconds": sum(epoch["seconds"] for epoch in epochs),
         }
+
+
+def mistakes(evaluation: Evaluation) -> str:
+    """One digit for each test image: 1 where the prediction is wrong."""
+    predictions = evaluation.predictions
+    return "".join(map(str, (predictions.ranked[:, 0] != predictions.labels).astype(int)))
 
 
 def base(quick: bool) -> dict[str, Any]:
@@ -218,8 +225,9 @@ def _write(trials: Sequence[Trial], results: Path, command: str, name: str) -> d
         "description": "test error of the unchanged network and of the network with one change, with the same seeds; "
         "the difference is the error with ten views, change minus unchanged network, per seed, as a fraction of 1; "
         "weights of the last epoch; the network has a quarter of the paper's kernels and hidden units, and crops of "
-        f"{CROP} pixels; interval: 95%, of the mean over the seeds, with the variance of all changes; "
-        "paper: whether the direction that the paper states holds here",
+        f"{CROP} pixels; interval: 95%, of the mean over the seeds, with the variance of all changes (none with one "
+        "seed); interval_over_images: 95%, for these networks and other test images; paper: whether the direction "
+        "that the paper states holds here",
         "set": name,
         "images": dataset.counts,
         "classes": len(dataset.classes),
@@ -253,17 +261,36 @@ def _entry(change: str, changes: dict[str, dict[int, dict[str, Any]]]) -> dict[s
                 if other != FULL
             }
             entry[name] = compare(differences.pop(change), list(differences.values()))
+        if pairs := [(trial[MISTAKES], full[seed][MISTAKES]) for seed, trial in found.items() if seed in full]:
+            entry["difference"]["interval_over_images"] = _interval_over_images(pairs)
         if known.claimed:
             entry["paper"] = _verdict_of_the_claim(entry["difference"])
-    entry["trials"] = {str(seed): trial for seed, trial in found.items()}
+    entry["trials"] = {
+        str(seed): {key: value for key, value in trial.items() if key != MISTAKES} for seed, trial in found.items()
+    }
     return entry
+
+
+def _interval_over_images(pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """95% of the mean difference of the mistakes of two networks, as the test images vary and the networks do not."""
+    differences = np.mean([np.subtract(*(np.array(list(digits), dtype=int) for digits in pair)) for pair in pairs], 0)
+    half = 1.96 * differences.std() / math.sqrt(len(differences))
+    return [float(differences.mean() - half), float(differences.mean() + half)]
 
 
 def _verdict_of_the_claim(difference: dict[str, Any]) -> str:
     """Whether an increase of the error, as the paper states it, is what was measured."""
-    if difference["p"] is None or difference["p"] > SIGNIFICANCE_LEVEL:
+    if difference["interval"] is None:
+        return "undecided: one seed"
+    low, high = difference["interval"]
+    if low <= 0 <= high:
         return "neither confirmed nor contradicted"
-    return "confirmed" if difference["mean"] > 0 else "contradicted"
+    return "confirmed" if low > 0 else "contradicted"
+
+
+def _interval(difference: dict[str, Any]) -> list[float]:
+    """The interval over the seeds; with one seed of every change, that over the test images."""
+    return list(difference["interval"] or difference["interval_over_images"])
 
 
 @drawn
@@ -274,11 +301,10 @@ def figure(report: dict[str, Any]) -> Figure:
     axes = drawing.subplots()
     for row, entry in enumerate(entries):
         difference = entry["difference"]
-        interval = difference["interval"]
+        interval = _interval(difference)
         axes.barh(row, difference["mean"] * 100, height=0.55, color=BLUE, alpha=0.55)
         axes.plot([value * 100 for value in difference["values"]], [row] * len(difference["values"]), ".", color=INK)
-        if interval is not None:
-            axes.plot([bound * 100 for bound in interval], [row, row], "|-", color=INK, linewidth=1.2)
+        axes.plot([bound * 100 for bound in interval], [row, row], "|-", color=INK, linewidth=1.2)
         if entry["published"] is not None:
             axes.plot([entry["published"] * 100], [row], "D", color=ORANGE, markersize=5)
     axes.axvline(0, color=INK, linewidth=0.8)

@@ -321,10 +321,29 @@ _EXPERIMENTS = [
         "transfer", "transfer from the starter to the solar cells and --data SOURCE, with 12 to all training images"
     ),
     Experiment(
+        "recipe-ablation",
+        "the recipe `small` from scratch with one change at a time, on 1,000 images of --data SOURCE",
+        seeds=(0, 1, 2),
+        module="recipe_trials",
+        values={"table": "recipe-ablation"},
+    ),
+    Experiment(
+        "from-nothing",
+        "AlexNet from random weights on 2,000 images of --data SOURCE: the paper's recipe and four steps to learning",
+        seeds=(0, 1),
+        module="recipe_trials",
+        values={"table": "from-nothing"},
+    ),
+    Experiment(
         "baseline",
         "a linear SVM on HOG and on SIFT with Fisher vectors, on the solar cells and --data SOURCE, beside published "
         "accuracies",
         seeds=(0, 1, 2),
+    ),
+    Experiment(
+        "lineage",
+        "from LeNet-5 to ResNet in one figure: sizes, what each network added, and the switch that takes it away",
+        seeds=(0,),
     ),
     Experiment(
         "history",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from PIL import Image
 
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.sources.interpretation import interpret
@@ -20,6 +24,9 @@ TRAINING_IMAGES, TEST_IMAGES = 2000, 1000
 """Images used of a set other than the solar cells, the same number of each class, so that a training takes minutes."""
 QUICK_TRAINING_IMAGES, QUICK_TEST_IMAGES = 48, 16
 QUICK_SIZE = 72
+FIRST_IMAGES = 20
+SMALL_SIZE, SIZE = 64, 256
+"""Side in pixels of the prepared images of a set, whose images are no larger than `SMALL_SIZE`, or larger."""
 
 
 def image_set(
@@ -83,3 +90,14 @@ def first_per_class(source: Path, training: int, tested: int) -> Iterator[tuple[
             limit = max(1, limits.get(item.split, 0) // classes)
             if item.split in limits and counts[item.label, item.split] <= limit:
                 yield reader.read(item), item.label, "test" if item.split == test else item.split
+
+
+def prepared_size(source: str | Path) -> int:
+    """Return the side in pixels of the prepared images: `SMALL_SIZE` if the first images are no larger, else `SIZE`."""
+    with TemporaryDirectory() as spool:
+        reader = Reader()
+        for item in itertools.islice(interpret(source, Path(spool)).items, FIRST_IMAGES):
+            with Image.open(io.BytesIO(reader.read(item))) as image:
+                if max(image.size) > SMALL_SIZE:
+                    return SIZE
+    return SMALL_SIZE

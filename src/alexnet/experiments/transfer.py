@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import itertools
 import json
 import shutil
 import statistics
@@ -13,19 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from alexnet.data.dataset import PreparedDataset
-from alexnet.data.sources.interpretation import interpret
-from alexnet.data.sources.items import Reader
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.experiments import demo, solar_cells
 from alexnet.experiments.catalog import slug
-from alexnet.experiments.image_sets import SOLAR
+from alexnet.experiments.image_sets import SOLAR, prepared_size
 from alexnet.experiments.trials import is_selected, measure_once, place_of, prepare_once, train_once
 from alexnet.runs.recipe import STARTER
 from alexnet.runs.run import Run, checksum_of, is_free
@@ -40,9 +34,6 @@ SIZES: tuple[int | None, ...] = (12, 100, 1000, None)
 METHODS = {"scratch": "he", "probe": STARTER, "starter": STARTER}
 """Each method and its `init`. A method whose name ends in `PROBE` fits a linear probe; the others train a network."""
 PROBE = "probe"
-FIRST_IMAGES = 20
-SMALL_SIZE, SIZE = 64, 256
-"""Side in pixels of the prepared images of a set, whose images are no larger than `SMALL_SIZE`, or larger."""
 PUBLISHED: dict[str, dict[str, float]] = {
     SOLAR: solar_cells.PUBLISHED,
     "uc-merced": {
@@ -96,7 +87,9 @@ def reproduce(
         weights = _weights(init)
         methods |= {f"{weights['name']}-{PROBE}": init, weights["name"]: init}
     names = {Path(source).resolve().stem: source for source in data}
-    others = {name: prepare_once(source, work / name / "data", size=_size(source)) for name, source in names.items()}
+    others = {
+        name: prepare_once(source, work / name / "data", size=prepared_size(source)) for name, source in names.items()
+    }
     sets = {SOLAR: prepare_once(partial(solar_cells.write_source, work / "cells.csv"), work / "data"), **others}
     trials = list(_trials(sets, seeds, methods))
     for trial in trials:
@@ -131,17 +124,6 @@ def reproduce(
         f"{row['set']} {row['images']} {row['method']}: {row['mean']:.2%} over {len(row['seeds'])} seeds"
         for row in table
     )
-
-
-def _size(source: str) -> int:
-    """Return the side in pixels of the prepared images: `SMALL_SIZE` if the first images are no larger, else `SIZE`."""
-    with TemporaryDirectory() as spool:
-        reader = Reader()
-        for item in itertools.islice(interpret(source, Path(spool)).items, FIRST_IMAGES):
-            with Image.open(io.BytesIO(reader.read(item))) as image:
-                if max(image.size) > SMALL_SIZE:
-                    return SIZE
-    return SMALL_SIZE
 
 
 def _earlier(results: Path) -> tuple[dict[str, dict[str, int]], dict[Trial, dict[str, Any]], dict[str, str] | None]:

@@ -29,6 +29,7 @@ from alexnet.learn.digits import (
     with_and_without_dropout,
 )
 from alexnet.network.model import AlexNet
+from alexnet.report.figure_files import writing
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic
 from alexnet.runtime.provenance import provenance
@@ -57,8 +58,10 @@ def compute(path: Path, command: str) -> None:
     Raises
     ------
     AlexNetError
-        If a package with a photograph is not installed.
+        If a package with a photograph is not installed, or the folder of the file cannot be made.
     """
+    with writing(path.parent, "the arrays"):
+        path.parent.mkdir(parents=True, exist_ok=True)  # before minutes of trainings
     images = np.stack([_photograph(package, file) for _, package, file, *_ in PHOTOGRAPHS])
     arrays = {"images": images, **Starter().first_layer()}
     data = digits()

@@ -298,6 +298,13 @@ def _augmentation() -> Values:
         "positions": positions,
         "views_measured": 100 * views["mean"],
         "views_error": 100 * views["standard_error"],
+        "noise": all(
+            verdict.endswith("within noise")
+            for verdict in (
+                views["verdict"],
+                _result("ablation-tiny-imagenet-20")["changes"]["no-color"]["difference"]["verdict"],
+            )
+        ),
         "color_tiny": color["tiny"][0],
         "color_tiny_se": color["tiny"][1],
         "seeds": found["seeds"],

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.learn.pages import LANGUAGES, write_course
-from alexnet.runtime.errors import AlexNetError
+from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.progress import notify
 
 
@@ -37,9 +37,13 @@ def open_course(language: str = "en", port: int = 0, browser: bool = True, page:
 
     Raises
     ------
+    UsageError
+        If the port is not a number from 0 to 65535.
     AlexNetError
         If the port is in use.
     """
+    if not 0 <= port <= 65535:
+        raise UsageError(f"port {port} is not valid: choose a number from 0 to 65535 (0 selects a free port)")
     with tempfile.TemporaryDirectory(prefix="alexnet-learn-") as folder:
         write_course(Path(folder))
         try:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alexnet.kernels.safe import is_safe_mode
+from alexnet.kernels.winograd import WinogradConv, can_transform
 from alexnet.network.layers import OverhangConv2d
 from alexnet.network.model import AlexNet
-from alexnet.network.optimized import FitSize, FullyConnected, OptimizedNetwork, Step, without_batch_norm
+from alexnet.network.optimized import FitSize, FullyConnected, OptimizedNetwork, ResidualSum, Step, without_batch_norm
 
 
 class FrozenNetwork(OptimizedNetwork):
@@ -80,6 +81,12 @@ def _packed_steps(steps: list[Step], dtype: torch.dtype) -> Iterator[Step]:
                 relu = isinstance(next(iter(rest), None), nn.ReLU)
                 length = 1 + relu
                 yield _PackedLinear(layer.linear, dtype, relu=relu)
+            case [ResidualSum() as block, *_]:
+                parts = (
+                    [step for step in part if not isinstance(step, nn.Identity)]
+                    for part in (block.body, block.shortcut)
+                )
+                yield ResidualSum(*(list(_packed_steps(part, dtype)) for part in parts))
             case [step, *_]:
                 yield step
         position += length
@@ -105,15 +112,18 @@ class _Packed:
 
 
 class _PackedConv(_Packed):
-    """A convolution."""
+    """A convolution; where Winograd's algorithm is faster, by that."""
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype, *, relu: bool) -> None:
         super().__init__(conv, dtype, relu=relu)
         self.conv = conv
         self.options = [list(value) for value in (conv.padding, conv.stride, conv.dilation)]
+        self.winograd = WinogradConv(conv, relu=relu)
 
     def __call__(self, x: Tensor) -> Tensor:
         conv = self.conv
+        if can_transform(conv, x):
+            return self.winograd(x)
         if isinstance(conv, OverhangConv2d) and any(over := conv.overhang(x.shape[-2:])):
             x = functional.pad(x, (0, over[1], 0, over[0]))
         if self.weight is None:

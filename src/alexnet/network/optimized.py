@@ -177,7 +177,7 @@ def _fused_steps(modules: Sequence[nn.Module]) -> Iterator[Step]:
             case nn.MaxPool2d(), _ if _is_overlapping(module):
                 yield ReluPool(module, relu=False)
             case ResidualBlock(), _:
-                yield _Sum(*(list(_fused_steps(list(part))) for part in (module.body, module.shortcut)))
+                yield ResidualSum(*(list(_fused_steps(list(part))) for part in (module.body, module.shortcut)))
             case nn.AdaptiveAvgPool2d(), _:
                 yield FitSize(module)
             case nn.Linear(), _:
@@ -186,7 +186,7 @@ def _fused_steps(modules: Sequence[nn.Module]) -> Iterator[Step]:
                 yield module
 
 
-class _Sum:
+class ResidualSum:
     """A residual block."""
 
     def __init__(self, body: list[Step], shortcut: list[Step]) -> None:

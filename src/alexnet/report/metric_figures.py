@@ -19,6 +19,8 @@ MAX_NUMBERED = 12
 """Up to this many classes the confusion matrix has the count in each cell."""
 MAX_NAMED = 40
 """Up to this many classes the confusion matrix has class names beside it."""
+MAX_DRAWN = 1000
+"""Classes up to which a cell of the confusion matrix is drawn for each pair: more than a screen has pixels."""
 MAX_CLASSES = 30
 """Classes in the figure of per-class metrics."""
 NAME_WIDTH = 1.6
@@ -34,9 +36,11 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     Parameters
     ----------
     evaluation
-        With more than `MAX_NUMBERED` classes the cells have no numbers, with more than `MAX_NAMED` no names.
+        With more than `MAX_NUMBERED` classes the cells have no numbers, with more than `MAX_NAMED` no names, and with
+        more than `MAX_DRAWN` a cell is several classes.
     """
-    counts, names = evaluation.confusion_matrix, evaluation.classes
+    names = evaluation.classes
+    counts = evaluation.confusion_matrix if len(names) <= MAX_DRAWN else _grouped_matrix(evaluation)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = new(0.9 + min(4.4, 0.75 * len(names) + 0.8))
     axes = figure.subplots()
@@ -61,6 +65,13 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     return figure
+
+
+def _grouped_matrix(evaluation: Evaluation) -> np.ndarray:
+    """The confusion matrix of `MAX_DRAWN` groups of consecutive classes."""
+    groups = np.arange(len(evaluation.classes)) * MAX_DRAWN // len(evaluation.classes)
+    true, predicted = (groups[values] for values in (evaluation.predictions.labels, evaluation.predictions.predicted))
+    return np.bincount(true * MAX_DRAWN + predicted, minlength=MAX_DRAWN**2).reshape(MAX_DRAWN, MAX_DRAWN)
 
 
 def _colors(shares: np.ndarray) -> np.ndarray:

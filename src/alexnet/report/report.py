@@ -20,6 +20,7 @@ from alexnet.report.image_sections import (
     neighbors_section,
     predictions_section,
 )
+from alexnet.report.layer_times import layers_section
 from alexnet.report.mosaic import mosaic
 from alexnet.report.page import write_page
 from alexnet.report.rendering import EmbeddedImage, embed_png
@@ -117,6 +118,7 @@ def write_report(
         sections.append(neighbors_section(member, evaluation, dataset, files, precision))
     if member is not None:
         sections.append(features_section(member, evaluation, files))
+        sections.append(layers_section(member, precision))
     sections.append(recipe_section(opened))
     if files.missing_glyphs:
         omitted.append(_glyph_note(files.missing_glyphs))

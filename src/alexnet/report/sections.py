@@ -116,7 +116,7 @@ def _epoch_figures(run: Run, files: FigureFiles) -> list[EmbeddedFigure]:
 def results_section(evaluation: Evaluation, files: FigureFiles) -> Section:
     """Return the confusion matrix, per-class metrics, calibration and, for two classes, the curves over thresholds."""
     n = len(evaluation.predictions)
-    correct = int(np.trace(evaluation.confusion_matrix))
+    correct = int(evaluation.predictions.correct.sum())
     worst = sentences.worst_confusion(evaluation)
     figures = [
         files.embed(

@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from alexnet.evaluation import metrics
 from alexnet.evaluation.evaluate import Evaluation
 from alexnet.report import curves, metric_figures
@@ -39,7 +37,7 @@ def headline_numbers(run: Run, evaluation: Evaluation | None) -> dict[str, str]:
 
 def evaluation_numbers(evaluation: Evaluation) -> dict[str, str]:
     """Return the most important numbers of an evaluation by label."""
-    counts = evaluation.confusion_matrix.sum(axis=1)
+    counts = evaluation.class_counts
     values = {
         f"accuracy on {len(evaluation.predictions):,} {evaluation.split.name} images": f"{evaluation.accuracy:.1%}"
     }
@@ -82,12 +80,11 @@ def summary(run: Run, evaluation: Evaluation | None) -> Iterator[str]:
 
 def evaluation_summary(evaluation: Evaluation) -> Iterator[str]:
     """Yield the main results of an evaluation as sentences."""
-    counts = evaluation.confusion_matrix
-    n, correct = int(counts.sum()), int(np.trace(counts))
+    n, correct = len(evaluation.predictions), int(evaluation.predictions.correct.sum())
     low, high = metrics.wilson_interval(correct / n, n)
     yield (
         f"Accuracy: {correct:,} of {n:,} images, {correct / n:.1%} (95% interval: {low:.1%} to {high:.1%}). "
-        f"Always predicting {_largest_class(evaluation)} gives {counts.sum(axis=1).max() / n:.1%}."
+        f"Always predicting {_largest_class(evaluation)} gives {evaluation.class_counts.max() / n:.1%}."
     )
     if evaluation.positive is not None:
         yield from _positive_class(evaluation, evaluation.positive)
@@ -155,7 +152,7 @@ def _positive_class(evaluation: Evaluation, positive: int) -> Iterator[str]:
 
 def _largest_class(evaluation: Evaluation) -> str:
     """The name of the class with the most images, where there is only one."""
-    counts = evaluation.confusion_matrix.sum(axis=1)
+    counts = evaluation.class_counts
     is_unique = (counts == counts.max()).sum() == 1
     return f"“{short_name(evaluation.classes[counts.argmax()])}”" if is_unique else "one class"
 
@@ -189,16 +186,9 @@ def confused_pairs(evaluation: Evaluation, count: int) -> list[tuple[str, str, i
     list of (str, str, int, int)
         True class, predicted class, images confused, images of the true class.
     """
-    confused = evaluation.confusion_matrix.copy()
-    np.fill_diagonal(confused, 0)
-    totals, names = evaluation.confusion_matrix.sum(axis=1), evaluation.classes
-    order = np.argsort(-confused, axis=None, kind="stable")[:count]
-    rows, columns = np.unravel_index(order, confused.shape)
-    return [
-        (names[row], names[column], int(confused[row, column]), int(totals[row]))
-        for row, column in zip(rows, columns, strict=True)
-        if confused[row, column]
-    ]
+    cells = metrics.confused_cells(evaluation.predictions, len(evaluation.classes))[:count]
+    totals, names = evaluation.class_counts, evaluation.classes
+    return [(names[true], names[predicted], images, int(totals[true])) for true, predicted, images in cells.tolist()]
 
 
 def lowest_recall(evaluation: Evaluation) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,13 +53,13 @@ class Event:
     batch: int = 0
 
 
-def _option(default: Any, text: str, choices: tuple[str, ...] = (), none: str = "") -> Any:
+def _option(default: Any, text: str, choices: tuple[str, ...] = (), none: str = "", metavar: str | None = None) -> Any:
     """A field that the command line offers; `none`: the meaning of None as the default."""
     if isinstance(default, bool):
         shown = "yes" if default else "no"
     else:
         shown = none if default is None else f"{default:g}" if isinstance(default, float) else str(default)
-    return field(default=default, metadata={"help": f"{text} (paper: {shown})", "choices": choices})
+    return field(default=default, metadata={"help": f"{text} (paper: {shown})", "choices": choices, "metavar": metavar})
 
 
 _OF_VARIANT = "as the variant has it"
@@ -153,6 +154,13 @@ class Recipe:
         ("paper", "adamw", "muon"),
     )
     epochs: int = _option(90, "number of epochs, at least 1")
+    budget: str | float | None = _option(
+        None,
+        "wall time of the training, such as 90s, 5m or 8h: epochs, input size and method are chosen to suit it, and "
+        "the training is kept to it",
+        none="no limit",
+        metavar="TIME",
+    )
     batch_size: int = _option(128, "images of a batch, at least 1")
     fc_batch_size: int | None = _option(
         None,
@@ -313,7 +321,33 @@ def _stored(values: Mapping[str, Any]) -> dict[str, Any]:
         stored["augmentations"] = _entries(stored["augmentations"])
     if "class_weights" in stored:
         stored["class_weights"] = as_class_weights(stored["class_weights"])
+    if stored.get("budget") is not None:
+        stored["budget"] = as_seconds(stored["budget"])
+        if "epochs" in stored:
+            raise UsageError("budget and epochs are both given, and a budget chooses the epochs; leave out one of them")
     return stored
+
+
+def as_seconds(budget: str | float) -> float:
+    """A budget in seconds, as a recipe holds it.
+
+    Parameters
+    ----------
+    budget : str or float
+        A number and its unit, such as "90s", "5m" or "1.5h"; or seconds.
+
+    Raises
+    ------
+    UsageError
+        If it is no duration above 0.
+    """
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([smh])", budget.strip()) if isinstance(budget, str) else None
+    seconds = float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]] if found else math.nan
+    if not isinstance(budget, str):
+        seconds = float(budget)
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"budget is {budget!r}; give a number above 0 with its unit, such as 90s, 5m or 8h")
+    return seconds
 
 
 def as_class_weights(value: Any) -> str | tuple[tuple[str, float], ...]:

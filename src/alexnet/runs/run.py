@@ -66,6 +66,9 @@ class Config:
         A description of each class where the names are identifiers, as for ImageNet.
     start : dict or None
         The layers that started with pretrained weights, and their source (`alexnet.training.pretrained`).
+    plan : dict or None
+        What a training with a budget was planned to be: its `method`, the estimated `seconds`, the `longest` training
+        in epochs, and the measured `cost` of a step and of an image (`alexnet.training.budget`).
     variant : Variant or None
         The table of a variant that was registered; None for a built-in one.
     alexnet : str
@@ -84,6 +87,7 @@ class Config:
     descriptions: list[str] | None = None
     start: dict[str, Any] | None = None
     pixel_range: dict[str, Any] | None = None
+    plan: dict[str, Any] | None = None
     variant: Variant | None = None
     alexnet: str = __version__
     format_version: int = FORMAT_VERSION

@@ -154,6 +154,7 @@ class _Bar(Progress):
         self._rich.update(
             self._task,
             completed=self.done,
+            total=self.total,
             count=self._count(),
             rate=" ".join(self._rate()),
             time=self._time(),

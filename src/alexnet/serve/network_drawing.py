@@ -23,6 +23,7 @@ class Block:
     `shape`: its output, (C, H, W) or (units,). `kernel`, `stride`: of a convolution, else 0. `towers`: the number of
     parts. `crosses`: whether each part reads all parts of the layer below. `pooled`: whether pooling follows.
     `shortcut`: of a residual block, whether the identity is added to what it computes, or a projection; else None.
+    `parameter_share`, `multiply_add_share`: its part of those of the network.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Block:
     crosses: bool
     pooled: bool
     shortcut: str | None = None
+    parameter_share: float = 0.0
+    multiply_add_share: float = 0.0
 
 
 def blocks_of(network: AlexNet, side: int) -> list[Block]:
@@ -43,7 +46,8 @@ def blocks_of(network: AlexNet, side: int) -> list[Block]:
     towers = towers_of(network)
     shown = {*network.weighted_layers(), network.feature_layer}
     # Of a residual block, the output of its last layer.
-    outputs = {cost.name.split(".")[0]: cost.output for cost in network.costs(side)}
+    costs = network.costs(side)
+    outputs = {cost.name.split(".")[0]: cost.output for cost in costs}
     modules = list(network.named_children())
     blocks: list[Block] = []
     for number, (name, module) in enumerate(modules):
@@ -57,8 +61,13 @@ def blocks_of(network: AlexNet, side: int) -> list[Block]:
         if isinstance(module, ResidualBlock):
             shortcut = "projection" if len(module.shortcut) else "identity"
         pooled = _is_pooled(modules[number + 1 :])
+        own = [cost for cost in costs if cost.name.split(".")[0] == name]
+        shares = (
+            sum(getattr(cost, key) for cost in own) / sum(getattr(cost, key) for cost in costs)
+            for key in ("parameters", "multiply_adds")
+        )
         blocks.append(
-            Block(name, shape, kernel, stride, split, bool(blocks) and whole and towers > 1, pooled, shortcut)
+            Block(name, shape, kernel, stride, split, bool(blocks) and whole and towers > 1, pooled, shortcut, *shares)
         )
     return blocks
 
@@ -72,11 +81,15 @@ def _kernel_and_stride(module: nn.Module) -> tuple[int, int]:
 
 
 def drawing(network: AlexNet, side: int) -> str:
-    """Draw the network for inputs of `side` pixels, as an SVG. Each layer is a group with a `data-layer` attribute."""
+    """Draw the network for inputs of `side` pixels, as an SVG. Each layer is a group with a `data-layer` attribute.
+
+    Its `data-color`, 0 to 8, is the first color for the first layer and the last for the output.
+    """
     blocks, towers = blocks_of(network, side), towers_of(network)
     parts: list[str] = []
     scale = _Scale.of(blocks)
     lane = LABEL_HEIGHT + max(high + deep * OBLIQUE for _, high, deep in map(scale.size, blocks))
+    lane = max(lane, 146.0)  # the image with its label
     height = towers * lane + 34
     middles = [10 + lane * (tower + 0.5) for tower in range(towers)]
     x = float(MARGIN)
@@ -84,16 +97,17 @@ def drawing(network: AlexNet, side: int) -> str:
     # The starts of the lines to the next layer, one per tower.
     ends = [(x + 34, height / 2)] * towers
     x += 34 + GAP
-    for block in blocks:
+    for number, block in enumerate(blocks):
         width, high, deep = scale.size(block)
+        color = round(8 * number / max(1, len(blocks) - 1))
         places = [height / 2] if block.towers == 1 and towers > 1 else middles
         reads_all = block.crosses or len(places) == 1 or block is blocks[0]
         lines = [
-            f'<path class="{"cross" * (block.crosses and other != number and len(places) > 1)}" '
+            f'<path class="{"cross" * (block.crosses and other != tower and len(places) > 1)}" '
             f'd="M{from_x:.1f} {from_y:.1f}L{x:.1f} {middle:.1f}"/>'
-            for number, middle in enumerate(places)
+            for tower, middle in enumerate(places)
             for other, (from_x, from_y) in enumerate(ends)
-            if reads_all or other == number
+            if reads_all or other == tower
         ]
         lines += [_shortcut(ends[0], (x + width + deep * OBLIQUE, middles[0]), high + deep * OBLIQUE)] * bool(
             block.shortcut
@@ -101,7 +115,7 @@ def drawing(network: AlexNet, side: int) -> str:
         parts.append(f'<g class="lines">{"".join(dict.fromkeys(lines))}</g>')
         shapes = "".join(_box(x, middle, width, high, deep) for middle in places)
         labels = _labels(block, x, width, deep, high, places)
-        parts.append(f'<g class="layer" data-layer="{block.name}">{shapes}{labels}</g>')
+        parts.append(f'<g class="layer" data-layer="{block.name}" data-color="{color}">{shapes}{labels}</g>')
         ends = [(x + width + deep * OBLIQUE, middle) for middle in places] * (towers if len(places) == 1 else 1)
         x += width + deep * OBLIQUE + GAP
     whole = x - GAP + MARGIN

@@ -88,13 +88,13 @@ def probe(
     Probe or None
         None where there are too few images.
     """
-    rows = _stratified(training, images)
+    rows = stratified(training, images)
     labels = training.labels[rows]
     counts = np.bincount(labels)
     if np.count_nonzero(counts) < 2 or counts[counts > 0].min() < 2:
         return None
     measured = validation if validation is not None and len(validation) else training
-    measured_rows = _stratified(measured, images)
+    measured_rows = stratified(measured, images)
     targets = measured.labels[measured_rows]
     features = _read(network, preprocess, training, rows, layer, precision)
     if measured is training:
@@ -139,15 +139,30 @@ def _correct_in_cross_validation(features: np.ndarray, labels: np.ndarray) -> in
 
 def _correct(features: np.ndarray, labels: np.ndarray, measured: np.ndarray, targets: np.ndarray) -> int:
     """Correct predictions on `measured` by a classifier fitted on `features`."""
+    weights, biases = fit_logistic_regression(features, labels)
+    return int((np.unique(labels)[(measured @ weights.T + biases).argmax(1)] == targets).sum())
+
+
+def fit_logistic_regression(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (K, D) and biases (K,), float32, whose logits are those of the K classes that `labels` has, in order.
+
+    The features are standardized for the fit.
+    """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=INVERSE_REGULARIZATION, tol=1e-3, max_iter=1000))
-    return int((classifier.fit(features, labels).predict(measured) == targets).sum())
+    scaler = StandardScaler().fit(features)
+    fitted = LogisticRegression(C=INVERSE_REGULARIZATION, tol=1e-3, max_iter=1000).fit(
+        scaler.transform(features), labels
+    )
+    weights, biases = fitted.coef_, fitted.intercept_
+    if len(weights) == 1:  # of two classes scikit-learn gives the logit of the second
+        weights, biases = np.concatenate([0 * weights, weights]), np.concatenate([0 * biases, biases])
+    weights = weights / scaler.scale_
+    return weights.astype(np.float32), (biases - weights @ scaler.mean_).astype(np.float32)
 
 
-def _stratified(split: Split, limit: int | None) -> np.ndarray:
+def stratified(split: Split, limit: int | None) -> np.ndarray:
     """Up to `limit` positions in a split, with the proportions of the classes."""
     if limit is None or len(split) <= limit:
         return np.arange(len(split))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shlex
+import statistics
 import threading
 import time
 from contextlib import nullcontext
@@ -26,10 +27,19 @@ from alexnet.runs.run import FINISHED, Run
 from alexnet.runtime.devices import choose_precision
 from alexnet.runtime.errors import AlexNetError, ReportedElsewhereError
 from alexnet.runtime.interrupts import interrupt_flag
-from alexnet.runtime.progress import notify
-from alexnet.training.diagnostics import Diagnostics, dead_units, overlap, single_step, worse_than_pretrained
+from alexnet.runtime.progress import format_duration, notify
+from alexnet.training.budget import LINEAR, PLANNED, Cost, Work, epochs_that_fit, planned_seconds
+from alexnet.training.diagnostics import (
+    Diagnostics,
+    EpochValidation,
+    dead_units,
+    overlap,
+    single_step,
+    worse_than_pretrained,
+)
 from alexnet.training.divergence import Diverged, diverged, is_divergent, nonfinite_weights
 from alexnet.training.input_pipeline import augmentation_pipeline
+from alexnet.training.linear_classifier import LinearClassifier, can_fit, fit_linear_classifier
 from alexnet.training.linear_probe import probe
 from alexnet.training.optimizers import make_optimizers
 from alexnet.training.pretrained import load_pretrained, pretrained_depths
@@ -39,7 +49,7 @@ from alexnet.training.schedules import Schedule
 from alexnet.training.state import TrainingState
 from alexnet.training.steps import StepExecutor, StepResult, TrainingInputs, step_executor
 from alexnet.training.stored_weights import store_weights
-from alexnet.training.validation import central_crops, layer_updates, validate
+from alexnet.training.validation import central_crops, layer_updates, measure, validate
 from alexnet.training.whitening import whiten_first_convolution
 
 WHITENING_STEP = 2**40  # no training has as many steps: the seed of the whitening is used for nothing else
@@ -65,6 +75,8 @@ class Training:
         Whether a finished run keeps its checkpoint.
     lock : RunLock, optional
         Held by `train`; in the process that writes to the run folder.
+    began : float, optional
+        When the time of a budget began, by `time.monotonic`. Default: now.
     """
 
     def __init__(
@@ -77,7 +89,9 @@ class Training:
         checkpoint_interval: float = 120.0,
         keep_checkpoint: bool = False,
         lock: RunLock | None = None,
+        began: float | None = None,
     ) -> None:
+        self.began = time.monotonic() if began is None else began
         self.run, self.device, self.communicator = run, device, communicator
         self.recipe = run.config.recipe
         self.dtype = choose_precision(self.recipe.precision, device)
@@ -86,7 +100,14 @@ class Training:
         self.validation: Split | None = dataset.split("val") if "val" in dataset.splits else None
         self.steps_per_epoch = steps_per_epoch(self.training, self.recipe.batch_size)
         self.targets = training_targets(self.training, self.recipe, dataset.classes)
-        self.total_steps = self.steps_per_epoch * self.recipe.epochs
+        self.work = Work(
+            self.steps_per_epoch,
+            len(self.training),
+            0 if self.validation is None else len(self.validation),
+            run.config.input_size,
+            run.config.start is not None,
+        )
+        self.slowdowns: list[float] = []  # of the epochs of this process, against the plan of a budget
         mean = torch.from_numpy(dataset.mean_image.copy())
         if self.recipe.mean == "color":
             mean = torch.from_numpy(dataset.mean_rgb.astype(np.float32)).expand(dataset.size, dataset.size, 3)
@@ -103,6 +124,19 @@ class Training:
         self.saved_at = time.monotonic()
         self.interrupted = threading.Event()
         self.state = self.load_state()
+        self.before = self.state.counters.seconds  # of the budget, in the processes before this one
+        if self.communicator.leads and self.epochs != self.recipe.epochs:  # stopped before config.json had them
+            self.run = self.run.with_recipe_value("epochs", self.epochs)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the training."""
+        return self.state.schedule.epochs
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the training."""
+        return self.state.schedule.total_steps
 
     # Set-up.
 
@@ -185,12 +219,15 @@ class Training:
                 self.run.path,
                 size=counters.metrics_bytes,
                 step=counters.step,
-                total=self.recipe.epochs * images,
+                total=self.epochs * images,
                 done=(counters.epoch - 1) * images + counters.images,
                 leads=self.communicator.leads,
             ) as report,
         ):
             with self.writer:
+                if self.is_linear:
+                    self.train_linear_classifier(report)
+                    return
                 self.report_start(report)
                 metrics_bytes = report.sync()
                 while True:
@@ -200,7 +237,7 @@ class Training:
                     except Diverged as divergence:
                         self.roll_back(divergence, report, metrics_bytes)
             self.communicator.leave()
-        if self.state.counters.epoch > self.recipe.epochs:
+        if self.state.counters.epoch > self.epochs:
             self.report_end()
             if self.interrupted.is_set():  # whoever called goes on to no further training
                 raise KeyboardInterrupt("interrupted in the last step: this training is finished")
@@ -223,9 +260,9 @@ class Training:
         """Train the epochs that are left, and save; returns whether a process asked to stop."""
         counters, stop = self.state.counters, False
         steps = step_executor(self.state, self.inputs, self.communicator, self.requests, report.note)
-        while counters.epoch <= self.recipe.epochs and not stop and counters.step != last_step:
+        while counters.epoch <= self.epochs and not stop and counters.step != last_step:
             stop = self.train_epoch(steps, report, last_step)
-        if counters.epoch > self.recipe.epochs:
+        if counters.epoch > self.epochs:
             self.finish(report)
         else:
             self.save(report)
@@ -265,6 +302,8 @@ class Training:
             if stop or counters.step == last_step:
                 return stop
         self.end_epoch(report, batch, weights_before, counters.images - images_before, time.monotonic() - start)
+        if images_before == 0:
+            save = self.keep_budget(report, time.monotonic() - start) or save
         if save:
             self.save(report)
         return stop
@@ -280,7 +319,7 @@ class Training:
         report.findings(self.state.diagnostics.after_step(result.step, result.loss), counters.step)
         report.bar.advance(
             result.images,
-            epoch=f"{counters.epoch}/{self.recipe.epochs}",
+            epoch=f"{counters.epoch}/{self.epochs}",
             loss=f"{counters.loss_sum / counters.images:.3f}",
             error=f"{counters.errors / counters.images:.1%}",
         )
@@ -314,7 +353,7 @@ class Training:
         report.epoch(
             EpochSummary(
                 epoch=counters.epoch,
-                epochs=recipe.epochs,
+                epochs=self.epochs,
                 step=counters.step,
                 loss=loss,
                 error=error,
@@ -330,7 +369,7 @@ class Training:
         )
         if dropped:
             report.note(f"no lower error for {recipe.patience} epochs: learning rate divided by ten")
-        if counters.epoch == recipe.epochs and validation is not None and communicator.leads:
+        if counters.epoch == self.epochs and validation is not None and communicator.leads:
             report.flush()
             for record in self.run.metrics("probe"):
                 findings += worse_than_pretrained(record, validation.error, recipe)
@@ -340,6 +379,41 @@ class Training:
             if validation is not None or recipe.keep == "best":
                 self.write("best", checkpoint_too=False)
         counters.next_epoch()
+
+    def keep_budget(self, report: Reporter, seconds: float) -> bool:
+        """Shorten or lengthen the rest of the schedule by what the epochs take; returns whether it changed.
+
+        `seconds`: of the epoch that has just ended. The change is saved with the next checkpoint, so that a resumed
+        training makes it too.
+        """
+        plan, schedule, epoch = self.run.config.plan, self.state.schedule, self.state.counters.epoch - 1
+        if plan is None or epoch >= schedule.epochs or self.communicator.size > 1:  # several do not measure the same
+            return False
+        cost = Cost.from_dict(plan["cost"])
+        self.slowdowns = [*self.slowdowns[-2:], seconds / planned_seconds(schedule, self.work, cost, epoch)]
+        slowdown = statistics.mean(self.slowdowns)
+        budget = float(self.recipe.budget or math.inf)
+        left = budget * PLANNED - self.elapsed() - slowdown * self.work.after(cost)
+        before, done = schedule.epochs, epoch * self.steps_per_epoch
+        epochs = epochs_that_fit(
+            schedule, self.work, cost, epoch=epoch, slowdown=slowdown, left=left, longest=plan["longest"]
+        )
+        if epochs == before:
+            return False
+        schedule.change_epochs(epochs, done)
+        self.run = self.run.with_recipe_value("epochs", epochs)
+        report.bar.total = epochs * len(self.training)
+        report.record("schedule", step=done, epochs=epochs, epochs_before=before, slowdown=slowdown)
+        report.note(
+            f"an epoch takes {slowdown:.2f} times what was estimated: {epochs} epochs instead of {before} keep the "
+            f"budget of {format_duration(budget)}; from here on the learning rate falls "
+            f"{'faster' if epochs < before else 'more slowly'}"
+        )
+        return True
+
+    def elapsed(self) -> float:
+        """Seconds of the budget that are spent, in all processes of this training."""
+        return self.before + time.monotonic() - self.began
 
     def roll_back(self, divergence: Diverged, report: Reporter, metrics_bytes: int) -> None:
         """Return to the last checkpoint, with a tenth of the learning rate; an error the second time.
@@ -381,6 +455,8 @@ class Training:
         """Write the checkpoint and the last weights, while the training goes on."""
         self.check_weights()
         self.state.counters.metrics_bytes = report.sync()
+        if self.recipe.budget is not None:
+            self.state.counters.seconds = self.elapsed()
         self.saved_at = time.monotonic()
         self.write("last", checkpoint_too=True)
 
@@ -411,6 +487,12 @@ class Training:
             self.check_weights()
             self.write("last", checkpoint_too=False)
         self.writer.finish()
+        if self.run.config.plan is not None and self.validation is not None and can_fit(self.run.config):
+            self.keep_better(report)
+        self.close(report)
+
+    def close(self, report: Reporter) -> None:
+        """Store the weights in their data type, and finish the run folder."""
         if self.communicator.leads:
             self.run, message = store_weights(self.run, self.validation or self.training)
             if message:
@@ -420,6 +502,67 @@ class Training:
         if self.communicator.leads and not self.keep_checkpoint:
             checkpoint.remove(self.run.path)
             self.run.remove_other_weights()
+
+    def keep_better(self, report: Reporter) -> None:
+        """Keep a linear classifier on the pretrained features instead, where it has fewer validation errors."""
+        assert self.validation is not None
+        report.flush()
+        trained = self.run.metrics("epoch")[-1]["validation_error"]
+        if self.recipe.keep == "best":
+            trained = self.state.counters.best_error
+        probed = [1 - record["accuracy"] for record in self.run.metrics("probe") if record["split"] == "val"]
+        if not probed or probed[-1] >= trained:
+            return
+        network = self.linear_classifier().network
+        error = self.measure(network, self.validation).error
+        if error >= trained:
+            return
+        self.keep(network)
+        report.record("linear-classifier", validation_error=error, trained_validation_error=trained)
+        report.note(
+            f"the linear classifier on the pretrained features is kept: its validation accuracy is {1 - error:.2%}, "
+            f"that of the fine-tuned network {1 - trained:.2%}"
+        )
+
+    # A linear classifier on pretrained features: instead of the training, or where it is better.
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the plan is a linear classifier and nothing else."""
+        plan = self.run.config.plan
+        return plan is not None and plan["method"] == LINEAR
+
+    def train_linear_classifier(self, report: Reporter) -> None:
+        """Fit the classifier, in place of the only epoch, and write it."""
+        start = time.monotonic()
+        found = self.linear_classifier()
+        seconds = time.monotonic() - start
+        validation = None if self.validation is None else self.measure(found.network, self.validation)
+        rate = found.images / max(seconds, 1e-9)
+        report.epoch(
+            EpochSummary(1, 1, 0, found.loss, found.error, 0.0, validation, [], {}, rate, seconds, 1, traffic={})
+        )
+        report.bar.advance(len(self.training))
+        self.keep(found.network)
+        self.close(report)
+        notify(f"a linear classifier on {found.images:,} training images; {self.run.path}")
+
+    def linear_classifier(self) -> LinearClassifier:
+        """A linear classifier on the pretrained features."""
+        config = self.run.config
+        network = config.network()
+        load_pretrained(network, config)
+        return fit_linear_classifier(network, config, self.preprocess, self.training, self.dtype)
+
+    def measure(self, network: AlexNet, split: Split) -> EpochValidation:
+        """Loss and error of a network other than the trained one."""
+        working = OptimizedNetwork(network, self.dtype)
+        return measure(working, split, self.preprocess, self.communicator, self.recipe.batch_size, self.dtype)
+
+    def keep(self, network: AlexNet) -> None:
+        """Make a linear classifier the network of the run folder."""
+        self.run = self.run.with_recipe_value("variant", network.variant.name)
+        self.run.save_weights(self.recipe.keep, network.state_dict(), self.preprocess.mean)
 
     # Messages.
 
@@ -444,7 +587,7 @@ class Training:
 
     def report_end(self) -> None:
         """Print the closing line."""
-        epochs, split = self.recipe.epochs, "training" if self.validation is None else "validation"
+        epochs, split = self.epochs, "training" if self.validation is None else "validation"
         unit = "epoch" if epochs == 1 else "epochs"
         notify(f"trained {epochs} {unit}; best {split} error {self.state.counters.best_error:.2%}; {self.run.path}")
 

@@ -11,11 +11,14 @@ from alexnet.runs.recipe import Recipe
 
 
 class Schedule:
-    """The learning rate of every layer, and the strength of the color augmentation, at every step of a training.
+    """The learning rate of every layer, the input size and the strength of the color augmentation at every step.
 
     "plateau" divides the learning rate by ten when the validation error has not improved for `recipe.patience` epochs,
     at most `recipe.lr_drops` times (paper, section 5); "by-hand" follows `recipe.events`; "cosine" rises linearly over
     the first `recipe.warmup` of the run and falls as half a cosine to 0.
+
+    A training with a budget may change its number of epochs while it runs (`change_epochs`). What depends on the share
+    of the training that is done then goes on from where it is, faster or slower, to the same end.
 
     Parameters
     ----------
@@ -26,6 +29,10 @@ class Schedule:
 
     Attributes
     ----------
+    epochs : int
+        Epochs of the training.
+    pace : float
+        Steps of a whole training at the present pace; other than `total_steps` after a change of the epochs.
     scale : float
         Factor of every learning rate; lowered once, after a divergence.
     drops : int
@@ -37,11 +44,31 @@ class Schedule:
     def __init__(self, recipe: Recipe, steps_per_epoch: int) -> None:
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
-        self.total_steps = recipe.epochs * steps_per_epoch
+        self.epochs = recipe.epochs
+        self.pace = float(self.total_steps)
         self.scale = 1.0
         self.drops = 0
         self.best_error = math.inf
         self.stale = 0
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the training."""
+        return self.epochs * self.steps_per_epoch
+
+    def share(self, step: float) -> float:
+        """The share of the training that is done after a number of steps, from 0 to 1."""
+        return (step - (self.total_steps - self.pace)) / self.pace
+
+    def first_step_of(self, share: float) -> float:
+        """The reverse of `share`: the number of steps after which a share of the training is done."""
+        return share * self.pace + (self.total_steps - self.pace)
+
+    def change_epochs(self, epochs: int, step: int) -> None:
+        """Train `epochs` in all instead, from a number of steps on that are done."""
+        left = 1 - self.share(step)
+        self.epochs = epochs
+        self.pace = (self.total_steps - step) / left
 
     def lr(self, epoch: int, step: int, layer: str) -> float:
         """The learning rate of a layer's weights in an epoch (from 1), at a step (from 0, over all epochs)."""
@@ -55,7 +82,7 @@ class Schedule:
                 if first <= step and event.lr is not None and event.layer in (None, layer):
                     lr = event.lr
         elif self.total_steps > 1:  # a single step would be the last, with a learning rate of 0
-            done = (step + 1) / self.total_steps
+            done = self.share(step + 1)
             rise = min(1.0, done / recipe.warmup) if recipe.warmup else 1.0
             fall = max(0.0, (done - recipe.warmup) / (1 - recipe.warmup))
             lr *= rise * 0.5 * (1 + math.cos(math.pi * fall))
@@ -71,12 +98,12 @@ class Schedule:
 
     def input_size(self, step: int) -> int | None:
         """The input size at a step (from 0) of the first part of a run that has another; None for the usual."""
-        early = step < self.recipe.early_share * self.total_steps
+        early = step < self.first_step_of(self.recipe.early_share)
         return self.recipe.early_input_size if early else None
 
     def apply(self, optimizer: torch.optim.Optimizer, epoch: int, step: int) -> None:
         """Set the learning rates of the optimizer's groups for a step; loaded layers may be frozen at first."""
-        frozen = step < self.recipe.frozen_share * self.total_steps
+        frozen = step < self.first_step_of(self.recipe.frozen_share)
         for group in optimizer.param_groups:
             factor = 0.0 if frozen and group["pretrained"] else group["lr_factor"]
             group["lr"] = self.lr(epoch, step, group["layer"]) * factor
@@ -99,7 +126,7 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """The state that a checkpoint keeps, as JSON values."""
-        return {name: getattr(self, name) for name in ("scale", "drops", "best_error", "stale")}
+        return {name: getattr(self, name) for name in ("epochs", "pace", "scale", "drops", "best_error", "stale")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The reverse of `state_dict`."""

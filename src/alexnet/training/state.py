@@ -41,6 +41,8 @@ class Counters:
         Divergences after which the training was rolled back.
     metrics_bytes : int
         Length of the part of metrics.jsonl that belongs to the steps done.
+    seconds : float
+        Wall time of a training with a budget, until this state was saved.
     """
 
     epoch: int = 1
@@ -53,6 +55,7 @@ class Counters:
     averaged: int = 0
     rollbacks: int = 0
     metrics_bytes: int = 0
+    seconds: float = 0.0
 
     def count(self, images: int, loss: float, errors: int) -> None:
         """Add a step's mean loss and errors to the sums of the epoch."""
@@ -99,7 +102,7 @@ class TrainingState:
         """Add the weights to the running mean of the last part of the run: a hundred times, or at every step."""
         counters, schedule = self.counters, self.schedule
         share, total = schedule.recipe.weight_averaging, schedule.total_steps
-        first = total - round(share * total)
+        first = total - round(share * schedule.pace)
         if not share or counters.step <= first or (total - counters.step) % max(1, (total - first) // 100):
             return
         counters.averaged += 1

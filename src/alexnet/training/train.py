@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import shlex
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 
 from alexnet.data.dataset import PreparedDataset
+from alexnet.data.loading import steps_per_epoch
 from alexnet.data.resolution import describe_crops
 from alexnet.kernels.safe import safe_mode
 from alexnet.network.model import AlexNet
@@ -29,11 +32,17 @@ from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.progress import notify
+from alexnet.training.budget import LONGEST, Work, describe, plan, sizes_of, usual_plan
+from alexnet.training.linear_classifier import can_fit
 from alexnet.training.loop import Training
 from alexnet.training.pretrained import with_pretrained_layers, with_pretrained_network
 from alexnet.training.sample_weights import check_class_weights
+from alexnet.training.timing import measure_cost
 
 T = TypeVar("T")
+
+ESTIMATED_STEPS = 200
+"""Steps from which a training without a budget is timed before it begins."""
 
 
 class RunFinishedError(AlexNetError):
@@ -111,6 +120,7 @@ def train(
         After Ctrl-C, with everything saved.
     """
     training: Training | None = None
+    began = time.monotonic()
 
     def position() -> str:
         return f"at step {training.state.counters.step}" if training else "before the first step"
@@ -127,6 +137,7 @@ def train(
                 parallel=parallel,
                 passing=passing,
                 peer_timeout=peer_timeout,
+                began=began,
                 **changes,
             )
             training.train()
@@ -148,17 +159,22 @@ def set_up_training(
     parallel: str | None = None,
     passing: str = "in-shares",
     peer_timeout: float = 300.0,
+    began: float | None = None,
     **changes: Any,
 ) -> Training:
     """The training that `train` runs, before its first step or, with `resume`, at its last checkpoint.
 
     Parameters and errors are those of `train`; a finished run raises `RunFinishedError`. Until `Training.train` has
-    ended, or the training is deleted, no other process can write to the run folder.
+    ended, or the training is deleted, no other process can write to the run folder. `began`: when the time of a budget
+    began, by `time.monotonic`; by default now.
     """
+    began = time.monotonic() if began is None else began
     if resume and parallel is None:
         _reopen(out, changes)  # its errors are reported before anything else is read
     if parallel is not None:
         check_choice(parallel, LAYOUTS, "layout")
+        if changes.get("budget", recipe.budget if isinstance(recipe, Recipe) else None) is not None:
+            raise UsageError("budget is for a single process: leave it out, or train without a layout of several")
     check_choice(passing, PASSINGS, "passing")
     chosen_device = choose_device(device)
     opened = _deferred(lambda: PreparedDataset.open(data))  # may be fetched first, by each host in its own time
@@ -185,6 +201,8 @@ def set_up_training(
         check_layout(parallel, network, config.recipe, len(dataset.split("train")), group.size, passing)
         _check_disk_space(Path(out), network, config.recipe)
         if run is None:
+            if parallel is None:
+                config = _planned(config, dataset, chosen_device, began)
             lock.acquire()
             _check_free(out)  # another training may have made it meanwhile
         if parallel is not None:
@@ -203,6 +221,7 @@ def set_up_training(
         checkpoint_interval=checkpoint_interval,
         keep_checkpoint=keep_checkpoint,
         lock=lock if group.leads else None,
+        began=began,
     )
     keep_freed_memory()  # from here on: what the initial weights took is given back
     return training
@@ -278,9 +297,19 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
     images = len(dataset.split("train"))
     if isinstance(recipe, Recipe):
         chosen, reason = recipe, "given"
+    elif recipe == "auto" and changes.get("budget") is not None:
+        chosen, reason = choose_recipe("small", images)[0], "suits a budget"
     else:
         chosen, reason = choose_recipe(recipe, images)
     chosen = chosen.override(with_pretrained_network(changes))
+    if chosen.budget is not None and chosen.schedule != "cosine":
+        if "schedule" in changes or chosen.schedule == "by-hand":
+            raise UsageError(
+                f"schedule is {chosen.schedule!r}, and a budget needs one that ends with it; give --schedule cosine, "
+                "or no budget"
+            )
+        chosen = chosen.override({"schedule": "cosine"})
+        notify("schedule cosine: a budget needs a learning rate that ends with it")
     check_class_weights(chosen, dataset.classes)
     dtype = choose_precision(chosen.precision, device)
     choice = "chosen" if chosen.precision != "auto" else "the faster on this machine"
@@ -319,6 +348,37 @@ def _configure(dataset: PreparedDataset, recipe: str | Recipe, changes: dict[str
         return config
     config, summary = with_pretrained_layers(config, required="init" in changes)
     notify(summary)
+    return config
+
+
+def _planned(config: Config, dataset: PreparedDataset, device: torch.device, began: float) -> Config:
+    """Print how long the training takes, by some timed steps, and fit it to its budget, where it has one."""
+    recipe, training = config.recipe, dataset.split("train")
+    steps = steps_per_epoch(training, recipe.batch_size)
+    if recipe.budget is None and recipe.epochs * steps < ESTIMATED_STEPS:
+        return config  # over before an estimate is worth its time
+    validation = len(dataset.split("val")) if "val" in dataset.splits else 0
+    work = Work(steps, len(training), validation, config.input_size, config.start is not None)
+    cost = measure_cost(config, dataset, device, sizes_of(recipe, config.input_size))
+    if cost is None and recipe.budget is not None:
+        raise AlexNetError("a step diverged while it was timed, so that no budget can be planned; give a smaller --lr")
+    if cost is None:  # the training will say why
+        return config
+    if recipe.budget is None:
+        notify(describe(usual_plan(recipe, work, cost), recipe, work, config.input_size))
+        return config
+    left = float(recipe.budget) - (time.monotonic() - began)
+    chosen = plan(recipe, work, cost, left, linear=can_fit(config))
+    longest = LONGEST * recipe.epochs
+    changes = dict(chosen.changes)
+    recipe = dataclasses.replace(recipe, **changes)
+    config = dataclasses.replace(
+        config,
+        recipe=recipe,
+        input_size=changes.get("input_size", config.input_size),
+        plan={"method": chosen.method, "seconds": chosen.seconds, "longest": longest, "cost": cost.to_dict()},
+    )
+    notify(describe(chosen, recipe, work, config.input_size))
     return config
 
 

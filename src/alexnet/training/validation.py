@@ -26,18 +26,31 @@ def validate(
     dtype: torch.dtype,
 ) -> EpochValidation:
     """Loss and error of the central crops of a split, with the weights that would be kept now."""
+    state.network.eval()
+    with state.averaged_weights():
+        return measure(state.working, split, preprocess, communicator, batch_size, dtype)
+
+
+@torch.no_grad()
+def measure(
+    network: Callable[[Tensor], Tensor],
+    split: Split,
+    preprocess: Preprocessing,
+    communicator: Communicator,
+    batch_size: int,
+    dtype: torch.dtype,
+) -> EpochValidation:
+    """Loss and error of the central crops of a split; `network` gives their logits."""
     device, classes = preprocess.mean.device, len(split.class_counts)
     loss, errors = 0.0, 0
     predicted = torch.zeros(classes, dtype=torch.int64)
-    state.network.eval()
-    with state.averaged_weights():
-        for batch in evaluation_batches(split, batch_size, communicator.rows):
-            labels = communicator.start_batch(batch).to(device)
-            logits = state.working(central_crops(batch, preprocess, dtype)).float()
-            loss += functional.cross_entropy(logits, labels, reduction="sum").item()
-            answers = logits.argmax(1)
-            errors += int((answers != labels).sum())
-            predicted += torch.bincount(answers.cpu(), minlength=classes)
+    for batch in evaluation_batches(split, batch_size, communicator.rows):
+        labels = communicator.start_batch(batch).to(device)
+        logits = network(central_crops(batch, preprocess, dtype)).float()
+        loss += functional.cross_entropy(logits, labels, reduction="sum").item()
+        answers = logits.argmax(1)
+        errors += int((answers != labels).sum())
+        predicted += torch.bincount(answers.cpu(), minlength=classes)
     count, summed = len(split), communicator.sum_over_logits
     loss, errors = summed(torch.tensor(loss, dtype=torch.float64)).item(), int(summed(torch.tensor(errors)))
     predicted = summed(predicted)

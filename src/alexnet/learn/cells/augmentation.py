@@ -28,3 +28,20 @@ for network_name in ("crops", "flips"):
 crops = 2 * (8 - 6 + 1) ** 2
 print(crops)
 assert crops == 18
+# %%
+# Exercise: an augmentation of your own, with three seeds beside none. A solution: noise.
+from alexnet.learn.digits import TRAIN, error, network, train
+
+
+def noise(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return batch + 0.3 * torch.randn(batch.shape, generator=generator)
+
+
+data = digits()
+for name, change in (("none", None), ("noise", noise)):
+    errors = []
+    for seed in range(3):
+        built = network((64, 64, 10), seed=seed)
+        train(built, data, images=200, epochs=60, lr=0.05, seed=seed, batch=20, change=change)
+        errors.append(100 * error(built, data, TRAIN))
+    print(name, "test error", round(float(np.mean(errors)), 1), "±", round(float(np.std(errors, ddof=1)), 1))

@@ -31,6 +31,9 @@ export function startNetwork(about) {
   async function drawNetwork() {
     const source = await getText("/page/network.svg");
     const drawing = document.importNode(new DOMParser().parseFromString(source, "image/svg+xml").documentElement, true);
+    const { width } = drawing.viewBox.baseVal;
+    drawing.style.setProperty("--width", `${width}px`); // small networks are not blown up, long ones are scrolled
+    drawing.classList.toggle("long", width > 1600);
     byId("drawing").append(drawing);
     for (const group of drawing.querySelectorAll("[data-layer]")) {
       group.addEventListener("click", () => select(layers.get(group.dataset.layer)));
@@ -67,7 +70,10 @@ export function startNetwork(about) {
     const title = isConvolution(selected) ? "mapsTitle" : selected.name === about.output_layer ? "outputsTitle" : "unitsTitle";
     byId("maps-title").textContent = text(title, { layer: selected.name, count: formatNumber(count), height, width });
     const first = selected === about.layers[0];
-    byId("maps-lead").textContent = text(maps ? (isConvolution(selected) ? "mapsLead" : "unitsLead") : first ? "kernelsLead" : "mapsNone");
+    const lead = text(maps ? (isConvolution(selected) ? "mapsLead" : "unitsLead") : first ? "kernelsLead" : "mapsNone");
+    const share = (part) => `${(100 * part).toFixed(1)}%`;
+    const cost = text("layerCost", { parameters: share(selected.parameter_share), multiplyAdds: share(selected.multiply_add_share) });
+    byId("maps-lead").textContent = `${lead} ${cost}`;
     if (!maps && !first) byId("maps").replaceChildren();
     else if (isConvolution(selected)) byId("maps").replaceChildren(...mapGrids(maps ?? { shape: selected.shape, columns: 16, image: "/v1/kernels" }));
     else byId("maps").replaceChildren(unitList());

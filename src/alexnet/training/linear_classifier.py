@@ -1,0 +1,113 @@
+"""A linear classifier on the convolutions of pretrained weights, as a network of the variant `convolutions`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from alexnet.data.augmentation import Preprocessing
+from alexnet.data.dataset import Split
+from alexnet.network.features import BATCH_SIZE, layer_features
+from alexnet.network.model import FIT, AlexNet
+from alexnet.network.variants import get_variant
+from alexnet.runs.run import Config
+from alexnet.runtime.progress import progress
+from alexnet.training.linear_probe import CELLS, IMAGES, fit_logistic_regression, pooled, stratified
+
+VARIANT = "convolutions"
+LAST = "pool5"
+ABSENT = -30.0
+"""Logit of a class without a training image."""
+
+
+def can_fit(config: Config) -> bool:
+    """Whether the network begins with the layers of `VARIANT`, and has pretrained weights for its convolutions."""
+    below = get_variant(VARIANT).layers[:-1]
+    loaded = (config.start or {}).get("layers", ())
+    return (
+        config.network_variant.layers[: len(below)] == below
+        and config.recipe.drop_layer is None
+        and all(f"conv{number}" in loaded for number in range(1, 6))
+    )
+
+
+def linear_config(config: Config) -> Config:
+    """The config of the network whose output layer is the classifier."""
+    return replace(config, recipe=config.recipe.override({"variant": VARIANT}))
+
+
+@dataclass(frozen=True)
+class LinearClassifier:
+    """A classifier that was fitted.
+
+    Attributes
+    ----------
+    network : AlexNet
+        The variant `convolutions` in evaluation mode; its output layer is the classifier.
+    images : int
+        Images that it was fitted on.
+    loss, error : float
+        Its mean cross-entropy in nats on them, and the share that it classifies wrongly.
+    """
+
+    network: AlexNet
+    images: int
+    loss: float
+    error: float
+
+
+@torch.no_grad()
+def fit_linear_classifier(
+    pretrained: AlexNet, config: Config, preprocess: Preprocessing, training: Split, precision: torch.dtype
+) -> LinearClassifier:
+    """Fit a linear classifier on the pooled feature maps of conv5, averaged to 3×3 cells.
+
+    Parameters
+    ----------
+    pretrained : AlexNet
+        The network with the pretrained weights, which are copied.
+    config : Config
+        Its config, for which `can_fit` is true.
+    preprocess : Preprocessing
+        The preprocessing of the images.
+    training : Split
+        What it is fitted on: up to `IMAGES` images, with the proportions of the classes.
+    precision : torch.dtype
+        Of the forward pass.
+
+    Returns
+    -------
+    LinearClassifier
+    """
+    device = preprocess.mean.device
+    network = linear_config(config).network().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    output = network.get_submodule(network.output_layer)
+    known, own = pretrained.state_dict(), network.state_dict()
+    network.load_state_dict(own | {name: known[name] for name in own if not name.startswith(network.output_layer)})
+    network.eval()
+    rows = stratified(training, IMAGES)
+    batches = (images for _, images in training.batches(rows, BATCH_SIZE))
+    features = []
+    with progress(len(rows), f"{LAST} of {training.name} images") as bar:
+        for activations in layer_features(network, preprocess, batches, LAST, precision):
+            features.append(pooled(network.get_submodule(FIT)(torch.from_numpy(activations)).numpy()))
+            bar.advance(len(activations))
+    labels = training.labels[rows]
+    values = np.concatenate(features)
+    weights, biases = fit_logistic_regression(values, labels)
+    output.weight.zero_()
+    output.bias.fill_(ABSENT)
+    # A cell is the mean of some of the values that the output layer reads: each has an equal part of its weight.
+    channels = features[0].shape[1] // CELLS**2
+    repeats = round((output.weight.shape[1] / channels) ** 0.5) // CELLS
+    cells = torch.from_numpy(weights / repeats**2).reshape(-1, channels, CELLS, CELLS)
+    spread = cells.repeat_interleave(repeats, 2).repeat_interleave(repeats, 3).flatten(1)
+    present, targets = np.unique(labels, return_inverse=True)
+    output.weight[torch.from_numpy(present)] = spread.to(output.weight)
+    output.bias[torch.from_numpy(present)] = torch.from_numpy(biases).to(output.bias)
+    logits, of_label = torch.from_numpy(values @ weights.T + biases), torch.from_numpy(targets)
+    loss, error = functional.cross_entropy(logits, of_label), (logits.argmax(1) != of_label).float().mean()
+    return LinearClassifier(network, len(rows), loss.item(), error.item())

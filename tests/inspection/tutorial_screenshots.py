@@ -1,7 +1,7 @@
-"""The pictures of docs/tutorial/inspection.md: pages in Chromium, from the folder that examples/inspection.sh wrote.
+"""The screenshots of docs/tutorial/inspection.md: pages in Chromium, from the folder that examples/inspection.sh wrote.
 
-python tests/inspection/tutorial_pictures.py inspection-out docs/tutorial
-python tests/inspection/tutorial_pictures.py inspection-out pages --all    # whole pages: two widths, two languages
+python tests/inspection/tutorial_screenshots.py inspection-out docs/tutorial
+python tests/inspection/tutorial_screenshots.py inspection-out pages --all    # whole pages: two widths, two languages
 
 It needs Chromium and Playwright (`make browser`). The runs, the cross-validation and the dataset are not changed.
 """
@@ -48,7 +48,7 @@ Shot = Callable[[Page, Path], None]
 
 
 def draw(out: Path, target: Path, whole: bool, only: list[str]) -> None:
-    """Write the pictures of the tutorial, or with `whole` every page in both widths and languages."""
+    """Write the screenshots of the tutorial, or with `whole` every page in both widths and languages."""
     os.chdir(out)  # the pages name the runs as they were given
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
@@ -188,7 +188,7 @@ def draw_days(work: Path, target: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="the folder that examples/inspection.sh wrote")
-    parser.add_argument("target", type=Path, help="folder of the pictures")
+    parser.add_argument("target", type=Path, help="folder of the screenshots")
     parser.add_argument("--all", action="store_true", help="whole pages in both widths and languages")
     parser.add_argument("--only", action="append", default=[], help="days, report, compare, labels or serve")
     options = parser.parse_args()

@@ -17,6 +17,7 @@ from alexnet.kernels.winograd import WinogradConv, can_transform
 from alexnet.network.layers import OverhangConv2d
 from alexnet.network.model import AlexNet
 from alexnet.network.optimized import FitSize, FullyConnected, OptimizedNetwork, ResidualSum, Step, without_batch_norm
+from alexnet.runtime.allocator import collapse_into_huge_pages
 
 
 class FrozenNetwork(OptimizedNetwork):
@@ -142,7 +143,7 @@ class _PackedLinear(_Packed):
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype, *, relu: bool) -> None:
         super().__init__(linear, dtype, relu=relu)
-        self.linear = linear
+        self.linear, self.products = linear, 0
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.weight is None:
@@ -154,6 +155,9 @@ class _PackedLinear(_Packed):
         return result
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        self.products += 1
+        if self.products == 2 and hasattr(torch.ops.mkldnn, "data_ptr"):  # moving them is not worth it for one product
+            collapse_into_huge_pages(torch.ops.mkldnn.data_ptr(weight), torch.ops.mkldnn._nbytes(weight))
         result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, self.bias, self.relu, [], "")
         return result
 

@@ -80,8 +80,11 @@ def test_the_server_is_compared_with_the_classifier(tmp_path) -> None:
     pytest.importorskip("fastapi")
     from alexnet.bench.serve import serve
 
-    result = serve(Settings(tmp_path, rounds=1), clients=2, images_per_client=2, variant="convolutions")
-    assert result.keys() <= published("serve-*").keys()
+    result = serve(Settings(tmp_path, rounds=1), clients=2, images_per_client=2, variant="convolutions", loads=[(2, 6)])
+    assert result.keys() - {"load"} <= published("serve-*").keys()  # the stored results are older
     assert result["latency"].keys() == published("serve-*")["latency"].keys()
     assert result["throughput"].keys() == published("serve-*")["throughput"].keys()
     assert result["throughput"]["served_per_second"] > 0
+    (row,) = result["load"]["photographs"]
+    assert (row["clients"], row["requests"], row["refused"]) == (2, 6, 0)
+    assert 0 < row["p50_ms"] <= row["p99_ms"]

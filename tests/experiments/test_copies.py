@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from alexnet.experiments.copies import KINDS, measure
+from alexnet.experiments.copies import KINDS, growth, measure
 
 
 def test_copies_of_distinct_images_are_found() -> None:
@@ -18,3 +18,10 @@ def test_copies_of_distinct_images_are_found() -> None:
     assert set(found["found"]) == set(KINDS)
     assert min(values["mean"] for values in found["found"].values()) > 0.9
     assert 0 < found["share_of_preparation"] < 0.5
+
+
+def test_the_search_grows_with_the_number_of_images_and_finds_the_copies() -> None:
+    few, many = growth(4_000), growth(16_000)
+    assert (few["found"], few["others"]) == (40, 0)
+    assert many["found"] >= 0.9 * many["copies"]
+    assert many["peak_bytes_per_image"] < 1.5 * few["peak_bytes_per_image"]

@@ -1,15 +1,17 @@
 """Times of the course on this machine: writing it, opening its lessons from disk, and running its notebooks.
 
-    python tests/learn/measure_course.py [--results docs/results/course.json]
+    python tests/learn/measure_course.py [--results docs/results/course.json] [--only notebooks]
 
 A lesson is opened in Chromium in a new window without a cache, three times: the first paint of its text and the end of
 the work of its scripts, when its widget is ready, are those of the Performance API; the result has the longest. Each
-notebook is run as shipped, kernel start included; the texts that it prints are in the result.
+notebook is run as shipped, kernel start included; the texts that it prints are in the result. With `--only` the other
+part of the file stays as it is.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import tempfile
@@ -69,19 +71,22 @@ def main() -> None:
     """Measure, and write the result."""
     parser = argparse.ArgumentParser(description="Measure the times of the course.")
     parser.add_argument("--results", type=Path, default=Path("docs/results/course.json"))
+    parser.add_argument("--only", choices=("lessons", "notebooks"))
     options = parser.parse_args()
+    result: dict[str, Any] = json.loads(options.results.read_text("utf-8")) if options.only else {}
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        site = write_course(Path(folder) / "course").parent
-        result: dict[str, Any] = {
-            "description": "the course: seconds to write it; for each lesson, opened from disk in Chromium, "
-            "milliseconds until the first text and until the widget is ready, the longest of three; seconds of each "
-            "notebook",
-            "write_seconds": round(time.perf_counter() - start, 1),
-            "bytes": sum(file.stat().st_size for file in site.rglob("*") if file.is_file()),
-            "lessons": opening_times(site),
-            "notebooks": {lesson.name: run_notebook(lesson, folder) for lesson in LESSONS},
-        }
+        result["description"] = (
+            "the course: seconds to write it; for each lesson, opened from disk in Chromium, milliseconds until the "
+            "first text and until the widget is ready, the longest of three; seconds of each notebook"
+        )
+        if options.only != "notebooks":
+            start = time.perf_counter()
+            site = write_course(Path(folder) / "course").parent
+            result["write_seconds"] = round(time.perf_counter() - start, 1)
+            result["bytes"] = sum(file.stat().st_size for file in site.rglob("*") if file.is_file())
+            result["lessons"] = opening_times(site)
+        if options.only != "lessons":
+            result["notebooks"] = {lesson.name: run_notebook(lesson, folder) for lesson in LESSONS}
     write_result(options.results, result | provenance("python tests/learn/measure_course.py"))
 
 

@@ -146,7 +146,7 @@ def test_the_page_obeys_the_decision_rule_of_the_run(
         page = open_tab(server.address + "/", viewport=PHONE, locale="en-GB").page
         page.set_input_files("#file", image(images[0]))
         (first, *_) = bars(page)
-        assert page.inner_text("#prediction") == f"Unsure; most likely {first[0]}"
+        assert page.inner_text("#prediction") == f"Unsure; closest: {first[0]}"
         assert "decided by the decision rule of the run" in page.inner_text("#duration")
         assert "Unsure" in page.inner_text("#status")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -14,10 +14,11 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import torch
@@ -31,10 +32,17 @@ from alexnet.runs.run import Config, Run
 
 BATCH_SIZE = 64
 LATENCY_IMAGES = 20
+LOADS = ((1, 100), (8, 800), (32, 1600), (128, 2560))
+"""Clients, and the images that they send together."""
 
 
 def serve(
-    settings: Settings, *, clients: int = 32, images_per_client: int = 8, variant: str = "paper"
+    settings: Settings,
+    *,
+    clients: int = 32,
+    images_per_client: int = 8,
+    variant: str = "paper",
+    loads: Sequence[tuple[int, int]] = LOADS,
 ) -> dict[str, Any]:
     """Compare latency and throughput of the server with those of `Classifier.predict`.
 
@@ -48,13 +56,15 @@ def serve(
         Images that each of them sends in a round.
     variant : str
         The network.
+    loads : sequence of (int, int)
+        Clients, and the images that they send together, for the rate and the times of answers.
     """
     rounds = 3 * settings.rounds
     run = random_run(settings.folder / "run", variant)
     paths = sorted(settings.images.rglob("*.jp*g")) if settings.images else photographs(settings.folder / "images", 64)
     files = [path.read_bytes() for path in paths[: clients * images_per_client]]
     classifier = Classifier.load(run)
-    with _server(run) as address:
+    with _server(run) as (address, process):
         for file in files[:3]:
             (body,) = asyncio.run(_predict(address, [file]))
             served = [entry["label"] for entry in json.loads(body)["predictions"][0]["top"]]
@@ -64,6 +74,7 @@ def serve(
             "latency": _latency(classifier, address, files[:LATENCY_IMAGES], rounds),
             "throughput": _throughput(classifier, address, files, rounds, clients, images_per_client),
             "clients": clients,
+            "load": _loads(settings, address, files, process, loads),
         }
 
 
@@ -109,30 +120,93 @@ def _ratio(ratios: list[float]) -> dict[str, Any]:
 
 
 async def _predict(address: str, files: list[bytes]) -> list[bytes]:
-    """Send one request after the other over one connection, with as little work as possible; return the bodies."""
+    """Send one request after the other over one connection; return the bodies."""
+    answers = await _answers(address, files)
+    assert all(answer.status == 200 for answer in answers), answers[0]
+    return [answer.body for answer in answers]
+
+
+class _Answer(NamedTuple):
+    status: int
+    body: bytes
+    seconds: float
+
+
+async def _answers(address: str, files: list[bytes]) -> list[_Answer]:
+    """Send one request after the other over one connection, with as little work as possible."""
     url = urlsplit(address)
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
-    bodies = []
+    answers = []
     for file in files:
+        started = time.perf_counter()
         head = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(file)}"
         writer.write(head.encode() + b"\r\n\r\n" + file)
         response = await reader.readuntil(b"\r\n\r\n")
         length = re.search(rb"content-length: (\d+)", response.lower())
-        assert response.startswith(b"HTTP/1.1 200"), response
         assert length is not None, response
-        bodies.append(await reader.readexactly(int(length[1])))
+        body = await reader.readexactly(int(length[1]))
+        answers.append(_Answer(int(response.split(b" ", 2)[1]), body, time.perf_counter() - started))
     writer.close()
-    return bodies
+    return answers
+
+
+def _load(address: str, files: list[bytes], clients: int, requests: int) -> dict[str, Any]:
+    """Rate and times of answers for a number of clients that send `requests` images together."""
+    each = max(1, requests // clients)
+
+    async def all_clients() -> list[list[_Answer]]:
+        turns = ([files[(client + number) % len(files)] for number in range(each)] for client in range(clients))
+        return await asyncio.gather(*(_answers(address, turn) for turn in turns))
+
+    started = time.perf_counter()
+    answers = [answer for of_client in asyncio.run(all_clients()) for answer in of_client]
+    seconds = time.perf_counter() - started
+    times = sorted(answer.seconds for answer in answers if answer.status == 200)
+    return {
+        "clients": clients,
+        "requests": len(answers),
+        "refused": sum(answer.status != 200 for answer in answers),
+        "images_per_second": round(len(times) / seconds, 1),
+        "p50_ms": round(1e3 * times[len(times) // 2], 1),
+        "p99_ms": round(1e3 * times[min(len(times) - 1, int(0.99 * len(times)))], 1),
+    }
+
+
+def _loads(
+    settings: Settings, address: str, files: list[bytes], process: int, loads: Sequence[tuple[int, int]]
+) -> dict[str, Any]:
+    """Small photographs from 1 to 128 clients, those of 12 megapixels from 8, and the memory before and after."""
+    large = [path.read_bytes() for path in photographs(settings.folder / "large", 4, 4000, 3000, distinct=1)]
+    _load(address, files, max(clients for clients, _ in loads), 256)
+    _load(address, large, 8, 8)
+    before = _resident_megabytes(process)
+    rows = [_load(address, files, clients, requests) for clients, requests in loads]
+    after = _resident_megabytes(process)
+    return {
+        "photographs": rows,
+        "photographs_of_4000x3000": _load(address, large, 8, 160),
+        "megabytes_before_and_after": [before, after],
+        "requests_between": sum(row["requests"] for row in rows),
+    }
+
+
+def _resident_megabytes(process: int) -> float | None:
+    """The memory of a process, where the system says it."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return round(int(status.partition("VmRSS:")[2].split()[0]) / 1024, 1)
 
 
 @contextmanager
-def _server(run: Path) -> Iterator[str]:
-    """`alexnet serve` in its own process, without a dataset, which it would index meanwhile; yields the URL."""
+def _server(run: Path) -> Iterator[tuple[str, int]]:
+    """`alexnet serve` in its own process, without a dataset, which it would index; its URL and process id."""
     command = [sys.executable, "-m", "alexnet.cli.main", "serve", str(run), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield process.stdout.readline().strip()
+            yield process.stdout.readline().strip(), process.pid
         finally:
             process.terminate()
 

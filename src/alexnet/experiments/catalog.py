@@ -321,6 +321,11 @@ _EXPERIMENTS = [
         "transfer", "transfer from the starter to the solar cells and --data SOURCE, with 12 to all training images"
     ),
     Experiment(
+        "budgets",
+        "`train --budget` on the solar cells: is the time kept, and which accuracy does it buy?",
+        seeds=(0,),
+    ),
+    Experiment(
         "recipe-ablation",
         "the recipe `small` from scratch with one change at a time, on 1,000 images of --data SOURCE",
         seeds=(0, 1, 2),

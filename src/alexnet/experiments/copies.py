@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import time
+import tracemalloc
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,16 +16,23 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from alexnet.data.dataset import PreparedDataset
-from alexnet.data.near_duplicates import find_near_duplicates, thumbnails
+from alexnet.data.near_duplicates import SIDE, find_near_duplicates, thumbnails
 from alexnet.data.preparation import prepare
 from alexnet.experiments import solar_cells
 from alexnet.experiments.catalog import slug
 from alexnet.experiments.image_sets import SOLAR
-from alexnet.experiments.trials import measure_once, summarize
+from alexnet.experiments.trials import is_selected, measure_once, summarize
+from alexnet.runtime.progress import notify
 from alexnet.runtime.provenance import provenance, write_result
 
 COPIES = 80
 """Images of a set that are copied, for each kind of copy and seed."""
+COUNTS = (10_000, 100_000, 1_000_000)
+"""Numbers of synthetic images with which the growth of the search is measured."""
+COPIED = 100
+"""One of this number of synthetic images has a copy, with noise of two gray levels."""
+GRAIN = 12
+"""Side of the noise, in pixels, of which a synthetic image is interpolated."""
 
 
 def _compressed(image: Image.Image, quality: int = 30) -> Image.Image:
@@ -60,21 +69,38 @@ KINDS: dict[str, Callable[[Image.Image], Image.Image]] = {
 """Kinds of copies."""
 
 
-def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, data: Sequence[str] = ()) -> str:
+def reproduce(
+    work: Path,
+    results: Path,
+    seeds: Sequence[int],
+    command: str,
+    data: Sequence[str] = (),
+    only: Sequence[str] = (),
+) -> str:
     """Copy images of the solar cells and of the sets in `data` in several ways, and search for near duplicates.
 
-    Returns a summary of a line per set.
+    `only` leaves out one of the parts "sets" and "growth" (synthetic images, up to a million); an earlier result of
+    that part is kept. Returns a summary of a line per set.
     """
-    sources: dict[str, Any] = {SOLAR: partial(solar_cells.write_source, work / "cells.csv")}
-    sources |= {slug(source): source for source in data}
-    table = [
-        measure_once(work / f"{name}.json", partial(_measure, name, source, seeds)) for name, source in sources.items()
-    ]
+    earlier = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+    table, rows = earlier.get("table", []), earlier.get("growth", [])
+    if is_selected("sets", only):
+        sources: dict[str, Any] = {SOLAR: partial(solar_cells.write_source, work / "cells.csv")}
+        sources |= {slug(source): source for source in data}
+        table = [
+            measure_once(work / f"{name}.json", partial(_measure, name, source, seeds))
+            for name, source in sources.items()
+        ]
+    if is_selected("growth", only):
+        rows = [measure_once(work / f"growth-{count}.json", partial(growth, count)) for count in COUNTS]
     report = {
         "description": f"{COPIES} images of a set copied in one way and added to it: the share of the copies that are "
         "paired with their original; `named`: pairs found in the set itself, in all and in two splits or "
-        "under two classes; seconds of the search, with the thumbnails, as a share of the preparation with one worker",
+        "under two classes; seconds of the search, with the thumbnails, as a share of the preparation with one worker; "
+        f"`growth`: the search alone on thumbnails of synthetic images, of which one in {COPIED} has a copy: seconds "
+        "of CPU time, and the peak of the memory that it allocates, without the thumbnails",
         "table": table,
+        "growth": rows,
         **provenance(command),
     }
     write_result(results, report)
@@ -94,6 +120,39 @@ def _measure(name: str, source: Any, seeds: Sequence[int]) -> dict[str, Any]:
         seconds = time.perf_counter() - start
         images, kind = _images(dataset)
         return {"set": name, **measure(images, kind, seconds, seeds)}
+
+
+def growth(count: int, seed: int = 0) -> dict[str, Any]:
+    """Search among thumbnails of `count` synthetic images, of which some are copies."""
+    notify(f"near duplicates among {count:,} synthetic images")
+    rng = np.random.default_rng(seed)
+    small = np.empty((count, SIDE, SIDE), dtype=np.uint8)
+    pixels = np.eye(GRAIN, dtype=np.float32)
+    lines = np.stack(
+        [np.asarray(Image.fromarray(row[None]).resize((SIDE, 1), Image.Resampling.BICUBIC))[0] for row in pixels]
+    )
+    for image in small:
+        noise = rng.standard_normal((GRAIN, GRAIN), dtype=np.float32)
+        image[:] = (128 + 48 * lines.T @ noise @ lines).clip(0, 255)
+    copies = count // COPIED
+    originals = small[:copies].astype(np.float32)
+    small[-copies:] = (originals + rng.normal(0, 2, originals.shape)).clip(0, 255)
+    tracemalloc.start()
+    start = time.process_time()
+    found = find_near_duplicates(small, np.arange(count))
+    seconds = time.process_time() - start
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    true = sum(other - one == count - copies for one, other, _ in found)
+    return {
+        "images": count,
+        "cpu_seconds": seconds,
+        "microseconds_per_image": seconds / count * 1e6,
+        "peak_bytes_per_image": peak / count,
+        "copies": copies,
+        "found": true,
+        "others": len(found) - true,
+    }
 
 
 def _images(dataset: PreparedDataset) -> tuple[np.ndarray, np.ndarray]:

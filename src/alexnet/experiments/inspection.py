@@ -17,7 +17,7 @@ from alexnet.experiments.trials import is_selected, measure_once, prepare_once, 
 from alexnet.inspection.crossval import CrossValidation, cross_validate
 from alexnet.inspection.decide import decide
 from alexnet.runtime.files import write_atomic
-from alexnet.runtime.provenance import provenance, write_result
+from alexnet.runtime.provenance import date_and_machine, provenance, write_result
 
 SPLIT = {"val": 0.2}
 """The decision rule is found on a fifth of the training cells."""
@@ -59,22 +59,24 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, onl
     """Cross-validate the solar cells, train a network for each seed, and decide with costs and with a recall.
 
     `only` leaves out one of the parts "crossval" and "decisions"; an earlier result of that part is kept. The trainings
-    are those of ``examples/inspection.sh``.
-    Returns a summary of one line.
+    are those of ``examples/inspection.sh``. Returns a summary of one line.
     """
     dataset = prepared_cells(work)
     earlier = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
-    crossval, decisions = earlier.get("crossval"), earlier.get("decisions")
+    crossval: dict[str, Any] | None = earlier.get("crossval")
+    decisions = earlier.get("decisions")
+    if crossval is not None:
+        crossval = {name: earlier[name] for name in ("date", "machine")} | crossval
     if is_selected("crossval", only):
         measured = cross_validated_cells(work).metrics
-        crossval = {name: summarize(measured[name]) for name in METRICS}
+        crossval = {name: summarize(measured[name]) for name in METRICS} | {"views": VIEWS} | date_and_machine()
     if is_selected("decisions", only):
         decisions = [
             measure_once(work / f"decisions-{seed}.json", partial(_decisions, work, dataset, seed)) for seed in seeds
         ]
     report = {
         "description": f"`crossval`: {FOLDS}-fold cross-validation of the {len(dataset.split('train')):,} training "
-        "cells, with the raters' doubts as soft labels (null: not measured); `decisions`: found on "
+        "cells, with the raters' doubts as soft labels, ten views where `views` says nothing; `decisions`: found on "
         f"{len(dataset.split('val')):,} cells and measured on {len(dataset.split('test')):,} test cells",
         "groups": "none: the images do not say which module a cell is from",
         "crossval": crossval,

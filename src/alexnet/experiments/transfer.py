@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import shutil
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +23,12 @@ from alexnet.evaluation.evaluate import evaluate
 from alexnet.experiments import demo, solar_cells
 from alexnet.experiments.catalog import slug
 from alexnet.experiments.image_sets import SOLAR, prepared_size
-from alexnet.experiments.trials import is_selected, measure_once, place_of, prepare_once, train_once
+from alexnet.experiments.trials import is_selected, measure_once, place_of, prepare_once, train_once, write_with_figure
+from alexnet.report.style import INK, LAYERS, MUTED, Figure, drawn, new
 from alexnet.runs.recipe import STARTER
 from alexnet.runs.run import Run, checksum_of, is_free
 from alexnet.runtime.errors import AlexNetError, UsageError
-from alexnet.runtime.provenance import provenance, write_result
+from alexnet.runtime.provenance import provenance
 from alexnet.training.linear_probe import probe
 from alexnet.training.train import set_up_training
 from alexnet.weights.importing import find_weights
@@ -34,6 +38,11 @@ SIZES: tuple[int | None, ...] = (12, 100, 1000, None)
 METHODS = {"scratch": "he", "probe": STARTER, "starter": STARTER}
 """Each method and its `init`. A method whose name ends in `PROBE` fits a linear probe; the others train a network."""
 PROBE = "probe"
+_METHOD_LABELS = {
+    "scratch": "from scratch",
+    "probe": "linear probe on the starter",
+    "starter": "fine-tuned from the starter",
+}
 PUBLISHED: dict[str, dict[str, float]] = {
     SOLAR: solar_cells.PUBLISHED,
     "uc-merced": {
@@ -119,7 +128,7 @@ def reproduce(
         "trials": {trial.name: entry for trial, entry in entries.items()},
         **provenance(command),
     }
-    write_result(results, report)
+    write_with_figure(results, report, figure(report))
     return "\n".join(
         f"{row['set']} {row['images']} {row['method']}: {row['mean']:.2%} over {len(row['seeds'])} seeds"
         for row in table
@@ -227,3 +236,44 @@ def _summary(measured: dict[Trial, dict[str, Any]]) -> list[dict[str, Any]]:
             }
         )
     return table
+
+
+@drawn
+def figure(report: dict[str, Any]) -> Figure:
+    """Accuracy against training time of each set: a line per method through its numbers of images; published values."""
+    counts = Counter(row["set"] for row in report["table"])
+    names = [name for name, rows in counts.items() if rows > 1] or list(counts)
+    methods = dict(zip(METHODS, LAYERS[2::3], strict=True))
+    columns = min(3 if len(names) > 4 else 2, len(names))
+    drawing = new(0.9 + 2.3 * -(-len(names) // columns), width=2.6 * columns + 1)
+    panels = drawing.subplots(-(-len(names) // columns), columns, squeeze=False).flat
+    for axes, name in itertools.zip_longest(panels, names):
+        if name is None:
+            axes.set_axis_off()
+            continue
+        for method, color in methods.items():
+            rows = [row for row in report["table"] if (row["set"], row["method"]) == (name, method)]
+            rows.sort(key=lambda row: math.inf if row["images"] == "all" else row["images"])
+            axes.errorbar(
+                [row["seconds"] for row in rows],
+                [row["mean"] * 100 for row in rows],
+                yerr=[(row["standard_deviation"] or 0) * 100 for row in rows],
+                **{"color": color, "marker": "o", "markersize": 3, "linewidth": 1, "capsize": 2},
+            )
+            if rows:
+                last = rows[-1]
+                axes.annotate(f" {last['images']}", (last["seconds"], last["mean"] * 100), color=color, fontsize=7)
+        for value in report["published_percent"].get(name, {}).values():
+            axes.axhline(value, color=MUTED, linestyle="--", linewidth=0.8)
+        axes.set_xscale("log")
+        axes.set_xlim(5, 10_000)
+        axes.set_xticks([10, 100, 1000], ["10", "100", "1,000"])
+        axes.minorticks_off()
+        axes.set_title(name)
+        axes.set_xlabel("Seconds of training")
+        axes.set_ylabel("Test accuracy in percent")
+    for method, color in methods.items():
+        drawing.axes[0].plot([], [], "o-", color=color, markersize=3, label=_METHOD_LABELS[method])
+    drawing.axes[0].plot([], [], "--", color=INK, linewidth=0.8, label="published, see the file")
+    drawing.legend(loc="outside lower center", ncols=2)
+    return drawing

@@ -16,7 +16,7 @@ from alexnet.evaluation import metrics
 from alexnet.evaluation.metrics import Predictions
 from alexnet.experiments.catalog import slug
 from alexnet.experiments.image_sets import SOLAR, test_split
-from alexnet.experiments.inspection import FOLDS, TRAINING, cross_validated_cells, prepared_cells
+from alexnet.experiments.inspection import FOLDS, TRAINING, prepared_cells
 from alexnet.experiments.trials import measure_once, prepare_once, train_once
 from alexnet.prediction.classifier import BATCH_SIZE, Classifier
 from alexnet.runs.run import Run
@@ -28,15 +28,17 @@ TYPES = ("float32", "float16", "bfloat16")
 def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, data: Sequence[str] = ()) -> str:
     """Store the weights of finished trainings in each type, and compare them on images that were held out.
 
-    The trainings are those of `alexnet reproduce inspection`: the networks of the folds on their held-out cells, the
-    network of all training cells on the test cells; and one for each seed on each set in `data`. Returns a line per
-    training and type.
+    The trainings are those of `alexnet reproduce inspection`: the network of all training cells on the test cells, and
+    the finished folds of the cross-validation on their held-out cells; and one for each seed on each set in `data`.
+    Returns a line per training and type.
     """
     cells = prepared_cells(work)
-    cross_validated_cells(work)
-    networks = {f"{SOLAR}/fold-{n}": (work / "cv" / f"fold-{n}", work / "cv" / "data" / f"fold-{n}") for n in _FOLDS}
     train_once(cells.path, work / "run", seed=0, **TRAINING)
-    networks[f"{SOLAR}/run"] = work / "run", cells.path
+    networks = {f"{SOLAR}/run": (work / "run", cells.path)}
+    for name in (f"fold-{number}" for number in range(1, FOLDS + 1)):
+        fold = work / "cv" / name
+        if fold.is_dir() and Run.open(fold).finished:
+            networks[f"{SOLAR}/{name}"] = fold, work / "cv" / "data" / name
     for source in data:
         folder = work / "weight-types" / slug(source)
         dataset = prepare_once(source, folder / "data")
@@ -62,9 +64,6 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, dat
         for trial, rows in trials.items()
         for name, row in rows["types"].items()
     )
-
-
-_FOLDS = range(1, FOLDS + 1)
 
 
 def _total(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

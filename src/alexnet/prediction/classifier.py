@@ -44,7 +44,7 @@ class Prediction:
     source : str
         Path or name of the image; for one without, its position, such as "image 3" for the fourth.
     label : str
-        The class; where the decision is not "class", the one that is most likely.
+        The class; where the decision is not "class", the one that the rule would decide.
     probability : float
         The probability of `label`, 0 to 1.
     top : list of (str, float)

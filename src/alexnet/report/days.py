@@ -32,7 +32,7 @@ def draw_days(days: Sequence[Day], validation: Validation | None) -> Figure:
     above.plot(x, median, "o-", color=BLUE, markersize=4, label="median; band: 10% to 90%")
     for name, color in (("unsure", ORANGE), ("unknown", RED)):
         shares = np.array([getattr(day, name) for day in days])
-        below.plot(x, shares, "o-", color=color, markersize=4, label=name)
+        below.plot(x, shares, "o-", color=color, markersize=4, label=name, clip_on=False)
         if validation is not None:
             below.axhline(getattr(validation, name), color=color, linestyle="--", linewidth=1)
     if validation is not None:
@@ -43,7 +43,9 @@ def draw_days(days: Sequence[Day], validation: Validation | None) -> Figure:
         marked = [i for i, day in enumerate(days) if names & set(day.differs)]
         if marked:
             label = "differs from validation (p < 0.001)"
-            axes.plot(x[marked], top[marked], "*", color=RED, markersize=9, linestyle="none", label=label)
+            axes.plot(
+                x[marked], top[marked], "*", color=RED, markersize=9, linestyle="none", label=label, clip_on=False
+            )
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
         axes.legend(loc="lower left" if axes is above else "upper left", ncols=2)
         axes.spines["bottom"].set_color(LINE)

@@ -100,7 +100,8 @@ class Decisions:
     kind : ndarray
         (n,) int64, index of `KINDS`: 0 class, 1 unsure, 2 unknown.
     label : ndarray
-        (n,) int64, index of the class; where the kind is not "class", the one that was most likely.
+        (n,) int64, index of the class; where the kind is not "class", the one that would be decided, which with costs
+        or thresholds is not always the most probable one.
     probabilities : ndarray
         (n, classes) float64, calibrated.
     margin : ndarray

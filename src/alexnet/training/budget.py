@@ -148,7 +148,7 @@ def plan(recipe: Recipe, work: Work, cost: Cost, budget: float, *, linear: bool)
         epochs = min(int(left / full), recipe.epochs)
     least = max(MIN_EPOCHS, -(-MIN_STEPS // work.steps))
     if epochs < least and linear:
-        return Plan(LINEAR, {"epochs": 1}, around)
+        return Plan(LINEAR, {"epochs": 1}, around + min(work.images, PROBED) * cost.image)  # two crops of each
     if epochs < 1:
         raise AlexNetError(
             f"the budget of {format_duration(budget)} is too short: one epoch of {work.images:,} images takes about "

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from alexnet.data.augmentation import Preprocessing
 from alexnet.data.dataset import Split
-from alexnet.network.features import BATCH_SIZE, layer_features
+from alexnet.network.features import BATCH_SIZE
 from alexnet.network.model import FIT, AlexNet
 from alexnet.network.variants import get_variant
 from alexnet.runs.run import Config
+from alexnet.runtime.devices import autocast
 from alexnet.runtime.progress import progress
 from alexnet.training.linear_probe import CELLS, IMAGES, fit_logistic_regression, pooled, stratified
 
@@ -50,7 +53,7 @@ class LinearClassifier:
     images : int
         Images that it was fitted on.
     loss, error : float
-        Its mean cross-entropy in nats on them, and the share that it classifies wrongly.
+        Its mean cross-entropy in nats on their crops, and the share that it classifies wrongly.
     """
 
     network: AlexNet
@@ -61,9 +64,17 @@ class LinearClassifier:
 
 @torch.no_grad()
 def fit_linear_classifier(
-    pretrained: AlexNet, config: Config, preprocess: Preprocessing, training: Split, precision: torch.dtype
+    pretrained: AlexNet,
+    config: Config,
+    preprocess: Preprocessing,
+    augment: Callable[[Tensor], Tensor],
+    training: Split,
+    precision: torch.dtype,
 ) -> LinearClassifier:
     """Fit a linear classifier on the pooled feature maps of conv5, averaged to 3×3 cells.
+
+    It reads two crops of every image: the central one, and a random one, without which it would know the images at one
+    place only, and be wrong on the corner crops of ten views.
 
     Parameters
     ----------
@@ -73,6 +84,8 @@ def fit_linear_classifier(
         Its config, for which `can_fit` is true.
     preprocess : Preprocessing
         The preprocessing of the images.
+    augment : callable
+        The random crops of a batch of images, as the network reads them.
     training : Split
         What it is fitted on: up to `IMAGES` images, with the proportions of the classes.
     precision : torch.dtype
@@ -89,19 +102,21 @@ def fit_linear_classifier(
     network.load_state_dict(own | {name: known[name] for name in own if not name.startswith(network.output_layer)})
     network.eval()
     rows = stratified(training, IMAGES)
-    batches = (images for _, images in training.batches(rows, BATCH_SIZE))
-    features = []
-    with progress(len(rows), f"{LAST} of {training.name} images") as bar:
-        for activations in layer_features(network, preprocess, batches, LAST, precision):
-            features.append(pooled(network.get_submodule(FIT)(torch.from_numpy(activations)).numpy()))
-            bar.advance(len(activations))
-    labels = training.labels[rows]
-    values = np.concatenate(features)
+    features: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    with progress(len(rows), f"{LAST} of {training.name} images") as bar, autocast(device, precision):
+        for _, images in training.batches(rows, BATCH_SIZE):
+            tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+            for found, crops in zip(features, (preprocess.center(tensor), augment(tensor)), strict=True):
+                maps = network.get_submodule(FIT)(network.features(crops, LAST))
+                found.append(pooled(maps.float().cpu().numpy()))
+            bar.advance(len(images))
+    labels = np.tile(training.labels[rows], len(features))
+    values = np.concatenate([*features[0], *features[1]])
     weights, biases = fit_logistic_regression(values, labels)
     output.weight.zero_()
     output.bias.fill_(ABSENT)
     # A cell is the mean of some of the values that the output layer reads: each has an equal part of its weight.
-    channels = features[0].shape[1] // CELLS**2
+    channels = values.shape[1] // CELLS**2
     repeats = round((output.weight.shape[1] / channels) ** 0.5) // CELLS
     cells = torch.from_numpy(weights / repeats**2).reshape(-1, channels, CELLS, CELLS)
     spread = cells.repeat_interleave(repeats, 2).repeat_interleave(repeats, 3).flatten(1)

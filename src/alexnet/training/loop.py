@@ -552,7 +552,10 @@ class Training:
         config = self.run.config
         network = config.network()
         load_pretrained(network, config)
-        return fit_linear_classifier(network, config, self.preprocess, self.training, self.dtype)
+        pipeline, generator = self.inputs.pipeline_of(self.recipe.color_jitter), torch.Generator()
+        generator.manual_seed(step_seeds(self.recipe.seed, WHITENING_STEP)[0])
+        augment = partial(pipeline, generator=generator, input_size=config.input_size)
+        return fit_linear_classifier(network, config, self.preprocess, augment, self.training, self.dtype)
 
     def measure(self, network: AlexNet, split: Split) -> EpochValidation:
         """Loss and error of a network other than the trained one."""

@@ -138,6 +138,7 @@ def train(
                 passing=passing,
                 peer_timeout=peer_timeout,
                 began=began,
+                estimate=True,
                 **changes,
             )
             training.train()
@@ -160,13 +161,14 @@ def set_up_training(
     passing: str = "in-shares",
     peer_timeout: float = 300.0,
     began: float | None = None,
+    estimate: bool = False,
     **changes: Any,
 ) -> Training:
     """The training that `train` runs, before its first step or, with `resume`, at its last checkpoint.
 
     Parameters and errors are those of `train`; a finished run raises `RunFinishedError`. Until `Training.train` has
     ended, or the training is deleted, no other process can write to the run folder. `began`: when the time of a budget
-    began, by `time.monotonic`; by default now.
+    began, by `time.monotonic`; by default now. `estimate`: whether to print how long a new training takes.
     """
     began = time.monotonic() if began is None else began
     if resume and parallel is None:
@@ -201,7 +203,7 @@ def set_up_training(
         check_layout(parallel, network, config.recipe, len(dataset.split("train")), group.size, passing)
         _check_disk_space(Path(out), network, config.recipe)
         if run is None:
-            if parallel is None:
+            if parallel is None and (estimate or config.recipe.budget is not None):
                 config = _planned(config, dataset, chosen_device, began)
             lock.acquire()
             _check_free(out)  # another training may have made it meanwhile

@@ -245,6 +245,18 @@ def test_a_budget_for_nothing_else_fits_a_linear_classifier(
     assert found.accuracy > 0.9
 
 
+@pytest.mark.usefixtures("forty_epochs")
+@pytest.mark.parametrize("option", [{"class_weights": "balanced"}, {"sampler": "balanced"}])
+def test_where_images_do_not_count_alike_there_is_no_linear_classifier(
+    striped_data: Path, tmp_path: Path, option: dict[str, str]
+) -> None:
+    with pytest.raises(AlexNetError, match="too short: one epoch"):
+        train.set_up_training(striped_data, tmp_path / "run", budget="1s", **SHORT, **option)
+    assert not (tmp_path / "run").exists()
+    training = train.set_up_training(striped_data, tmp_path / "run", budget="1s", **SHORT)
+    assert training.is_linear
+
+
 def test_the_output_layer_is_the_regression_of_scikit_learn(striped_data: Path, tmp_path: Path) -> None:
     training = train.set_up_training(striped_data, tmp_path / "run", init="starter", **SHORT)
     split = PreparedDataset.open(striped_data).split("train")

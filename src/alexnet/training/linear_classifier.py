@@ -26,13 +26,19 @@ ABSENT = -30.0
 """Logit of a class without a training image."""
 
 
-def can_fit(config: Config) -> bool:
-    """Whether the network begins with the layers of `VARIANT`, and has pretrained weights for its convolutions."""
+def can_fit(config: Config, training: Split) -> bool:
+    """Whether the network begins with the layers of `VARIANT`, and has pretrained weights for its convolutions.
+
+    The classifier counts every image once, by its label: weights, soft labels and balancing rule it out.
+    """
     below = get_variant(VARIANT).layers[:-1]
     loaded = (config.start or {}).get("layers", ())
     return (
         config.network_variant.layers[: len(below)] == below
         and config.recipe.drop_layer is None
+        and training.weights is None
+        and training.targets is None
+        and (config.recipe.class_weights, config.recipe.sampler) == ("none", "random")
         and all(f"conv{number}" in loaded for number in range(1, 6))
     )
 

@@ -487,7 +487,7 @@ class Training:
             self.check_weights()
             self.write("last", checkpoint_too=False)
         self.writer.finish()
-        if self.run.config.plan is not None and self.validation is not None and can_fit(self.run.config):
+        if self.run.config.plan is not None and self.validation is not None and can_fit(self.run.config, self.training):
             self.keep_better(report)
         self.close(report)
 

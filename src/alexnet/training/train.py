@@ -370,7 +370,7 @@ def _planned(config: Config, dataset: PreparedDataset, device: torch.device, beg
         notify(describe(usual_plan(recipe, work, cost), recipe, work, config.input_size))
         return config
     left = float(recipe.budget) - (time.monotonic() - began)
-    chosen = plan(recipe, work, cost, left, linear=can_fit(config))
+    chosen = plan(recipe, work, cost, left, linear=can_fit(config, training))
     longest = LONGEST * recipe.epochs
     changes = dict(chosen.changes)
     recipe = dataclasses.replace(recipe, **changes)

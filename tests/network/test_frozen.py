@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from alexnet.kernels.safe import safe_mode
+from alexnet.network import frozen
 from alexnet.network.frozen import FrozenNetwork
 from alexnet.network.model import AlexNet
 from alexnet.network.rows import FullyConnected
@@ -56,12 +57,12 @@ def images(side: int, count: int) -> torch.Tensor:
 )
 def test_logits_are_those_of_the_plain_network(variant, switches, sides) -> None:
     plain = network(variant, **switches)
-    frozen = FrozenNetwork(plain)
+    working = FrozenNetwork(plain)
     with torch.inference_mode():
         for side in sides:
             for count in (1, 3):
                 x = images(side, count)
-                torch.testing.assert_close(frozen(x), plain(x), rtol=1e-4, atol=2e-5)
+                torch.testing.assert_close(working(x), plain(x), rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -86,11 +87,11 @@ def test_it_reads_the_weights_and_does_not_change_them() -> None:
 
 def test_features_are_the_input_of_the_output_layer() -> None:
     plain, x = network("paper"), images(195, 3)
-    frozen = FrozenNetwork(plain)
+    working = FrozenNetwork(plain)
     with torch.inference_mode():
-        features = frozen.penultimate(x)
+        features = working.penultimate(x)
         torch.testing.assert_close(features, plain.features(x, "fc7"), rtol=1e-4, atol=1e-5)
-        assert torch.equal(frozen.output_of(features), frozen(x))
+        assert torch.equal(working.output_of(features), working(x))
 
 
 def test_in_safe_mode_it_is_plain_pytorch() -> None:
@@ -98,3 +99,12 @@ def test_in_safe_mode_it_is_plain_pytorch() -> None:
     with safe_mode(), torch.inference_mode():
         logits = FrozenNetwork(plain)(x)
     torch.testing.assert_close(functional.softmax(logits, 1), functional.softmax(plain(x), 1), rtol=1e-4, atol=1e-5)
+
+
+def test_without_the_operators_of_onednn_it_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, x = network("paper", normalization="batch"), images(131, 2)
+    monkeypatch.setattr(frozen, "_OPERATORS", (*frozen._OPERATORS, "_of_another_version"))
+    without = FrozenNetwork(plain)
+    assert not without._packs
+    with torch.inference_mode():
+        torch.testing.assert_close(without(x), plain(x), rtol=1e-4, atol=2e-5)

@@ -53,12 +53,23 @@ class FrozenNetwork(OptimizedNetwork):
         return module if self._packs and isinstance(module, nn.Conv2d | nn.Linear) else super()._in_dtype(module)
 
 
+_OPERATORS = (
+    "_reorder_convolution_weight",
+    "_convolution_pointwise",
+    "_reorder_linear_weight",
+    "_linear_pointwise",
+    "_is_mkldnn_bf16_supported",
+)
+"""What PyTorch's compiler calls of oneDNN: not a public interface, and absent where PyTorch is built without oneDNN."""
+
+
 def _can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether oneDNN computes on this device in this precision."""
     return (
         not is_safe_mode()
         and device.type == "cpu"
         and torch.backends.mkldnn.is_available()
+        and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)
         and (dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()))
     )
 

@@ -76,7 +76,8 @@ def test_ctrl_c_in_the_work_of_a_verb(
     assert len(said) == 1, done.stderr
     assert "interrupted" in said[0] or "continue" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list(tmp_path.rglob("*.tmp"))
+    # A worker of prepare may be writing its part; the folder goes when the same command has finished.
+    assert not [file for file in tmp_path.rglob("*.tmp") if ".prepare" not in file.parts]
     assert {path.name for path in run.rglob("*") if path not in before and path.is_file()} <= {"lock"}
     if verb not in RESUMABLE:
         assert not list(tmp_path.iterdir())

@@ -97,6 +97,7 @@ def test_an_estimate_of_the_room_covers_what_a_run_takes(tmp_path: Path, striped
     assert taken + checkpoint == pytest.approx(estimated, rel=0.15)  # the next checkpoint is written beside the last
 
 
+@pytest.mark.long
 def test_a_loss_that_explodes_without_a_nan_is_a_divergence(tmp_path: Path, striped_folder, command):
     data = tmp_path / "data"
     prepare(striped_folder(34, 33), data, size=72, progress=False)

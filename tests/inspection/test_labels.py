@@ -204,7 +204,8 @@ def test_ctrl_c_while_the_features_are_computed_leaves_nothing_behind(
     sent = []
 
     def press(*_: object) -> None:
-        sent.append(os.kill(os.getpid(), signal.SIGINT))
+        sent.append(signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patched:
         patched.setattr(Progress, "advance", press)

@@ -51,6 +51,7 @@ def images(side: int, count: int) -> torch.Tensor:
         ("one-weird-trick", {}, [224]),
         ("caffe", {}, [224]),  # its conv1 hangs over the edge
         ("released-2012", {}, [195]),
+        ("convolutions", {}, [67, 131]),  # its output layer is its only fully connected one
         ("cifar-11pct", {}, [24]),  # locally connected layers stay as they are
         ("resnet18", {}, [64]),
     ],
@@ -85,12 +86,16 @@ def test_it_reads_the_weights_and_does_not_change_them() -> None:
         assert torch.equal(value, before[name]), name
 
 
-def test_features_are_the_input_of_the_output_layer() -> None:
-    plain, x = network("paper"), images(195, 3)
+@pytest.mark.parametrize("variant", ["paper", "convolutions", "resnet18"])
+def test_features_are_the_input_of_the_output_layer(variant: str) -> None:
+    plain, x = network(variant), images(131, 3)
     working = FrozenNetwork(plain)
+    seen: list[torch.Tensor] = []
+    plain.get_submodule(plain.output_layer).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.inference_mode():
+        plain(x)
         features = working.penultimate(x)
-        torch.testing.assert_close(features, plain.features(x, "fc7"), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(features, seen[0], rtol=1e-4, atol=2e-5)
         assert torch.equal(working.output_of(features), working(x))
 
 

@@ -305,6 +305,7 @@ def test_killed_workers_start_again_and_nothing_is_lost(data, undisturbed, tmp_p
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+@pytest.mark.long
 def test_a_process_that_does_not_answer_ends_the_training_in_one_clear_line(data, tmp_path):
     out = tmp_path / "run"
     arguments = command_line(data, out, "--parallel", "towers", "--checkpoint-interval", "0.1", "--peer-timeout", "4")

@@ -119,6 +119,7 @@ def test_only_the_page_itself_can_write(cv: Path) -> None:
         assert len(review.rows()) == 1
 
 
+@pytest.mark.long
 def test_nothing_is_lost_when_the_server_is_killed_and_two_cannot_write(cv: Path) -> None:
     with serving(cv) as review:
         own = {"Authorization": f"Bearer {review.token}"}

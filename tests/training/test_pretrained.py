@@ -177,6 +177,7 @@ def test_only_a_significant_difference_is_worse_than_the_linear_probe(accuracy: 
     assert worse_than_pretrained({**known, "split": "train"}, 1.0, recipes()["small"]) == []
 
 
+@pytest.mark.long
 def test_a_training_from_a_run_begins_with_its_weights_and_resumes_without_it(tmp_path: Path, striped_data: Path):
     before = make_run(tmp_path / "before", striped_data, seed=1)
     expected, _ = Run.open(before).load()

@@ -157,6 +157,7 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> list[Work]:
     return recorded
 
 
+@pytest.mark.long
 def test_a_training_with_recorded_steps_is_the_training(striped_data, tmp_path, recording, capsys) -> None:
     ours = run(striped_data, tmp_path / "recorded")
     assert "cannot be recorded" not in capsys.readouterr().err

@@ -176,6 +176,7 @@ def state_of(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model.safetensors")
 
 
+@pytest.mark.long
 def test_every_layout_trains_with_the_same_weights_and_soft_labels(weighted: Path, tmp_path: Path) -> None:
     blocks = {"variant": "narrow-weird", "sampler": "balanced"}
     options = {"data": {}, "towers": {}, "one-weird-trick": blocks}

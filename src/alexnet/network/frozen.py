@@ -85,8 +85,9 @@ def _packed_steps(steps: list[Step], dtype: torch.dtype) -> Iterator[Step]:
                 yield _PackedConv(conv, dtype, relu=True)
             case [nn.Conv2d() as conv, *_]:
                 yield _PackedConv(conv, dtype, relu=False)
-            case [FitSize() as fit, nn.Flatten(), FullyConnected() as layer, *rest]:
-                relu = isinstance(next(iter(rest), None), nn.ReLU)
+            # Not where it is the output layer, whose input `penultimate` returns.
+            case [FitSize() as fit, nn.Flatten(), FullyConnected() as layer, following]:
+                relu = isinstance(following, nn.ReLU)
                 length = 3 + relu
                 yield _PackedFirstLinear(layer.linear, dtype, relu=relu, fit=fit)
             case [FullyConnected() as layer, *rest]:

@@ -267,6 +267,7 @@ def test_ctrl_c_stops_the_server_cleanly_while_it_scans(served_run: Path, stripe
         assert lines == ["press Ctrl-C to stop", "stopped"]
 
 
+@pytest.mark.long
 def test_damaged_arrays_neither_fail_the_server_nor_its_connections(served_run: Path, images: list[bytes]) -> None:
     rng = np.random.default_rng(3)
     file = io.BytesIO()

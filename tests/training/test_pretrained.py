@@ -108,6 +108,7 @@ def test_layers_are_loaded_from_the_lowest_to_the_first_that_does_not_fit(there,
     assert set(start.layers).isdisjoint(start.skipped)
 
 
+@pytest.mark.long
 def test_train_from_a_run_reports_the_loaded_layers_and_a_linear_probe(tmp_path: Path, striped_data: Path, capsys):
     run = make_run(tmp_path / "before", striped_data, seed=1)
     assert main(["train", str(striped_data), "--out", str(tmp_path / "run"), "--init", str(run), *QUICK]) == 0

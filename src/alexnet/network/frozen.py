@@ -60,7 +60,7 @@ _OPERATORS = (
     "_linear_pointwise",
     "_is_mkldnn_bf16_supported",
 )
-"""What PyTorch's compiler calls of oneDNN: not a public interface, and absent where PyTorch is built without oneDNN."""
+"""Operators of oneDNN that PyTorch's compiler calls. They are not public, and absent from builds without it."""
 
 
 def _can_pack(device: torch.device, dtype: torch.dtype) -> bool:

@@ -34,7 +34,7 @@ def image_set(
     data: Sequence[str],
     quick: bool = False,
     *,
-    size: int = 256,
+    size: int = SIZE,
     training: int = TRAINING_IMAGES,
     tested: int = TEST_IMAGES,
 ) -> PreparedDataset:

@@ -207,6 +207,23 @@ def _position(code: ParallelCode, piece: Any) -> tuple[Any, Any, Any]:
     return b.sdiv(line, a.down), b.srem(line, a.down), column
 
 
+def _pixels(code: ParallelCode, corner: tuple[Any, Any, Any], side: int, channels: int, outside: Any) -> list[Any]:
+    """Addresses of the side × side pixels from a corner (image, top, left); `outside` for those that do not exist."""
+    b, a = code.builder, code.arguments
+    image, top, left = corner
+    found = []
+    for dy in range(side):
+        y = b.add(top, LONG(dy))
+        line = b.add(b.mul(image, a.height), y)
+        for dx in range(side):
+            x = b.add(left, LONG(dx))
+            # Unsigned, so that a negative coordinate is outside too.
+            inside = b.and_(b.icmp_unsigned("<", y, a.height), b.icmp_unsigned("<", x, a.width))
+            at = b.mul(b.add(b.mul(line, a.width), x), LONG(4 * channels))
+            found.append(b.select(inside, code.at(a.maps, b.select(inside, at, LONG(0))), outside))
+    return found
+
+
 @compiled_once
 def _forth(size: int, channels: int) -> Any:
     """The function from feature maps to transformed tiles. A piece is a tile."""
@@ -215,15 +232,7 @@ def _forth(size: int, channels: int) -> Any:
     with code.pieces() as piece:
         image, row, column = _position(code, piece)
         top, left = (b.sub(b.mul(place, LONG(step)), a.padding) for place in (row, column))
-        places = []
-        for dy in range(SIDE):
-            y = b.add(top, LONG(dy))
-            line = b.add(b.mul(image, a.height), y)
-            for dx in range(SIDE):
-                x = b.add(left, LONG(dx))
-                inside = b.and_(b.icmp_unsigned("<", y, a.height), b.icmp_unsigned("<", x, a.width))
-                at = b.mul(b.add(b.mul(line, a.width), x), LONG(4 * channels))
-                places.append(b.select(inside, code.at(a.maps, b.select(inside, at, LONG(0))), a.extra))
+        places = _pixels(code, (image, top, left), SIDE, channels, a.extra)
         target = code.at(a.tiles, b.mul(piece, LONG(4 * channels)))
         apart = b.mul(a.pieces, LONG(4 * channels))  # from one point to the next
         with code.loop(channels // _LANES) as block:
@@ -323,15 +332,7 @@ def _back(size: int, kernels: int, relu: bool) -> Any:
         top, left = b.mul(row, LONG(step)), b.mul(column, LONG(step))
         source = code.at(a.tiles, b.mul(piece, LONG(4 * kernels)))
         apart = b.mul(a.pieces, LONG(4 * kernels))
-        places = []
-        for dy in range(step):
-            y = b.add(top, LONG(dy))
-            line = b.add(b.mul(image, a.height), y)
-            for dx in range(step):
-                x = b.add(left, LONG(dx))
-                inside = b.and_(b.icmp_signed("<", y, a.height), b.icmp_signed("<", x, a.width))
-                at = b.mul(b.add(b.mul(line, a.width), x), LONG(4 * kernels))
-                places.append(b.select(inside, code.at(a.maps, b.select(inside, at, LONG(0))), nowhere))
+        places = _pixels(code, (image, top, left), step, kernels, nowhere)
         with code.loop(kernels // _LANES) as block:
             first = b.mul(block, LONG(4 * _LANES))
             half = [

@@ -54,7 +54,7 @@ def serve(
         A run folder, or a folder of `alexnet crossval`: its networks decide together, and the page shows the first.
     data
         The prepared dataset that the page shows; by default the one that the run was trained on, if it is still there.
-        The folds of a cross-validation were trained on different images: then it has to be named.
+        Required for a cross-validation to show a dataset, since its folds were trained on different images.
     host
         Address to bind; "0.0.0.0" accepts connections from other machines.
     port

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -153,7 +154,7 @@ def plan(recipe: Recipe, work: Work, cost: Cost, budget: float, *, linear: bool)
         raise AlexNetError(
             f"the budget of {format_duration(budget)} is too short: one epoch of {work.images:,} images takes about "
             f"{format_duration(full)} on this machine, and the rest {format_duration(around)}; give "
-            f"`--budget {-(-(around + full) // 57):.0f}m` or more, or prepare fewer images"
+            f"`--budget {math.ceil((around + full) / (60 * PLANNED))}m` or more, or prepare fewer images"
         )
     changes: dict[str, Any] = {"epochs": epochs}
     if small is not None:

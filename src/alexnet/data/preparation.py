@@ -67,7 +67,8 @@ from alexnet.data.shards import (
 )
 from alexnet.data.sources.groups import GroupDraw, ItemCounts, draw_groups
 from alexnet.data.sources.interpretation import interpret, make_plan, source_name
-from alexnet.data.sources.items import Item, ItemList, Source
+from alexnet.data.sources.item_list import ItemList
+from alexnet.data.sources.items import Item, Source
 from alexnet.data.sources.names import SPLITS, first_names
 from alexnet.data.sources.plan import SourcePlan, count, printable, split_sizes
 from alexnet.data.statistics import statistics

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import atexit
 import errno
-import gc
 import importlib
 import io
 import os
@@ -129,8 +127,6 @@ def _run(given: list[str]) -> int:
     warnings.filterwarnings("ignore", module=r"PIL\.|tifffile")
     limit_threads()
     use_huge_pages()
-    # The interpreter would look for garbage among the objects of PyTorch's modules at its end, for 0.2 seconds.
-    atexit.register(gc.freeze)
     options = build_parser(next((argument for argument in given if argument in VERBS), "")).parse_args(given)
     options.arguments = given
     from alexnet.parallel.launch import exit_code

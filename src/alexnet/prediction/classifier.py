@@ -390,10 +390,14 @@ def decode_ahead(
         except UnreadableImageError as error:
             return source, error.reason
 
+    first = list(itertools.islice(images, 2))
+    if len(first) < 2:  # without threads, whose start would take longer than some decoders
+        yield from (decode(0, image) for image in first)
+        return
     with ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder") as threads:
         ahead: deque[Future[tuple[str, np.ndarray | str]]] = deque()
         try:
-            for position, image in enumerate(images):
+            for position, image in enumerate(itertools.chain(first, images)):
                 ahead.append(threads.submit(decode, position, image))
                 if len(ahead) > count:
                     yield ahead.popleft().result()

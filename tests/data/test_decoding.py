@@ -256,7 +256,7 @@ def bomb() -> bytes:
         (file_bytes(noise(64, 64), "PNG")[:3000], "truncated"),
         (file_bytes(noise(64, 64), "BMP")[:3000], "truncated"),
         (file_bytes(noise(64, 64), "GIF")[:3000], "truncated"),
-        (b"\xff\xd8\xff", ""),
+        (b"\xff\xd8\xff", "truncated"),
         (b"\x1f\x8b\x08broken", "gzip"),
         (bomb(), "a decompression bomb: 1,600,000,000 pixels"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 
 from PIL import Image, UnidentifiedImageError
 
@@ -53,6 +54,6 @@ def unreadable(error: Exception, data: bytes, max_pixels: int) -> UnreadableImag
         return TooManyPixelsError(int(re.findall("[0-9]+", message)[0]), max_pixels, len(data))
     if isinstance(error, MemoryError):
         return UnreadableImageError("too large for the memory")
-    if "truncated" in message.lower() or isinstance(error, EOFError):
+    if "truncated" in message.lower() or isinstance(error, EOFError | struct.error):
         return UnreadableImageError("truncated")
     return UnreadableImageError(f"damaged: {message}")

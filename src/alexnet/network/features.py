@@ -50,9 +50,9 @@ def layer_features(
         (N, units) or (N, C, H, W) float32 of each batch, as `AlexNet.features` returns it; (N, units) by default.
     """
     device = preprocess.mean.device
-    crops = (preprocess.center(torch.from_numpy(np.ascontiguousarray(images)).to(device)) for images in batches)
-    first = list(itertools.islice(crops, 2))
-    crops = itertools.chain(first, crops)
+    cut = (preprocess.center(torch.from_numpy(np.ascontiguousarray(images)).to(device)) for images in batches)
+    first = list(itertools.islice(cut, 2))
+    crops = itertools.chain(first, cut)
     if layer is None and network.feature_layer != network.output_layer and len(first) > 1:
         frozen = FrozenNetwork(network, precision)
         for crop in crops:

@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from alexnet.data.decoding import UnreadableImageError
+from alexnet.data.unreadable import UnreadableImageError
 
 MAX_BYTES = 1 << 30
 """A file larger than this is not read as an image."""

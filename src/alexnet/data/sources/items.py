@@ -123,6 +123,16 @@ class Source:
     warnings: list[str] = field(default_factory=list)
 
 
+class Items:
+    """Items that are listed anew by a function each time they are iterated."""
+
+    def __init__(self, make: Callable[[], Iterable[Item]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._make())
+
+
 class Reader:
     """Reads the bytes of items and keeps the file of the last one open; one for each thread."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from alexnet.data.sources.findings import Findings
 from alexnet.data.sources.items import Source
 from alexnet.data.sources.layout import Layout, Place, class_in_name
 from alexnet.data.sources.names import first_names, name_tokens
 from alexnet.data.sources.plan import printable
+from alexnet.data.sources.reading import Reading
 from alexnet.data.sources.split_lists import splits_by_lists
 from alexnet.data.sources.tree import Parts
 from alexnet.runtime.errors import UsageError
@@ -21,12 +21,12 @@ _GENERIC = {
 }
 
 
-def source_by_file_names(findings: Findings, places: dict[Parts, Place], forced: bool = False) -> Source | None:
+def source_by_file_names(reading: Reading, places: dict[Parts, Place], forced: bool = False) -> Source | None:
     """Classes in file names, such as cat.0.jpg; None when they are not, unless forced."""
     labels: dict[Parts, Counter[str | None]] = {parts: Counter() for parts in places}
     unnamed: dict[Parts, str] = {}
     depths = sorted({len(parts) for parts in places}, reverse=True)
-    for entry in findings.tree.entries():
+    for entry in reading.tree.entries():
         at = next((entry.parts[:depth] for depth in depths if entry.parts[:depth] in places), None)
         if at is None:
             continue
@@ -44,14 +44,14 @@ def source_by_file_names(findings: Findings, places: dict[Parts, Place], forced:
         return None
     for parts in places:
         if parts not in good:
-            findings.left.add(
+            reading.left.add(
                 "no class in the file names",
                 printable(unnamed.get(parts, "/".join(parts))),
                 sum(labels[parts].values()),
             )
     classes = sorted({str(label) for parts in good for label in labels[parts]})
     layout = Layout(good, "name", [f"the classes are in the file names: {first_names(classes)}"])
-    return findings.source_of(layout, splits_by_lists(findings, layout))
+    return reading.source_of(layout, splits_by_lists(reading, layout))
 
 
 def _are_classes(labels: Counter[str | None], forced: bool) -> bool:

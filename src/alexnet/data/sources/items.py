@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from alexnet.data.columns import binaries, floats, numbers, texts
-from alexnet.data.decoding import UnreadableImageError
+from alexnet.data.unreadable import UnreadableImageError
 from alexnet.runtime.files import write_atomic
 
 MAX_BYTES = 1 << 30

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from alexnet.data.sources.file_names import source_by_file_names
-from alexnet.data.sources.findings import Findings
 from alexnet.data.sources.items import Source
 from alexnet.data.sources.layout import Layout, Place
 from alexnet.data.sources.names import SPLIT_NAMES, first_names, split_of
 from alexnet.data.sources.plan import printable
+from alexnet.data.sources.reading import Reading
 from alexnet.data.sources.tables import FileIndex, Table, first_line, read_listing, read_table, table_source
 from alexnet.data.sources.tree import Folder, Parts
 from alexnet.data.sources.walking import Entry, read_entry
@@ -22,34 +22,30 @@ from alexnet.runtime.errors import AlexNetError
 _SUBMISSION = re.compile(r"sample|submi", re.IGNORECASE)
 
 
-def label_tables(
-    findings: Findings, folders: Iterable[Folder], named_columns: bool = False
-) -> list[tuple[Entry, Table]]:
+def label_tables(reading: Reading, folders: Iterable[Folder], named_columns: bool = False) -> list[tuple[Entry, Table]]:
     """The tables in `folders` that have paths and labels, other than samples of submissions."""
     found = []
     for folder in folders:
         for entry in folder.small_tables:
             if _SUBMISSION.search(entry.parts[-1]):
                 continue
-            data, name, encoding = read_entry(entry), printable(entry.name), findings.request.encoding
+            data, name, encoding = read_entry(entry), printable(entry.name), reading.request.encoding
             try:
-                table = read_table(data, name, encoding, None, named_columns, findings.request.ignore_columns)
+                table = read_table(data, name, encoding, None, named_columns, reading.request.ignore_columns)
             except WorkbookError as error:
-                findings.unread.append(str(error))
+                reading.unread.append(str(error))
                 continue
             if table is None and not named_columns:
-                table = read_listing(data, name, encoding, findings.index)
+                table = read_listing(data, name, encoding, reading.index)
             if table is not None:
                 found.append((entry, table))
             elif name.lower().endswith((".csv", ".tsv", *WORKBOOK_ENDINGS)):
                 first = first_line(data, name, encoding)
-                findings.unread.append(
-                    f"{name} has no columns path and label, its first line is {first!r}: rename them"
-                )
+                reading.unread.append(f"{name} has no columns path and label, its first line is {first!r}: rename them")
     return found
 
 
-def source_by_tables(findings: Findings, tables: list[tuple[Entry, Table]], places: dict[Parts, Place]) -> Source:
+def source_by_tables(reading: Reading, tables: list[tuple[Entry, Table]], places: dict[Parts, Place]) -> Source:
     """The images that tables name, with their classes; by file names where no table names any of the images.
 
     Raises
@@ -61,58 +57,58 @@ def source_by_tables(findings: Findings, tables: list[tuple[Entry, Table]], plac
     """
     depths = {len(at) for at in places}
     index = FileIndex(
-        entry for entry in findings.tree.entries() if any(entry.parts[:depth] in places for depth in depths)
+        entry for entry in reading.tree.entries() if any(entry.parts[:depth] in places for depth in depths)
     )
-    matching = [(entry, table) for entry, table in tables if table.matches(index, _images_of(findings, entry, places))]
+    matching = [(entry, table) for entry, table in tables if table.matches(index, _images_of(reading, entry, places))]
     if not matching:
-        by_name = source_by_file_names(findings, places)
+        by_name = source_by_file_names(reading, places)
         if by_name is not None:
             return by_name
         names = first_names(printable(entry.name) for entry, _ in tables)
         first = tables[0][1].rows[0].path
-        why = index.find(first, _images_of(findings, tables[0][0], places))
+        why = index.find(first, _images_of(reading, tables[0][0], places))
         raise AlexNetError(
-            f"no classes in {findings.request.path}: none of the images that {names} names is there, "
+            f"no classes in {reading.request.path}: none of the images that {names} names is there, "
             f"such as {first!r}: {why}"
         )
 
-    matching = _without_unions(findings, matching)
-    _check_agreement(findings, matching, index, places)
-    findings.used |= {entry.name for entry, _ in matching}
+    matching = _without_unions(reading, matching)
+    _check_agreement(reading, matching, index, places)
+    reading.used |= {entry.name for entry, _ in matching}
 
     def split(entry: Entry) -> str | None:
-        parts = findings.tree.clean(entry.parts)
+        parts = reading.tree.clean(entry.parts)
         return next((place.split for at, place in places.items() if parts[: len(at)] == at), None)
 
     source = table_source(
-        [(printable(entry.name), _images_of(findings, entry, places), table) for entry, table in matching],
+        [(printable(entry.name), _images_of(reading, entry, places), table) for entry, table in matching],
         index,
         split,
-        findings.request,
+        reading.request,
     )
     used = sum(1 for item in source.items if not item.packing.startswith("unreadable:"))
-    if findings.tree.top.total > used:
+    if reading.tree.top.total > used:
         names = first_names(printable(entry.name) for entry, _ in matching)
-        findings.left.add(f"not in {names}", "images", findings.tree.top.total - used)
-    return findings.finished(source)
+        reading.left.add(f"not in {names}", "images", reading.tree.top.total - used)
+    return reading.finished(source)
 
 
-def _without_unions(findings: Findings, tables: list[tuple[Entry, Table]]) -> list[tuple[Entry, Table]]:
+def _without_unions(reading: Reading, tables: list[tuple[Entry, Table]]) -> list[tuple[Entry, Table]]:
     """The tables but for those of training and validation together, such as trainval.txt beside both."""
     names = {entry.name for entry, _ in tables}
     for entry, _ in tables:
         folder, stem, ending = _name_parts(entry)
         parts = [f"{folder}{stem.replace('trainval', split)}{ending}" for split in ("train", "val")]
         if "trainval" in stem and set(parts) <= names:
-            findings.left.add(f"repeats {' and '.join(map(printable, parts))}", printable(entry.name))
+            reading.left.add(f"repeats {' and '.join(map(printable, parts))}", printable(entry.name))
             names.discard(entry.name)
     return [one for one in tables if one[0].name in names]
 
 
-def _images_of(findings: Findings, table: Entry, places: Mapping[Parts, Place]) -> Parts:
+def _images_of(reading: Reading, table: Entry, places: Mapping[Parts, Place]) -> Parts:
     """The folder that the paths of a table are relative to: its own, or that of its split: train/ of train.csv."""
     named = split_of(_name_parts(table)[1])
-    own = findings.tree.clean(table.parts)[:-1]
+    own = reading.tree.clean(table.parts)[:-1]
     if named is None or not named.exact:
         return own
     of_split = [parts for parts, place in places.items() if place.split == named.split]
@@ -120,7 +116,7 @@ def _images_of(findings: Findings, table: Entry, places: Mapping[Parts, Place]) 
 
 
 def _check_agreement(
-    findings: Findings,
+    reading: Reading,
     tables: Sequence[tuple[Entry, Table]],
     index: FileIndex,
     places: Mapping[Parts, Place],
@@ -135,7 +131,7 @@ def _check_agreement(
     for pattern, group in groups.items():
         classes[pattern] = {}
         for entry, table in group:
-            folder = _images_of(findings, entry, places)
+            folder = _images_of(reading, entry, places)
             found = ((index.find(row.path, folder), row.label) for row in table.rows)
             classes[pattern] |= {(at.file, at.offset): label for at, label in found if isinstance(at, Entry)}
     first, *others = classes.values()
@@ -147,32 +143,32 @@ def _check_agreement(
                 named = printable(group[0][0].name) if len(group) == 1 else pattern
                 labels = first_names(sorted(set(classes[pattern].values())), 3)
                 readings.append((f"{named}: {labels}", ["--classes-from", named]))
-            raise findings.ambiguous("its tables say different classes of the same images", readings)
+            raise reading.ambiguous("its tables say different classes of the same images", readings)
 
 
-def compare_with_tables(findings: Findings, layout: Layout) -> None:
+def compare_with_tables(reading: Reading, layout: Layout) -> None:
     """Stop when a table beside the class folders says other classes than they do."""
     try:
         places = {parts[:depth] for parts in layout.places for depth in range(len(parts) + 1)}
-        tables = label_tables(findings, map(findings.at, sorted(places)), named_columns=True)
+        tables = label_tables(reading, map(reading.at, sorted(places)), named_columns=True)
     except AlexNetError as error:
-        findings.warnings.append(f"a table beside the class folders is not used: {error}")
+        reading.warnings.append(f"a table beside the class folders is not used: {error}")
         return
     if not tables:
         return
-    total = sum(findings.at(parts).total for parts in layout.places)
+    total = sum(reading.at(parts).total for parts in layout.places)
     for entry, table in tables:
         pairs: Counter[tuple[str, str]] = Counter()
         unclear: list[str] = []
         for row in table.rows:
-            found = findings.index.find(row.path, findings.tree.clean(entry.parts)[:-1])
-            assigned = layout.assign(findings.tree.clean(found.parts)) if isinstance(found, Entry) else None
+            found = reading.index.find(row.path, reading.tree.clean(entry.parts)[:-1])
+            assigned = layout.assign(reading.tree.clean(found.parts)) if isinstance(found, Entry) else None
             if assigned is not None:
                 pairs[assigned[0], row.label] += 1
             elif isinstance(found, str) and "files have this name" in found:
                 unclear.append(f"line {row.line}: {row.path}: {found}")
         if len(unclear) * 2 > len(table.rows):
-            findings.warnings.append(
+            reading.warnings.append(
                 f"{printable(entry.name)} beside the class folders says classes and is not used: {unclear[0]}"
             )
         by_folder, by_table = {pair[0] for pair in pairs}, {pair[1] for pair in pairs}
@@ -180,7 +176,7 @@ def compare_with_tables(findings: Findings, layout: Layout) -> None:
             continue
         if len(pairs) == len(by_folder) == len(by_table):
             continue
-        raise findings.ambiguous(
+        raise reading.ambiguous(
             f"the folders and the column {table.label_column!r} of {printable(entry.name)} say different classes",
             [
                 (f"the folders: {first_names(sorted(by_folder))}", ["--classes-from", "folder"]),
@@ -189,20 +185,20 @@ def compare_with_tables(findings: Findings, layout: Layout) -> None:
         )
 
 
-def classed_by_table(findings: Findings, split: Folder, node: Folder) -> bool:
+def classed_by_table(reading: Reading, split: Folder, node: Folder) -> bool:
     """Take the images of a split without class folders from a table that names their classes."""
-    index = FileIndex(entry for entry in findings.tree.entries() if entry.parts[: len(split.parts)] == split.parts)
-    for entry, table in label_tables(findings, [*findings.above(node), node, *split.below()]):
-        folder = findings.tree.clean(entry.parts)[:-1]
+    index = FileIndex(entry for entry in reading.tree.entries() if entry.parts[: len(split.parts)] == split.parts)
+    for entry, table in label_tables(reading, [*reading.above(node), node, *split.below()]):
+        folder = reading.tree.clean(entry.parts)[:-1]
         matched = sum(isinstance(index.find(row.path, folder), Entry) for row in table.rows)
         if matched * 2 > len(table.rows):
             name = printable(entry.name)
-            source = table_source([(name, folder, table)], index, lambda _: split.split, findings.request)
-            findings.extra.append(source)
-            findings.used.add(entry.name)
+            source = table_source([(name, folder, table)], index, lambda _: split.split, reading.request)
+            reading.extra.append(source)
+            reading.used.add(entry.name)
             unlisted = split.total - matched
             if unlisted:
-                findings.left.add(f"not in {name}", split.place, unlisted)
+                reading.left.add(f"not in {name}", split.place, unlisted)
             return True
     return False
 

@@ -21,7 +21,7 @@ class Place(NamedTuple):
 
 @dataclass
 class Layout:
-    """A reading of a folder: which folders hold the images of which split, and what says their class."""
+    """Which folders hold the images of which split, and what says their class."""
 
     places: dict[Parts, Place]
     classes_from: str = "folder"

@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from alexnet.data.sources.findings import Findings
 from alexnet.data.sources.layout import Layout
 from alexnet.data.sources.names import first_names, name_tokens, split_of
 from alexnet.data.sources.plan import printable
+from alexnet.data.sources.reading import Reading
 from alexnet.data.sources.tables import FileIndex, Table, decode_text, read_table
 from alexnet.data.sources.walking import Entry, read_entry
 from alexnet.runtime.errors import AlexNetError, UsageError
@@ -80,23 +80,23 @@ def _table_of(data: bytes, name: str, encoding: str | None) -> Table | None:
         return None
 
 
-def splits_by_lists(findings: Findings, layout: Layout) -> dict[tuple[str, int], str]:
+def splits_by_lists(reading: Reading, layout: Layout) -> dict[tuple[str, int], str]:
     """The split of each image by lists such as meta/train.txt; empty where folders say it or there are none."""
-    if findings.request.classes_from or any(place.split for place in layout.places.values()):
+    if reading.request.classes_from or any(place.split for place in layout.places.values()):
         return {}
     lists = []
-    for folder in findings.tree.top.below():
+    for folder in reading.tree.top.below():
         for entry in folder.small_tables:
             if split_of_list(entry.parts[-1]) is None and not entry.parts[-1].lower().endswith(".json"):
                 continue
             name = printable(entry.name)
-            for split, lines in read_lists(read_entry(entry), name, findings.request.encoding).items():
-                lists.append((name, split, findings.tree.clean(entry.parts)[:-1], lines))
+            for split, lines in read_lists(read_entry(entry), name, reading.request.encoding).items():
+                lists.append((name, split, reading.tree.clean(entry.parts)[:-1], lines))
     if not lists:
         return {}
-    splits, used, assumptions = splits_of_lists(lists, findings.index, f"--classes-from {layout.classes_from}")
-    findings.used |= set(used)
-    findings.assumptions += assumptions
+    splits, used, assumptions = splits_of_lists(lists, reading.index, f"--classes-from {layout.classes_from}")
+    reading.used |= set(used)
+    reading.assumptions += assumptions
     return splits
 
 

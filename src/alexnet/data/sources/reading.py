@@ -1,4 +1,4 @@
-"""What the interpretation of a folder or an archive finds on its way, and the source that comes of it."""
+"""The reading of a folder or an archive: what the rules note on their way, and the source that comes of it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from alexnet.data.sources.walking import Tally
 from alexnet.runtime.errors import UsageError
 
 
-class Findings:
-    """A tree and what the rules find in it.
+class Reading:
+    """A tree, and what the rules note of it.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ class Findings:
         return self.finished(Source(Items(items), kind=tree.kind, origins=origins))
 
     def finished(self, source: Source) -> Source:
-        """A source with what was found on the way to it."""
+        """A source with what was noted on the way to it."""
         left = [*self.left.list(), *self.tree.walk.tally.list(), *self.tree.unused(self.used), *source.ignored]
         return Source(
             source.items,

@@ -80,12 +80,6 @@ VIEWS = {
         (*_CORNERS, _CENTER),
         HORIZONTAL,
     ),
-    40: ViewSet(
-        "forty views",
-        "the four corners and the center, each in the eight symmetries of a square",
-        (*_CORNERS, _CENTER),
-        _SQUARE,
-    ),
 }
 """Every set of test views, by the number of views."""
 

@@ -21,7 +21,9 @@ Flips = tuple[bool, bool, bool]
 
 UNFLIPPED: Flips = (False, False, False)
 HORIZONTAL: tuple[Flips, ...] = (UNFLIPPED, (True, False, False))
-_SQUARE: tuple[Flips, ...] = tuple(itertools.product((False, True), repeat=3))
+_SQUARE: tuple[Flips, ...] = tuple(
+    (across, down, transposed) for across, down, transposed in itertools.product((False, True), repeat=3)
+)
 
 
 @dataclass(frozen=True)

@@ -236,7 +236,7 @@ def _stored(results: Path, name: str, dataset: PreparedDataset, quick: bool) -> 
 
 
 def _setting(name: str, dataset: PreparedDataset, quick: bool) -> dict[str, Any]:
-    """What all trials of a result share."""
+    """The values that all trials of a result share."""
     return {
         "set": name,
         "images": dataset.counts,

@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 
 from alexnet.data.augmentation import Preprocessing
-from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError
+from alexnet.data.decoding import MAX_PIXELS
 from alexnet.data.pixel_range import PixelRange
 from alexnet.data.sources.items import Item
+from alexnet.data.unreadable import UnreadableImageError
 from alexnet.evaluation.inference import probabilities, probabilities_and_features
 from alexnet.evaluation.views import check_views, rule_views
 from alexnet.network.frozen import FrozenNetwork

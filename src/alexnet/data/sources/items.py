@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from alexnet.data.columns import binaries, floats, numbers, texts
-from alexnet.data.decoding import UnreadableImageError
+from alexnet.data.unreadable import UnreadableImageError
 from alexnet.runtime.files import write_atomic
 
 MAX_BYTES = 1 << 30
@@ -121,6 +121,16 @@ class Source:
     ignored: list[Ignored] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+
+class Items:
+    """Items that are listed anew by a function each time they are iterated."""
+
+    def __init__(self, make: Callable[[], Iterable[Item]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._make())
 
 
 class Reader:

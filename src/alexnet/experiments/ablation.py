@@ -293,8 +293,12 @@ def _entry(change: str, changes: dict[str, dict[int, dict[str, Any]]]) -> dict[s
                 if other != FULL
             }
             entry[name] = compare(differences.pop(change), list(differences.values()))
-        pairs = [(trial.get(MISTAKES), full[seed].get(MISTAKES)) for seed, trial in found.items() if seed in full]
-        if all(one and other for one, other in pairs):  # a trial of an earlier result has none
+        pairs = [
+            (trial[MISTAKES], full[seed][MISTAKES])
+            for seed, trial in found.items()
+            if seed in full and MISTAKES in trial and MISTAKES in full[seed]
+        ]
+        if len(pairs) == len(entry["difference"]["values"]):  # a trial of an earlier result has none
             entry["difference"]["interval_over_images"] = _interval_over_images(pairs)
         if known.claimed:
             entry["paper"] = _verdict_of_the_claim(entry["difference"])

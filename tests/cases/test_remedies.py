@@ -77,7 +77,7 @@ def png(side: int = 72, value: int = 0) -> bytes:
 
 @pytest.fixture
 def run(tmp_path: Path, striped_data: Path) -> Path:
-    return make_run(tmp_path / "run", striped_data, seed=1)
+    return make_run(tmp_path / "run", striped_data, seed=1, variant="convolutions")
 
 
 def remedy(message: str) -> list[str]:

@@ -14,7 +14,8 @@ from alexnet.data.corrections import Corrected, Correction, apply_corrections
 from alexnet.data.dataset import SHARD_ROWS
 from alexnet.data.shards import WORK_FOLDER, SampleFlags
 from alexnet.data.sources.groups import ItemCounts, draw_groups
-from alexnet.data.sources.items import Item, ItemList
+from alexnet.data.sources.item_list import ItemList
+from alexnet.data.sources.items import Item
 from alexnet.data.sources.names import SPLITS
 from alexnet.data.sources.plan import SourcePlan
 from alexnet.data.splitting import grouped_split, stratified_split

@@ -80,8 +80,11 @@ def test_the_server_is_compared_with_the_classifier(tmp_path) -> None:
     pytest.importorskip("fastapi")
     from alexnet.bench.serve import serve
 
-    result = serve(Settings(tmp_path, rounds=1), clients=2, images_per_client=2, variant="convolutions", loads=[(2, 6)])
-    assert result.keys() - {"load"} <= published("serve-*").keys()  # the stored results are older
+    options = {"clients": 2, "images_per_client": 2, "loads": [(2, 6)], "requests": 160}
+    result = serve(Settings(tmp_path, rounds=1), variant="convolutions", **options)
+    assert result.keys() <= published("serve-amd*").keys()
+    assert len(result["memory"]["megabytes"]) == 6
+    assert (result["memory"]["requests"], result["memory"]["refused"]) == (160, 0)
     assert result["latency"].keys() == published("serve-*")["latency"].keys()
     assert result["throughput"].keys() == published("serve-*")["throughput"].keys()
     assert result["throughput"]["served_per_second"] > 0

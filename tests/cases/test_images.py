@@ -22,16 +22,10 @@ from random_runs import make_run
 
 import alexnet
 from alexnet import AlexNetError, Classifier, PreparedDataset, UsageError
-from alexnet.data.decoding import (
-    NotAnImageError,
-    TooManyPixelsError,
-    UnreadableImageError,
-    decode,
-    extra_content,
-    square_image,
-    to_rgb,
-)
+from alexnet.data.decoding import decode, extra_content, square_image
 from alexnet.data.pixel_range import Interval, PixelRange, RangeFinder
+from alexnet.data.rgb import to_rgb
+from alexnet.data.unreadable import NotAnImageError, TooManyPixelsError, UnreadableImageError
 from alexnet.prediction.inputs import find_images, load_image
 from alexnet.prediction.predict import pad
 

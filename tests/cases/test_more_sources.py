@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from alexnet import AlexNetError, UsageError, plan_source
-from alexnet.data.preparation import parse_folders
+from alexnet.data.splitting import parse_folders
 
 
 def jpeg() -> bytes:

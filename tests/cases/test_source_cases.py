@@ -93,7 +93,7 @@ def commands(message: str) -> list[list[str]]:
 
 def options_of(arguments: list[str]) -> dict[str, Any]:
     """The keyword arguments of a command's options."""
-    from alexnet.data.preparation import parse_folders
+    from alexnet.data.splitting import parse_folders
 
     found: dict[str, Any] = {}
     for name, value in zip(arguments[::2], arguments[1::2], strict=True):

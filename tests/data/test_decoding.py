@@ -21,8 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from alexnet.data.decoding import UnreadableImageError, decode, square_image, to_rgb
+from alexnet.data.decoding import decode, square_image
 from alexnet.data.resize import square
+from alexnet.data.rgb import to_rgb
+from alexnet.data.unreadable import UnreadableImageError
 from alexnet.kernels.rgb_products import rgb_products
 
 SAMPLES = Path(__file__).parents[2] / "../shared/data/imagenet-samples.zip"
@@ -254,7 +256,7 @@ def bomb() -> bytes:
         (file_bytes(noise(64, 64), "PNG")[:3000], "truncated"),
         (file_bytes(noise(64, 64), "BMP")[:3000], "truncated"),
         (file_bytes(noise(64, 64), "GIF")[:3000], "truncated"),
-        (b"\xff\xd8\xff", ""),
+        (b"\xff\xd8\xff", "truncated"),
         (b"\x1f\x8b\x08broken", "gzip"),
         (bomb(), "a decompression bomb: 1,600,000,000 pixels"),
     ],
@@ -387,7 +389,8 @@ def test_decoders_of_damaged_tiff_files_write_nothing_on_stderr(tmp_path: Path) 
     code = """if True:
         import sys
         from pathlib import Path
-        from alexnet.data.decoding import UnreadableImageError, decode
+        from alexnet.data.decoding import decode
+        from alexnet.data.unreadable import UnreadableImageError
         for name in sys.argv[1:]:
             try:
                 decode(Path(name).read_bytes())

@@ -27,8 +27,10 @@ from PIL import Image
 from alexnet.cli.main import main
 from alexnet.data import shards
 from alexnet.data.dataset import PreparedDataset
-from alexnet.data.preparation import SPLITS, parse_share, parse_split, prepare, stratified_split
+from alexnet.data.preparation import parse_share, prepare
 from alexnet.data.resize import square
+from alexnet.data.sources.names import SPLITS
+from alexnet.data.splitting import parse_split, stratified_split
 from alexnet.runtime.errors import AlexNetError, UsageError
 
 SAMPLES = Path(__file__).parents[2] / "../shared/data/imagenet-samples.zip"

@@ -18,9 +18,11 @@ import pytest
 from ilsvrc_tree import Files, meta_mat, tar_bytes, write_tar
 from PIL import Image
 
-from alexnet.data.decoding import UnreadableImageError, decode
+from alexnet.data.decoding import decode
 from alexnet.data.sources.interpretation import interpret
-from alexnet.data.sources.items import Ignored, Item, ItemList, Reader, Source
+from alexnet.data.sources.item_list import ItemList
+from alexnet.data.sources.items import Ignored, Item, Reader, Source
+from alexnet.data.unreadable import UnreadableImageError
 from alexnet.runtime.errors import AlexNetError, UsageError
 
 

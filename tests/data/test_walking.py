@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from alexnet.data.decoding import UnreadableImageError, decode
+from alexnet.data.decoding import decode
 from alexnet.data.sources.items import Item, read_item
 from alexnet.data.sources.walking import Walk, image_files, is_image_start
+from alexnet.data.unreadable import UnreadableImageError
 from alexnet.runtime.errors import AlexNetError
 
 

@@ -49,8 +49,9 @@ from stripes import striped_image
 
 from alexnet import Classifier
 from alexnet.data.dataset import PreparedDataset
-from alexnet.data.decoding import UnreadableImageError, square_image
+from alexnet.data.decoding import square_image
 from alexnet.data.preparation import prepare
+from alexnet.data.unreadable import UnreadableImageError
 from alexnet.runtime.provenance import provenance, write_result
 
 SIZE = 40

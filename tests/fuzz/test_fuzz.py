@@ -7,7 +7,8 @@ import pytest
 from damaged_files import FORMATS, MUTATIONS, fuzzed_file, sound_files
 from fuzz import fuzz
 
-from alexnet.data.decoding import UnreadableImageError, decode
+from alexnet.data.decoding import decode
+from alexnet.data.unreadable import UnreadableImageError
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 

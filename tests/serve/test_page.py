@@ -33,6 +33,7 @@ def page_of(server: Server, open_tab: Callable[..., Any]) -> Any:
     def open_page(**options: Any) -> Any:
         tab = open_tab(server.address + "/", **{"viewport": DESKTOP, "locale": "en-GB"} | options)
         tabs.append(tab)
+        ready(tab.page)
         return tab.page
 
     yield open_page
@@ -43,6 +44,11 @@ def page_of(server: Server, open_tab: Callable[..., Any]) -> Any:
         external = [address for address in tab.asked if not address.startswith((server.address, "data:", "blob:"))]
         assert external == []
         tab.page.context.close()
+
+
+def ready(page: Any) -> None:
+    """Wait until the page listens: its script writes the title in the step in which it adds its listeners."""
+    until(page, "document.querySelector('#title').textContent.trim() !== ''")
 
 
 def until(page: Any, expression: str, arg: Any = None) -> None:
@@ -119,6 +125,20 @@ def test_an_unreadable_image_is_reported_and_the_next_one_is_classified(images: 
     assert len(bars(page)) == 2
 
 
+def test_images_chosen_before_the_script_ran_are_classified(
+    images: list[bytes], server: Server, open_tab: Callable[..., Any]
+) -> None:
+    held = []
+    page = open_tab("about:blank").page
+    page.route("**/v1/network", lambda route: held.append(route))
+    page.goto(server.address + "/")
+    while not held:
+        page.wait_for_timeout(20)
+    page.set_input_files("#file", image(images[0]))
+    held[0].continue_()
+    assert len(bars(page)) == 2
+
+
 def test_dropped_and_pasted_images(images: list[bytes], page_of: Any) -> None:
     page = page_of()
     transferred = """(content) => {
@@ -146,6 +166,7 @@ def test_the_page_obeys_the_decision_rule_of_the_run(
     DecisionRule(("lying", "standing"), unsure_below=1e6, weights=weights).save(run)
     with serving(run, striped_data) as server:
         page = open_tab(server.address + "/", viewport=PHONE, locale="en-GB").page
+        ready(page)
         page.set_input_files("#file", image(images[0]))
         (first, *_) = bars(page)
         assert page.inner_text("#prediction") == f"Unsure; closest: {first[0]}"
@@ -166,6 +187,7 @@ def test_the_networks_of_a_cross_validation_decide_together(
     with serving(cv, striped_data, "--data", str(striped_data)) as server:
         (entry,) = server.post("/v1/predict", images[0]).json()["predictions"]
         page = open_tab(server.address + "/", viewport=PHONE, locale="en-GB").page
+        ready(page)
         page.set_input_files("#file", image(images[0]))
         assert bars(page) == [[a["label"], f"{100 * a['probability']:.1f}%"] for a in entry["top"]]
         assert "The mean of 2 networks decides" in page.inner_text("#notice")

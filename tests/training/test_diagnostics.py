@@ -21,17 +21,9 @@ from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.preparation import prepare
 from alexnet.network.model import AlexNet
 from alexnet.runs.recipe import Recipe, recipes
-from alexnet.training.diagnostics import (
-    Diagnostics,
-    EpochValidation,
-    Finding,
-    LayerUpdate,
-    agreement,
-    dead_units,
-    guessing_loss,
-    neighbors_agree,
-    overlap,
-)
+from alexnet.training.agreement import agreement, neighbors_agree
+from alexnet.training.diagnostics import Diagnostics, EpochValidation, LayerUpdate, dead_units, guessing_loss
+from alexnet.training.findings import Finding, overlap
 from alexnet.training.input_pipeline import augmentation_pipeline
 from alexnet.training.optimizers import make_optimizers
 from alexnet.training.schedules import Schedule

@@ -18,7 +18,7 @@ from alexnet.runs import checkpoint
 from alexnet.runs.recipe import Recipe, recipes
 from alexnet.runs.run import Config, Run
 from alexnet.runtime.errors import AlexNetError
-from alexnet.training.diagnostics import worse_than_pretrained
+from alexnet.training.findings import worse_than_pretrained
 from alexnet.training.pretrained import fold_batch_norm, match_layers, pretrained_depths
 from alexnet.training.train import set_up_training
 from alexnet.weights.foreign import ForeignWeights

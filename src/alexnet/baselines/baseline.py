@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,12 +22,14 @@ from safetensors.torch import save as to_safetensors
 from alexnet import __version__
 from alexnet.baselines.features import FEATURES, Features, fit_features, restore_features
 from alexnet.baselines.svm import LinearSvm, fit_svm
-from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.runs.run import BASELINE, dataset_record, labels_of
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
 from alexnet.runtime.memory import peak_memory
 from alexnet.runtime.progress import notify, progress
+
+if TYPE_CHECKING:
+    from alexnet.data.dataset import PreparedDataset, Split
 
 FORMAT_VERSION = 1
 ARRAYS = "baseline.safetensors"
@@ -194,6 +196,8 @@ def fit_baseline(
     AlexNetError
         If the dataset has no training images, the folder is not free, or the disk is too small.
     """
+    from alexnet.data.dataset import PreparedDataset  # as in `alexnet.runs.run`
+
     check_choice(features, FEATURES, "features")
     check_choice(class_weights, ("none", "balanced"), "class weights")
     if cost is not None and not cost > 0:

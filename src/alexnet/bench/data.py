@@ -24,11 +24,12 @@ from alexnet.bench.peers import common_loader, photographs
 from alexnet.bench.timing import Comparison, compared
 from alexnet.data.augmentation import Preprocessing
 from alexnet.data.dataset import SHARD_ROWS, PreparedDataset
-from alexnet.data.decoding import UnreadableImageError, decode
+from alexnet.data.decoding import decode
 from alexnet.data.loading import training_batches
 from alexnet.data.preparation import prepare
 from alexnet.data.resize import square
 from alexnet.data.statistics import pixel_sum
+from alexnet.data.unreadable import UnreadableImageError
 from alexnet.kernels.rgb_products import rgb_products
 from alexnet.runs.recipe import recipes
 from alexnet.runtime.cpus import available_cpus

@@ -113,6 +113,7 @@ PARTS = (
     _engines("small", "the network of the recipe `small`", "small"),
     _engines("paper", "the network of the paper", "paper"),
     _engines("one-weird-trick", "the network `one-weird-trick`", "one_weird_trick"),
+    _compared("verbs", "prediction, evaluation and search against the network alone", "verbs.verbs"),
     _compared("startup", "start of the command, and one image from a cold start", "inference.startup"),
     Part(
         "kernels",

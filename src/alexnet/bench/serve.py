@@ -43,6 +43,7 @@ def serve(
     images_per_client: int = 8,
     variant: str = "paper",
     loads: Sequence[tuple[int, int]] = LOADS,
+    requests: int = 100_000,
 ) -> dict[str, Any]:
     """Compare latency and throughput of the server with those of `Classifier.predict`.
 
@@ -58,6 +59,8 @@ def serve(
         The network.
     loads : sequence of (int, int)
         Clients, and the images that they send together, for the rate and the times of answers.
+    requests : int
+        Requests over which the memory of a server is read five times.
     """
     rounds = 3 * settings.rounds
     run = random_run(settings.folder / "run", variant)
@@ -75,6 +78,7 @@ def serve(
             "throughput": _throughput(classifier, address, files, rounds, clients, images_per_client),
             "clients": clients,
             "load": _loads(settings, address, files, process, loads),
+            "memory": _memory(settings, requests),
         }
 
 
@@ -187,6 +191,24 @@ def _loads(
         "photographs_of_4000x3000": _load(address, large, 8, 160),
         "megabytes_before_and_after": [before, after],
         "requests_between": sum(row["requests"] for row in rows),
+    }
+
+
+def _memory(settings: Settings, requests: int) -> dict[str, Any]:
+    """The memory of a server over many requests, by LeNet-5, so small that the server itself is what grows."""
+    run = random_run(settings.folder / "small-run", "lenet5", classes=10, size=32, input_size=28)
+    files = [path.read_bytes() for path in photographs(settings.folder / "small", 64, 64, 64)]
+    with _server(run) as (address, process):
+        _load(address, files, 32, max(32, requests // 20))
+        megabytes, parts = [_resident_megabytes(process)], []
+        for _ in range(5):
+            parts.append(_load(address, files, 32, requests // 5))
+            megabytes.append(_resident_megabytes(process))
+    return {
+        "requests": sum(part["requests"] for part in parts),
+        "refused": sum(part["refused"] for part in parts),
+        "images_per_second": parts[-1]["images_per_second"],
+        "megabytes": megabytes,
     }
 
 

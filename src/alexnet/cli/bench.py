@@ -50,9 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the benchmarks."""
-    from alexnet.runtime.allocator import use_huge_pages
-
-    use_huge_pages()
     from alexnet.bench.run import bench
 
     command = ["alexnet", "bench", *(argument for name in options.only for argument in ("--only", name))]

@@ -48,9 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Cross-validate and print."""
     from alexnet.inspection.crossval import cross_validate
-    from alexnet.runtime.allocator import use_huge_pages
 
-    use_huge_pages()
     result = cross_validate(
         options.data,
         options.out,

@@ -27,10 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the demo."""
     from alexnet.experiments.solar_cells import images_folder
-    from alexnet.runtime.allocator import use_huge_pages
 
     images_folder()  # first: the extra with the images includes that of the report, which the demo imports
-    use_huge_pages()
     from alexnet.experiments.demo import demo
 
     demo(options.out, seed=options.seed, scratch=options.scratch, image=options.image)

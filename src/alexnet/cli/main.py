@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import NoReturn, Protocol, cast
 
 from alexnet import __version__
+from alexnet.runtime.allocator import use_huge_pages
 from alexnet.runtime.cpus import limit_threads
 from alexnet.runtime.errors import AlexNetError, PeerLostError, ReportedElsewhereError, UsageError
 from alexnet.runtime.interrupts import INTERRUPTED, interrupts_raised
@@ -133,6 +134,7 @@ def _run(given: list[str]) -> int:
     # Decoders warn of oddities in damaged images, without the name of the file.
     warnings.filterwarnings("ignore", module=r"PIL\.|tifffile")
     limit_threads()
+    use_huge_pages()
     options = build_parser(next((argument for argument in given if argument in VERBS), "")).parse_args(given)
     options.arguments = given
     from alexnet.parallel.launch import exit_code

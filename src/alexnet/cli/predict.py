@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
+import sys
 
 from alexnet.cli.options import add_device, add_json, add_max_pixels, add_precision, add_raw, add_run, add_views
 
@@ -62,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
 
     if not options.images and not options.list:
         raise UsageError("no images: name files, folders or archives, or a list of them with --list FILE")
-
+    atexit.register(_leave_modules_alone)
     unreadable = predict(
         options.run_folder,
         options.images,
@@ -78,3 +81,12 @@ def run(options: argparse.Namespace) -> int:
         raw=options.raw,
     )
     return 1 if unreadable else 0
+
+
+def _leave_modules_alone() -> None:
+    """Keep the interpreter from looking for garbage among the objects of PyTorch's modules at its end: 0.2 seconds.
+
+    Triton's modules print a warning for each of their objects that is never released.
+    """
+    if "triton" not in sys.modules:
+        gc.freeze()

@@ -54,9 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """List the experiments, or run one."""
-    from alexnet.runtime.allocator import use_huge_pages
-
-    use_huge_pages()
     from alexnet.experiments.catalog import print_list, reproduce
 
     if options.list or options.experiment is None:

@@ -56,9 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Serve the run."""
-    from alexnet.runtime.allocator import use_huge_pages
-
-    use_huge_pages()
     with requires_extra("serve", "serve"):
         from alexnet.serve import Limits, serve
 

@@ -80,9 +80,6 @@ def _add_parallel_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train in this process, or start several."""
-    from alexnet.runtime.allocator import use_huge_pages
-
-    use_huge_pages()
     if options.processes is not None and "RANK" not in os.environ:
         from alexnet.parallel.launch import launch
 

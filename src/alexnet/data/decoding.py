@@ -1,15 +1,7 @@
 """Decoding: any image file or array to upright 8-bit RGB, the same for `prepare`, `predict`, `search` and `serve`.
 
-Conversion of what is not 8-bit RGB:
-
-- EXIF orientation is applied. Of an animation or a file of several pages the first is read; of a TIFF file of more than
-  four bands the first three.
-- Transparency is composited over white, the page that a cut-out was made for.
-- Integers of more than 8 bits and floating point: black and white are those of the dataset (`PixelRange`), where it has
-  such images. Without a range, integers within 0 to 255 are 8-bit values of whatever data type; other integers within
-  16 bits have 0 as black and 65535 as white; floating point within 0 to 1 has 1 as white, within 0 to 255 has 255; and
-  of anything else the least value of the image is black and the greatest white. Pixels without data are black.
-- CMYK becomes RGB by complement (also as Adobe writes it, inverted); color profiles are not applied.
+Of an animation or a file of several pages the first is read; of a TIFF file of more than four bands the first three.
+`alexnet.data.rgb` converts what is not 8-bit RGB.
 """
 
 from __future__ import annotations
@@ -33,10 +25,11 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from alexnet.data.file_types import describe_file_type, describe_raw_tiff
-from alexnet.data.pixel_range import Interval, PixelRange, missing
+from alexnet.data.file_types import describe_raw_tiff
+from alexnet.data.pixel_range import PixelRange
 from alexnet.data.resize import square
-from alexnet.runtime.errors import AlexNetError
+from alexnet.data.rgb import Stored, converted, stored_to_rgb, upright
+from alexnet.data.unreadable import BOMB, NotAnImageError, TooManyPixelsError, UnreadableImageError, unreadable
 
 MAX_PIXELS = 250_000_000
 """Default limit of the pixels of an image: its decoded form takes a gigabyte."""
@@ -49,7 +42,6 @@ FORMATS = (
     *("QOI", "SGI", "PCX", "PSD"),
 )
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2")
-_BOMB = 1000  # pixels for each byte of the file: a larger ratio is called a decompression bomb
 _large = threading.Lock()
 # The header of an array is a Python literal. Until Python 3.11.8 and 3.12.2, threads that parse at once fail now and
 # then with "AST constructor recursion depth mismatch" (python/cpython issue 106905).
@@ -57,38 +49,6 @@ _array_parser = threading.Lock()
 # Decoders log the oddities of a damaged file, without its name. Without a handler, Python prints them on stderr.
 for _decoder in ("PIL", "tifffile"):
     logging.getLogger(_decoder).addHandler(logging.NullHandler())
-
-
-class UnreadableImageError(AlexNetError):
-    """The bytes are not an image that can be decoded; the message is the reason."""
-
-    @property
-    def reason(self) -> str:
-        """The message, with the option of the command line that helps, where there is one."""
-        return str(self)
-
-
-class NotAnImageError(UnreadableImageError):
-    """The bytes are another type of file."""
-
-
-class TooManyPixelsError(UnreadableImageError):
-    """The image has more pixels than the limit and was not decoded.
-
-    Attributes
-    ----------
-    pixels, limit : int
-        Pixels of the image and the limit.
-    """
-
-    def __init__(self, pixels: int, limit: int, file_bytes: int) -> None:
-        self.pixels, self.limit = pixels, limit
-        bomb = "a decompression bomb: " if pixels > _BOMB * file_bytes else ""
-        super().__init__(f"{bomb}{pixels:,} pixels, more than the limit of {limit:,}")
-
-    @property
-    def reason(self) -> str:
-        return f"{self}; --max-pixels {self.pixels} would decode it"
 
 
 def square_image(
@@ -136,7 +96,7 @@ def decode(
     max_pixels : int
         Limit of the pixels of the image; one with more is not decoded.
     pixel_range : PixelRange, optional
-        Black and white of images with more than 8 bits. Default: as the module's text says.
+        Black and white of images with more than 8 bits. Default: as `alexnet.data.rgb` says.
 
     Returns
     -------
@@ -151,11 +111,11 @@ def decode(
     """
     try:
         found = _read(data, at_least, max_pixels)
-        return found if isinstance(found, np.ndarray) else _to_rgb(found, pixel_range)
+        return found if isinstance(found, np.ndarray) else stored_to_rgb(found, pixel_range)
     except UnreadableImageError:
         raise
     except Exception as error:  # decoders of damaged files raise nearly everything
-        raise _unreadable(error, data, max_pixels) from error
+        raise unreadable(error, data, max_pixels) from error
 
 
 def deep_values(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, float | None] | None:
@@ -173,7 +133,7 @@ def deep_values(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, 
         if not data.startswith((b"\x93NUMPY", b"\x1f\x8b")) and not _has_deep_header(data):
             return None
         found = _read(data, None, max_pixels)
-        if isinstance(found, _Stored) and found.values.dtype not in (np.bool_, np.uint8):
+        if isinstance(found, Stored) and found.values.dtype not in (np.bool_, np.uint8):
             return found.values[..., :3] if found.values.ndim == 3 else found.values, found.no_data
     return None
 
@@ -213,46 +173,14 @@ def extra_content(data: bytes) -> str | None:
     return None
 
 
-def to_rgb(image: Image.Image | np.ndarray, pixel_range: PixelRange | None = None) -> np.ndarray:
-    """Convert a PIL image or an array to RGB.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image or numpy.ndarray
-        An array is gray (H, W) or (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4), of bool, integers or floating point.
-    pixel_range : PixelRange, optional
-        Black and white of images with more than 8 bits. Default: as the module's text says.
-
-    Returns
-    -------
-    numpy.ndarray
-        (H, W, 3) uint8 RGB, upright.
-
-    Raises
-    ------
-    UnreadableImageError
-        The array has another shape, or values that are no numbers.
-    """
-    found = _Stored(image) if isinstance(image, np.ndarray) else _converted(image)
-    return found if isinstance(found, np.ndarray) else _to_rgb(found, pixel_range)
-
-
-class _Stored(NamedTuple):
-    """Pixel values as a file or an array stores them; `inverted`: 0 is white."""
-
-    values: np.ndarray
-    inverted: bool = False
-    no_data: float | None = None
-
-
-def _read(data: bytes, at_least: int | None, max_pixels: int) -> np.ndarray | _Stored:
+def _read(data: bytes, at_least: int | None, max_pixels: int) -> np.ndarray | Stored:
     """(H, W, 3) uint8 RGB, or what has more than 8 bits as it is stored."""
     if not data:
         raise UnreadableImageError("empty file")
     if data.startswith(b"\x1f\x8b"):  # some photographs of ILSVRC-2010 are gzipped, under the name of a JPEG
         data = _gunzip(data, max_pixels)
     if data.startswith(b"\x93NUMPY"):
-        return _Stored(_load_array(data, max_pixels))
+        return Stored(_load_array(data, max_pixels))
     if data.startswith(b"\xff\xd8\xff"):
         image = _decode_jpeg(data, at_least, max_pixels)
         if image is not None:
@@ -276,7 +204,7 @@ def _decode_jpeg(data: bytes, at_least: int | None, max_pixels: int) -> np.ndarr
         )
     except ValueError:
         return None
-    return _upright(image, data) if header.exif else image
+    return _upright_jpeg(image, data) if header.exif else image
 
 
 class _JpegHeader(NamedTuple):
@@ -300,7 +228,7 @@ def _jpeg_header(data: bytes) -> _JpegHeader | None:
     return None
 
 
-def _decode_any(data: bytes, at_least: int | None, max_pixels: int) -> np.ndarray | _Stored:
+def _decode_any(data: bytes, at_least: int | None, max_pixels: int) -> np.ndarray | Stored:
     if raw := describe_raw_tiff(data):
         raise NotAnImageError(raw)
     try:
@@ -321,7 +249,7 @@ def _decode_any(data: bytes, at_least: int | None, max_pixels: int) -> np.ndarra
             return _load(image, data, at_least)
 
 
-def _load(image: Any, data: bytes, at_least: int | None) -> np.ndarray | _Stored:
+def _load(image: Any, data: bytes, at_least: int | None) -> np.ndarray | Stored:
     """The pixels of an image that was opened."""
     factor = _reduction(min(image.size), at_least)
     if factor > 1 and image.format in ("JPEG", "MPO"):
@@ -342,8 +270,8 @@ def _load(image: Any, data: bytes, at_least: int | None) -> np.ndarray | _Stored
         times = 1 if at_least is None else min(image.size) // at_least
         if times > 1:
             image = (image if image.mode in ("L", "RGB", "RGBA", "CMYK") else image.convert("RGB")).reduce(times)
-    found = _converted(image)
-    if isinstance(found, _Stored):
+    found = converted(image)
+    if isinstance(found, Stored):
         no_data = _tiff_no_data(image) if image.format == "TIFF" else None
         return found._replace(inverted=inverted, no_data=no_data)
     return found
@@ -391,7 +319,7 @@ def _silence_libtiff() -> None:
             ctypes.CDLL(str(file)).TIFFSetErrorHandler(None)
 
 
-def _color_of_16_bits(image: Any, data: bytes) -> _Stored | None:
+def _color_of_16_bits(image: Any, data: bytes) -> Stored | None:
     """The values of a PNG or TIFF of 16 bits for each of R, G, B (and alpha), of which Pillow keeps the upper 8.
 
     Decoded twice, once for the upper and once for the lower byte of each value.
@@ -413,11 +341,11 @@ def _color_of_16_bits(image: Any, data: bytes) -> _Stored | None:
             tile._replace(args=new if isinstance(tile.args, str) else (new, *tile.args[1:])) for tile in half.tile
         ]
         half.load()
-        halves.append(np.asarray(_turned(half)).astype(np.uint16))
-    return _Stored(halves[0] << 8 | halves[1])
+        halves.append(np.asarray(upright(half)).astype(np.uint16))
+    return Stored(halves[0] << 8 | halves[1])
 
 
-def _decode_tiff(data: bytes, max_pixels: int) -> np.ndarray | _Stored:
+def _decode_tiff(data: bytes, max_pixels: int) -> np.ndarray | Stored:
     """A TIFF file whose kind Pillow does not know: many bands, planes, color in floating point."""
     import tifffile
 
@@ -426,7 +354,7 @@ def _decode_tiff(data: bytes, max_pixels: int) -> np.ndarray | _Stored:
         pixels = page.imagelength * page.imagewidth
         if pixels > max_pixels:
             raise TooManyPixelsError(pixels, max_pixels, len(data))
-        if math.prod(page.shape) * page.dtype.itemsize > _BOMB * 8 * len(data):
+        if math.prod(page.shape) * page.dtype.itemsize > BOMB * 8 * len(data):
             raise UnreadableImageError("truncated")
         try:
             values = page.asarray()
@@ -444,7 +372,7 @@ def _decode_tiff(data: bytes, max_pixels: int) -> np.ndarray | _Stored:
         values = values[:, :, :1]
     if values.ndim == 3 and values.shape[2] > 4:
         values = values[:, :, :3]
-    return _Stored(values, inverted)
+    return Stored(values, inverted)
 
 
 def _tiff_bands(data: bytes) -> int:
@@ -481,7 +409,7 @@ def _reduction(side: int, at_least: int | None) -> int:
     return 1 if at_least is None else next((n for n in (8, 4, 2) if side // n >= at_least), 1)
 
 
-def _upright(image: np.ndarray, data: bytes) -> np.ndarray:
+def _upright_jpeg(image: np.ndarray, data: bytes) -> np.ndarray:
     Image.preinit()
     with suppress(Exception):
         header = Image.OPEN["JPEG"][0](io.BytesIO(data), "")
@@ -491,97 +419,6 @@ def _upright(image: np.ndarray, data: bytes) -> np.ndarray:
             stored.getexif()[0x0112] = orientation
             return np.asarray(ImageOps.exif_transpose(stored))
     return image
-
-
-def _turned(image: Image.Image) -> Image.Image:
-    with suppress(Exception):  # EXIF that can't be read turns nothing
-        return ImageOps.exif_transpose(image)
-    return image
-
-
-def _converted(image: Image.Image) -> np.ndarray | _Stored:
-    """A PIL image as RGB, or its values where they have more than 8 bits."""
-    image = _turned(image)
-    if image.mode.startswith(("I", "F")):
-        return _Stored(np.asarray(image))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        page = Image.new("RGBA", image.size, "white")
-        page.alpha_composite(image)
-        image = page
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def _to_rgb(stored: _Stored, pixel_range: PixelRange | None) -> np.ndarray:
-    values = stored.values
-    if values.ndim == 2:
-        values = values[:, :, None]
-    if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or 0 in values.shape:
-        hint = ""
-        if values.ndim == 3 and values.shape[0] in (1, 3, 4) and 0 not in values.shape:
-            hint = "; transpose(1, 2, 0) puts its channels last"
-        raise UnreadableImageError(
-            f"an array of shape {stored.values.shape}: an image is (H, W), (H, W, 3) or (H, W, 4){hint}"
-        )
-    if values.dtype == np.uint8 and not stored.inverted:
-        pixels = values
-    else:
-        pixels = _to_8_bits(values[:, :, :3], pixel_range, stored.no_data)
-        pixels = 255 - pixels if stored.inverted else pixels
-        if values.shape[2] == 4:
-            pixels = np.concatenate([pixels, _alpha(values[:, :, 3:], pixel_range)], 2)
-    if pixels.shape[2] == 4:
-        found = _converted(Image.fromarray(np.ascontiguousarray(pixels)))
-        assert isinstance(found, np.ndarray)
-        return found
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
-
-
-def _alpha(values: np.ndarray, pixel_range: PixelRange | None) -> np.ndarray:
-    """Opacity, which is full at the greatest value of the range, or of the data type where the range is exceeded."""
-    interval = None if pixel_range is None else pixel_range.of(values)
-    if interval is not None and float(values.max()) > interval.white:
-        pixel_range = None
-    return _to_8_bits(values, pixel_range, None)
-
-
-def _to_8_bits(values: np.ndarray, pixel_range: PixelRange | None, no_data: float | None) -> np.ndarray:
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype == bool:
-        return values.astype(np.uint8) * np.uint8(255)
-    if values.dtype.kind not in "uif":
-        raise UnreadableImageError(f"an array of {values.dtype}: an image is made of numbers")
-    absent = missing(values, no_data)
-    present = values if absent is None else values[~absent]
-    if not present.size:
-        raise UnreadableImageError("no finite value" if values.dtype.kind == "f" else "no pixel has data")
-    interval = None if pixel_range is None else pixel_range.of(values)
-    least, greatest = float(present.min()), float(present.max())
-    black, white = interval or _own_range(values.dtype, least, greatest)
-    if values.dtype == np.uint16 and absent is None:
-        return _scaled(np.arange(65536), black, white)[values]
-    if absent is not None:
-        values = np.where(absent, values.dtype.type(least), values)
-    pixels = _scaled(values, black, white)
-    if absent is not None:
-        pixels[absent] = 0
-    return pixels
-
-
-def _scaled(values: np.ndarray, black: float, white: float) -> np.ndarray:
-    shares = (values.astype(np.float64) - black) / max(white - black, 1e-300)
-    return np.floor(np.clip(shares, 0, 1) * 255 + 0.5).astype(np.uint8)
-
-
-def _own_range(dtype: np.dtype, least: float, greatest: float) -> Interval:
-    """Black and white of one image alone, where there is no range of a dataset."""
-    if least >= 0:
-        steps: tuple[float, ...] = (1.0, 255.0) if dtype.kind == "f" else (255.0, 65535.0)
-        for white in steps:
-            if greatest <= white:
-                return Interval(0.0, white)
-    return Interval(least, greatest)
 
 
 def _load_array(data: bytes, max_pixels: int) -> np.ndarray:
@@ -615,17 +452,3 @@ def _gunzip(data: bytes, max_pixels: int) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise UnreadableImageError(f"a damaged gzip file: {error}") from error
     return unpacked
-
-
-def _unreadable(error: Exception, data: bytes, max_pixels: int) -> UnreadableImageError:
-    """The error of an image file that a decoder's error amounts to."""
-    message = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, UnidentifiedImageError):
-        return NotAnImageError(describe_file_type(data[:4096]) or "not an image")
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return TooManyPixelsError(int(re.findall("[0-9]+", message)[0]), max_pixels, len(data))
-    if isinstance(error, MemoryError):
-        return UnreadableImageError("too large for the memory")
-    if "truncated" in message.lower() or isinstance(error, EOFError):
-        return UnreadableImageError("truncated")
-    return UnreadableImageError(f"damaged: {message}")

@@ -10,9 +10,11 @@ from threading import local
 
 import numpy as np
 
-from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, deep_values, may_be_deep
+from alexnet.data.decoding import MAX_PIXELS, deep_values, may_be_deep
 from alexnet.data.pixel_range import FoundRange, RangeFinder
-from alexnet.data.sources.items import Item, ItemList, Reader, open_file
+from alexnet.data.sources.item_list import ItemList
+from alexnet.data.sources.items import Item, Reader, open_file
+from alexnet.data.unreadable import UnreadableImageError
 
 STARTS = 20_000
 """Images, evenly spaced, whose first bytes are looked at."""

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock
-
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic
 from alexnet.runtime.progress import progress
@@ -66,6 +64,8 @@ def fetch(address: str, index_name: str) -> Path:
         wanted |= {split["rows"]: split["rows_sha256"]} if "rows" in split else {}
     folder = _cache() / hashlib.sha256(address.encode() + index).hexdigest()[:20]
     folder.mkdir(parents=True, exist_ok=True)
+    from filelock import FileLock  # only here: every verb imports this module
+
     with FileLock(folder / ".lock"), _in_one_line(address):
         missing = [name for name in wanted if not (folder / name).is_file()]
         if missing:

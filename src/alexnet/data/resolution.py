@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from alexnet.data.resize import filter_matrix
-from alexnet.data.sources.items import Item, ItemList, open_file, read_item
+from alexnet.data.sources.item_list import ItemList
+from alexnet.data.sources.items import Item, open_file, read_item
 
 SAMPLED = 100
 """Images, evenly spaced, whose height and width are read."""

@@ -28,12 +28,13 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from alexnet.data.dataset import SHARD_ROWS, write_shard
-from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, extra_content, square_image
+from alexnet.data.decoding import MAX_PIXELS, extra_content, square_image
 from alexnet.data.near_duplicates import SIDE, thumbnails
 from alexnet.data.pixel_range import PixelRange
 from alexnet.data.remarks import BLANK, is_blank
 from alexnet.data.sources.items import Item, Reader, Sample
 from alexnet.data.statistics import pixel_sum
+from alexnet.data.unreadable import UnreadableImageError
 from alexnet.kernels.rgb_products import rgb_products
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic

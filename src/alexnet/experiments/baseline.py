@@ -6,7 +6,6 @@ another set the seed also draws the split: four fifths of the images of each cla
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from alexnet.evaluation.predictor import is_baseline
 from alexnet.experiments import solar_cells
 from alexnet.experiments.catalog import dataset_name
 from alexnet.experiments.image_sets import QUICK_SIZE, SOLAR, all_images, first_per_class, test_split
-from alexnet.experiments.trials import is_selected, measure_once, place_of, prepare_once, summarize
+from alexnet.experiments.trials import prepare_once, run_trials, summarize, with_earlier
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.provenance import provenance, write_result
 
@@ -79,31 +78,21 @@ def reproduce(
         raise UsageError("two of --data have the same name; rename one")
     names = list(sources) if quick and sources else [SOLAR, *sources]
     trials = [Trial(name, features, seed) for name in names for seed in seeds for features in reversed(FEATURES)]
-    counts: dict[str, dict[str, Any]] = {}
-    for trial in trials:
-        file = place_of(work, trial.name)
-        is_new = is_selected(trial.name, only) and not file.exists()
-        if is_new:
-            print(f"{trial.name}:", file=sys.stderr)
-            dataset = _dataset(work, trial, sources.get(trial.set), quick)
-            measure_once(file, partial(_measure, work / trial.name, trial, dataset))
-        if file.exists():
-            counts[trial.name] = json.loads(file.read_text(encoding="utf-8"))
-        if is_new:
-            _write(results, command, counts)
-    if not counts:
-        raise AlexNetError(f"no trial starts with {' or '.join(only)}; a name is like {trials[0].name}")
+
+    def measure(trial: Trial) -> dict[str, Any]:
+        return _measure(work / trial.name, trial, _dataset(work, trial, sources.get(trial.set), quick))
+
+    rows = run_trials(trials, work, only, measure, partial(_write, results, command))
     return "\n".join(
         f"{row['set']} {row['features']}: {row['accuracy']['mean']:.2%} over {len(row['accuracy']['values'])} seeds, "
         f"{row['seconds']:,.0f} s"
-        for row in _write(results, command, counts)
+        for row in rows
     )
 
 
-def _write(results: Path, command: str, measured: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def _write(results: Path, command: str, measured: dict[Trial, dict[str, Any]]) -> list[dict[str, Any]]:
     """Write the measurements so far with those of an existing file; return the rows of the table."""
-    earlier = json.loads(results.read_text(encoding="utf-8"))["trials"] if results.exists() else {}
-    found = dict(sorted((earlier | {name: {"command": command, **entry} for name, entry in measured.items()}).items()))
+    found = dict(sorted(with_earlier(results, measured, command).items()))
     table = list(_table(found))
     sets = {row["set"] for row in table}
     report = {

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +16,8 @@ from alexnet.evaluation.evaluate import evaluate
 from alexnet.experiments import solar_cells
 from alexnet.experiments.demo import CHANGES
 from alexnet.experiments.image_sets import SOLAR
-from alexnet.experiments.trials import is_selected, measure_once, place_of, prepare_once
+from alexnet.experiments.trials import place_of, prepare_once, run_trials, with_earlier
 from alexnet.runs.recipe import as_seconds
-from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.provenance import provenance, write_result
 from alexnet.training.train import train
 
@@ -44,32 +41,29 @@ class Trial:
 def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, only: Sequence[str] = ()) -> str:
     """Run every trial, or those whose name starts with a prefix in `only`, and write all measurements so far.
 
-    Returns a summary of one line per trial.
+    The trials of an existing `results` are kept. Returns a summary of one line per trial.
     """
     data = prepare_once(partial(solar_cells.write_source, work / "cells.csv"), work / "data")
     # The same images with the confidence of each label: certain and doubtful cells are reported apart.
     judged = prepare_once(partial(solar_cells.write_source, work / "judged.csv", confidences=True), work / "judged")
     trials = [Trial(budget, seed) for seed in seeds for budget in BUDGETS]
-    for trial in trials:
-        file = place_of(work, trial.name)
-        if is_selected(trial.name, only) and not file.exists():
-            print(f"{trial.name}:", file=sys.stderr)
-            measure_once(file, partial(_measure, trial, work, data, judged))
-    files = {trial.name: place_of(work, trial.name) for trial in trials}
-    found = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()}
-    if not found:
-        raise AlexNetError(f"no trial starts with {' or '.join(only)}; a name is like 5m/0")
-    report = {
-        "description": "trainings on the solar cells with a budget of wall time, from the start of the command to the "
-        "written weights: planned and measured seconds, and the accuracy on the test cells; certain cells have "
-        "raters who agree",
-        "set": SOLAR,
-        "images": data.counts,
-        "changes": CHANGES,
-        "trials": found,
-        **provenance(command),
-    }
-    write_result(results, report)
+
+    def write(measured: dict[Trial, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        found = dict(sorted(with_earlier(results, measured, command).items(), key=lambda item: item[1]["budget"]))
+        report = {
+            "description": "trainings on the solar cells with a budget of wall time, from the start of the command to "
+            "the written weights: planned and measured seconds, and the accuracy on the test cells; certain cells have "
+            "raters who agree",
+            "set": SOLAR,
+            "images": data.counts,
+            "changes": CHANGES,
+            "trials": found,
+            **provenance(command),
+        }
+        write_result(results, report)
+        return found
+
+    found = run_trials(trials, work, only, lambda trial: _measure(trial, work, data, judged), write)
     return "\n".join(
         f"{name}: {entry['seconds']:.0f} s of {entry['budget']:.0f} s ({entry['method']}, {entry['epochs']} epochs), "
         f"{entry['ten_views']['accuracy']:.2%} with ten views"

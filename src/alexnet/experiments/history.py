@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,10 +36,10 @@ from alexnet.experiments.image_sets import (
     first_per_class,
 )
 from alexnet.experiments.trials import (
-    is_selected,
     measure_once,
     place_of,
     prepare_once,
+    run_trials,
     summarize,
     train_once,
     write_with_figure,
@@ -49,7 +48,7 @@ from alexnet.report.style import INK, LAYERS, MUTED, Figure, drawn, new
 from alexnet.runs.checkpoint import FILE as CHECKPOINT
 from alexnet.runs.recipe import recipes
 from alexnet.runtime.devices import choose_device
-from alexnet.runtime.errors import AlexNetError, UsageError
+from alexnet.runtime.errors import UsageError
 from alexnet.runtime.provenance import provenance
 
 BUDGET = 180.0
@@ -131,9 +130,6 @@ class _Setting:
     epochs: int
     quick: bool
 
-    def file(self, trial: Trial) -> Path:
-        return place_of(self.work, trial.name)
-
     def changes(self, method: Method) -> dict[str, Any]:
         """Values of the recipe of a network."""
         side = method.side or SIDES[choose_device().type]
@@ -163,13 +159,8 @@ def reproduce(
     dataset = _images(folder, data, quick, full)
     setting = _Setting(folder, dataset, budget or (1.0 if quick else BUDGET), 2 if quick else EPOCHS, quick)
     trials = list(_trials(QUICK_METHODS if quick else METHODS, seeds))
-    write = partial(_write, setting, trials, results, command, dataset_name(data) or SOLAR)
-    for trial in trials:
-        if is_selected(trial.name, only) and not setting.file(trial).exists():
-            print(f"{trial.name}:", file=sys.stderr)
-            measure_once(setting.file(trial), partial(_measure, setting, trial))
-            write()
-    rows = write()
+    write = partial(_write, setting, results, command, dataset_name(data) or SOLAR)
+    rows = run_trials(trials, folder, only, partial(_measure, setting), write)
     return "\n".join(
         f"{row['year']} {row['label']}: "
         + ", ".join(
@@ -274,14 +265,10 @@ def _describe(setting: _Setting, name: str, changes: dict[str, Any]) -> dict[str
     }
 
 
-def _write(setting: _Setting, trials: Sequence[Trial], results: Path, command: str, name: str) -> list[dict[str, Any]]:
+def _write(
+    setting: _Setting, results: Path, command: str, name: str, found: dict[Trial, dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Write the measurements so far; return the rows of the table."""
-    found: dict[Trial, dict[str, Any]] = {}
-    for trial in trials:
-        if setting.file(trial).exists():
-            found[trial] = json.loads(setting.file(trial).read_text(encoding="utf-8"))
-    if not found:
-        raise AlexNetError(f"no trial was selected; a name is like {trials[0].name}")
     rows = [row for method in METHODS if (row := _row(setting, method, found))]
     report = {
         "description": "accuracy on held-out images, one view, of a linear SVM on hand-made features and of networks, "

@@ -6,9 +6,7 @@ does not learn from two thousand images, and adds what it takes, one step after 
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,17 +27,16 @@ from alexnet.experiments.image_sets import (
 )
 from alexnet.experiments.trials import (
     compare,
-    is_selected,
-    measure_once,
     place_of,
     prepare_once,
+    run_trials,
     summarize,
     train_once,
     write_with_figure,
 )
 from alexnet.report.style import INK, LAYERS, MUTED, Figure, drawn, new
 from alexnet.runs.run import Run
-from alexnet.runtime.errors import AlexNetError, UsageError
+from alexnet.runtime.errors import UsageError
 from alexnet.runtime.provenance import provenance, write_result
 
 VIEWS = {"one_view": 1, "ten_views": 10}
@@ -171,23 +168,16 @@ def reproduce(
     )
     changes = list(known.changes)[: QUICK_TRIALS if quick else None]
     trials = [Trial(change, seed) for seed in seeds for change in changes]
-    write = partial(_write, known, trials, folder, dataset, results, command, name)
-    for trial in trials:
-        file = place_of(folder, trial.name)
-        if is_selected(trial.name, only) and not file.exists():
-            print(f"{trial.name}:", file=sys.stderr)
-            measure_once(file, partial(_measure, known, trial, folder, dataset, quick))
-            write()
-    if not any(place_of(folder, trial.name).exists() for trial in trials):
-        raise AlexNetError(f"no trial starts with {' or '.join(only)}; choose from: {', '.join(known.changes)}")
+    write = partial(_write, known, dataset, folder, results, command, name)
+    entries = run_trials(trials, folder, only, partial(_measure, known, folder, dataset, quick), write)
     return "\n".join(
         f"{entry['label']}: {entry['ten_views']['mean']:.2%} error"
         + (f"; {entry['difference']['verdict']}" if "difference" in entry else "")
-        for entry in write().values()
+        for entry in entries.values()
     )
 
 
-def _measure(known: Table, trial: Trial, folder: Path, dataset: PreparedDataset, quick: bool) -> dict[str, Any]:
+def _measure(known: Table, folder: Path, dataset: PreparedDataset, quick: bool, trial: Trial) -> dict[str, Any]:
     """Train and evaluate one trial; its weights are removed."""
     run = place_of(folder, trial.name, "")
     recipe, values = known.values(trial.change)
@@ -211,21 +201,19 @@ def _measure(known: Table, trial: Trial, folder: Path, dataset: PreparedDataset,
 
 def _write(
     known: Table,
-    trials: Sequence[Trial],
-    folder: Path,
     dataset: PreparedDataset,
+    folder: Path,
     results: Path,
     command: str,
     name: str,
+    measured: dict[Trial, dict[str, Any]],
 ) -> dict[str, dict[str, Any]]:
-    """Write the measurements of `trials` so far; return the entries of the trainings."""
+    """Write the measurements so far; return the entries of the trainings."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
-    for trial in trials:
-        file = place_of(folder, trial.name)
-        if file.exists():
-            found.setdefault(trial.change, {})[trial.seed] = json.loads(file.read_text(encoding="utf-8"))
+    for trial, measurement in measured.items():
+        found.setdefault(trial.change, {})[trial.seed] = measurement
     entries = {change: _entry(known, change, found) for change in known.changes if change in found}
-    some = next(trial for trial in trials if trial.change in found)
+    some = next(iter(measured))
     report = {
         "description": known.description,
         "set": name,

@@ -7,7 +7,6 @@ import json
 import math
 import shutil
 import statistics
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +22,7 @@ from alexnet.evaluation.evaluate import evaluate
 from alexnet.experiments import demo, solar_cells
 from alexnet.experiments.catalog import slug
 from alexnet.experiments.image_sets import SOLAR, prepared_size
-from alexnet.experiments.trials import is_selected, measure_once, place_of, prepare_once, train_once, write_with_figure
+from alexnet.experiments.trials import prepare_once, run_trials, train_once, with_earlier, write_with_figure
 from alexnet.report.style import INK, LAYERS, MUTED, Figure, drawn, new
 from alexnet.runs.recipe import STARTER
 from alexnet.runs.run import Run, checksum_of, is_free
@@ -101,48 +100,44 @@ def reproduce(
     }
     sets = {SOLAR: prepare_once(partial(solar_cells.write_source, work / "cells.csv"), work / "data"), **others}
     trials = list(_trials(sets, seeds, methods))
-    for trial in trials:
-        if is_selected(trial.name, only) and not _file(work, trial).exists():
-            print(f"{trial.name}:", file=sys.stderr)
-            measure_once(_file(work, trial), partial(_measure, trial, sets[trial.set], work, methods[trial.method]))
-            shutil.rmtree(_run(work, trial))  # half a gigabyte each, for a hundred trials
-    found = {
-        trial: json.loads(_file(work, trial).read_text(encoding="utf-8"))
-        for trial in trials
-        if _file(work, trial).exists()
-    }
-    if not found:
-        raise AlexNetError(f"no trial starts with {' or '.join(only)}; a name is like solar/100/starter/0")
-    counts, entries, earlier_weights = _earlier(results)
-    counts |= {name: one.counts for name, one in sets.items()}
-    entries |= {trial: {"command": command, **entry} for trial, entry in found.items()}
-    table = _summary(entries)
-    report = {
-        "description": "test accuracy of a network from scratch, of a linear probe on conv5 of the starter, and of a "
-        "network fine-tuned from the starter; the same two for the weights of `init`, under its name; `images` "
-        "training images, sampled per class with the seed",
-        "sets": counts,
-        "init": weights or earlier_weights,
-        "published_percent": {name: PUBLISHED[name] for name in counts if name in PUBLISHED},
-        "table": table,
-        "trials": {trial.name: entry for trial, entry in entries.items()},
-        **provenance(command),
-    }
-    write_with_figure(results, report, figure(report))
+
+    def measure(trial: Trial) -> dict[str, Any]:
+        measured = _measure(trial, sets[trial.set], work, methods[trial.method])
+        shutil.rmtree(_run(work, trial))  # half a gigabyte each, for a hundred trials
+        return measured
+
+    table = run_trials(trials, work, only, measure, partial(_write, sets, weights, results, command))
     return "\n".join(
         f"{row['set']} {row['images']} {row['method']}: {row['mean']:.2%} over {len(row['seeds'])} seeds"
         for row in table
     )
 
 
-def _earlier(results: Path) -> tuple[dict[str, dict[str, int]], dict[Trial, dict[str, Any]], dict[str, str] | None]:
-    """Return sets, trials and other weights of an existing file; a trial keeps its command, date and machine."""
-    if not results.exists():
-        return {}, {}, None
-    report = json.loads(results.read_text(encoding="utf-8"))
-    names = {"command": report["command"]}
-    trials = {Trial.parse(name): names | entry for name, entry in report["trials"].items()}
-    return report["sets"], trials, report.get("init")
+def _write(
+    sets: dict[str, PreparedDataset],
+    weights: dict[str, str] | None,
+    results: Path,
+    command: str,
+    measured: dict[Trial, dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Write the measurements so far with those of an existing file; return the rows of the table."""
+    earlier = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {"sets": {}}
+    counts = earlier["sets"] | {name: one.counts for name, one in sets.items()}
+    entries = with_earlier(results, measured, command)
+    table = _summary({Trial.parse(name): entry for name, entry in entries.items()})
+    report = {
+        "description": "test accuracy of a network from scratch, of a linear probe on conv5 of the starter, and of a "
+        "network fine-tuned from the starter; the same two for the weights of `init`, under its name; `images` "
+        "training images, sampled per class with the seed",
+        "sets": counts,
+        "init": weights or earlier.get("init"),
+        "published_percent": {name: PUBLISHED[name] for name in counts if name in PUBLISHED},
+        "table": table,
+        "trials": entries,
+        **provenance(command),
+    }
+    write_with_figure(results, report, figure(report))
+    return table
 
 
 def _weights(init: str) -> dict[str, str]:
@@ -170,10 +165,6 @@ def _trials(
             if images is None or 2 * len(dataset.classes) <= images < len(dataset.split("train")):
                 for seed in seeds:
                     yield from (Trial(name, images, method, seed) for method in methods)
-
-
-def _file(work: Path, trial: Trial) -> Path:
-    return place_of(work, trial.name)
 
 
 def _run(work: Path, trial: Trial) -> Path:

@@ -6,15 +6,16 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from alexnet.data.dataset import INDEX_NAME, PreparedDataset
 from alexnet.data.preparation import prepare
 from alexnet.report.style import Figure, png
 from alexnet.runs.run import Run, is_free
-from alexnet.runtime.errors import UsageError
+from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.files import write_atomic
 from alexnet.runtime.provenance import date_and_machine, write_result
 from alexnet.training.train import train
@@ -86,6 +87,80 @@ def measure_once(file: Path, measure: Callable[[], dict[str, Any]]) -> dict[str,
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, json.dumps({**measure(), **date_and_machine()}).encode())
     return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+class Named(Protocol):
+    """A trial with a name, such as ``"solar/hog/0"``; it can be a key of a dict."""
+
+    @property
+    def name(self) -> str:
+        """The name, by which its measurement is stored."""
+        ...
+
+    def __hash__(self) -> int: ...
+
+
+AnyTrial = TypeVar("AnyTrial", bound=Named)
+Written = TypeVar("Written")
+
+
+def run_trials(
+    trials: Sequence[AnyTrial],
+    work: Path,
+    only: Sequence[str],
+    measure: Callable[[AnyTrial], dict[str, Any]],
+    write: Callable[[dict[AnyTrial, dict[str, Any]]], Written],
+) -> Written:
+    """Measure the trials that are not stored yet, and write all measurements so far after each.
+
+    An interruption loses nothing but the trial that it interrupts.
+
+    Parameters
+    ----------
+    trials : sequence
+        In the order in which they are measured.
+    work : Path
+        Folder of the stored measurements (`place_of`).
+    only : sequence of str
+        Prefixes of the names of the trials that are measured; empty for all. Stored ones are written in any case.
+    measure : callable
+        Measures a trial.
+    write : callable
+        Writes the results, given the measurements by trial.
+
+    Returns
+    -------
+    object
+        What the last call of `write` returns.
+
+    Raises
+    ------
+    AlexNetError
+        If `only` selects no trial and none is stored.
+    """
+    for trial in trials:
+        file = place_of(work, trial.name)
+        if is_selected(trial.name, only) and not file.exists():
+            print(f"{trial.name}:", file=sys.stderr)
+            measure_once(file, partial(measure, trial))
+            write(stored_trials(trials, work))
+    found = stored_trials(trials, work)
+    if not found:
+        raise AlexNetError(f"no trial starts with {' or '.join(only)}; a name is like {trials[0].name}")
+    return write(found)
+
+
+def stored_trials(trials: Sequence[AnyTrial], work: Path) -> dict[AnyTrial, dict[str, Any]]:
+    """The stored measurements in the folder `work`, by trial."""
+    files = {trial: place_of(work, trial.name) for trial in trials}
+    return {trial: json.loads(file.read_text(encoding="utf-8")) for trial, file in files.items() if file.exists()}
+
+
+def with_earlier(results: Path, found: Mapping[AnyTrial, dict[str, Any]], command: str) -> dict[str, dict[str, Any]]:
+    """The trials of an existing results file and those found now, by name, each with its own command."""
+    report = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {"trials": {}}
+    earlier = {name: {"command": report["command"], **entry} for name, entry in report["trials"].items()}
+    return earlier | {trial.name: {"command": command, **entry} for trial, entry in found.items()}
 
 
 def write_with_figure(results: Path, report: dict[str, Any], figure: Figure) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 
 from alexnet.data.augmentation import Preprocessing
+from alexnet.network.frozen import FrozenNetwork
 from alexnet.network.model import AlexNet
 from alexnet.runtime.devices import autocast
 
@@ -24,6 +26,9 @@ def layer_features(
     precision: torch.dtype = torch.float32,
 ) -> Iterator[np.ndarray]:
     """The activations of a layer for the center crop of images.
+
+    Those of the default layer are computed by a `FrozenNetwork` where there are several batches, and are the same up to
+    rounding.
 
     Parameters
     ----------
@@ -45,9 +50,16 @@ def layer_features(
         (N, units) or (N, C, H, W) float32 of each batch, as `AlexNet.features` returns it; (N, units) by default.
     """
     device = preprocess.mean.device
+    cut = (preprocess.center(torch.from_numpy(np.ascontiguousarray(images)).to(device)) for images in batches)
+    first = list(itertools.islice(cut, 2))
+    crops = itertools.chain(first, cut)
+    if layer is None and network.feature_layer != network.output_layer and len(first) > 1:
+        frozen = FrozenNetwork(network, precision)
+        for crop in crops:
+            yield frozen.penultimate(crop).flatten(1).float().cpu().numpy()
+        return
     # One context around all batches: the weights are rounded to bfloat16 once.
     with autocast(device, precision):
-        for images in batches:
-            tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-            activations = network.features(preprocess.center(tensor), layer or network.feature_layer).float()
+        for crop in crops:
+            activations = network.features(crop, layer or network.feature_layer).float()
             yield (activations if layer else activations.flatten(1)).cpu().numpy()

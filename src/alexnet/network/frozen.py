@@ -17,7 +17,6 @@ from alexnet.kernels.winograd import WinogradConv, can_transform
 from alexnet.network.layers import OverhangConv2d
 from alexnet.network.model import AlexNet
 from alexnet.network.optimized import FitSize, FullyConnected, OptimizedNetwork, ResidualSum, Step, without_batch_norm
-from alexnet.runtime.allocator import collapse_into_huge_pages
 
 
 class FrozenNetwork(OptimizedNetwork):
@@ -34,10 +33,13 @@ class FrozenNetwork(OptimizedNetwork):
         In evaluation mode; it is not changed.
     dtype : torch.dtype
         Precision of the forward pass.
+    packed : bool
+        Whether to make those copies. They cost 0.2 seconds and the memory of the weights, which a single batch of
+        images does not repay.
     """
 
-    def __init__(self, network: AlexNet, dtype: torch.dtype = torch.float32) -> None:
-        self._packs = _can_pack(next(network.parameters()).device, dtype)
+    def __init__(self, network: AlexNet, dtype: torch.dtype = torch.float32, *, packed: bool = True) -> None:
+        self._packs = packed and _can_pack(next(network.parameters()).device, dtype)
         super().__init__(without_batch_norm(network), dtype)
 
     def named_steps(self) -> Iterator[tuple[tuple[str, ...], Step]]:
@@ -155,7 +157,7 @@ class _PackedLinear(_Packed):
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype, *, relu: bool) -> None:
         super().__init__(linear, dtype, relu=relu)
-        self.linear, self.products = linear, 0
+        self.linear = linear
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.weight is None:
@@ -167,9 +169,6 @@ class _PackedLinear(_Packed):
         return result
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        self.products += 1
-        if self.products == 2 and hasattr(torch.ops.mkldnn, "data_ptr"):  # moving them is not worth it for one product
-            collapse_into_huge_pages(torch.ops.mkldnn.data_ptr(weight), torch.ops.mkldnn._nbytes(weight))
         result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, self.bias, self.relu, [], "")
         return result
 

@@ -75,7 +75,12 @@ class EnsembleClassifier(Classifier):
 
 
 def load_classifier(
-    run: str | os.PathLike[str], *, device: str | None = None, precision: str = "float32", raw: bool = False
+    run: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    precision: str = "float32",
+    raw: bool = False,
+    packed: bool = True,
 ) -> Classifier:
     """Load a run folder, a baseline, or the finished folds of a folder of `alexnet crossval` as an ensemble.
 
@@ -83,7 +88,7 @@ def load_classifier(
     ----------
     run : str or path
         A run folder, the folder of a baseline, or a cross-validation.
-    device, precision, raw
+    device, precision, raw, packed
         As in `Classifier.load`; baselines and ensembles have no decision rule.
 
     Raises
@@ -96,8 +101,8 @@ def load_classifier(
     if is_baseline(folder):
         return BaselineClassifier(Baseline.open(folder))
     if not (folder / CROSS_VALIDATION).is_file():
-        return Classifier.load(run, device=device, precision=precision, raw=raw)
+        return Classifier.load(run, device=device, precision=precision, raw=raw, packed=packed)
     runs = fold_runs(folder)
     notify(f"{folder}: the mean of {len(runs)} networks, {runs[0].name} to {runs[-1].name}")
-    members = [Classifier.load(path, device=device, precision=precision, raw=True) for path in runs]
+    members = [Classifier.load(path, device=device, precision=precision, raw=True, packed=packed) for path in runs]
     return EnsembleClassifier(members, [str(path) for path in runs])

@@ -15,13 +15,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from alexnet.data.decoding import MAX_PIXELS, UnreadableImageError, extra_content, square_image, to_rgb
+from alexnet.data.decoding import MAX_PIXELS, extra_content, square_image
 from alexnet.data.pixel_range import PixelRange
 from alexnet.data.remarks import merge_reasons
 from alexnet.data.resize import square
+from alexnet.data.rgb import to_rgb
 from alexnet.data.sources.items import Ignored, Item, read_item
 from alexnet.data.sources.names import guess_encoding
 from alexnet.data.sources.walking import ImageFiles, image_files
+from alexnet.data.unreadable import UnreadableImageError
 from alexnet.runtime.errors import AlexNetError
 
 STDIN = "-"

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 
 from alexnet.data.decoding import MAX_PIXELS
 from alexnet.data.pixel_range import chosen_range
-from alexnet.prediction.classifier import Classifier, Prediction, UnreadableImage
+from alexnet.prediction.classifier import BATCH_SIZE, Classifier, Prediction, UnreadableImage
 from alexnet.prediction.ensemble import load_classifier
 from alexnet.prediction.inputs import NamedImage, find_images, partly_read
 from alexnet.runs.decision import UNKNOWN
@@ -81,7 +81,8 @@ def predict(
     for line in inputs.summary():
         print(line, file=sys.stderr)
     keep_freed_memory()
-    classifier = load_classifier(run, device=device, precision=precision, raw=raw)
+    several = len(inputs.images) > BATCH_SIZE
+    classifier = load_classifier(run, device=device, precision=precision, raw=raw, packed=several)
     classifier.pixel_range, classifier.max_pixels = pixel_range or classifier.pixel_range, max_pixels
     top = min(top, len(classifier.classes))
     output = {"table": _table, "json": _json, "csv": _csv}[form](classifier, inputs.images, top)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +20,6 @@ from torch import Tensor
 
 from alexnet import __version__
 from alexnet.data.augmentation import Preprocessing
-from alexnet.data.dataset import PreparedDataset
 from alexnet.data.remote import is_address
 from alexnet.network.model import AlexNet
 from alexnet.network.variants import SWITCHES, Variant, get_variant, is_built_in, list_variants, register_variant
@@ -29,6 +28,9 @@ from alexnet.runs.notebook import notebook_card
 from alexnet.runs.recipe import Recipe
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic
+
+if TYPE_CHECKING:
+    from alexnet.data.dataset import PreparedDataset
 
 FORMAT_VERSION = 1
 MEAN = "preprocess.mean"
@@ -398,6 +400,8 @@ class Described(Protocol):
 
 def find_dataset(run: Described, data: str | os.PathLike[str] | None = None) -> PreparedDataset:
     """Open a prepared dataset, by default the one that a run or a baseline was trained on; see `Run.find_data`."""
+    from alexnet.data.dataset import PreparedDataset  # imports pyarrow, without which images can be classified sooner
+
     if data is not None:
         return PreparedDataset.open(data)
     places = _dataset_places(run)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from starlette.requests import Request
 
-from alexnet.data.decoding import NotAnImageError, TooManyPixelsError, square_image
+from alexnet.data.decoding import square_image
+from alexnet.data.unreadable import NotAnImageError, TooManyPixelsError
 from alexnet.prediction.classifier import DECODERS, Classifier
 from alexnet.runtime.errors import AlexNetError
 from alexnet.serve.counters import ServerMetrics

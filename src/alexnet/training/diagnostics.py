@@ -6,25 +6,24 @@ A finding is reported once, and again only when it had disappeared for a while.
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from alexnet.data.dataset import Split
 from alexnet.network.layers import ResidualBlock, Weighted
 from alexnet.network.model import AlexNet
 from alexnet.network.variants import get_variant
 from alexnet.runs.recipe import SMALL_MAX_IMAGES, Recipe, recipes
+from alexnet.training.agreement import CERTAIN, Agreement, agreement, neighbors_agree
+from alexnet.training.findings import Finding
 
-BATCH_SIZE = 64  # images read at a time
 # A mean loss within 2% of the loss of guessing is guessing; 10% below it something is learned.
 GUESSING = 0.98
 LEARNED = 0.9
@@ -39,10 +38,6 @@ EXPLODING = 0.05
 # The same times the steps of the whole run: no network learns when its weights change by 1%.
 VANISHING = 0.01
 
-# Standard deviations above chance by which labels agree with predictions or with the labels of neighbors: up to CHANCE
-# it is chance, from CERTAIN it is not. Neighbors among the solar cells: 13, 20 classes of ImageNet: 18.
-CHANCE = 2.0
-CERTAIN = 4.0
 # Cohen's kappa that must be ruled out before labels are suspected; too few images rule out nothing.
 SHOWS_IN_VALIDATION = 0.2
 SHOWS_IN_NEIGHBORS = 0.15
@@ -50,28 +45,6 @@ SHOWS_IN_NEIGHBORS = 0.15
 CHECKS_IN_A_ROW = 3  # validations that must agree before a class or the labels are reported
 MIN_CLASS_IMAGES = 5  # validation images of a class; with fewer, never predicting it can be chance
 FORGET_AFTER = 5  # checks without a finding after which it is reported again
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A problem of a training.
-
-    Attributes
-    ----------
-    kind : str
-        Such as "plateau" or "dead-units".
-    where : str
-        The layer, class or split.
-    message : str
-        The problem, with its numbers.
-    remedy : str
-        What to do about it.
-    """
-
-    kind: str
-    where: str
-    message: str
-    remedy: str
 
 
 @dataclass(frozen=True)
@@ -126,214 +99,6 @@ def dead_units(
             shares[layer] = 1 - (alive.float().mean().item() if alive_share is None else alive_share(layer, alive))
     network.train(training)
     return shares
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """The agreement of predictions and labels, compared with that of the same two in random pairing.
-
-    Attributes
-    ----------
-    count, matches : int
-        Pairs, and those in which prediction and label are equal.
-    expected, deviation : float
-        Mean and standard deviation of `matches` over all pairings.
-    resolution : float
-        The standard deviation of `kappa` by chance, for predictions as frequent as the labels.
-    """
-
-    count: int
-    matches: int
-    expected: float
-    deviation: float
-    resolution: float
-
-    @property
-    def score(self) -> float:
-        """Standard deviations above chance; 0 where there is only one prediction."""
-        return (self.matches - self.expected) / self.deviation if self.deviation else 0.0
-
-    @property
-    def share(self) -> float:
-        """The share of matches, 0 to 1."""
-        return self.matches / max(self.count, 1)
-
-    @property
-    def share_by_chance(self) -> float:
-        """The share of matches by chance."""
-        return self.expected / max(self.count, 1)
-
-    @property
-    def kappa(self) -> float:
-        """Cohen's kappa: 0 for chance, 1 when all agree."""
-        return (self.matches - self.expected) / max(self.count - self.expected, 1e-12)
-
-    def is_chance(self, kappa: float) -> bool:
-        """Whether it is no better than chance, on enough images to rule out an agreement of `kappa`."""
-        return self.score < CHANCE and self.kappa + 2 * self.resolution < kappa
-
-
-def agreement(predicted: list[int], labeled: list[int], matches: int) -> Agreement:
-    """The agreement of predictions and labels from their counts for each class, and the number of matches.
-
-    The cells of a confusion matrix with given margins are hypergeometric; `matches` is the sum of its diagonal.
-    """
-    expected, deviation = _by_chance(predicted, labeled)
-    most, spread = _by_chance(labeled, labeled)
-    count = sum(labeled)
-    resolution = spread / (count - most) if count > most else math.inf
-    return Agreement(count, matches, expected, deviation, resolution)
-
-
-def _by_chance(predicted: list[int], labeled: list[int]) -> tuple[float, float]:
-    """Mean and standard deviation of the number of matches over all pairings of predictions and labels."""
-    a, b = np.asarray(predicted, dtype=np.float64), np.asarray(labeled, dtype=np.float64)
-    n = b.sum()
-    if n < 2:
-        return 0.0, 0.0
-    both = a * b
-    variance = (both * (n - a) * (n - b)).sum() + both.sum() ** 2 - (both**2).sum()
-    return float(both.sum() / n), math.sqrt(variance / (n * n * (n - 1)))
-
-
-def neighbors_agree(split: Split, reference: Split | None = None, images: int = 2000) -> Agreement:
-    """How often an image has the label of its nearest neighbor in the split, or in `reference`.
-
-    Near in the mean color, the contrast and the edges of the sixteen parts of an image. Of more than 20 classes the 20
-    most frequent are used, of more than `images` images as many, evenly spaced.
-    """
-    known = split if reference is None else reference
-    kept = np.argsort(known.class_counts, kind="stable")[::-1][:20]
-    descriptors, labels = [], []
-    for source in (known,) if reference is None else (known, split):
-        chosen = np.flatnonzero(np.isin(source.labels, kept))
-        chosen = chosen[_evenly(len(chosen), images)]
-        descriptors.append(_descriptors(source, chosen))
-        labels.append(source.labels[chosen])
-    if len(labels[0]) < 2:
-        return agreement([0], [0], 0)
-    middle, spread = descriptors[0].mean(0), descriptors[0].std(0) + 1e-6
-    stored, queries = ((values - middle) / spread for values in (descriptors[0], descriptors[-1]))
-    distances = (stored**2).sum(1)[None, :] - 2 * queries @ stored.T
-    if reference is None:
-        np.fill_diagonal(distances, np.inf)
-    nearest = labels[0][distances.argmin(1)]
-    classes = len(known.class_counts)
-    predicted, labeled = (np.bincount(values, minlength=classes).tolist() for values in (nearest, labels[-1]))
-    found = agreement(predicted, labeled, int((nearest == labels[-1]).sum()))
-    # Two images that are each other's nearest are one observation, counted twice.
-    return replace(found, deviation=math.sqrt(2) * found.deviation)
-
-
-def overlap(train: Split, validation: Split, budget: int = 30_000) -> list[Finding]:
-    """Images that are in both splits: identical, or nearly so (saved again, or resized and back).
-
-    At most `budget` images are read, evenly spaced; the finding names their number when there are more.
-    """
-    if not len(train) or not len(validation):
-        return []
-    fewer = min(len(train), len(validation), budget // 2)
-    known = _evenly(len(train), max(fewer, budget - fewer))
-    asked = _evenly(len(validation), max(fewer, budget - fewer))
-    known_prints, known_thumbnails = _fingerprints(train, known)
-    asked_prints, asked_thumbnails = _fingerprints(validation, asked)
-    where = {fingerprint: row for row, fingerprint in enumerate(known_prints)}
-    copies = {row: where[fingerprint] for row, fingerprint in enumerate(asked_prints) if fingerprint in where}
-    nearly = _nearly_equal(asked_thumbnails, known_thumbnails)
-    nearly = {row: other for row, other in nearly.items() if row not in copies}
-    # A few pairs in a thousand are similar without being copies, such as blank images.
-    if len(nearly) < 0.01 * len(asked):
-        nearly = {}
-    pairs = {**copies, **nearly}
-    if not pairs:
-        return []
-    first = min(pairs)
-    name = validation.name
-    message = f"{len(pairs):,} of {len(asked):,} {name} images are in {train.name} too"
-    message += f", {len(nearly):,} of them with small differences" if nearly else ""
-    message += f" ({validation.paths(int(asked[first]))} is {train.paths(int(known[pairs[first]]))})"
-    if len(known) < len(train):
-        share = min(1.0, len(pairs) / len(asked) * len(train) / len(known))
-        message += f", in a sample of {len(known):,} of {len(train):,}, so about {share:.1%} in all"
-    message += f": the {name} error is underestimated"
-    return [
-        Finding("overlap", name, message, "remove the copies from one of the splits and run `alexnet prepare` again")
-    ]
-
-
-def worse_than_pretrained(record: Mapping[str, Any], error: float, recipe: Recipe) -> list[Finding]:
-    """A training that ended with a significantly higher validation error than a linear probe on its pretrained weights.
-
-    `record` is the probe's, as metrics.jsonl has it (event "probe").
-    """
-    before, after, images = record["accuracy"], 1 - error, record["measured"]
-    mean = (before + after) / 2
-    if record["split"] != "val" or before - after <= CHANCE * math.sqrt(2 * mean * (1 - mean) / images):
-        return []
-    message = f"the validation accuracy is {after:.1%} at the end, and was {before:.1%} before the training"
-    message += f", by a linear probe on {record['layer']}"
-    remedy = f"train longer, such as `--epochs {3 * recipe.epochs}`"
-    if recipe.pretrained_lr_scale:
-        scale = recipe.pretrained_lr_scale / 10
-        remedy += f", or train the loaded layers more slowly: `--pretrained-lr-scale {scale:g}`"
-    return [Finding("worse-than-pretrained", record["layer"], message, remedy)]
-
-
-def single_step(recipe: Recipe, images: int) -> Finding:
-    """A training of one step in all: the batch holds all images, and there is one epoch."""
-    return Finding(
-        "single-step",
-        "schedule",
-        f"one batch holds all {images:,} training images: the whole training is one step",
-        f"train longer, such as `--epochs 100`, or with smaller batches, `--batch-size {max(1, min(images // 4, 64))}`"
-        if recipe.epochs == 1
-        else "train longer",
-    )
-
-
-def _evenly(count: int, limit: int) -> np.ndarray:
-    """Up to `limit` of the indices 0 … count - 1, evenly spaced."""
-    return np.arange(count) if count <= limit else np.arange(limit) * count // limit
-
-
-def _descriptors(split: Split, indices: np.ndarray) -> np.ndarray:
-    """Color, contrast and edges of images in a grid of 4 × 4: (n, 128) float32."""
-    rows = []
-    for _, images in split.batches(indices, BATCH_SIZE):
-        x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
-        x = functional.adaptive_avg_pool2d(x, 64)
-        gray = functional.pad(x.mean(1, keepdim=True), (0, 1, 0, 1), mode="replicate")
-        edges = [(gray[..., :-1, 1:] - gray[..., :-1, :-1]).abs(), (gray[..., 1:, :-1] - gray[..., :-1, :-1]).abs()]
-        mean, square, edge = (functional.adaptive_avg_pool2d(y, 4) for y in (x, x * x, torch.cat(edges, 1)))
-        rows.append(torch.cat([mean, (square - mean * mean).clamp_min(0).sqrt(), edge], 1).flatten(1))
-    return torch.cat(rows).numpy() if rows else np.zeros((0, 128), dtype=np.float32)
-
-
-def _fingerprints(split: Split, indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
-    """A hash of every image's pixels, and its gray thumbnail of 16 × 16: (n, 256) float32."""
-    prints: list[bytes] = []
-    thumbnails = []
-    for _, images in split.batches(indices, BATCH_SIZE):
-        prints += [hashlib.blake2b(image, digest_size=16).digest() for image in images]
-        x = torch.from_numpy(images).permute(0, 3, 1, 2).float().mean(1, keepdim=True)
-        thumbnails.append(functional.adaptive_avg_pool2d(x, 16).flatten(1))
-    return prints, torch.cat(thumbnails).numpy()
-
-
-def _nearly_equal(queries: np.ndarray, known: np.ndarray) -> dict[int, int]:
-    """From each thumbnail of `queries` to the nearest of `known` where they differ by less than 2% of the usual."""
-    middle = known.mean(0)
-    usual = float(np.sqrt(((known - middle) ** 2).mean()))
-    queries, known = queries - middle, known - middle
-    pairs = {}
-    norms = (known**2).sum(1)
-    for start in range(0, len(queries), 1024):
-        block = queries[start : start + 1024]
-        nearest = (norms[None, :] - 2 * block @ known.T).argmin(1)
-        differences = np.sqrt(((block - known[nearest]) ** 2).mean(1))
-        for number in np.flatnonzero(differences < 0.02 * usual):
-            pairs[start + int(number)] = int(nearest[number])
-    return pairs
 
 
 def guessing_loss(class_counts: Sequence[float], label_smoothing: float = 0.0) -> float:

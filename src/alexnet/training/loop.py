@@ -29,15 +29,9 @@ from alexnet.runtime.errors import AlexNetError, ReportedElsewhereError
 from alexnet.runtime.interrupts import interrupt_flag
 from alexnet.runtime.progress import format_duration, notify
 from alexnet.training.budget import LINEAR, PLANNED, Cost, Work, epochs_that_fit, planned_seconds
-from alexnet.training.diagnostics import (
-    Diagnostics,
-    EpochValidation,
-    dead_units,
-    overlap,
-    single_step,
-    worse_than_pretrained,
-)
+from alexnet.training.diagnostics import Diagnostics, EpochValidation, dead_units
 from alexnet.training.divergence import Diverged, diverged, is_divergent, nonfinite_weights
+from alexnet.training.findings import overlap, single_step, worse_than_pretrained
 from alexnet.training.input_pipeline import augmentation_pipeline
 from alexnet.training.linear_classifier import LinearClassifier, can_fit, fit_linear_classifier
 from alexnet.training.linear_probe import probe

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from alexnet.runs.run import METRICS
 from alexnet.runtime.progress import Progress, progress
-from alexnet.training.diagnostics import EpochValidation, Finding, LayerUpdate
+from alexnet.training.diagnostics import EpochValidation, LayerUpdate
+from alexnet.training.findings import Finding
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

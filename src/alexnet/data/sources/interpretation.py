@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from alexnet.data.decoding import to_rgb
+from alexnet.data.rgb import to_rgb
 from alexnet.data.sources.arrow_tables import open_hub, open_tables, table_files
 from alexnet.data.sources.folders import read_tree
 from alexnet.data.sources.groups import ItemCounts, check_groups, draw_groups, with_groups

@@ -1,15 +1,23 @@
-"""Why a source without usable images is none: what it holds instead, and what to do."""
+"""Why a source has no images, or no classes: what it holds instead, and what to do."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
+from alexnet.data.sources.class_folders import has_class_folders, peel, splits_option
+from alexnet.data.sources.names import first_names, split_of
 from alexnet.data.sources.plan import count, printable
-from alexnet.data.sources.tree import Tree
+from alexnet.data.sources.reading import Reading
+from alexnet.data.sources.tree import Folder, Tree
 from alexnet.data.sources.walking import archive_kind
+from alexnet.runtime.errors import AlexNetError, UsageError
+
+_OTHER_TABLES = ("(.mat)", "(.pkl)", "(.h5)", "(.hdf5)")
+_ARCHIVES = ("(.zip)", "(.tar)", "(.gz)", "(.tgz)")
 
 
-def detected_dataset(tree: Tree) -> str | None:
+def _detected_dataset(tree: Tree) -> str | None:
     """Which dataset of boxes or masks a tree without classes is."""
     names = {entry.parts[-1].lower() for folder in tree.top.below() for entry in folder.tables}
     folders = {folder.name.lower() for folder in tree.top.below()}
@@ -26,6 +34,7 @@ def detected_dataset(tree: Tree) -> str | None:
 
 
 def why_no_images(tree: Tree) -> str:
+    """The message for a source without images."""
     where = tree.request.path
     others = tree.unused()
     walk = tree.walk.tally.list()
@@ -44,6 +53,53 @@ def why_no_images(tree: Tree) -> str:
         files = sum(left.files for left in others)
         return f"no images in {where}: {count(files, 'other file')}, {printable(others[0].first)} first"
     return f"no images in {where}: it has no files"
+
+
+def why_no_classes(reading: Reading, node: Folder) -> AlexNetError:
+    """The error of a source that has images, and nothing that says their classes."""
+    where = reading.request.path
+    detected = _detected_dataset(reading.tree)
+    if detected:
+        return AlexNetError(f"{where} is {detected}: `alexnet` classifies images and needs one class for each")
+    kids = node.filled
+    table = next((one.first for one in reading.tree.unused() if one.reason.endswith(_OTHER_TABLES)), None)
+    hint = f"; if {printable(table)} names the classes, save it as CSV beside the images" if table else ""
+    if reading.unread:
+        hint = f"; {reading.unread[0]}"
+    archives = [one for one in reading.tree.unused() if one.reason.endswith(_ARCHIVES)]
+    if archives:
+        hint += f"; {printable(archives[0].first)} is an archive, and is read where the folder holds no image beside it"
+    if kids and not node.images:
+        names = first_names(sorted(kid.name for kid in kids))
+        commands = _commands_of_splits(reading, kids)
+        if commands:
+            return UsageError(
+                f"{where} can be understood in several ways, as its folders {names} hold class folders and are "
+                f"called as splits and as something else. Choose the folders of each split: {commands}"
+            )
+        command = reading.request.command("--classes-from", "folder")
+        as_classes = f"To take the folders as the classes: {command}; otherwise put" if len(kids) > 1 else "Put"
+        return UsageError(
+            f"no classes in {where}: its folders {names} are called as splits or as images in general, and hold "
+            "neither class folders nor file names with classes, and no table names the classes. "
+            f"{as_classes} each image in a folder named after its class, or write a CSV of path,label{hint}"
+        )
+    first = printable("/".join((*node.parts, node.first)))
+    return AlexNetError(
+        f"no classes in {where}: {first} lies in no class folder, as all of its {count(node.images, 'image')}; "
+        f"put each in a folder named after its class, or write a CSV of path,label{hint}"
+    )
+
+
+def _commands_of_splits(reading: Reading, kids: Sequence[Folder]) -> str:
+    """Commands that name the folders of the splits: those called as such exactly, and all; empty without two."""
+    splits = [kid for kid in kids if split_of(kid.name) is not None and has_class_folders(peel(kid))]
+    readings = [[kid for kid in splits if kid.exact_split and split_of(kid.name) is not None], splits]
+    commands = []
+    for chosen in readings:
+        if {"train"} <= {kid.split for kid in chosen}:
+            commands.append(reading.request.command(*splits_option(reading, ((kid.split, kid) for kid in chosen))))
+    return " or ".join(dict.fromkeys(commands))
 
 
 _UNPACK = "unpack it and give the folder, or give the archive itself"

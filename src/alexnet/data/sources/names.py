@@ -169,7 +169,7 @@ def decode_names(
         if encoding is None and all(map(is_utf8, folders)):
             encoding = "cp437"
         if encoding is None:
-            raise UsageError(f"{where}: names are not UTF-8; {_readings(sample)}; choose one with {option}")
+            raise UsageError(f"{where}: names are not UTF-8; {readings(sample)}; choose one with {option}")
         example = composed(sample.decode(encoding, "replace"))
         notes.append(
             f"{len(foreign):,} names are not UTF-8 and are read as {encoding.upper()}, such as {example!r}; "
@@ -212,8 +212,8 @@ def _is_ksx1001(character: str) -> bool:
     return all(byte >= 0xA1 for byte in character.encode("cp949"))
 
 
-def _readings(sample: bytes) -> str:
-    """Bytes as read in the encodings that are common in file names and tables."""
+def readings(sample: bytes) -> str:
+    """What bytes that are not UTF-8 are in the encodings that are common in file names and tables."""
     found = []
     for encoding in ("cp949", "gbk", "shift_jis", "cp1252", "cp437"):
         try:
@@ -221,11 +221,6 @@ def _readings(sample: bytes) -> str:
         except UnicodeDecodeError:
             continue
     return f"{sample!r} may be " + ", ".join(found)
-
-
-def readings(sample: bytes) -> str:
-    """Describe what bytes that are not UTF-8 are in common encodings."""
-    return _readings(sample)
 
 
 def name_tokens(name: str) -> list[str]:

@@ -13,9 +13,12 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from alexnet.data.sources.layout import Layout
 from alexnet.data.sources.names import first_names, name_tokens, split_of
+from alexnet.data.sources.plan import printable
+from alexnet.data.sources.reading import Reading
 from alexnet.data.sources.tables import FileIndex, Table, decode_text, read_table
-from alexnet.data.sources.walking import Entry
+from alexnet.data.sources.walking import Entry, read_entry
 from alexnet.runtime.errors import AlexNetError, UsageError
 
 LIST_ENDINGS = (".txt", ".lst", ".csv", ".json")
@@ -75,6 +78,26 @@ def _table_of(data: bytes, name: str, encoding: str | None) -> Table | None:
         return read_table(data, name, encoding)
     except AlexNetError:
         return None
+
+
+def splits_by_lists(reading: Reading, layout: Layout) -> dict[tuple[str, int], str]:
+    """The split of each image by lists such as meta/train.txt; empty where folders say it or there are none."""
+    if reading.request.classes_from or any(place.split for place in layout.places.values()):
+        return {}
+    lists = []
+    for folder in reading.tree.top.below():
+        for entry in folder.small_tables:
+            if split_of_list(entry.parts[-1]) is None and not entry.parts[-1].lower().endswith(".json"):
+                continue
+            name = printable(entry.name)
+            for split, lines in read_lists(read_entry(entry), name, reading.request.encoding).items():
+                lists.append((name, split, reading.tree.clean(entry.parts)[:-1], lines))
+    if not lists:
+        return {}
+    splits, used, assumptions = splits_of_lists(lists, reading.index, f"--classes-from {layout.classes_from}")
+    reading.used |= set(used)
+    reading.assumptions += assumptions
+    return splits
 
 
 def splits_of_lists(

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from alexnet.data.sources.items import Ignored
-from alexnet.data.sources.names import composed, decode_names, first_names, is_utf8
+from alexnet.data.sources.names import composed, decode_names, first_names, is_utf8, split_of
 from alexnet.data.sources.plan import count, printable
 from alexnet.data.sources.registry import Request
 from alexnet.data.sources.tables import TABLE_ENDINGS
@@ -18,6 +18,7 @@ from alexnet.runtime.errors import UsageError
 Parts = tuple[str, ...]
 
 _TABLE_NAME = re.compile(r"label|meta|annot|class|train|val|test|image|data|list|ground", re.IGNORECASE)
+_LARGEST_TABLE = 1 << 30  # bytes; a larger text file is no table of images
 _MOST_TABLES = 64  # of a folder; where every image has a text file beside it, those are not tables
 
 
@@ -37,6 +38,24 @@ class Folder:
         return self.parts[-1] if self.parts else ""
 
     @property
+    def split(self) -> str:
+        """The split that its name means, where it means one."""
+        named = split_of(self.name)
+        assert named is not None
+        return named.split
+
+    @property
+    def exact_split(self) -> bool:
+        """Whether its name means a split, and nothing else."""
+        named = split_of(self.name)
+        return named is not None and named.exact
+
+    @property
+    def first_image(self) -> str:
+        """The path of its first image."""
+        return "/".join((*self.parts, self.first))
+
+    @property
     def place(self) -> str:
         """The path below the source, for messages."""
         return "/".join(self.parts) + "/" if self.parts else "the source"
@@ -45,6 +64,13 @@ class Folder:
     def filled(self) -> list[Folder]:
         """The folders with images in or below them."""
         return [folder for folder in self.folders.values() if folder.total]
+
+    @property
+    def small_tables(self) -> Iterator[Entry]:
+        """The tables that are not too large to be one of images."""
+        for entry in self.tables:
+            if (entry.length if entry.length >= 0 else os.path.getsize(entry.file)) <= _LARGEST_TABLE:
+                yield entry
 
     def below(self) -> Iterator[Folder]:
         """This folder and all below it."""

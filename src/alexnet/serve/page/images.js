@@ -91,10 +91,11 @@ export function startImages(about, listener) {
   }
 
   byId("choose").addEventListener("click", () => byId("file").click());
-  byId("file").addEventListener("change", (event) => {
-    addFiles(event.target.files);
-    event.target.value = "";
-  });
+  const takeChosen = () => {
+    addFiles(byId("file").files);
+    byId("file").value = "";
+  };
+  byId("file").addEventListener("change", takeChosen);
   const drop = byId("drop");
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", (event) => event.preventDefault());
@@ -164,6 +165,7 @@ export function startImages(about, listener) {
     show(add(blob, text("cameraFrame")));
   });
 
+  takeChosen(); // files that were chosen before this script ran
   addEventListener("inspect", ({ detail }) => addStored(detail));
   if (about.data?.evaluated_split) startSamples(about, addStored);
 }

@@ -201,7 +201,7 @@ def test_the_range_of_the_dataset_is_that_of_predict(tmp_path: Path) -> None:
     }
     data = tmp_path / "data"
     dataset = alexnet.prepare(folder_of(tmp_path / "images", files), data, size=72, progress=False)
-    run = make_run(tmp_path / "run", data, seed=1)
+    run = make_run(tmp_path / "run", data, seed=1, variant="convolutions")
     assert json.loads((run / "config.json").read_text(encoding="utf-8"))["pixel_range"]["integer"] == [0, 4095]
     classifier = Classifier.load(run, device="cpu")
     stored = dataset.split("train")[0][0]

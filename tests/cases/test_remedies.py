@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import io
 import re
 import shlex
@@ -33,6 +34,7 @@ FOREIGN = {"--headless", "--convert-to", "--standalone", "--nproc-per-node", "--
 """Options of other programs in messages."""
 
 
+@functools.cache
 def verbs() -> dict[str, argparse.ArgumentParser]:
     parser = build_parser()
     return next(dict(a.choices) for a in parser._actions if isinstance(a, argparse._SubParsersAction))
@@ -77,7 +79,7 @@ def png(side: int = 72, value: int = 0) -> bytes:
 
 @pytest.fixture
 def run(tmp_path: Path, striped_data: Path) -> Path:
-    return make_run(tmp_path / "run", striped_data, seed=1)
+    return make_run(tmp_path / "run", striped_data, seed=1, variant="convolutions")
 
 
 def remedy(message: str) -> list[str]:

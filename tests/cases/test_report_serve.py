@@ -35,7 +35,7 @@ LONG_NAMES = ["W" * 120, "가" * 120]
 
 @pytest.fixture(scope="module")
 def run(striped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = make_run(tmp_path_factory.mktemp("cases") / "run", striped_data, seed=5)
+    path = make_run(tmp_path_factory.mktemp("cases") / "run", striped_data, seed=5, variant="convolutions")
     yield path
     (path / "model.safetensors").unlink()
 

@@ -73,7 +73,7 @@ def test_e5_another_dataset_in_the_place_is_refused(projects: Path, monkeypatch,
 def test_e5_another_dataset_that_is_named_is_said_to_be_another(
     striped_folder: Callable[..., Path], striped_data: Path, command, tmp_path: Path
 ) -> None:
-    run = make_run(tmp_path / "run", striped_data, seed=0)
+    run = make_run(tmp_path / "run", striped_data, seed=0, variant="convolutions")
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     config["dataset"] = dataset_record(PreparedDataset.open(striped_data))
     (run / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -190,7 +190,7 @@ def test_a_registered_variant_is_trained_and_its_run_opened_by_another_process(
 
 
 def test_imported_weights_have_no_dataset_and_the_message_says_so(striped_data: Path, tmp_path: Path) -> None:
-    run = Run.open(make_run(tmp_path / "run", striped_data, seed=0))
+    run = Run.open(make_run(tmp_path / "run", striped_data, seed=0, variant="convolutions"))
     config = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
     (run.path / "config.json").write_text(json.dumps({**config, "dataset": {"imported": "x.pth"}}), encoding="utf-8")
     (run.path / "model.safetensors").unlink()

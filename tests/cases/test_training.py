@@ -141,7 +141,8 @@ def test_weights_that_are_infinite_once_saved_are_a_divergence(tmp_path: Path, s
 
 
 def test_a_training_of_one_step_learns_and_says_that_it_is_one(tmp_path: Path, striped_data: Path, capsys):
-    how = {"recipe": "small", "init": "he", "whiten": False, "crop_size": 64, "input_size": 64, "early_input_size": 64}
+    how = {"recipe": "small", "variant": "convolutions", "init": "he", "whiten": False}
+    how |= {"crop_size": 64, "input_size": 64, "early_input_size": 64}
     training = set_up_training(striped_data, tmp_path / "run", batch_size=64, epochs=1, precision="float32", **how)
     before = {name: weight.clone() for name, weight in training.state.layer_weights()}
     training.train()

@@ -45,7 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
     folder = tmp_path_factory.mktemp("runs")
-    runs = [make_run(folder / "first", data, seed=1), make_run(folder / "second", data, seed=2)]
+    runs = [make_run(folder / name, data, seed, variant="convolutions") for seed, name in ((1, "first"), (2, "second"))]
     yield runs
     for run in runs:
         (run / "model.safetensors").unlink()
@@ -216,7 +216,7 @@ def test_invalid_usage_is_one_clear_line(command, runs, data, arguments, message
 def test_a_run_of_other_classes_or_another_size_does_not_fit(runs, data, striped_data, tmp_path) -> None:
     with pytest.raises(AlexNetError, match=r"only .*first has 'bright', 'dark'.*can't be evaluated"):
         evaluate(runs[0], striped_data)
-    stripes = make_run(tmp_path / "stripes", striped_data, seed=0)
+    stripes = make_run(tmp_path / "stripes", striped_data, seed=0, variant="convolutions")
     with pytest.raises(AlexNetError, match="can't be averaged"):
         evaluate([runs[0], stripes], data)
     config = json.loads((stripes / "config.json").read_text(encoding="utf-8"))

@@ -78,6 +78,26 @@ def test_nine_views_are_a_grid_of_three_by_three(images, mean, preprocess) -> No
         np.testing.assert_allclose(view.numpy().transpose(0, 2, 3, 1), by_hand, atol=1e-5)
 
 
+def test_the_symmetries_of_a_square_are_all_flips_and_rotations(images, mean, preprocess) -> None:
+    centered, middle = (images.astype(np.float64) - mean) / 64, (SIZE - CROP) // 2
+    crop = centered[:, middle : middle + CROP, middle : middle + CROP]
+    by_hand = [np.rot90(side, turns, (1, 2)) for side in (crop, crop[:, :, ::-1]) for turns in range(4)]
+    views = [view.numpy().transpose(0, 2, 3, 1) for view in crops(torch.from_numpy(images), preprocess, 8)]
+    assert len(views) == 8
+    for expected in by_hand:
+        assert sum(np.allclose(view, expected, atol=1e-5) for view in views) == 1
+
+
+@pytest.mark.parametrize("views", [8, 10])
+def test_only_the_symmetries_of_a_square_answer_alike_however_the_image_lies(network, views) -> None:
+    """The margin is even, so that the center crop lies in the middle; the mean is a color, as in the recipe small."""
+    images = np.random.default_rng(0).integers(0, 256, (COUNT, CROP + 6, CROP + 6, 3), dtype=np.uint8)
+    color = Preprocessing(torch.full((CROP + 6, CROP + 6, 3), 99.0), CROP, 1 / 64)
+    found = probabilities(network, color, torch.from_numpy(images), views)
+    turned = probabilities(network, color, torch.from_numpy(np.rot90(images, 1, (1, 2)).copy()), views)
+    assert torch.allclose(found, turned, atol=1e-6) == (views == 8)
+
+
 def test_one_view_is_the_center(images, mean, preprocess) -> None:
     (view,) = crops(torch.from_numpy(images), preprocess, 1)
     np.testing.assert_allclose(view.numpy().transpose(0, 2, 3, 1), crops_by_hand(images, mean)[8], atol=1e-5)

@@ -58,7 +58,13 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("quick")
 
 
-@pytest.mark.parametrize("name", ["figure-1", "cifar-18pct", "cifar-13pct", "cifar-11pct", "cifar-lrn", "cifar-copy"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("figure-1", "cifar-18pct", "cifar-lrn", "cifar-copy"),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("cifar-13pct", "cifar-11pct")),
+    ],
+)
 def test_each_experiment_tried_quickly_writes_its_numbers_and_its_figure(
     name: str, images: Path, originals: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

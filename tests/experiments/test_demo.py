@@ -36,7 +36,8 @@ def few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
         return path
 
     monkeypatch.setattr(solar_cells, "write_source", write_few)
-    monkeypatch.setitem(demo_module.CHANGES, "epochs", 1)
+    for name, value in {"epochs": 1, "variant": "convolutions"}.items():  # fc6 and fc7 take most of the time
+        monkeypatch.setitem(demo_module.CHANGES, name, value)
 
 
 def test_the_demo_shows_its_metrics_and_continues_with_training_from_scratch(few_cells, command, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -15,7 +16,14 @@ from alexnet.experiments import transfer
 from alexnet.experiments.image_sets import prepared_size
 from alexnet.experiments.transfer import METHODS, Trial, _sample, _summary, _trials
 from alexnet.experiments.trials import train_once
+from alexnet.training.train import set_up_training
 from alexnet.weights.importing import STARTER_FILE
+
+
+@pytest.fixture
+def without_fully_connected_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fc6 and fc7 take most of the time."""
+    monkeypatch.setattr(transfer, "set_up_training", functools.partial(set_up_training, variant="convolutions"))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +63,7 @@ def test_the_table_has_mean_and_standard_deviation_over_the_seeds():
     assert (row["mean"], row["standard_deviation"]) == pytest.approx((0.6, np.std([0.5, 0.6, 0.7], ddof=1)))
 
 
-def test_an_interrupted_probe_is_repeated(dataset, tmp_path: Path, monkeypatch):
+def test_an_interrupted_probe_is_repeated(dataset, tmp_path: Path, monkeypatch, without_fully_connected_layers):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
@@ -68,14 +76,17 @@ def test_an_interrupted_probe_is_repeated(dataset, tmp_path: Path, monkeypatch):
 
 
 def test_the_time_before_an_interruption_counts(dataset, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(transfer.demo, "CHANGES", {"epochs": 1, "crop_size": 64, "batch_size": 24})
+    changes = {"variant": "convolutions", "epochs": 1, "crop_size": 64, "batch_size": 24}
+    monkeypatch.setattr(transfer.demo, "CHANGES", changes)
     trial = Trial(transfer.SOLAR, None, "scratch", 0)
-    run = train_once(dataset.path, transfer._run(tmp_path, trial), seed=0, init="he", **transfer.demo.CHANGES)
+    run = train_once(dataset.path, transfer._run(tmp_path, trial), seed=0, init="he", **changes)
     (epoch,) = run.metrics("epoch")
     assert transfer._measure(trial, dataset, tmp_path, "he")["seconds"] > epoch["seconds"] > 0.1
 
 
-def test_other_weights_add_two_methods_to_the_results(striped_folder, tmp_path: Path, command, monkeypatch):
+def test_other_weights_add_two_methods_to_the_results(
+    striped_folder, tmp_path: Path, command, monkeypatch, without_fully_connected_layers
+):
     monkeypatch.setattr(transfer.solar_cells, "write_source", lambda _: striped_folder(3, 24, splits=("train", "test")))
     weights = tmp_path / "Other One.safetensors"
     weights.write_bytes(STARTER_FILE.read_bytes())
@@ -105,7 +116,9 @@ def test_other_weights_add_two_methods_to_the_results(striped_folder, tmp_path: 
     assert not (tmp_path / "out2").exists()
 
 
-def test_trials_of_an_existing_results_file_are_kept_with_their_command(tmp_path: Path, striped_folder, command):
+def test_trials_of_an_existing_results_file_are_kept_with_their_command(
+    tmp_path: Path, striped_folder, command, without_fully_connected_layers
+):
     results = tmp_path / "transfer.json"
     earlier = {"accuracy": 0.5, "seconds": 3.0, "date": "2026-01-01", "machine": "another"}
     before = {"sets": {"other": {"train": 9}}, "trials": {"other/all/probe/0": earlier}, "command": "alexnet earlier"}

@@ -186,7 +186,7 @@ def test_images_with_doubtful_labels_are_compared_apart(tmp_path: Path, striped_
         rows.append(f"{path},{path.parts[-2]},{path.parts[-3]},{1 + number % 2},{1 if number % 4 else 0.7}")
     (tmp_path / "images.csv").write_text("\n".join(rows) + "\n")
     data = prepare(tmp_path / "images.csv", tmp_path / "data", size=72, progress=False, workers=1)
-    runs = [make_run(tmp_path / f"run-{seed}", data.path, seed=seed) for seed in (1, 2)]
+    runs = [make_run(tmp_path / f"run-{seed}", data.path, seed=seed, variant="convolutions") for seed in (1, 2)]
     result = compare(runs, data, split="val", views=1).to_dict()
     assert result["weighted"]
     assert set(result["pairs"][0]["certainty"]) == {"certain", "doubtful"}

@@ -202,7 +202,7 @@ def test_the_training_split_of_another_dataset_is_refused_too(
     striped_data: Path, striped_folder: Callable[..., Path], tmp_path: Path, command: Callable[..., Any]
 ) -> None:
     """The run of a fold was trained on a part of the training split of the whole dataset."""
-    run = make_run(tmp_path / "run", striped_data, seed=1)
+    run = make_run(tmp_path / "run", striped_data, seed=1, variant="convolutions")
     prepare(striped_folder(14, 14), tmp_path / "whole", size=72, progress=False)
     done = command("decide", run, "--data", tmp_path / "whole", "--split", "train")
     assert done.returncode == 1

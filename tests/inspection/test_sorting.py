@@ -317,7 +317,13 @@ def dies_at(call: int, before: bool, work: Callable[[], object]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("mode", "other_file_system"), [("copy", False), ("link", False), ("move", False), ("move", True)]
+    ("mode", "other_file_system"),
+    [
+        ("copy", False),
+        pytest.param("link", False, marks=pytest.mark.long),
+        pytest.param("move", False, marks=pytest.mark.long),
+        ("move", True),  # a copy, then the removal of the original
+    ],
 )
 def test_a_kill_at_any_call_leaves_every_file_in_one_place(
     tmp_path: Path, mode: str, other_file_system: bool, monkeypatch: pytest.MonkeyPatch

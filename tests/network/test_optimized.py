@@ -36,7 +36,7 @@ def images(side: int, count: int = 2) -> torch.Tensor:
         ("released-2012-no-norm", {}),
     ],
 )
-@pytest.mark.parametrize("side", [227, 195])
+@pytest.mark.parametrize("side", [227, pytest.param(195, marks=pytest.mark.long)])
 def test_in_float32_logits_and_gradients_are_those_of_the_plain_network(variant, switches, side) -> None:
     plain, x = network(variant, **switches), images(side)
     labels = torch.tensor([3, 7])

@@ -37,7 +37,7 @@ RECIPE = {
 }
 # Trainings by a single process, and their number of steps.
 TRAININGS = {
-    "paper": (50, {}),
+    "paper": (20, {}),
     "batch": (6, {"normalization": "batch"}),
     "residual": (6, {"variant": "narrow-residual"}),
     "weird": (6, {"variant": "narrow-weird"}),
@@ -208,12 +208,12 @@ def test_towers_in_float32_are_equal_up_to_rounding(alone, two):
 @pytest.mark.long
 def test_a_run_goes_on_in_any_other_layout(data, alone, tmp_path):
     run = tmp_path / "run"
-    first = training(data, run, "paper", 9, parallel="data")
-    towers = training(data, run, "paper", 18, parallel="towers", resume=True)
-    weird = training(data, run, "paper", 27, parallel="one-weird-trick", resume=True)
+    first = training(data, run, "paper", 4, parallel="data")
+    towers = training(data, run, "paper", 8, parallel="towers", resume=True)
+    weird = training(data, run, "paper", 12, parallel="one-weird-trick", resume=True)
     run_all(tmp_path, 2, [first, towers, weird])
-    run_all(tmp_path, 1, [training(data, run, "paper", 36, resume=True)])
-    run_all(tmp_path, 4, [training(data, run, "paper", 50, parallel="data", resume=True)])
+    run_all(tmp_path, 1, [training(data, run, "paper", 16, resume=True)])
+    run_all(tmp_path, 4, [training(data, run, "paper", 20, parallel="data", resume=True)])
     assert distance(run, alone / "paper") < 1e-9
 
 
@@ -356,7 +356,10 @@ def test_without_torchrun_it_says_how_to_start_several(data, tmp_path):
 
 @pytest.mark.parametrize(
     ("init", "wrong", "code", "line"),
-    [("nowhere", "", 2, "no init 'nowhere'"), ("he", "-that-is-not-there", 1, "does not exist: make it with")],
+    [
+        ("nowhere", "", 2, "no init 'nowhere'"),
+        pytest.param("he", "-that-is-not-there", 1, "does not exist: make it with", marks=pytest.mark.long),
+    ],
 )
 def test_processes_say_what_is_wrong_once_and_are_not_started_again(data, tmp_path, init, wrong, code, line):
     command = [sys.executable, "-m", "alexnet", "train", f"{data}{wrong}", "--out", tmp_path / "run"]

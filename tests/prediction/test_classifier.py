@@ -28,7 +28,7 @@ def process(*arguments: object, stdin: bytes | None = None) -> subprocess.Comple
 
 @pytest.fixture(scope="module")
 def run(striped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = make_run(tmp_path_factory.mktemp("run") / "run", striped_data, seed=1)
+    path = make_run(tmp_path_factory.mktemp("run") / "run", striped_data, seed=1, variant="convolutions")
     yield path
     (path / "model.safetensors").unlink()
 

@@ -265,7 +265,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]
     with (folder / "list.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "label", "split"), *rows])
     prepare(folder / "list.csv", folder / "data", size=72, progress=False)
-    run = make_run(folder / "run", folder / "data", seed=3)
+    run = make_run(folder / "run", folder / "data", seed=3, variant="convolutions")
     yield run, folder / "data"
     (run / "model.safetensors").unlink()
 

@@ -65,7 +65,7 @@ def test_the_table_in_the_run_folder_is_used_before_a_variant_of_the_same_name(o
 
 
 def test_a_run_of_a_built_in_variant_stores_no_table(striped_data: Path, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", striped_data, seed=0)
+    run = make_run(tmp_path / "run", striped_data, seed=0, variant="convolutions")
     assert Run.open(run).config.variant is None
     assert Run.open(run).config == Config.from_dict(Run.open(run).config.to_dict())
     (run / "model.safetensors").unlink()

@@ -60,7 +60,7 @@ def test_an_image_of_the_split_is_nearest_to_itself_at_distance_0(run: Path, str
 def test_features_are_computed_once_and_again_for_other_weights_or_images(
     striped_data: Path, striped_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = make_run(tmp_path / "run", striped_data, 1)
+    run = make_run(tmp_path / "run", striped_data, 1, variant="convolutions")
     built: list[Path] = []
     write = index_module.write_atomic
     monkeypatch.setattr(index_module, "write_atomic", lambda path, content: (built.append(path), write(path, content)))
@@ -68,7 +68,7 @@ def test_features_are_computed_once_and_again_for_other_weights_or_images(
     np.testing.assert_array_equal(open_index(run, striped_data).stored, one.stored)
     assert len(built) == 1
 
-    make_run(tmp_path / "run", striped_data, 2)
+    make_run(tmp_path / "run", striped_data, 2, variant="convolutions")
     other = open_index(run, striped_data)
     assert len(built) == 2
     assert not np.allclose(other.stored, one.stored)
@@ -152,7 +152,7 @@ def test_misfits_are_refused_in_one_line(
 
 
 def test_a_run_without_weights_is_an_error(striped_data: Path, tmp_path: Path) -> None:
-    (make_run(tmp_path / "run", striped_data, 1) / "model.safetensors").unlink()
+    (make_run(tmp_path / "run", striped_data, 1, variant="convolutions") / "model.safetensors").unlink()
     with pytest.raises(AlexNetError, match="the training has not saved these weights yet"):
         open_index(tmp_path / "run", striped_data)
 

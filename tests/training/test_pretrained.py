@@ -154,7 +154,15 @@ def test_convolutions_under_torchvisions_names_are_started_from_and_are_no_netwo
 
 def test_a_training_that_ends_below_the_linear_probe_is_a_finding(tmp_path: Path, striped_data: Path, capsys):
     """The kernels of the starter tell stripes apart; a last layer that is nothing but a bias does not."""
-    how = {"init": "starter", "crop_size": 64, "epochs": 1, "batch_size": 24, "lr": 1e-9, "precision": "float32"}
+    how = {
+        "variant": "convolutions",
+        "init": "starter",
+        "crop_size": 64,
+        "epochs": 1,
+        "batch_size": 24,
+        "lr": 1e-9,
+        "precision": "float32",
+    }
     training = set_up_training(striped_data, tmp_path / "run", recipe="paper", **how)
     with torch.no_grad():
         training.state.network.get_submodule("logits").weight.zero_()
@@ -256,7 +264,7 @@ def test_a_dataset_of_one_image_a_class_has_no_probe(tmp_path: Path, striped_fol
 
     prepare(striped_folder(1, 1, splits=("train",)), tmp_path / "data", size=72, split={}, progress=False)
     dataset = PreparedDataset.open(tmp_path / "data")
-    run = Run.open(make_run(tmp_path / "run", tmp_path / "data", seed=0))
+    run = Run.open(make_run(tmp_path / "run", tmp_path / "data", seed=0, variant="convolutions"))
     assert probe(*run.load(), dataset.split("train"), None, "conv5") is None
 
 
@@ -265,7 +273,7 @@ def test_a_linear_probe_separates_classes_that_a_feature_separates(tmp_path: Pat
     from alexnet.training.linear_probe import probe
 
     dataset = PreparedDataset.open(striped_data)
-    network, preprocess = Run.open(make_run(tmp_path / "run", striped_data, seed=0)).load()
+    network, preprocess = Run.open(make_run(tmp_path / "run", striped_data, seed=0, variant="convolutions")).load()
     known = probe(network, preprocess, dataset.split("train"), dataset.split("val"), "conv1")
     assert known is not None
     assert (known.split, known.measured, known.majority) == ("val", 24, 0.5)

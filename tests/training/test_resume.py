@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from alexnet.training.train import set_up_training
+
 PAPER = (
     *("--recipe", "paper", "--init", "he", "--pixel-scaling", "std", "--crop-size", "64", "--epochs", "6"),
     *("--batch-size", "6", "--lr", "0.001", "--patience", "2", "--seed", "3", "--precision", "float32"),
@@ -159,12 +161,8 @@ def test_a_folder_that_is_no_dataset_or_no_run(command, striped_data, tmp_path, 
 
 def test_a_damaged_checkpoint_is_named(command, striped_data, tmp_path):
     out = tmp_path / "run"
-    process = train(striped_data, out, *RECIPE, "--checkpoint-interval", "0")
-    while not (out / "checkpoint.pt").exists():
-        time.sleep(0.05)
-        assert process.poll() is None
-    process.kill()
-    process.communicate()
+    changes = {"variant": "convolutions", "init": "he", "crop_size": 64, "epochs": 2, "precision": "float32"}
+    set_up_training(striped_data, out, recipe="paper", **changes).train(1)
     os.truncate(out / "checkpoint.pt", 100_000)
     done = command("train", striped_data, "--out", out, "--resume")
     assert done.returncode == 1

@@ -23,7 +23,7 @@ def run(striped_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
     """A run with random weights, recorded validation errors, and a dataset."""
     folder = tmp_path_factory.mktemp("run")
     prepare(striped_folder(12, 12), folder / "data", size=72, progress=False)
-    made = make_run(folder / "run", folder / "data", seed=0)
+    made = make_run(folder / "run", folder / "data", seed=0, variant="convolutions")
     epochs = [
         {"event": "epoch", "epoch": i, "validation_loss": 0.5, "validation_error": e} for i, e in ((1, 0.5), (2, 0.25))
     ]

@@ -4,6 +4,7 @@ import json
 import zipfile
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,18 @@ SWITCHES = [
 CIFAR = [name for name in list_variants() if name.startswith("cifar")]
 NEIGHBORS = [name for name in list_variants() if name.startswith(("lenet", "vgg", "resnet"))]
 ALEXNETS = [name for name in list_variants() if name not in NEIGHBORS]
+QUICKLY = ("paper", "cifar-18pct")
+"""The variants of which `make test` exports every switch; of the others only the network itself."""
 SMALL_SIDE = {"vgg11": 64, "vgg16": 64, "resnet18": 64, "resnet50": 64}
+
+
+def combinations(variants: list[str], switches: list[dict[str, str]]) -> list[Any]:
+    """Every variant with every switch."""
+    return [
+        pytest.param(variant, each, marks=[pytest.mark.long] * (bool(each) and variant not in QUICKLY))
+        for variant, each in product(variants, switches)
+        if variant not in CIFAR or "drop_layer" not in each
+    ]
 
 
 def narrow(variant: str, **switches: str) -> AlexNet:
@@ -87,7 +99,7 @@ def answers(model: "onnx.ModelProto", x: Tensor) -> np.ndarray:
 @pytest.mark.parametrize(
     ("variant", "switches"),
     [
-        *(each for each in product(ALEXNETS, SWITCHES) if each[0] not in CIFAR or "drop_layer" not in each[1]),
+        *combinations(ALEXNETS, SWITCHES),
         *product(NEIGHBORS, [{}]),
         ("resnet18", {"normalization": "none", "pooling": "non-overlapping", "drop_layer": "block2_2"}),
         ("lenet5", {"pooling": "overlapping"}),
@@ -151,8 +163,8 @@ def test_the_preprocessing_inside_is_that_of_the_center_crop(side: int | None) -
 @pytest.mark.parametrize(
     ("variant", "switches"),
     [
-        *product(["paper", "one-weird-trick", "caffenet", "released-2012", "released-2012-six-conv"], SWITCHES),
-        *product(CIFAR, SWITCHES[:4]),
+        *combinations(["paper", "one-weird-trick", "caffenet", "released-2012", "released-2012-six-conv"], SWITCHES),
+        *combinations(CIFAR, SWITCHES[:4]),
         ("lenet5-1998", {}),
         ("resnet18", {}),
     ],

@@ -57,6 +57,55 @@ class TextbookTraining:
         wait_for(self.device)
 
 
+def expert_alexnet(classes: int = 1000) -> nn.Module:
+    """The AlexNet of an expert who wants it fast: two groups as in the paper, no response normalization."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 96, 11, 4), nn.ReLU(True), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(96, 256, 5, 1, 2, groups=2), nn.ReLU(True), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(256, 384, 3, 1, 1), nn.ReLU(True)),
+        *(nn.Conv2d(384, 384, 3, 1, 1, groups=2), nn.ReLU(True)),
+        *(nn.Conv2d(384, 256, 3, 1, 1, groups=2), nn.ReLU(True), nn.MaxPool2d(3, 2)),
+        nn.Flatten(),
+        *(nn.Linear(9216, 4096), nn.ReLU(True), nn.Dropout()),
+        *(nn.Linear(4096, 4096), nn.ReLU(True), nn.Dropout()),
+        nn.Linear(4096, classes),
+    )
+
+
+class ExpertTraining:
+    """The training step of an expert: channels-last, autocast, fused `torch.optim.SGD`, and no response normalization.
+
+    Parameters
+    ----------
+    batch_size : int
+        Images of the synthetic batch.
+    dtype : torch.dtype
+        Arithmetic of autocast.
+    side : int
+        Height and width of the images.
+    compiled : bool
+        Whether `torch.compile` compiles forward and backward pass, which needs a C++ compiler on a CPU.
+    """
+
+    def __init__(self, batch_size: int, dtype: torch.dtype, side: int = 227, *, compiled: bool = False) -> None:
+        self.device, self.dtype = choose_device(), dtype
+        network = expert_alexnet().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4, fused=True)
+        self.network = torch.compile(network) if compiled else network
+        images = torch.randn(batch_size, 3, side, side, device=self.device)
+        self.images = images.contiguous(memory_format=torch.channels_last)
+        self.labels = torch.randint(1000, (batch_size,), device=self.device)
+
+    def step(self) -> None:
+        """Take a step, and wait for the device."""
+        self.optimizer.zero_grad()
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            loss = nn.functional.cross_entropy(self.network(self.images), self.labels)
+        loss.backward()
+        self.optimizer.step()
+        wait_for(self.device)
+
+
 def wait_for(device: torch.device) -> None:
     """Wait until all work queued on a device is done."""
     if device.type == "cuda":

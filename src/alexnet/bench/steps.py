@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from torch.nn import functional
 
 from alexnet.bench.data import paper_batches
 from alexnet.bench.parts import Settings
-from alexnet.bench.peers import TextbookTraining, photographs, wait_for
+from alexnet.bench.peers import ExpertTraining, TextbookTraining, photographs, wait_for
 from alexnet.bench.timing import Comparison, compared, in_turn
 from alexnet.data.preparation import prepare
 from alexnet.network.layers import Weighted
@@ -100,9 +101,12 @@ class OurTraining:
 
 
 def train_step(settings: Settings) -> list[Comparison]:
-    """Compare the step with the textbook's, and the rate of its operations with that of a matrix product."""
+    """Compare the step with the textbook's, with an expert's, and its rate of operations with a matrix product's."""
     count = settings.batch_size or BATCH_SIZE
     ours, theirs = OurTraining(count), TextbookTraining(count)
+    experts = {"eager": ExpertTraining(count, ours.dtype)}
+    if shutil.which("c++") or shutil.which("g++"):
+        experts["torch.compile"] = ExpertTraining(count, ours.dtype, compiled=True)
     size = 4096 if ours.device.type == "cpu" else 8192
     factor = torch.randn(size, size, device=ours.device, dtype=ours.dtype)
     product = torch.empty_like(factor)
@@ -111,7 +115,8 @@ def train_step(settings: Settings) -> list[Comparison]:
         torch.mm(factor, factor, out=product)
         wait_for(ours.device)
 
-    seconds = in_turn({"ours": ours.step, "theirs": theirs.step, "product": multiply}, settings.rounds)
+    sides = {"ours": ours.step, "theirs": theirs.step, "product": multiply}
+    seconds = in_turn(sides | {name: expert.step for name, expert in experts.items()}, settings.rounds)
     rate = ours.operations() * count / statistics.median(seconds["ours"])
     product_rate = 2 * size**3 / statistics.median(seconds["product"])
     needed = [ours.operations() * count / (2 * size**3) * value for value in seconds["product"]]
@@ -124,6 +129,15 @@ def train_step(settings: Settings) -> list[Comparison]:
             images_per_second=count / statistics.median(seconds["ours"]),
             textbook_images_per_second=count / statistics.median(seconds["theirs"]),
             milliseconds_of=_profile(ours) if ours.device.type == "cpu" else {},
+        ),
+        *(
+            compared(
+                f"training step, paper with LRN, batch {count}, {precision}",
+                f"an expert's PyTorch, {name}: channels-last, {precision} autocast, groups, no LRN",
+                *(seconds["ours"], seconds[name], 1.3),
+                expert_images_per_second=count / statistics.median(seconds[name]),
+            )
+            for name in experts
         ),
         compared(
             "training step, floating-point rate",

@@ -75,7 +75,9 @@ class Preprocessing:
         """Side of the stored images in pixels."""
         return self.mean.shape[0]
 
-    def crop(self, images: Tensor, top: int, left: int, flipped: bool = False) -> Tensor:
+    def crop(
+        self, images: Tensor, top: int, left: int, flips: tuple[bool, bool, bool] = (False, False, False)
+    ) -> Tensor:
         """Cut the same crop from each image.
 
         Parameters
@@ -84,8 +86,8 @@ class Preprocessing:
             (N, size, size, 3) uint8.
         top, left : int
             Corner of the crop.
-        flipped : bool
-            Flip the crop horizontally.
+        flips : tuple of bool
+            Flip the crop horizontally, vertically, then transpose it.
 
         Returns
         -------
@@ -94,8 +96,9 @@ class Preprocessing:
         """
         count = len(images)
         corners = torch.tensor([[top, left]]).expand(count, 2)
-        flips = torch.tensor([[flipped, False, False]]).expand(count, 3)
-        parameters = AugmentationParameters(corners, flips, torch.full((count,), self.scale), torch.zeros(count, 3))
+        parameters = AugmentationParameters(
+            corners, torch.tensor([flips]).expand(count, 3), torch.full((count,), self.scale), torch.zeros(count, 3)
+        )
         return self.crops(images, parameters, self.input_size)
 
     def center(self, images: Tensor) -> Tensor:

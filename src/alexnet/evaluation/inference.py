@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from alexnet.data.augmentation import Preprocessing
 from alexnet.evaluation.shared_views import can_share, shared_logits
-from alexnet.evaluation.views import VIEWS, check_views
+from alexnet.evaluation.views import HORIZONTAL, VIEWS, check_views
 from alexnet.network.optimized import OptimizedNetwork
 from alexnet.runtime.errors import AlexNetError
 
@@ -29,8 +29,8 @@ def crops(images: Tensor, preprocess: Preprocessing, views: int) -> Iterator[Ten
     Yields
     ------
     Tensor
-        (N, 3, S, S) floating point: the network's input, as `Preprocessing.crop` returns it. A horizontal flip follows
-        its crop.
+        (N, 3, S, S) floating point: the network's input, as `Preprocessing.crop` returns it. The flips of a crop follow
+        it.
 
     Raises
     ------
@@ -40,9 +40,8 @@ def crops(images: Tensor, preprocess: Preprocessing, views: int) -> Iterator[Ten
     check_views(views)
     chosen = VIEWS[views]
     for top, left in chosen.offsets(preprocess.size, preprocess.crop_size):
-        yield preprocess.crop(images, top, left)
-        if chosen.flipped:
-            yield preprocess.crop(images, top, left, flipped=True)
+        for flips in chosen.flips:
+            yield preprocess.crop(images, top, left, flips)
 
 
 @torch.inference_mode()
@@ -77,7 +76,7 @@ def probabilities(network: nn.Module, preprocess: Preprocessing, images: Tensor,
     """
     check_views(views)
     images = images.to(preprocess.mean.device, non_blocking=True)
-    if VIEWS[views].flipped and isinstance(network, OptimizedNetwork) and can_share(network, preprocess):
+    if VIEWS[views].flips == HORIZONTAL and isinstance(network, OptimizedNetwork) and can_share(network, preprocess):
         offsets = VIEWS[views].offsets(preprocess.size, preprocess.crop_size)
         each = shared_logits(network, preprocess, images, offsets)
     else:

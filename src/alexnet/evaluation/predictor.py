@@ -15,7 +15,7 @@ from torch import Tensor
 from alexnet.baselines.baseline import Baseline, BaselineConfig
 from alexnet.data.augmentation import Preprocessing
 from alexnet.evaluation.inference import probabilities, probabilities_and_features
-from alexnet.evaluation.views import VIEWS, check_views
+from alexnet.evaluation.views import UNFLIPPED, VIEWS, Flips, check_views
 from alexnet.network.frozen import FrozenNetwork
 from alexnet.network.model import AlexNet
 from alexnet.runs.decision import DecisionRule
@@ -93,7 +93,7 @@ class NetworkPredictor:
 
 
 class BaselinePredictor:
-    """A baseline. It reads the whole image, so that all crops are one; a flipped view is its horizontal flip.
+    """A baseline. It reads the whole image, so that all crops are one; a view is flipped as its crop would be.
 
     Parameters
     ----------
@@ -111,13 +111,22 @@ class BaselinePredictor:
         check_views(views)
         pixels = images.cpu().numpy()
         vectors = self.baseline.vectors(pixels)
-        shares = self.baseline.svm.probabilities(vectors)
-        if VIEWS[views].flipped:
-            shares = (shares + self.baseline.probabilities(pixels[:, :, ::-1])) / 2
-        return shares, vectors
+        upright = self.baseline.svm.probabilities(vectors)
+        shares = [
+            upright if flips == UNFLIPPED else self.baseline.probabilities(_flipped(pixels, flips))
+            for flips in VIEWS[views].flips
+        ]
+        return np.mean(shares, axis=0), vectors
 
     def decision_rule(self) -> None:
         return None
+
+
+def _flipped(pixels: np.ndarray, flips: Flips) -> np.ndarray:
+    """Images (N, side, side, 3), flipped horizontally, vertically, then transposed."""
+    across, down, transposed = flips
+    pixels = pixels[:, :: -1 if down else 1, :: -1 if across else 1]
+    return pixels.swapaxes(1, 2) if transposed else pixels
 
 
 Source = str | os.PathLike[str] | Member

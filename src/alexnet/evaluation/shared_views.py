@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.data.augmentation import Preprocessing
+from alexnet.evaluation.views import HORIZONTAL
 from alexnet.network.layers import LocalResponseNorm, output_size
 from alexnet.network.optimized import OptimizedNetwork
 
@@ -75,7 +76,7 @@ def shared_logits(
     """
     whole = dataclasses.replace(preprocess, crop_size=preprocess.size, input_size=None)
     upright, flipped = (
-        _SharedMaps(network, whole.crop(images, 0, 0, flip), preprocess.crop_size) for flip in (False, True)
+        _SharedMaps(network, whole.crop(images, 0, 0, flips), preprocess.crop_size) for flips in HORIZONTAL
     )
     margin = preprocess.size - preprocess.crop_size
     for top, left in offsets:

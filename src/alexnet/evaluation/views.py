@@ -5,6 +5,7 @@ This module does not import torch, so that the command line can list the views a
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,15 @@ if TYPE_CHECKING:
     from alexnet.runs.decision import DecisionRule
 
 LOW, MIDDLE, HIGH = 0.0, 0.5, 1.0
+
+Flips = tuple[bool, bool, bool]
+"""Whether a crop is flipped horizontally, flipped vertically, then transposed."""
+
+UNFLIPPED: Flips = (False, False, False)
+HORIZONTAL: tuple[Flips, ...] = (UNFLIPPED, (True, False, False))
+_SQUARE: tuple[Flips, ...] = tuple(
+    (across, down, transposed) for across, down, transposed in itertools.product((False, True), repeat=3)
+)
 
 
 @dataclass(frozen=True)
@@ -28,19 +38,19 @@ class ViewSet:
         The crops, in one phrase.
     positions : tuple of (float, float)
         Top-left corners as shares (top, left) of the margin, which is the image's side minus the crop's.
-    flipped : bool
-        Whether each crop is followed by its horizontal flip.
+    flips : tuple of (bool, bool, bool)
+        The forms of each crop, one after the other: flipped horizontally, vertically, then transposed.
     """
 
     name: str
     description: str
     positions: tuple[tuple[float, float], ...]
-    flipped: bool = False
+    flips: tuple[Flips, ...] = (UNFLIPPED,)
 
     @property
     def count(self) -> int:
         """Number of views."""
-        return len(self.positions) * (1 + self.flipped)
+        return len(self.positions) * len(self.flips)
 
     def offsets(self, size: int, crop_size: int) -> list[tuple[int, int]]:
         """Top-left corners (top, left) in pixels of crops of side `crop_size` in an image of side `size`.
@@ -59,12 +69,18 @@ _GRID = tuple((top, left) for top in (LOW, MIDDLE, HIGH) for left in (LOW, MIDDL
 
 VIEWS = {
     1: ViewSet("center crop", "the center crop", (_CENTER,)),
+    8: ViewSet(
+        "eight symmetries",
+        "the center crop in the eight symmetries of a square, for images without a preferred orientation",
+        (_CENTER,),
+        _SQUARE,
+    ),
     9: ViewSet("3×3 grid", "a 3×3 grid of crops, as cuda-convnet tests on CIFAR-10", _GRID),
     10: ViewSet(
         "ten views",
         "the four corners and the center, each with its horizontal flip (paper, section 4.1)",
         (*_CORNERS, _CENTER),
-        flipped=True,
+        HORIZONTAL,
     ),
 }
 """Every set of test views, by the number of views."""

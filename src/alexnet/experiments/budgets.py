@@ -22,7 +22,7 @@ from alexnet.runtime.provenance import provenance, write_result
 from alexnet.training.train import train
 
 BUDGETS = ("1m", "2m", "5m", "15m")
-VIEWS = {"one_view": 1, "ten_views": 10}
+VIEWS = {"one_view": 1, "eight_views": 8, "ten_views": 10}
 
 
 @dataclass(frozen=True)

@@ -198,12 +198,12 @@ def view_probabilities(built: nn.Sequential, images: Tensor, views: int) -> Tens
     Returns
     -------
     Tensor
-        (views, n, 10); each crop is followed by its horizontal flip where the set of views has flips.
+        (views, n, 10); each crop is followed by its horizontal flip where the set of views has it.
     """
     chosen, found = VIEWS[views], []
     for top, left in chosen.offsets(SIDE, CROP):
         crop = images[:, top : top + CROP, left : left + CROP]
-        found += [crop, crop.flip(2)] if chosen.flipped else [crop]
+        found += [crop.flip(2) if across else crop for across, _, _ in chosen.flips]
     return torch.stack([built.eval()(view.flatten(1)).softmax(1) for view in found])
 
 

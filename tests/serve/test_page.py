@@ -204,6 +204,8 @@ def test_the_networks_of_a_cross_validation_decide_together(
             page.set_input_files("#file", image(images[0]))
             page.wait_for_selector("#neighbors li")
             until(page, "document.querySelector('#maps .tile')?.style.backgroundImage.includes('data:')")
+            boxes = [page.locator(name).bounding_box() for name in ("#notice", "section.input")]
+            assert boxes[0]["y"] + boxes[0]["height"] <= boxes[1]["y"]
             reached_by_tab(page)
             assert page.evaluate("document.documentElement.scrollWidth") == width
             page.context.close()

@@ -17,7 +17,7 @@ test: venv browser   ## lint, type checks, documentation and tests, two at a tim
 	$(MAKE) --no-print-directory --jobs 2 lint types docs
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test-long: venv     ## tests that take minutes: killed processes, lost hosts, four processes
+test-long: venv     ## tests that take minutes (killed processes, lost hosts, four processes), and further forms of others
 	$(BIN)/pytest -m long
 
 INSTALL_CHROMIUM := apt-get install --yes --quiet --no-install-recommends chromium

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alexnet.data.augmentation import Augmentation, register_augmentation
     from alexnet.data.dataset import PreparedDataset
     from alexnet.data.preparation import prepare
-    from alexnet.data.sources.interpretation import plan_source
+    from alexnet.data.sources.planning import plan_source
     from alexnet.data.sources.registry import register_source
     from alexnet.evaluation.evaluate import Evaluation, evaluate
     from alexnet.evaluation.metrics import register_metric
@@ -55,7 +55,7 @@ _HOMES = {
     "get_variant": "alexnet.network.variants",
     "import_weights": "alexnet.weights.importing",
     "list_variants": "alexnet.network.variants",
-    "plan_source": "alexnet.data.sources.interpretation",
+    "plan_source": "alexnet.data.sources.planning",
     "prepare": "alexnet.data.preparation",
     "recipes": "alexnet.runs.recipe",
     "register_augmentation": "alexnet.data.augmentation",

@@ -133,7 +133,11 @@ def test_log_loss_is_finite_at_any_confidence(preprocess, images) -> None:
 
 @pytest.mark.parametrize(
     ("variant", "size", "crop_size"),
-    [("paper", 256, 224), ("caffe", 256, 224), ("paper", 163, 131), ("paper", 160, 144)],
+    [
+        ("paper", 256, 224),
+        ("paper", 163, 131),
+        *(pytest.param(*sizes, marks=pytest.mark.long) for sizes in (("caffe", 256, 224), ("paper", 160, 144))),
+    ],
 )
 def test_views_that_share_the_first_layers_equal_ten_separate_views(variant, size, crop_size) -> None:
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8))

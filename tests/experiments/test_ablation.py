@@ -155,6 +155,25 @@ def test_with_one_seed_the_interval_is_that_over_the_test_images() -> None:
     assert two["paper"] == "confirmed"
 
 
+def test_the_trials_of_an_earlier_result_are_kept_if_all_they_share_is_the_same(images: Path, out: Path) -> None:
+    dataset = image_set(out, [str(images)], quick=True)
+    results = out / "earlier.json"
+    full = {"one_view": 0.3, "ten_views": 0.2, "train_error": [0.5]}
+    trials = [Trial(change, seed, dataset, quick=True) for seed in (7, 8) for change in (FULL, "half")]
+    stored = {FULL + "/7": full, FULL + "/8": full, "half/7": full | {"ten_views": 0.25}}
+    written = ablation._write(trials, stored, results, "command", "set")
+    assert written["half"]["difference"]["values"] == [pytest.approx(0.05)]
+    assert "interval_over_images" not in written["half"]["difference"]  # not without each prediction
+    assert ablation._stored(results, "set", dataset, quick=True) == stored
+    report = json.loads(results.read_text(encoding="utf-8"))
+    assert report["recipe"].pop("sampler") == "random"  # of a version that did not have it yet
+    results.write_text(json.dumps(report), encoding="utf-8")
+    assert ablation._stored(results, "set", dataset, quick=True) == stored
+    assert ablation._stored(results, "other set", dataset, quick=True) == {}
+    assert ablation._stored(results, "set", dataset, quick=False) == {}  # another recipe
+    assert ablation._stored(out / "missing.json", "set", dataset, quick=True) == {}
+
+
 # How it is judged.
 
 
@@ -216,3 +235,5 @@ def test_another_set_has_results_of_its_own_and_rows_in_the_list(tmp_path: Path)
     found = {row.experiment: row.cells() for row in rows(tmp_path) if "response normalization" in row.claim.text}
     assert found["ablation"][2:] == ("+1.4 points", "+1.0 points", "-0.4 points")
     assert found["ablation-birds"][2:] == ("+1.4 points", "-2.0 points", "-3.4 points")
+    (tmp_path / "ablation.json").unlink()
+    assert {row.experiment for row in rows(tmp_path) if row.experiment.startswith("ablation")} == {"ablation-birds"}

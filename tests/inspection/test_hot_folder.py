@@ -21,11 +21,12 @@ from by_content import ByContent
 from random_runs import make_run
 from stripes import striped_image
 
-from alexnet.inspection import journal, result_post, sorting
+from alexnet.inspection import journal, result_post, sort_session
 from alexnet.inspection.drift import Validation, describe_day, summarize_days
 from alexnet.inspection.journal import JOURNAL, Journal, Placement, open_journal
 from alexnet.inspection.result_log import COLUMNS, open_log
-from alexnet.inspection.sorting import sort_images, undo_sort, watch_folder
+from alexnet.inspection.sorting import sort_images, undo_sort
+from alexnet.inspection.watching import watch_folder
 from alexnet.runtime.errors import AlexNetError, UsageError
 
 SETTLE = 0.4
@@ -347,7 +348,7 @@ def test_results_arrive_in_order_and_failures_are_repeated(
 def test_a_server_that_is_down_delays_nothing_and_gets_the_results_later(
     folder: Path, tmp_path: Path, receiver: Callable[..., Receiver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sorting, "SEND_FOR", 0.3)
+    monkeypatch.setattr(sort_session, "SEND_FOR", 0.3)
     server = receiver(200)
     address, port = server.address, server.server.server_port
     server.close()
@@ -357,7 +358,7 @@ def test_a_server_that_is_down_delays_nothing_and_gets_the_results_later(
     result = sort_images(ByContent(), folder, out, post=address)
     assert (len(result.placements), result.not_sent) == (20, 20)
     again = receiver(200, port=port)
-    monkeypatch.setattr(sorting, "SEND_FOR", 10)
+    monkeypatch.setattr(sort_session, "SEND_FOR", 10)
     (folder / "new.png").write_bytes(b"s9")
     assert sort_images(ByContent(), folder, out, post=address).not_sent == 0
     assert [message["id"] for message in again.received] == [*range(21)]
@@ -415,12 +416,12 @@ def test_a_day_that_differs_from_validation_is_marked() -> None:
 
 def test_the_end_of_a_day_is_noted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     days = ["2026-05-04"]
-    monkeypatch.setattr(sorting, "day_of", lambda _: days[0])
+    monkeypatch.setattr("alexnet.inspection.watching.day_of", lambda _: days[0])
     monkeypatch.setattr("alexnet.inspection.drift.day_of", lambda _: days[0])
     with watching(folder, tmp_path / "out") as watch:
         (folder / "a.png").write_bytes(b"l9")
         until(lambda: watch.placed)
-        monkeypatch.setattr(sorting, "day_of", lambda _: "2026-05-05")
+        monkeypatch.setattr("alexnet.inspection.watching.day_of", lambda _: "2026-05-05")
         until(lambda: watch.notes)
         assert watch.notes[0].startswith("2026-05-04: 1 image; median confidence 90.0%")
 

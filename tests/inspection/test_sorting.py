@@ -19,7 +19,8 @@ from stripes import striped_image
 
 from alexnet.experiments import sorting_kills
 from alexnet.inspection.journal import JOURNAL, open_journal
-from alexnet.inspection.sorting import SUMMARY, class_folders, sort_images, undo_sort
+from alexnet.inspection.sort_session import SUMMARY, class_folders
+from alexnet.inspection.sorting import sort_images, undo_sort
 from alexnet.prediction.classifier import Classifier
 from alexnet.runtime.errors import AlexNetError, UsageError
 

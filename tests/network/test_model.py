@@ -383,10 +383,10 @@ def test_224_with_the_overhanging_window_equals_227_with_zeros_right_and_below()
     ("variant", "without", "reference"),
     [
         ("paper", "conv3", ref_paper),
-        ("paper", "conv4", ref_paper),
+        pytest.param("paper", "conv4", ref_paper, marks=pytest.mark.long),
         ("paper", "conv5", ref_paper),
         ("paper-half", None, ref_half),
-        ("paper-half", "conv4", ref_half),
+        pytest.param("paper-half", "conv4", ref_half, marks=pytest.mark.long),
     ],
 )
 @torch.no_grad()

@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Prepare a dataset, or show the plan of it."""
     from alexnet.data.preparation import parse_share, prepare
-    from alexnet.data.sources.interpretation import plan_source
+    from alexnet.data.sources.planning import plan_source
     from alexnet.data.splitting import parse_folders, parse_split
     from alexnet.runtime.errors import UsageError
 

@@ -16,7 +16,7 @@ from alexnet.cli.options import add_device, add_json, add_precision, add_raw, ad
 
 if TYPE_CHECKING:
     from alexnet.inspection.journal import Placement
-    from alexnet.inspection.sorting import SortResult
+    from alexnet.inspection.sort_session import SortResult
 
 HELP = "sort images into one folder per class"
 FIGURE = "sort-days.png"
@@ -119,7 +119,7 @@ def _sort(options: argparse.Namespace, given: dict[str, Any]) -> int:
 
 
 def _watch(options: argparse.Namespace, given: dict[str, Any]) -> int:
-    from alexnet.inspection.sorting import SETTLE, watch_folder
+    from alexnet.inspection.watching import SETTLE, watch_folder
     from alexnet.prediction.predict import show_file_names
     from alexnet.runtime.progress import notify
 

@@ -30,10 +30,11 @@ from alexnet.data.resolution import describe_scaling, shorter_sides
 from alexnet.data.shard_plan import LIST_NAME, ShardPlan, plan_shards
 from alexnet.data.shards import WORK_FOLDER, Job, digest, forget_result, make_shards, read_result
 from alexnet.data.sources.groups import ItemCounts
-from alexnet.data.sources.interpretation import interpret, make_plan, source_name
+from alexnet.data.sources.interpretation import interpret, source_name
 from alexnet.data.sources.item_list import ItemList
 from alexnet.data.sources.items import Item, Source
 from alexnet.data.sources.plan import SourcePlan, count
+from alexnet.data.sources.planning import make_plan
 from alexnet.data.splitting import check_shares
 from alexnet.runtime.cpus import available_cpus
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice

@@ -34,7 +34,7 @@ from alexnet.network.rows import Conv, FullyConnected, Layer
 from alexnet.network.variants import Variant, get_variant, list_variants, register_variant
 from alexnet.report.style import BLUE, INK, ORANGE, Figure, drawn, new
 from alexnet.runs.checkpoint import FILE as CHECKPOINT
-from alexnet.runs.recipe import recipes
+from alexnet.runs.recipe import Recipe, recipes
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.provenance import provenance, write_result
 
@@ -188,17 +188,19 @@ def reproduce(
     """Run every trial, or those whose name starts with a prefix in `only`, and write all measurements so far.
 
     The images are the solar cells, or those of `data`. Results are written after each trial, so an interruption loses
-    nothing. Returns a summary of one line per change.
+    nothing. The trials of an existing `results` are kept, if its images and its recipe are the same. Returns a summary
+    of one line per change.
     """
     dataset = images(work, data, quick)
     trials = list(_trials(dataset, seeds, quick))
-    chosen = [trial for trial in trials if is_selected(trial.name, only)]
-    write = partial(_write, trials=trials, results=results, command=command, name=dataset_name(data) or SOLAR)
-    for trial in chosen:
-        if not trial.file.exists():
+    name = dataset_name(data) or SOLAR
+    stored = _stored(results, name, dataset, quick)
+    write = partial(_write, trials=trials, stored=stored, results=results, command=command, name=name)
+    for trial in trials:
+        if is_selected(trial.name, only) and not (trial.file.exists() or trial.name in stored):
             trial.measure()
             write()
-    if not any(trial.file.exists() for trial in trials):
+    if not any(trial.file.exists() or trial.name in stored for trial in trials):
         raise AlexNetError(f"no trial starts with {' or '.join(only)}; choose from: {', '.join(CHANGES)}")
     return "\n".join(
         f"{entry['label']}: {entry['ten_views']['mean']:.2%} error"
@@ -213,12 +215,45 @@ def _trials(dataset: PreparedDataset, seeds: Sequence[int], quick: bool) -> Iter
         yield from (Trial(change, seed, dataset, quick) for change in (QUICK_CHANGES if quick else CHANGES))
 
 
-def _write(trials: Sequence[Trial], results: Path, command: str, name: str) -> dict[str, dict[str, Any]]:
-    """Write the measurements of `trials` so far; return the entries of the changes."""
+def _stored(results: Path, name: str, dataset: PreparedDataset, quick: bool) -> dict[str, dict[str, Any]]:
+    """The trials by name of an existing `results`; none if its set, its images or a value of the recipe is another."""
+    if not results.exists():
+        return {}
+    report, setting = json.loads(results.read_text(encoding="utf-8")), _setting(name, dataset, quick)
+    recipe, earlier = setting.pop("recipe"), report["recipe"]
+    if any(report[key] != value for key, value in setting.items()):
+        return {}
+    if not earlier.keys() <= recipe.keys() or Recipe.from_dict(earlier).to_dict() != recipe:
+        return {}
+    trials = {
+        f"{change}/{seed}": trial
+        for change, entry in report["changes"].items()
+        if change in CHANGES and CHANGES[change].values == entry["values"]
+        for seed, trial in entry["trials"].items()
+    }
+    print(f"{results} has {len(trials)} trials", file=sys.stderr)
+    return trials
+
+
+def _setting(name: str, dataset: PreparedDataset, quick: bool) -> dict[str, Any]:
+    """The values that all trials of a result share."""
+    return {
+        "set": name,
+        "images": dataset.counts,
+        "classes": len(dataset.classes),
+        "recipe": recipes()["paper"].override(base(quick)).to_dict(),
+    }
+
+
+def _write(
+    trials: Sequence[Trial], stored: dict[str, dict[str, Any]], results: Path, command: str, name: str
+) -> dict[str, dict[str, Any]]:
+    """Write the measurements of `trials` so far, in their files or `stored`; return the entries of the changes."""
     changes: dict[str, dict[int, dict[str, Any]]] = {}
     for trial in trials:
-        if trial.file.exists():
-            changes.setdefault(trial.change, {})[trial.seed] = json.loads(trial.file.read_text(encoding="utf-8"))
+        found = json.loads(trial.file.read_text(encoding="utf-8")) if trial.file.exists() else stored.get(trial.name)
+        if found:
+            changes.setdefault(trial.change, {})[trial.seed] = found
     entries = {change: _entry(change, changes) for change in changes}
     dataset, quick = trials[0].dataset, trials[0].quick
     report = {
@@ -226,12 +261,9 @@ def _write(trials: Sequence[Trial], results: Path, command: str, name: str) -> d
         "the difference is the error with ten views, change minus unchanged network, per seed, as a fraction of 1; "
         "weights of the last epoch; the network has a quarter of the paper's kernels and hidden units, and crops of "
         f"{CROP} pixels; interval: 95%, of the mean over the seeds, with the variance of all changes (none with one "
-        "seed); interval_over_images: 95%, for these networks and other test images; paper: whether the direction "
-        "that the paper states holds here",
-        "set": name,
-        "images": dataset.counts,
-        "classes": len(dataset.classes),
-        "recipe": recipes()["paper"].override(base(quick)).to_dict(),
+        "seed); interval_over_images: 95%, for these networks and other test images, if all are of one folder of runs; "
+        "paper: whether the direction that the paper states holds here",
+        **_setting(name, dataset, quick),
         "changes": entries,
         **provenance(command),
     }
@@ -261,7 +293,12 @@ def _entry(change: str, changes: dict[str, dict[int, dict[str, Any]]]) -> dict[s
                 if other != FULL
             }
             entry[name] = compare(differences.pop(change), list(differences.values()))
-        if pairs := [(trial[MISTAKES], full[seed][MISTAKES]) for seed, trial in found.items() if seed in full]:
+        pairs = [
+            (trial[MISTAKES], full[seed][MISTAKES])
+            for seed, trial in found.items()
+            if seed in full and MISTAKES in trial and MISTAKES in full[seed]
+        ]
+        if len(pairs) == len(entry["difference"]["values"]):  # a trial of an earlier result has none
             entry["difference"]["interval_over_images"] = _interval_over_images(pairs)
         if known.claimed:
             entry["paper"] = _verdict_of_the_claim(entry["difference"])
@@ -288,11 +325,6 @@ def _verdict_of_the_claim(difference: dict[str, Any]) -> str:
     return "confirmed" if low > 0 else "contradicted"
 
 
-def _interval(difference: dict[str, Any]) -> list[float]:
-    """The interval over the seeds; with one seed of every change, that over the test images."""
-    return list(difference["interval"] or difference["interval_over_images"])
-
-
 @drawn
 def figure(report: dict[str, Any]) -> Figure:
     """Increase of the error of each change: mean and 95% interval, each seed, and the published value."""
@@ -301,10 +333,12 @@ def figure(report: dict[str, Any]) -> Figure:
     axes = drawing.subplots()
     for row, entry in enumerate(entries):
         difference = entry["difference"]
-        interval = _interval(difference)
+        # With one seed of every change, the interval over the test images, if it is known.
+        interval = difference["interval"] or difference.get("interval_over_images")
         axes.barh(row, difference["mean"] * 100, height=0.55, color=BLUE, alpha=0.55)
         axes.plot([value * 100 for value in difference["values"]], [row] * len(difference["values"]), ".", color=INK)
-        axes.plot([bound * 100 for bound in interval], [row, row], "|-", color=INK, linewidth=1.2)
+        if interval:
+            axes.plot([bound * 100 for bound in interval], [row, row], "|-", color=INK, linewidth=1.2)
         if entry["published"] is not None:
             axes.plot([entry["published"] * 100], [row], "D", color=ORANGE, markersize=5)
     axes.axvline(0, color=INK, linewidth=0.8)

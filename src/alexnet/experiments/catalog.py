@@ -483,13 +483,13 @@ class Row:
 def rows(results: Path) -> Iterator[Row]:
     """Yield each claim of each experiment with its measured value in the folder `results`."""
     for experiment in _EXPERIMENTS:
-        files = {experiment.name: results / f"{experiment.name}.json"}
-        if experiment.per_dataset:
-            files |= {file.stem: file for file in sorted(results.glob(f"{experiment.name}-*.json"))}
-        for name, file in files.items():
+        files = [results / f"{experiment.name}.json"]
+        if experiment.per_dataset and (others := sorted(results.glob(f"{experiment.name}-*.json"))):
+            files = [file for file in files if file.exists()] + others
+        for file in files:
             found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
             for claim in experiment.claims:
-                yield Row(name, claim, _value(found, claim.key))
+                yield Row(file.stem, claim, _value(found, claim.key))
 
 
 def print_list(results: str | os.PathLike[str] | None = None) -> None:

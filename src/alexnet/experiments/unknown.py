@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from alexnet.data.dataset import PreparedDataset, Split
-from alexnet.data.sources.interpretation import plan_source
+from alexnet.data.sources.planning import plan_source
 from alexnet.experiments.catalog import slug
 from alexnet.experiments.image_sets import SOLAR, all_images, first_per_class
 from alexnet.experiments.inspection import FOLDS, cross_validated_cells

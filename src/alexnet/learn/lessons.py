@@ -111,18 +111,28 @@ def _measured() -> Values:
     return values
 
 
-def _difference(change: str) -> dict[str, tuple[float, float]]:
-    """Difference of the error by one change of the whole network and its standard error, in points, on two sets."""
-    found = {}
-    for name, file in (("solar", "ablation"), ("tiny", "ablation-tiny-imagenet-20")):
-        difference = _result(file)["changes"][change]["difference"]
-        found[name] = (100 * difference["mean"], 100 * difference["standard_error"])
-    return found
+def _ablation() -> Values:
+    """Every change of the paper's network with a quarter of its width, trained to its end on photographs."""
+    return _result("ablation-cifar10-jpeg")
 
 
-def _published(change: str) -> float:
-    """Published increase of the top-1 error by one change of the whole network, in points."""
-    return 100 * float(_result("ablation")["changes"][change]["published"])
+def _change(name: str) -> Values:
+    """Measured increase of the error by one change, with its 95% interval, in points, and the published increase."""
+    entry = _ablation()["changes"][name]
+    values = _in_points(entry["difference"])
+    return values if entry["published"] is None else values | {"published": 100 * entry["published"]}
+
+
+def _in_points(difference: Values) -> Values:
+    """A difference of errors and its 95% interval in points, and whether zero is in it."""
+    low, high = difference["interval"]
+    return {
+        "mean": 100 * difference["mean"],
+        "low": 100 * low,
+        "high": 100 * high,
+        "within_noise": low <= 0 <= high,
+        "images": _ablation()["images"]["train"],
+    }
 
 
 def _released(variant: str) -> float:
@@ -181,18 +191,13 @@ def _convolution() -> Values:
 def _relu() -> Values:
     figure = _result("figure-1")
     gradient = 1 - math.tanh(2) ** 2
-    tanh = [
-        100 * _result(name)["changes"]["tanh"]["difference"]["mean"]
-        for name in ("ablation", "ablation-tiny-imagenet-20")
-    ]
     return {
         "published": figure["published_ratio"],
         "ratio": figure["ratio"],
         "relu_epochs": figure["relu"]["epochs"],
         "tanh_epochs": figure["tanh"]["epochs"],
         "seeds": len(figure["seeds"]),
-        "tanh_solar": tanh[0],
-        "tanh_tiny": tanh[1],
+        "change": _change("tanh"),
         "gradient_tanh": gradient,
         "through": 100 * gradient**2,
         "figure": {
@@ -215,24 +220,19 @@ def _lrn() -> Values:
         "printed": float(printed[50]),
         "divided": float(divided[50]),
         "edge": float(printed[0]),
-        "published": _published("no-lrn"),
+        "change": _change("no-lrn"),
         "released": 100 * (_released("released-2012-no-norm") - _released("released-2012")),
     }
 
 
 def _pooling() -> Values:
-    changes = [_result(name)["changes"] for name in ("ablation", "ablation-tiny-imagenet-20")]
-    differences = [change["non-overlapping"]["difference"] for change in changes]
     pooled = next(cost for cost in _costs() if cost.name == "pool1").output
     return {
         "side": pooled[1],
         "units": pooled[0] * pooled[1] * pooled[2],
         "last": next(cost for cost in _costs() if cost.name == "pool5").output[1],
         "inputs": _costs()[0].neurons,
-        "published": _published("non-overlapping"),
-        "measured": [100 * difference["mean"] for difference in differences],
-        "errors": [100 * difference["standard_error"] for difference in differences],
-        "noise": all(difference["verdict"].endswith("within noise") for difference in differences),
+        "change": _change("non-overlapping"),
     }
 
 
@@ -258,7 +258,7 @@ def _towers() -> Values:
         "classes": work.classes,
         "into_conv3": into_conv3,
         "conv3_bytes": RECIPE.batch_size * into_conv3 // 2 * 4,
-        "published": _published("half"),
+        "change": _change("half"),
         "more": conv2["kernels"] * conv2["channels"] // 2 * conv2["size"] ** 2,
         "counted": int(counted["bytes_counted"]),
         "counted_batch": counted["batch"],
@@ -277,7 +277,6 @@ def _augmentation() -> Values:
     errors = {
         name: {kind: statistics.mean(values) for kind, values in found[name].items()} for name in ("crops", "flips")
     }
-    views, color = _result("views")["difference"], _difference("no-color")
     positions = IMAGE_SIZE - CROP + 1
     one, ten = (
         row.top1_error
@@ -294,19 +293,9 @@ def _augmentation() -> Values:
         "crops": 2 * positions**2,
         "printed": PRINTED_CROPS,
         "published_views": 100 * (one - ten),
-        "published_color": _published("no-color"),
         "positions": positions,
-        "views_measured": 100 * views["mean"],
-        "views_error": 100 * views["standard_error"],
-        "noise": all(
-            verdict.endswith("within noise")
-            for verdict in (
-                views["verdict"],
-                _result("ablation-tiny-imagenet-20")["changes"]["no-color"]["difference"]["verdict"],
-            )
-        ),
-        "color_tiny": color["tiny"][0],
-        "color_tiny_se": color["tiny"][1],
+        "views": _in_points(_result("views-cifar10-jpeg")["difference"]),
+        "color": _change("no-color"),
         "seeds": found["seeds"],
         "errors": errors,
         "shift": shift["eigenvalues"],
@@ -319,7 +308,11 @@ def _augmentation() -> Values:
 def _dropout() -> Values:
     curves, hidden, units = _measured()["dropout"], HIDDEN, FC6.units or 0
     errors = {name: [100 * value for value in curves[name]["test_error"]] for name in ("without", "with")}
-    differences = _difference("no-dropout")
+    changes = _ablation()["changes"]
+    last = {
+        name: statistics.mean(100 * trial["train_error"][-1] for trial in changes[name]["trials"].values())
+        for name in ("full", "no-dropout")
+    }
     return {
         "hidden": hidden,
         "train": TRAIN,
@@ -330,10 +323,10 @@ def _dropout() -> Values:
         "seeds": curves["seeds"],
         "images": curves["images"],
         "epochs": curves["epochs"],
-        "solar": differences["solar"][0],
-        "solar_se": differences["solar"][1],
-        "tiny": differences["tiny"][0],
-        "tiny_se": differences["tiny"][1],
+        "change": _change("no-dropout"),
+        "whole_test": 100 * changes["full"]["one_view"]["mean"],
+        "whole_train": last["full"],
+        "whole_train_without": last["no-dropout"],
         "remaining": units,  # half of two layers
         "power": 2 * hidden,
         "sum_whole": units * 2 * 0.01,
@@ -346,7 +339,6 @@ def _training() -> Values:
     plateau, curve = _measured()["plateau"], _result("cifar-18pct")
     errors = curve["trials"][0]["train_error"]
     drops = [event["epoch"] for event in curve["recipe"]["events"]]
-    differences = _difference("paper-init")
     weight = torch.ones(1, dtype=torch.float64, requires_grad=True)
     rule = PaperSGD([weight])
     for _ in range(2):
@@ -356,8 +348,8 @@ def _training() -> Values:
         "loss_paper": plateau["paper"][-1],
         "loss_he": plateau["he"][-1],
         "epochs": plateau["epochs"],
-        "solar": differences["solar"][0],
-        "tiny": differences["tiny"][0],
+        "change": _change("paper-init"),
+        "error_at_chance": 100 * (1 - 1 / _ablation()["classes"]),
         "before": 100 * errors[drops[0] - 2],
         "after": 100 * errors[drops[0] - 1],
         "chance": math.log(NUM_CLASSES),

@@ -7,13 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from alexnet.data.sources.file_index import FileIndex
 from alexnet.data.sources.file_names import source_by_file_names
 from alexnet.data.sources.items import Source
 from alexnet.data.sources.layout import Layout, Place
 from alexnet.data.sources.names import SPLIT_NAMES, first_names, split_of
 from alexnet.data.sources.plan import printable
 from alexnet.data.sources.reading import Reading
-from alexnet.data.sources.tables import FileIndex, Table, first_line, read_listing, read_table, table_source
+from alexnet.data.sources.tables import Table, first_line, read_listing, read_table, table_source
 from alexnet.data.sources.tree import Folder, Parts
 from alexnet.data.sources.walking import Entry, read_entry
 from alexnet.data.sources.workbooks import WORKBOOK_ENDINGS, WorkbookError

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
+from alexnet.data.sources.file_index import FileIndex
 from alexnet.data.sources.items import Item, Items, Origin, Source
 from alexnet.data.sources.layout import Layout
 from alexnet.data.sources.plan import printable
-from alexnet.data.sources.tables import FileIndex
 from alexnet.data.sources.tree import Folder, Parts, Tree
 from alexnet.data.sources.walking import Tally
 from alexnet.runtime.errors import UsageError

@@ -201,6 +201,7 @@ def test_the_networks_of_a_cross_validation_decide_together(
         for width, locale in product((1400, 360), ("en-GB", "ko-KR")):
             options = {"viewport": {"width": width, "height": 800}, "locale": locale, "reduced_motion": "reduce"}
             page = open_tab(server.address + "/", **options).page
+            ready(page)
             page.set_input_files("#file", image(images[0]))
             page.wait_for_selector("#neighbors li")
             until(page, "document.querySelector('#maps .tile')?.style.backgroundImage.includes('data:')")

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,7 @@ def test_ctrl_c_in_the_work_of_a_verb(
     assert len(said) == 1, done.stderr
     assert "interrupted" in said[0] or "continue" in done.stderr
     assert "Traceback" not in done.stderr
-    # A worker of prepare may be writing its part; the folder goes when the same command has finished.
-    assert not [file for file in tmp_path.rglob("*.tmp") if ".prepare" not in file.parts]
+    assert not list(tmp_path.rglob("*.tmp"))
     assert {path.name for path in run.rglob("*") if path not in before and path.is_file()} <= {"lock"}
     if verb not in RESUMABLE:
         assert not list(tmp_path.iterdir())
@@ -133,6 +133,63 @@ def test_ctrl_c_in_a_course_a_benchmark_and_an_experiment(
 @pytest.fixture(scope="module")
 def interrupted_images(striped_folder: Callable[..., Path]) -> Path:
     return striped_folder(4, 5, 72, ("train",))
+
+
+@pytest.mark.parametrize("place", ["destructor", "ImportError"])
+def test_ctrl_c_is_not_lost_where_python_loses_or_replaces_it(
+    place: str, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception in a destructor is printed and forgotten; a module in machine code may raise another one instead."""
+
+    class Interrupted:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+
+    def work(*_: object) -> int:
+        if place == "destructor":
+            Interrupted()
+            time.sleep(10)
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            raise ImportError("failed to initialize") from None
+        return 0
+
+    monkeypatch.setattr("alexnet.cli.variants.run", work)
+    start = time.monotonic()
+    done = command("variants")
+    assert time.monotonic() - start < 5
+    assert (done.returncode, done.stderr) == (130, "alexnet: interrupted\n")
+
+
+@pytest.mark.parametrize("module", ["alexnet.cli.main", "alexnet.cli.variants", "in exec", "at the end"])
+def test_ctrl_c_from_the_first_module_to_the_end_of_the_process(module: str, tmp_path: Path) -> None:
+    """Also in modules that are loaded before the command line can catch an exception, and while Python ends."""
+    code = f"""
+import atexit, os, signal, sys
+class Interrupt:
+    def find_spec(self, name, *rest):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+if {module!r} == "at the end":
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from alexnet.__main__ import main
+if {module!r} == "in exec":  # as a dataclass is made
+    from alexnet.cli import variants
+    variants.run = lambda options: exec("os.kill(os.getpid(), signal.SIGINT)")
+sys.exit(main())
+"""
+    line = [sys.executable, "-c", code, "variants"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=60)
+    if module == "at the end":  # the work is done, whatever the moment
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "paper" in done.stdout
+    else:
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", "alexnet: interrupted\n")
 
 
 def test_ctrl_c_while_modules_are_loaded(tmp_path: Path) -> None:

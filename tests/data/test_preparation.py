@@ -34,7 +34,7 @@ from alexnet.data.splitting import parse_split, stratified_split
 from alexnet.runtime.errors import AlexNetError, UsageError
 
 SAMPLES = Path(__file__).parents[2] / "../shared/data/imagenet-samples.zip"
-COMMAND = [sys.executable, "-m", "alexnet.cli.main", "prepare"]
+COMMAND = [sys.executable, "-m", "alexnet", "prepare"]
 
 
 def write_images(root: Path, counts: dict[str, int], seed: int = 0, size: int = 24) -> Path:

@@ -93,7 +93,7 @@ class _Lines:
 
 def alexnet_command(*arguments: object) -> list[str]:
     """The command line of `alexnet` with this interpreter."""
-    return [sys.executable, "-m", "alexnet.cli.main", *map(str, arguments)]
+    return [sys.executable, "-m", "alexnet", *map(str, arguments)]
 
 
 def run_watched(command: Sequence[str], limit: float) -> Finished:

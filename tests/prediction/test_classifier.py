@@ -22,7 +22,7 @@ from alexnet.prediction.inputs import NamedImage, find_images
 
 
 def process(*arguments: object, stdin: bytes | None = None) -> subprocess.CompletedProcess:
-    line = [sys.executable, "-m", "alexnet.cli.main", "predict", *map(str, arguments)]
+    line = [sys.executable, "-m", "alexnet", "predict", *map(str, arguments)]
     return subprocess.run(line, capture_output=True, input=stdin, check=False)
 
 

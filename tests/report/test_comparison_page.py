@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from random_runs import make_run
+from tabbing import reached_by_tab
 
 from alexnet.data.preparation import prepare
 from alexnet.inspection.comparison import compare
@@ -43,10 +44,11 @@ def test_the_page_has_the_numbers_and_the_images_and_loads_nothing(page: tuple[P
 
 
 def test_the_page_works_by_keyboard_in_both_languages(page: tuple[Path, Any], open_tab: Callable[..., Any]) -> None:
-    for size, locale, result in (((1280, 900), "en-US", "Result"), ((390, 844), "ko-KR", "결과")):
+    for size, locale, result in (((1400, 900), "en-US", "Result"), ((360, 780), "ko-KR", "결과")):
         window = {"width": size[0], "height": size[1]}
-        tab = open_tab(page[0].as_uri(), viewport=window, locale=locale)
+        tab = open_tab(page[0].as_uri(), viewport=window, locale=locale, reduced_motion="reduce")
         shown = tab.page
+        assert [name.split()[0] for name in reached_by_tab(shown)] == ["<a", "<button", "<input"]
         assert shown.inner_text("#result-heading") == result
         assert shown.evaluate("document.documentElement.scrollWidth") == size[0]
         for _ in range(2):

@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from random_runs import make_run
+from tabbing import reached_by_tab
 
 from alexnet import AlexNetError, Run, UsageError, evaluate
 from alexnet.data.preparation import prepare
@@ -204,8 +205,8 @@ def moved(run: Run, folder: Path, *files: str) -> Path:
 
 
 def test_the_layers_are_timed_with_their_share_of_the_parameters(page: Page, run: Run) -> None:
-    found = dict(re.findall(r"<td>((?:conv\d|fc6)[^<]*)</td>(.*?)</tr>", page.source, re.DOTALL))
-    cells = {name.split()[0]: re.findall(r"<td class=\"n\">(.*?)</td>", row) for name, row in found.items()}
+    found = dict(re.findall(r"<td [^>]*><span>((?:conv\d|fc6)[^<]*)</span></td>(.*?)</tr>", page.source, re.DOTALL))
+    cells = {name.split()[0]: re.findall(r"<td [^>]*><span>(.*?)</span></td>", row) for name, row in found.items()}
     network, side = run.load(torch.device("cpu"))[0], run.config.crop_size
     expected = {cost.name: cost for cost in network.costs(side)}
     total = sum(cost.parameters for cost in without_batch_norm(network).costs(side))
@@ -398,3 +399,31 @@ def test_the_slider_updates_the_numbers(
     assert seen[0] != seen[1]
     assert tab.complaints == []
     assert tab.asked == [report.as_uri()]
+
+
+def test_the_page_works_by_keyboard_and_fits(report: Path, open_tab: Callable[..., Any]) -> None:
+    for width, columns in ((1400, "table-cell"), (360, "flex")):
+        options = {"viewport": {"width": width, "height": 800}, "reduced_motion": "reduce"}
+        tab = open_tab(report.as_uri(), **options)
+        reached_by_tab(tab.page)
+        slider = tab.page.locator(".slider input")
+        slider.focus()
+        before = tab.page.inner_text("[data-value=threshold]")
+        for _ in range(3):
+            tab.page.keyboard.press("ArrowLeft")
+        assert tab.page.inner_text("[data-value=threshold]") != before
+        while summary := tab.page.query_selector("details:not([open]) > summary"):
+            summary.focus()
+            tab.page.keyboard.press("Enter")
+        # On a phone no table is wider than the window, nor has a column of single words.
+        assert tab.page.evaluate("document.documentElement.scrollWidth") == width
+        assert {tab.page.evaluate("e => getComputedStyle(e).display", cell) for cell in cells(tab.page)} == {columns}
+        wide = "[...document.querySelectorAll('.scroll')].filter((e) => e.scrollWidth > e.clientWidth).length"
+        assert tab.page.evaluate(wide) == 0
+        assert tab.complaints == []
+        tab.page.context.close()
+
+
+def cells(page: Any) -> list[Any]:
+    """The first cell of each table."""
+    return [table.query_selector("td") for table in page.query_selector_all("table")]

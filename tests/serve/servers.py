@@ -31,7 +31,7 @@ class Server:
 @contextmanager
 def serving(run: Path, data: Path, *options: str) -> Iterator[Server]:
     """Run `alexnet serve` on a free port until the block ends."""
-    command = [sys.executable, "-m", "alexnet.cli.main", "serve", str(run), "--port", "0", *options]
+    command = [sys.executable, "-m", "alexnet", "serve", str(run), "--port", "0", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

@@ -6,12 +6,14 @@ import re
 import time
 from collections.abc import Callable
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from random_runs import make_run
 from servers import Server, serving
+from tabbing import reached_by_tab
 
 from alexnet.runs.decision import DecisionRule
 from alexnet.runs.run import Run, checksum_of
@@ -196,6 +198,18 @@ def test_the_networks_of_a_cross_validation_decide_together(
         page.click("#language")
         assert "네트워크 2개" in page.inner_text("#notice")
         page.context.close()
+        for width, locale in product((1400, 360), ("en-GB", "ko-KR")):
+            options = {"viewport": {"width": width, "height": 800}, "locale": locale, "reduced_motion": "reduce"}
+            page = open_tab(server.address + "/", **options).page
+            ready(page)
+            page.set_input_files("#file", image(images[0]))
+            page.wait_for_selector("#neighbors li")
+            until(page, "document.querySelector('#maps .tile')?.style.backgroundImage.includes('data:')")
+            boxes = [page.locator(name).bounding_box() for name in ("#notice", "section.input")]
+            assert boxes[0]["y"] + boxes[0]["height"] <= boxes[1]["y"]
+            reached_by_tab(page)
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            page.context.close()
 
 
 def test_the_camera(page_of: Any) -> None:

@@ -61,7 +61,7 @@ def cv(striped_data: Path, tmp_path: Path) -> Path:
 
 @contextmanager
 def serving(cv: Path, *options: str) -> Iterator[Review]:
-    command = [sys.executable, "-m", "alexnet.cli.main", "labels", str(cv), "--serve", "--port", "0", *options]
+    command = [sys.executable, "-m", "alexnet", "labels", str(cv), "--serve", "--port", "0", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -128,7 +128,7 @@ def test_nothing_is_lost_when_the_server_is_killed_and_two_cannot_write(cv: Path
             body = {"position": suspect["position"], "decision": "change", "label": "standing"}
             assert httpx.post(review.address + "/v1/decisions", json=body, headers=own).status_code == 200
         second = subprocess.run(
-            [sys.executable, "-m", "alexnet.cli.main", "labels", str(cv), "--serve", "--port", "0"],
+            [sys.executable, "-m", "alexnet", "labels", str(cv), "--serve", "--port", "0"],
             capture_output=True,
             text=True,
             check=False,
@@ -255,7 +255,7 @@ def test_suspects_are_decided_by_keyboard_alone(  # noqa: PLR0915 (one session)
 
 
 def test_a_server_with_a_token_answers_nobody_else(served_run: Path, striped_data: Path) -> None:
-    command = [sys.executable, "-m", "alexnet.cli.main", "serve", str(served_run), "--data", str(striped_data)]
+    command = [sys.executable, "-m", "alexnet", "serve", str(served_run), "--data", str(striped_data)]
     token = "a-token-of-twenty-letters"
     process = subprocess.Popen(
         [*command, "--port", "0", "--token", token], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

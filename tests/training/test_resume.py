@@ -25,7 +25,7 @@ RECIPE = (*PAPER, "--variant", "convolutions")
 
 
 def train(data: Path, out: Path, *more: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "alexnet.cli.main", "train", str(data), "--out", str(out)]
+    command = [sys.executable, "-m", "alexnet", "train", str(data), "--out", str(out)]
     command += ["--keep-checkpoint", *more]  # and the last weights
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 

@@ -288,7 +288,7 @@ def _training_command(data: Path, out: Path, epochs: int, restarts: int) -> list
     """A small training on two processes, with a checkpoint five times per second."""
     options = "--parallel data --recipe paper --variant cifar-18pct --crop-size 32 --batch-size 6 --lr 0.001"
     return [
-        *(*_launcher(2), "--max-restarts", str(restarts), "-m", "alexnet.cli.main", "train", str(data)),
+        *(*_launcher(2), "--max-restarts", str(restarts), "-m", "alexnet", "train", str(data)),
         *("--out", str(out), *options.split(), "--epochs", str(epochs), "--precision", "float32"),
         *("--checkpoint-interval", "0.2", "--keep-checkpoint"),
     ]

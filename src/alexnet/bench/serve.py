@@ -224,7 +224,7 @@ def _resident_megabytes(process: int) -> float | None:
 @contextmanager
 def _server(run: Path) -> Iterator[tuple[str, int]]:
     """`alexnet serve` in its own process, without a dataset, which it would index; its URL and process id."""
-    command = [sys.executable, "-m", "alexnet.cli.main", "serve", str(run), "--port", "0"]
+    command = [sys.executable, "-m", "alexnet", "serve", str(run), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

@@ -17,6 +17,7 @@ from alexnet import __version__
 from alexnet.runtime.allocator import use_huge_pages
 from alexnet.runtime.cpus import limit_threads
 from alexnet.runtime.errors import AlexNetError, PeerLostError, ReportedElsewhereError, UsageError
+from alexnet.runtime.interrupts import INTERRUPTED, interrupts_raised
 from alexnet.runtime.progress import notify
 
 VERBS = {
@@ -114,10 +115,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 the work failed, 2 invalid usage, 130 interrupted.
     """
     try:
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        with interrupts_raised() as interrupted:
+            code = _run(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt as interruption:  # also while modules are loaded
         notify(f"alexnet: {str(interruption) or 'interrupted'}")
-        return 130
+        return INTERRUPTED
+    except Exception:
+        if not interrupted.is_set():
+            raise
+        notify("alexnet: interrupted")
+        return INTERRUPTED
+    return INTERRUPTED if code and interrupted.is_set() else code
 
 
 def _run(given: list[str]) -> int:
@@ -174,7 +182,3 @@ def _escape_what_the_terminal_cannot_show() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -189,7 +189,8 @@ def _listed(pairs: Sequence[Duplicate]) -> list[str]:
         names = [f"{printable(p.path)} ({p.split}, {printable(p.label)})" for p in (pair.first, pair.second)]
         lines.append("  " + (" = " if pair.similarity is None else " ≈ ").join(names))
     if len(pairs) > SHOWN:
-        lines.append(f"  and {len(pairs) - SHOWN:,} more, the first {STORED} in dataset.json")
+        stored = f"the first {STORED}" if len(pairs) > STORED else "all"
+        lines.append(f"  and {len(pairs) - SHOWN:,} more, {stored} in dataset.json")
     return lines
 
 

@@ -234,12 +234,12 @@ def _claimed(folder: Path, source: str, options: dict[str, Any]) -> Iterator[Non
     try:
         (folder / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
         with FileLock(folder / WORK_FOLDER / "lock", timeout=0):
-            for path in [*folder.glob(".*.tmp"), *(folder / WORK_FOLDER).glob(".*.tmp")]:
-                path.unlink(missing_ok=True)
+            _remove_unfinished_files(folder)
             write_atomic(folder / PLAN_NAME, (json.dumps(plan, indent=1, ensure_ascii=False) + "\n").encode())
             try:
                 yield
             except BaseException:
+                _remove_unfinished_files(folder)  # of workers that were killed
                 if not any(folder.glob("*.arrow")):  # nothing was made yet
                     remove_work_files(folder)
                     with suppress(OSError):
@@ -250,6 +250,11 @@ def _claimed(folder: Path, source: str, options: dict[str, Any]) -> Iterator[Non
         raise AlexNetError(f"another process prepares {folder}: wait for it to end, or name another folder") from None
     except OSError as error:
         raise AlexNetError(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+def _remove_unfinished_files(folder: Path) -> None:
+    for path in [*folder.glob(".*.tmp"), *(folder / WORK_FOLDER).glob(".*.tmp")]:
+        path.unlink(missing_ok=True)
 
 
 def _list_images(

@@ -26,7 +26,7 @@ from alexnet.evaluation.predictor import Member, Predictor, Source, load_predict
 from alexnet.evaluation.views import check_views
 from alexnet.kernels.safe import safe_mode
 from alexnet.runs.decision import DecisionRule, Decisions
-from alexnet.runs.run import CROSS_VALIDATION, Run, is_of_another_dataset
+from alexnet.runs.run import CROSS_VALIDATION, Run, check_has_networks, is_of_another_dataset
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
@@ -403,6 +403,8 @@ def _with_folds(paths: list[Source]) -> list[Source]:
     """Replace each cross-validation by the runs of its folds."""
     found: list[Source] = []
     for path in paths:
+        if not isinstance(path, Member):
+            check_has_networks(Path(path))
         if isinstance(path, Member) or not (Path(path) / CROSS_VALIDATION).is_file():
             found.append(path)
         else:

@@ -15,7 +15,7 @@ from alexnet.data.pixel_range import PixelRange
 from alexnet.evaluation.ensemble import fold_runs
 from alexnet.evaluation.predictor import BaselinePredictor, is_baseline, require_same_classes
 from alexnet.prediction.classifier import Classifier
-from alexnet.runs.run import CROSS_VALIDATION
+from alexnet.runs.run import CROSS_VALIDATION, check_has_networks
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.progress import notify
 
@@ -97,6 +97,7 @@ def load_classifier(
         If it is neither, no fold is finished, or something cannot be read.
     """
     folder = Path(run)
+    check_has_networks(folder)
     if is_baseline(folder):
         return BaselineClassifier(Baseline.open(folder))
     if not (folder / CROSS_VALIDATION).is_file():

@@ -435,6 +435,29 @@ def _dataset_places(run: Described) -> list[str]:
     return list(dict.fromkeys(places))
 
 
+def check_has_networks(folder: Path, baselines: bool = True) -> None:
+    """Check that a folder is a run, a cross-validation or, where they are taken, a baseline.
+
+    Raises
+    ------
+    AlexNetError
+        If it is neither. What is a file, or damaged, is left to those who open it.
+    """
+    if folder.is_file() or any((folder / file).exists() for file in ("config.json", CROSS_VALIDATION, BASELINE)):
+        return
+    if not folder.exists():
+        raise AlexNetError(f"{folder} does not exist: name a run folder or a folder of `alexnet crossval`")
+    if baselines:
+        raise AlexNetError(
+            f"{folder} is not a run folder, a cross-validation or a baseline: it has no config.json, "
+            f"{CROSS_VALIDATION} or {BASELINE} (`alexnet train`, `crossval` or `baseline` makes one)"
+        )
+    raise AlexNetError(
+        f"{folder} is not a run folder or a cross-validation: it has no config.json or {CROSS_VALIDATION} "
+        "(`alexnet train` or `crossval` makes one)"
+    )
+
+
 def is_of_another_dataset(run: Described, dataset: PreparedDataset) -> bool:
     """Whether a run was trained on another dataset than this one; False where it has no record of one.
 

@@ -20,7 +20,7 @@ from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.ensemble import fold_runs
 from alexnet.evaluation.evaluate import check_compatible
 from alexnet.prediction.ensemble import load_classifier
-from alexnet.runs.run import CROSS_VALIDATION, Run
+from alexnet.runs.run import CROSS_VALIDATION, Run, check_has_networks
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.serve.access import Access, chosen_token
@@ -78,6 +78,7 @@ def serve(
     """
     token = None if token is None else chosen_token(token)
     folder = Path(run)
+    check_has_networks(folder, baselines=False)
     is_ensemble = (folder / CROSS_VALIDATION).is_file()
     opened = Run.open(fold_runs(folder)[0] if is_ensemble else folder)
     with bound_socket(host, port) as listener:

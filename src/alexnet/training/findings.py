@@ -63,16 +63,15 @@ def overlap(train: Split, validation: Split, budget: int = 30_000) -> list[Findi
         return []
     first = min(pairs)
     name = validation.name
-    message = f"{len(pairs):,} of {len(asked):,} {name} images are in {train.name} too"
+    message = f"{len(pairs):,} of {len(asked):,} {name} images {'is' if len(pairs) == 1 else 'are'} in {train.name} too"
     message += f", {len(nearly):,} of them with small differences" if nearly else ""
     message += f" ({validation.paths(int(asked[first]))} is {train.paths(int(known[pairs[first]]))})"
     if len(known) < len(train):
         share = min(1.0, len(pairs) / len(asked) * len(train) / len(known))
         message += f", in a sample of {len(known):,} of {len(train):,}, so about {share:.1%} in all"
     message += f": the {name} error is underestimated"
-    return [
-        Finding("overlap", name, message, "remove the copies from one of the splits and run `alexnet prepare` again")
-    ]
+    remedy = "prepare again with `--duplicates drop`, which leaves copies out of train, or remove them from one split"
+    return [Finding("overlap", name, message, remedy)]
 
 
 def _fingerprints(split: Split, indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:

@@ -267,8 +267,11 @@ def loss_figure(report: dict[str, Any]) -> Figure:
             axes.plot(range(1, len(trial["train_loss"]) + 1), trial["train_loss"], color=color, label=label)
             label = None
     axes.axhline(report["chance_loss"], color=MUTED, linestyle="--", linewidth=0.8)
-    axes.annotate(f"ln({report['classes']}), chance", (1, report["chance_loss"]), color=INK, va="bottom", fontsize=8)
+    trials = [trial for entry in report["changes"].values() for trial in entry["trials"].values()]
+    above = (max(len(trial["train_loss"]) for trial in trials), 1.03 * report["chance_loss"])
+    axes.annotate(f"ln({report['classes']}), chance", above, color=INK, ha="right", va="bottom", fontsize=8)
     axes.set_xlabel("Epoch")
+    axes.locator_params(axis="x", integer=True)
     axes.set_ylabel("Training loss")
     axes.set_ylim(0, 1.6 * report["chance_loss"])
     drawing.legend(loc="outside lower center", ncols=1)

@@ -1,8 +1,9 @@
 """The command `alexnet`, `python -m alexnet`, and `torchrun -m alexnet`."""
 
+import os
 import sys
 
-from alexnet.runtime.interrupts import leave_on_interrupt
+from alexnet.runtime.interrupts import INTERRUPTED, leave_on_interrupt
 
 
 def main() -> int:
@@ -10,7 +11,11 @@ def main() -> int:
     leave_on_interrupt()
     from alexnet.cli.main import main as run_command_line
 
-    return run_command_line()
+    code = run_command_line()
+    if code == INTERRUPTED:  # everything is cleaned up; libraries may fail on threads that were interrupted
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """Time and memory of the verbs against the number of images, the number of classes, and the side of the images.
 
 Every measurement is a command of its own process. Time is that of the CPU, of the command and the processes that it
-starts, since the wall clock also counts what else the machine does; memory is the largest peak of one process. The
-network is LeNet-5, so small that what lies around the network shows.
+starts, since the wall clock also counts what else the machine does. Each process computes in one thread: of several,
+those that wait for the others use the CPU, too. Memory is the largest peak of one process. The network is LeNet-5, so
+small that what lies around the network shows.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -84,9 +86,10 @@ def scaling(
         record("side", "prepare", value, _prepare(folder, folder / "prepared", size=256))
         shutil.rmtree(folder)
     return {
-        "description": "CPU seconds of a command with the processes that it starts, and the largest peak memory of one "
-        f"of them; network {VARIANT}; the datasets of the classes have {class_images:,} images; the sides are those of "
-        f"{SIDE_IMAGES} photographs; exponent: the growth per growth of the value between the last two values",
+        "description": "CPU seconds (one thread) of a command with the processes that it starts, and the largest peak "
+        f"memory of one of them; network {VARIANT}; the datasets of the classes have {class_images:,} images; the "
+        f"sides are those of {SIDE_IMAGES} photographs; exponent: the growth per growth of the value between the last "
+        "two values",
         "series": [
             {"axis": axis, "verb": verb, "points": points, **_exponents(points)}
             for (axis, verb), points in series.items()
@@ -138,11 +141,15 @@ print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, error]))
 """A process so small that its own memory, which counts as the peak of what it starts, is below every other's."""
 
 
+def _one_thread() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
 def _measured(verb: str, *arguments: object) -> dict[str, Any]:
     """CPU seconds and peak memory of a command."""
     command = [sys.executable, "-m", "alexnet", verb, *map(str, arguments)]
     launched = [sys.executable, "-S", "-c", _LAUNCHER, *command]
-    done = subprocess.run(launched, capture_output=True, text=True, check=True)
+    done = subprocess.run(launched, capture_output=True, text=True, check=True, env=_one_thread())
     seconds, megabytes, error = json.loads(done.stdout)
     if error:
         raise RuntimeError(f"{' '.join(command)}: {error}")
@@ -153,7 +160,9 @@ def _served(run: Path, data: Path) -> dict[str, Any]:
     """Until the page and the description of the network have been answered; the scan of the dataset goes on behind."""
     command = [sys.executable, "-m", "alexnet", "serve", str(run), "--data", str(data), "--port", "0"]
     started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=_one_thread()
+    ) as process:
         assert process.stdout is not None
         try:
             address = process.stdout.readline().strip().rstrip("/")

@@ -70,7 +70,7 @@ _GRID = tuple((top, left) for top in (LOW, MIDDLE, HIGH) for left in (LOW, MIDDL
 VIEWS = {
     1: ViewSet("center crop", "the center crop", (_CENTER,)),
     8: ViewSet(
-        "eight symmetries",
+        "symmetries of a square",
         "the center crop in the eight symmetries of a square, for images without a preferred orientation",
         (_CENTER,),
         _SQUARE,

@@ -213,7 +213,7 @@ def _is_ksx1001(character: str) -> bool:
 
 
 def readings(sample: bytes) -> str:
-    """What bytes that are not UTF-8 are in the encodings that are common in file names and tables."""
+    """Bytes that are not UTF-8, read in the encodings that are common in file names and tables."""
     found = []
     for encoding in ("cp949", "gbk", "shift_jis", "cp1252", "cp437"):
         try:

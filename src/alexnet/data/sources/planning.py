@@ -1,4 +1,4 @@
-"""What a source makes of a dataset: its classes, its splits, those that are drawn, and what is likely not intended."""
+"""The dataset that a source becomes: its classes, its splits, those that are drawn, and what is likely not intended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reading of a folder or an archive: what the rules note on their way, and the source that comes of it."""
+"""The reading of a folder or an archive: what the rules note meanwhile, and the source that comes of it."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Reading:
         return self.finished(Source(Items(items), kind=tree.kind, origins=origins))
 
     def finished(self, source: Source) -> Source:
-        """A source with what was noted on the way to it."""
+        """A source with what was noted while it was read."""
         left = [*self.left.list(), *self.tree.walk.tally.list(), *self.tree.unused(self.used), *source.ignored]
         return Source(
             source.items,

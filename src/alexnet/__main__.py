@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 
 from alexnet.runtime.interrupts import INTERRUPTED, leave_on_interrupt
 
@@ -13,7 +14,8 @@ def main() -> int:
 
     code = run_command_line()
     if code == INTERRUPTED:  # everything is cleaned up; libraries may fail on threads that were interrupted
-        sys.stdout.flush()
+        with suppress(OSError, ValueError):  # a closed pipe
+            sys.stdout.flush()
         os._exit(code)
     return code
 

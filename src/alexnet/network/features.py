@@ -53,7 +53,9 @@ def layer_features(
     cut = (preprocess.center(torch.from_numpy(np.ascontiguousarray(images)).to(device)) for images in batches)
     first = list(itertools.islice(cut, 2))
     crops = itertools.chain(first, cut)
-    if layer is None and network.feature_layer != network.output_layer and len(first) > 1:
+    several = layer is None and len(first) > 1
+    # The network of a server that computes for another thread is no AlexNet, and computes in small steps.
+    if several and isinstance(network, AlexNet) and network.feature_layer != network.output_layer:
         frozen = FrozenNetwork(network, precision)
         for crop in crops:
             yield frozen.penultimate(crop).flatten(1).float().cpu().numpy()

@@ -415,7 +415,7 @@ def test_the_page_works_by_keyboard_and_fits(report: Path, open_tab: Callable[..
         while summary := tab.page.query_selector("details:not([open]) > summary"):
             summary.focus()
             tab.page.keyboard.press("Enter")
-        # On a phone no table is wider than the window, nor has a column of single words.
+        # On a phone no table is wider than the window, nor has columns that break every label.
         assert tab.page.evaluate("document.documentElement.scrollWidth") == width
         assert {tab.page.evaluate("e => getComputedStyle(e).display", cell) for cell in cells(tab.page)} == {columns}
         wide = "[...document.querySelectorAll('.scroll')].filter((e) => e.scrollWidth > e.clientWidth).length"

@@ -175,7 +175,8 @@ def decide(
         guarantees = [guarantee]
     if unsure:
         margins = np.sort(rule.apply(probabilities).margin)
-        unsure_below = float(margins[int(unsure * len(margins))])
+        limit = float(margins[int(unsure * len(margins))])
+        unsure_below = max(0.0, limit - ROUNDING * max(1.0, limit))
     distance = None
     if unknown_rate is not None:
         distance = _distance(classifier, dataset, features, unknown_method, unknown_rate)

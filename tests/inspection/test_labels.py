@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,17 @@ def test_suspects_of_a_cross_validation(cv: Path, command: Callable[..., Any]) -
     done = command("labels", cv, "--neighbors", 3, "--top", 2)
     assert done.stdout.count("\n") == 3
     assert found.suspects[0].path in done.stdout
+
+
+def test_networks_that_are_often_wrong_are_named_as_the_cause_of_their_suspects(cv: Path) -> None:
+    found = find_label_errors(cv)
+    probabilities = np.array([suspect.probabilities for suspect in found.suspects])
+    labels = [found.dataset.classes.index(suspect.label) for suspect in found.suspects]
+    assert found.disagreements == (probabilities.argmax(axis=1) != labels).sum()
+    assert found.warning is None
+    often = replace(found, suspects=found.suspects * 10, disagreements=500, expected=100)
+    assert "most suspects are errors of the networks" in str(often.warning)
+    assert replace(often, expected=101).warning is None
 
 
 def test_what_is_no_cross_validation_is_refused(

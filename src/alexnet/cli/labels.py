@@ -53,6 +53,8 @@ def run(options: argparse.Namespace) -> None:
     if options.top is not None and options.top < 1:
         raise UsageError(f"--top is {options.top}; it must be at least 1")
     found = find_label_errors(options.cv, data=options.data, neighbors=options.neighbors, device=options.device)
+    if found.warning is not None:
+        print(f"alexnet: {found.warning}", file=sys.stderr)
     if options.serve:
         with requires_extra("labels --serve", "serve"):
             from alexnet.serve.review import serve_review

@@ -30,6 +30,8 @@ COUNT = 10
 """Nearest neighbors of an image whose labels are compared with its own."""
 FEWEST = 20
 """Suspects that are shown at least."""
+OFTEN_WRONG = 5
+"""Disagreements for each label that is expected to be wrong from which the networks are called often wrong."""
 
 
 class Neighbor(NamedTuple):
@@ -107,22 +109,37 @@ class LabelErrors:
         All training images, the most suspicious first.
     expected : int
         Number of labels that confident learning counts as wrong.
+    disagreements : int
+        Number of images of which the network that has not seen them predicts another class than their label.
     """
 
     path: Path
     dataset: PreparedDataset
     suspects: list[Suspect]
     expected: int
+    disagreements: int
 
     def first(self, top: int | None = None) -> list[Suspect]:
         """The first `top` suspects; by default as many as labels are expected to be wrong, and at least 20."""
         return self.suspects[: max(self.expected, FEWEST) if top is None else top]
+
+    @property
+    def warning(self) -> str | None:
+        """A sentence, where the networks are wrong so often that their suspects say little of the labels."""
+        if self.disagreements < OFTEN_WRONG * max(self.expected, FEWEST):
+            return None
+        return (
+            f"out of fold, the networks predict another class for {self.disagreements / len(self.suspects):.0%} of the "
+            "images, many more than labels are expected to be wrong: most suspects are errors of the networks; train "
+            "them longer, or with more images"
+        )
 
     def to_dict(self, top: int | None = None) -> dict[str, Any]:
         """The first suspects as JSON has them."""
         return {
             "images": len(self.suspects),
             "expected": self.expected,
+            "disagreements": self.disagreements,
             "suspects": [suspect.to_dict() for suspect in self.first(top)],
         }
 
@@ -231,7 +248,8 @@ def find_label_errors(
         )
         for rank, index in enumerate(found.order.tolist(), start=1)
     ]
-    return LabelErrors(folder, dataset, suspects, int(found.confident.sum()))
+    disagreements = int((probabilities.argmax(axis=1) != labels).sum())
+    return LabelErrors(folder, dataset, suspects, int(found.confident.sum()), disagreements)
 
 
 def confident_labels(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -30,4 +30,4 @@ def test_the_time_and_the_accuracy_of_a_budget_are_written(
     assert trial["one_view"]["accuracy"] > 0.9
     assert not list((tmp_path / "out").rglob("model.safetensors"))
     done = command("reproduce", "budgets", "--only", "9h", "--out", tmp_path / "other", "--results", results)
-    assert (done.returncode, "no trial starts with 9h; a name is like 5m/0" in done.stderr) == (1, True)
+    assert (done.returncode, "no trial starts with 9h; a name is like 1s/0" in done.stderr) == (1, True)

@@ -147,7 +147,7 @@ def neighbors_section(
         indexed = np.setdiff1d(indexed, queries)
     dtype = choose_precision(precision, member.preprocess.mean.device)
     layer = member.network.feature_layer
-    with progress(len(indexed) + len(queries), f"{layer} of training images") as bar:
+    with progress(len(indexed) + len(queries), f"{layer} of images") as bar:
         stored, wanted = (
             np.concatenate(list(layer_features(member.network, member.preprocess, batches, precision=dtype)))
             for batches in (_batches(train, indexed, bar), _batches(split, queries, bar))

@@ -14,13 +14,13 @@ import torch
 
 from alexnet.bench.parts import Settings
 from alexnet.bench.peers import photographs
+from alexnet.bench.serve import random_run
 from alexnet.bench.timing import Comparison, compared, in_turn
 from alexnet.data.augmentation import Preprocessing
 from alexnet.evaluation.inference import crops, probabilities
 from alexnet.network.frozen import FrozenNetwork
 from alexnet.network.model import AlexNet
 from alexnet.runs.recipe import recipes
-from alexnet.runs.run import Config, Run
 from alexnet.runtime.devices import autocast, choose_device, choose_precision
 
 
@@ -219,21 +219,13 @@ def _compare_engines(engines: _Engines, variant: str, precision: str, count: int
 def startup(settings: Settings) -> list[Comparison]:
     """Compare `alexnet --help` with a Python that does nothing, and a prediction for one image with `import torch`."""
     folder = settings.folder
-    network = AlexNet("paper")
-    recipe = recipes()["paper"]
-    run = Run.create(
-        folder / "run",
-        Config(
-            recipe, [f"class {i}" for i in range(1000)], size=256, crop_size=224, input_size=224, scale=1.0, dataset={}
-        ),
-    )
-    run.save_weights("best", network.state_dict(), torch.full((256, 256, 3), 120.0))
+    run = random_run(folder / "run")
     (image,) = photographs(folder / "image", 1)
     ours = "import sys; from alexnet.cli.main import main; sys.exit(main(sys.argv[1:]))"
     commands = {
         "help": ["-c", ours, "--help"],
         "pass": ["-c", "pass"],
-        "predict": ["-c", ours, "predict", str(run.path), str(image)],
+        "predict": ["-c", ours, "predict", str(run), str(image)],
         "torch": ["-c", "import torch"],
     }
 

@@ -16,14 +16,28 @@ from alexnet.runtime.devices import choose_device
 from alexnet.runtime.errors import UsageError
 
 
-def textbook_alexnet(classes: int = 1000) -> nn.Module:
-    """The AlexNet of textbooks: no towers, `nn.LocalResponseNorm`."""
+def peer_alexnet(classes: int = 1000, *, groups: int = 1, response_normalization: bool = True) -> nn.Module:
+    """The AlexNet of textbooks: no towers, `nn.LocalResponseNorm`.
+
+    Parameters
+    ----------
+    classes : int
+        Number of outputs.
+    groups : int
+        Groups of conv2, conv4 and conv5; 2 for the towers of the paper.
+    response_normalization : bool
+        Whether response normalization follows conv1 and conv2.
+    """
+
+    def norm() -> list[nn.Module]:
+        return [nn.LocalResponseNorm(5, 1e-4, 0.75, 2)] if response_normalization else []
+
     return nn.Sequential(
-        *(nn.Conv2d(3, 96, 11, 4), nn.ReLU(True), nn.LocalResponseNorm(5, 1e-4, 0.75, 2), nn.MaxPool2d(3, 2)),
-        *(nn.Conv2d(96, 256, 5, 1, 2), nn.ReLU(True), nn.LocalResponseNorm(5, 1e-4, 0.75, 2), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(3, 96, 11, 4), nn.ReLU(True), *norm(), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(96, 256, 5, 1, 2, groups=groups), nn.ReLU(True), *norm(), nn.MaxPool2d(3, 2)),
         *(nn.Conv2d(256, 384, 3, 1, 1), nn.ReLU(True)),
-        *(nn.Conv2d(384, 384, 3, 1, 1), nn.ReLU(True)),
-        *(nn.Conv2d(384, 256, 3, 1, 1), nn.ReLU(True), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(384, 384, 3, 1, 1, groups=groups), nn.ReLU(True)),
+        *(nn.Conv2d(384, 256, 3, 1, 1, groups=groups), nn.ReLU(True), nn.MaxPool2d(3, 2)),
         nn.Flatten(),
         *(nn.Linear(9216, 4096), nn.ReLU(True), nn.Dropout()),
         *(nn.Linear(4096, 4096), nn.ReLU(True), nn.Dropout()),
@@ -44,7 +58,7 @@ class TextbookTraining:
 
     def __init__(self, batch_size: int, side: int = 227) -> None:
         self.device = choose_device()
-        self.network = textbook_alexnet().to(self.device)
+        self.network = peer_alexnet().to(self.device)
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
         self.images = torch.randn(batch_size, 3, side, side, device=self.device)
         self.labels = torch.randint(1000, (batch_size,), device=self.device)
@@ -55,21 +69,6 @@ class TextbookTraining:
         nn.functional.cross_entropy(self.network(self.images), self.labels).backward()
         self.optimizer.step()
         wait_for(self.device)
-
-
-def expert_alexnet(classes: int = 1000) -> nn.Module:
-    """The AlexNet of an expert who wants it fast: two groups as in the paper, no response normalization."""
-    return nn.Sequential(
-        *(nn.Conv2d(3, 96, 11, 4), nn.ReLU(True), nn.MaxPool2d(3, 2)),
-        *(nn.Conv2d(96, 256, 5, 1, 2, groups=2), nn.ReLU(True), nn.MaxPool2d(3, 2)),
-        *(nn.Conv2d(256, 384, 3, 1, 1), nn.ReLU(True)),
-        *(nn.Conv2d(384, 384, 3, 1, 1, groups=2), nn.ReLU(True)),
-        *(nn.Conv2d(384, 256, 3, 1, 1, groups=2), nn.ReLU(True), nn.MaxPool2d(3, 2)),
-        nn.Flatten(),
-        *(nn.Linear(9216, 4096), nn.ReLU(True), nn.Dropout()),
-        *(nn.Linear(4096, 4096), nn.ReLU(True), nn.Dropout()),
-        nn.Linear(4096, classes),
-    )
 
 
 class ExpertTraining:
@@ -89,7 +88,8 @@ class ExpertTraining:
 
     def __init__(self, batch_size: int, dtype: torch.dtype, side: int = 227, *, compiled: bool = False) -> None:
         self.device, self.dtype = choose_device(), dtype
-        network = expert_alexnet().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        plain = peer_alexnet(groups=2, response_normalization=False).to(self.device)
+        network = plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4, fused=True)
         self.network = torch.compile(network) if compiled else network
         images = torch.randn(batch_size, 3, side, side, device=self.device)

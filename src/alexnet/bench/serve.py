@@ -234,7 +234,14 @@ def _server(run: Path) -> Iterator[tuple[str, int]]:
 
 
 def random_run(
-    path: Path, variant: str = "paper", *, classes: int = 1000, size: int = 256, input_size: int = 224
+    path: Path,
+    variant: str = "paper",
+    *,
+    recipe: str = "paper",
+    classes: int | Sequence[str] = 1000,
+    size: int = 256,
+    crop_size: int | None = None,
+    input_size: int = 224,
 ) -> Path:
     """Write a run folder with random weights and return its path.
 
@@ -244,17 +251,23 @@ def random_run(
         The folder.
     variant : str
         The network.
-    classes : int
-        Its classes.
+    recipe : str
+        The recipe, with its normalization.
+    classes : int or sequence of str
+        Its classes, by their number or by their names.
     size, input_size : int
-        Sides of the prepared images and of the crops that the network sees.
+        Sides of the prepared images and of the input of the network.
+    crop_size : int, optional
+        Side of the crops that are scaled to the input. Default: that of the input.
     """
-    recipe = recipes()["paper"].override({"init": "he", "variant": variant})
-    names = [f"class {number:05}" for number in range(classes)]
-    config = Config(recipe, names, size=size, crop_size=input_size, input_size=input_size, scale=1 / 64, dataset={})
+    changed = recipes()[recipe].override({"init": "he", "variant": variant})
+    names = [f"class {number:05}" for number in range(classes)] if isinstance(classes, int) else list(classes)
+    config = Config(
+        changed, names, size=size, crop_size=crop_size or input_size, input_size=input_size, scale=1 / 64, dataset={}
+    )
     run = Run.create(path, config)
     torch.manual_seed(0)
     network = config.network()
     torch.nn.init.normal_(network.get_parameter(f"{network.output_layer}.weight"), 0, 0.01)
-    run.save_weights(recipe.keep, network.state_dict(), torch.full((size, size, 3), 120.0))
+    run.save_weights(changed.keep, network.state_dict(), torch.full((size, size, 3), 120.0))
     return path

@@ -17,6 +17,7 @@ import torch
 
 from alexnet.bench.parts import Settings
 from alexnet.bench.peers import photographs
+from alexnet.bench.serve import random_run
 from alexnet.bench.timing import Comparison, compared, in_turn
 from alexnet.data.dataset import PreparedDataset
 from alexnet.data.preparation import prepare
@@ -24,7 +25,7 @@ from alexnet.evaluation.evaluate import evaluate
 from alexnet.network.frozen import FrozenNetwork
 from alexnet.prediction.classifier import DECODERS, Classifier
 from alexnet.runs.recipe import recipes
-from alexnet.runs.run import Config, Run
+from alexnet.runs.run import Run
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.search.index import open_index
 
@@ -37,7 +38,8 @@ def verbs(settings: Settings) -> list[Comparison]:
     folder = settings.folder
     files = photographs(folder / "images", IMAGES)
     dataset = prepare(folder / "images", folder / "data", split={"train": 0.8, "val": 0.2}, progress=False)
-    run = _run(folder / "run")
+    side = recipes()["small"].input_size or 224
+    run = random_run(folder / "run", recipe="small", classes=dataset.classes, crop_size=224, input_size=side)
     automatic = choose_precision("auto", choose_device())
     rows = []
     for dtype in dict.fromkeys((torch.float32, automatic)):
@@ -45,17 +47,6 @@ def verbs(settings: Settings) -> list[Comparison]:
         rows.append(_evaluation(settings, run, dtype, dataset))
     rows.append(_features(settings, run, dataset))
     return rows
-
-
-def _run(folder: Path) -> Path:
-    """A run of the recipe `small` with random weights."""
-    recipe = recipes()["small"]
-    side = recipe.input_size or 224
-    config = Config(recipe, ["a", "b"], size=256, crop_size=224, input_size=side, scale=1 / 64, dataset={})
-    run = Run.create(folder, config)
-    torch.manual_seed(0)
-    run.save_weights(recipe.keep, config.network().state_dict(), torch.full((256, 256, 3), 120.0))
-    return folder
 
 
 def _passes(run: Path, dtype: torch.dtype, counts: list[int]) -> Callable[[], None]:

@@ -403,12 +403,11 @@ def _with_folds(paths: list[Source]) -> list[Source]:
     """Replace each cross-validation by the runs of its folds."""
     found: list[Source] = []
     for path in paths:
-        if not isinstance(path, Member):
-            check_has_networks(Path(path))
-        if isinstance(path, Member) or not (Path(path) / CROSS_VALIDATION).is_file():
+        if isinstance(path, Member):
             found.append(path)
-        else:
-            found += fold_runs(Path(path))
+            continue
+        check_has_networks(Path(path))
+        found += fold_runs(Path(path)) if (Path(path) / CROSS_VALIDATION).is_file() else [path]
     return found
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from alexnet.data.dataset import PreparedDataset
+from alexnet.runs.config import Config
 from alexnet.runs.recipe import recipes
-from alexnet.runs.run import Config, Run
+from alexnet.runs.run import Run
 
 SMALL_TRAINING: dict[str, Any] = {
     "recipe": "small",

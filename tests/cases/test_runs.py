@@ -15,8 +15,9 @@ from alexnet import AlexNetError, PreparedDataset, Run
 from alexnet.data.preparation import prepare
 from alexnet.network.rows import Activation, Conv, FullyConnected
 from alexnet.network.variants import Variant, register_variant
+from alexnet.runs.config import Config
 from alexnet.runs.recipe import recipes
-from alexnet.runs.run import Config, dataset_record
+from alexnet.runs.run import dataset_record
 
 
 @pytest.fixture(scope="module")

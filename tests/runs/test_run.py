@@ -12,8 +12,8 @@ from alexnet import Run
 from alexnet.network import variants
 from alexnet.network.rows import Activation, Conv, FullyConnected, Pool
 from alexnet.network.variants import Variant, register_variant
+from alexnet.runs.config import Config
 from alexnet.runs.recipe import recipes
-from alexnet.runs.run import Config
 
 OWN = Variant(
     name="own",

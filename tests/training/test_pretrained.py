@@ -15,8 +15,9 @@ from alexnet.data.dataset import PreparedDataset
 from alexnet.data.preparation import prepare
 from alexnet.network.model import AlexNet
 from alexnet.runs import checkpoint
+from alexnet.runs.config import Config
 from alexnet.runs.recipe import Recipe, recipes
-from alexnet.runs.run import Config, Run
+from alexnet.runs.run import Run
 from alexnet.runtime.errors import AlexNetError
 from alexnet.training.findings import worse_than_pretrained
 from alexnet.training.pretrained import fold_batch_norm, match_layers, pretrained_depths

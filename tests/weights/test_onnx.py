@@ -16,8 +16,8 @@ from alexnet import AlexNet, AlexNetError, list_variants
 from alexnet.data.augmentation import Preprocessing
 from alexnet.network.layers import CodeDistances
 from alexnet.prediction.inputs import load_image
+from alexnet.runs.config import Config
 from alexnet.runs.recipe import recipes
-from alexnet.runs.run import Config
 from alexnet.weights.onnx_reader import from_onnx, read_onnx
 from alexnet.weights.onnx_writer import to_onnx
 

@@ -22,7 +22,8 @@ from safetensors.torch import save as to_safetensors
 from alexnet import __version__
 from alexnet.baselines.features import FEATURES, Features, fit_features, restore_features
 from alexnet.baselines.svm import LinearSvm, fit_svm
-from alexnet.runs.run import BASELINE, dataset_record, labels_of
+from alexnet.runs.config import labels_of
+from alexnet.runs.run import BASELINE, dataset_record
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
 from alexnet.runtime.memory import peak_memory

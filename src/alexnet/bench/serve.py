@@ -27,8 +27,9 @@ from alexnet.bench.parts import Settings
 from alexnet.bench.peers import photographs
 from alexnet.bench.timing import in_turn
 from alexnet.prediction.classifier import Classifier
+from alexnet.runs.config import Config
 from alexnet.runs.recipe import recipes
-from alexnet.runs.run import Config, Run
+from alexnet.runs.run import Run
 
 BATCH_SIZE = 64
 LATENCY_IMAGES = 20

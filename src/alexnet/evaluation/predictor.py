@@ -18,8 +18,9 @@ from alexnet.evaluation.inference import probabilities, probabilities_and_featur
 from alexnet.evaluation.views import UNFLIPPED, VIEWS, Flips, check_views
 from alexnet.network.frozen import FrozenNetwork
 from alexnet.network.model import AlexNet
+from alexnet.runs.config import Config
 from alexnet.runs.decision import DecisionRule
-from alexnet.runs.run import BASELINE, Config, Run
+from alexnet.runs.run import BASELINE, Run
 from alexnet.runtime.errors import AlexNetError
 
 

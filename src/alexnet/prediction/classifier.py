@@ -24,8 +24,9 @@ from alexnet.evaluation.views import check_views, rule_views
 from alexnet.network.frozen import FrozenNetwork
 from alexnet.network.model import AlexNet
 from alexnet.prediction.inputs import ImageInput, NamedImage, load_image
+from alexnet.runs.config import Config
 from alexnet.runs.decision import CLASS, KINDS, DecisionRule
-from alexnet.runs.run import Config, Run
+from alexnet.runs.run import Run
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError, UsageError
 

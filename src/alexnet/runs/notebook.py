@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from alexnet.runs.run import Config
+from alexnet.runs.config import Config
 
 MAX_CLASSES = 5
 """Names of classes in the card."""

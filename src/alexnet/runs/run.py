@@ -1,4 +1,4 @@
-"""The run folder: configuration, weights and metrics of a training, and how they are read."""
+"""The run folder: its files, how they are written and read, and how the dataset of the training is found."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import hashlib
 import json
 import os
 import shlex
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,21 +16,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from alexnet import __version__
 from alexnet.data.augmentation import Preprocessing
 from alexnet.data.remote import is_address
 from alexnet.network.model import AlexNet
-from alexnet.network.variants import SWITCHES, Variant, get_variant, is_built_in, list_variants, register_variant
+from alexnet.network.variants import list_variants, register_variant
+from alexnet.runs.config import FORMAT_VERSION, Config
 from alexnet.runs.decision import DecisionRule
 from alexnet.runs.notebook import notebook_card
-from alexnet.runs.recipe import Recipe
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic
 
 if TYPE_CHECKING:
     from alexnet.data.dataset import PreparedDataset
 
-FORMAT_VERSION = 1
 MEAN = "preprocess.mean"
 CROSS_VALIDATION = "crossval.json"
 """The summary of `alexnet crossval`, by which its folder is recognized."""
@@ -41,118 +37,6 @@ LAUNCH = ".launch"  # which launch of torchrun began the run
 LOCK = ".lock"  # held by the process that writes to the run folder
 BASELINE = "baseline.json"  # instead of config.json, in the folder of `alexnet baseline`
 FINISHED = "finished"  # the last event of metrics.jsonl, once the epochs are done
-
-
-@dataclass(frozen=True)
-class Config:
-    """The content of `config.json`.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        The recipe, with all overrides.
-    classes : list of str
-        Names of the classes, in the order of the network's outputs.
-    size : int
-        Height and width of the prepared images, in pixels.
-    crop_size : int
-        Height and width of the crops, in pixels of the prepared images.
-    input_size : int
-        Height and width of the network's input, to which crops are resized.
-    scale : float
-        Factor of the pixels minus the mean.
-    dataset : dict
-        The prepared dataset: its `path` as given, its `absolute_path`, its `checksum` and the `counts` of its splits;
-        or the origin of imported weights.
-    descriptions : list of str or None
-        A description of each class where the names are identifiers, as for ImageNet.
-    start : dict or None
-        The layers that started with pretrained weights, and their source (`alexnet.training.pretrained`).
-    plan : dict or None
-        What a training with a budget was planned to be: its `method`, the estimated `seconds`, the `longest` training
-        in epochs, and the measured `cost` of a step and of an image (`alexnet.training.budget`).
-    variant : Variant or None
-        The table of a variant that was registered; None for a built-in one.
-    alexnet : str
-        The version that wrote the file.
-    format_version : int
-        Format of the run folder.
-    """
-
-    recipe: Recipe
-    classes: list[str]
-    size: int
-    crop_size: int
-    input_size: int
-    scale: float
-    dataset: dict[str, Any]
-    descriptions: list[str] | None = None
-    start: dict[str, Any] | None = None
-    pixel_range: dict[str, Any] | None = None
-    plan: dict[str, Any] | None = None
-    variant: Variant | None = None
-    alexnet: str = __version__
-    format_version: int = FORMAT_VERSION
-
-    def __post_init__(self) -> None:
-        if self.variant is not None and self.variant.name != self.recipe.variant:
-            object.__setattr__(self, "variant", None)
-        if self.variant is None and self.recipe.variant in list_variants() and not is_built_in(self.recipe.variant):
-            object.__setattr__(self, "variant", get_variant(self.recipe.variant))
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Config:
-        """The reverse of `to_dict`."""
-        variant = values.get("variant")
-        return cls(
-            **{
-                **values,
-                "recipe": Recipe.from_dict(values["recipe"]),
-                "variant": None if variant is None else Variant.from_dict(variant),
-            }
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The values of `config.json`."""
-        return {**asdict(self), "variant": None if self.variant is None else self.variant.to_dict()}
-
-    @property
-    def network_variant(self) -> Variant:
-        """The recipe's variant: the table in `config.json`, or the built-in one.
-
-        Raises
-        ------
-        UsageError
-            If the variant is neither built in nor registered, and the config holds no table.
-        """
-        return self.variant or get_variant(self.recipe.variant)
-
-    @property
-    def switches(self) -> dict[str, str]:
-        """The values of the recipe that change the layers of its variant."""
-        return {name: value for name in SWITCHES if (value := getattr(self.recipe, name)) is not None}
-
-    @cached_property
-    def labels(self) -> list[str]:
-        """Names of the classes for people, as `labels_of` makes them."""
-        return labels_of(self.classes, self.descriptions)
-
-    def network(self) -> AlexNet:
-        """The recipe's network with newly drawn weights."""
-        recipe = self.recipe
-        return AlexNet(
-            self.network_variant,
-            len(self.classes),
-            **self.switches,
-            dropout=recipe.dropout,
-            init=recipe.init_scheme,
-        )
-
-    def preprocess(self, mean: Tensor) -> Preprocessing:
-        """The preprocessing of prepared images; `mean`: (size, size, 3) float32, 0 to 255."""
-        return Preprocessing(
-            mean, self.crop_size, self.scale, self.input_size, mean_of_center=self.recipe.mean == "center"
-        )
 
 
 @dataclass(frozen=True)
@@ -482,16 +366,6 @@ def _is_dataset(run: Described, dataset: PreparedDataset) -> bool:
     if checksum is not None:
         return bool(checksum == dataset_checksum(dataset))
     return (dataset.classes, dataset.size) == (run.config.classes, run.config.size)
-
-
-def labels_of(classes: list[str], descriptions: list[str] | None) -> list[str]:
-    """Names of classes for people: their descriptions where there are some, as for ImageNet.
-
-    A description that two classes share (ImageNet has two cranes) is followed by the name.
-    """
-    texts = descriptions or classes
-    count = Counter(texts)
-    return [text if count[text] == 1 else f"{text} ({name})" for text, name in zip(texts, classes, strict=True)]
 
 
 def stored_tensor(tensor: Tensor, dtype: torch.dtype) -> Tensor:

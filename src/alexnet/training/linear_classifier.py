@@ -15,7 +15,7 @@ from alexnet.data.dataset import Split
 from alexnet.network.features import BATCH_SIZE
 from alexnet.network.model import FIT, AlexNet
 from alexnet.network.variants import get_variant
-from alexnet.runs.run import Config
+from alexnet.runs.config import Config
 from alexnet.runtime.devices import autocast
 from alexnet.runtime.progress import progress
 from alexnet.training.linear_probe import CELLS, IMAGES, fit_logistic_regression, pooled, stratified

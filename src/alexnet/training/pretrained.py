@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from alexnet.network.layers import ResidualBlock, Weighted, leaves
 from alexnet.network.model import AlexNet
 from alexnet.network.variants import INITIALIZATIONS, SWITCHES, get_variant
+from alexnet.runs.config import Config
 from alexnet.runs.recipe import IMAGENET, STARTER
-from alexnet.runs.run import Config, checksum_of
+from alexnet.runs.run import checksum_of
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.weights.foreign import ForeignWeights, shape_text
 from alexnet.weights.importing import find_weights

@@ -16,7 +16,8 @@ from alexnet.data.loading import Batch, training_batches
 from alexnet.parallel.collectives import SingleProcess
 from alexnet.parallel.communicator import Communicator
 from alexnet.parallel.sharding import sharding_of
-from alexnet.runs.run import Config, Run
+from alexnet.runs.config import Config
+from alexnet.runs.run import Run
 from alexnet.training.budget import Cost
 from alexnet.training.divergence import Diverged
 from alexnet.training.loop import Training

@@ -25,9 +25,10 @@ from alexnet.parallel.collectives import Group, SingleProcess, is_launched_again
 from alexnet.parallel.communicator import Communicator
 from alexnet.parallel.plan import LAYOUTS, PASSINGS
 from alexnet.parallel.sharding import check_layout, sharding_of
+from alexnet.runs.config import Config
 from alexnet.runs.lock import RunLock
 from alexnet.runs.recipe import Recipe, choose_recipe
-from alexnet.runs.run import Config, Run, dataset_checksum, dataset_record, is_free
+from alexnet.runs.run import Run, dataset_checksum, dataset_record, is_free
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice

@@ -23,8 +23,9 @@ from alexnet.data.augmentation import Preprocessing, resize_batch
 from alexnet.data.dataset import Split
 from alexnet.data.loading import evaluation_batches
 from alexnet.network.model import AlexNet
+from alexnet.runs.config import Config
 from alexnet.runs.decision import DecisionRule
-from alexnet.runs.run import MEAN, Config, Run
+from alexnet.runs.run import MEAN, Run
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
 from alexnet.weights.formats import EXPORT_FORMATS, ONNX_BASED, PREPROCESSING

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alexnet.network.model import AlexNet
 from alexnet.network.variants import Variant, get_variant, list_variants
-from alexnet.runs.run import FORMAT_VERSION, Config
+from alexnet.runs.config import FORMAT_VERSION, Config
 from alexnet.runtime.errors import AlexNetError
 from alexnet.weights.imagenet import NUM_CLASSES
 

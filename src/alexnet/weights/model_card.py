@@ -8,8 +8,9 @@ from typing import Any
 
 from alexnet import __version__
 from alexnet.network.variants import SWITCHES
+from alexnet.runs.config import Config
 from alexnet.runs.decision import DecisionRule, describe_decision, describe_guarantees
-from alexnet.runs.run import Config, Run
+from alexnet.runs.run import Run
 from alexnet.runtime.errors import AlexNetError
 from alexnet.weights.formats import EXPORT_FORMATS, ONNX_BASED
 

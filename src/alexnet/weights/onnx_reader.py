@@ -25,7 +25,8 @@ from torch.func import functional_call
 
 from alexnet.network.model import AlexNet
 from alexnet.network.variants import list_variants
-from alexnet.runs.run import MEAN, Config
+from alexnet.runs.config import Config
+from alexnet.runs.run import MEAN
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.weights.caffe import caffe_mean
 from alexnet.weights.foreign import (

@@ -131,16 +131,16 @@ def test_a_changed_schedule_goes_on_from_where_it_is_to_the_same_end() -> None:
     schedule, before = Schedule(recipe, 10), Schedule(recipe, 10)
     schedule.change_epochs(11, 50)
     assert (schedule.total_steps, schedule.share(50), schedule.share(110)) == (110, 0.25, 1.0)
-    rates = [schedule.lr(1, step, "fc6") for step in range(50, 110)]
+    rates = [schedule.lr(step, "fc6") for step in range(50, 110)]
     assert rates == sorted(rates, reverse=True)
-    assert rates[0] == pytest.approx(before.lr(1, 50, "fc6"), rel=0.03)
+    assert rates[0] == pytest.approx(before.lr(50, "fc6"), rel=0.03)
     assert rates[-1] == pytest.approx(0, abs=1e-12)
     # 60% of the training: 35 of the remaining 75 points of 60 steps.
     sizes = [schedule.input_size(step) for step in range(110)]
     assert sizes == [131] * 78 + [None] * 32
     restored = Schedule(recipe.override({"epochs": 11}), 10)
     restored.load_state_dict(json.loads(json.dumps(schedule.state_dict())))
-    assert [restored.lr(1, step, "fc6") for step in range(110)] == [schedule.lr(1, step, "fc6") for step in range(110)]
+    assert [restored.lr(step, "fc6") for step in range(110)] == [schedule.lr(step, "fc6") for step in range(110)]
 
 
 @pytest.mark.parametrize("slower", [0.6, 1.0, 1.6, 2.5])
@@ -169,7 +169,7 @@ def test_a_slower_or_faster_machine_keeps_the_budget_within_a_fifth(slower: floa
     elapsed += slower * WORK.after(COST)
     assert slowdowns == pytest.approx([1.0] * min(changes_at, epoch) + [slower] * (epoch - changes_at), rel=0.02)
     assert 0.8 * seconds <= elapsed <= 1.2 * seconds
-    assert schedule.lr(epoch, schedule.total_steps - 1, "fc6") == pytest.approx(0, abs=1e-12)
+    assert schedule.lr(schedule.total_steps - 1, "fc6") == pytest.approx(0, abs=1e-12)
 
 
 # Trainings.

@@ -162,7 +162,7 @@ def train(data: PreparedDataset, *patients: Patient, whole: bool = False) -> Non
             loss = functional.cross_entropy(logits, labels[rows], label_smoothing=recipe.label_smoothing)
             loss.backward()
             for optimizer in optimizers:
-                schedule.apply(optimizer, epoch, step)
+                schedule.apply(optimizer, step)
                 optimizer.step()
                 optimizer.zero_grad()
             step += 1

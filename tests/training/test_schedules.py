@@ -16,7 +16,7 @@ def test_plateau_divides_by_ten_three_times_and_no_more():
     errors = [0.9, 0.8, 0.8, 0.8, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7]
     dropped, rates = [], []
     for epoch, error in enumerate(errors, 1):
-        rates.append(schedule.lr(epoch, epoch * 10, "conv1"))
+        rates.append(schedule.lr(epoch * 10, "conv1"))
         if schedule.after_epoch(error):
             dropped.append(epoch)
     assert dropped == [4, 7, 9]
@@ -28,7 +28,7 @@ def test_by_hand_follows_the_released_log():
 
     def rates(epoch):
         first = (epoch - 1) * 10
-        return schedule.lr(epoch, first, "conv1"), schedule.lr(epoch, first, "fc6"), schedule.color_std(epoch)
+        return schedule.lr(first, "conv1"), schedule.lr(first, "fc6"), schedule.color_std(epoch)
 
     assert rates(1) == rates(24) == (0.01, 0.01, 0.1)
     assert rates(25) == rates(50) == (0.001, 0.001, 0.1)
@@ -41,7 +41,7 @@ def test_by_hand_follows_the_released_log():
 def test_pretrained_layers_are_unfrozen_as_in_2012():
     """Configuration #146: conv1 at 0.0001, the others at 0.001, the last layer at 0.01 after 300 batches."""
     schedule = Schedule(recipes()["released-2012-pretrained"], steps_per_epoch=1000)
-    rates = [[schedule.lr(1, step, layer) for layer in ("conv1", "conv5", "logits")] for step in (0, 299, 300, 999)]
+    rates = [[schedule.lr(step, layer) for layer in ("conv1", "conv5", "logits")] for step in (0, 299, 300, 999)]
     assert rates == [[0.0001, 0.001, 0.001]] * 2 + [[0.0001, 0.001, 0.01]] * 2
 
 
@@ -55,9 +55,9 @@ def test_loaded_layers_are_frozen_at_first():
 
     def rates(step):
         for optimizer in optimizers:
-            schedule.apply(optimizer, 1, step)
+            schedule.apply(optimizer, step)
         groups = {group["layer"]: group["lr"] for optimizer in optimizers for group in optimizer.param_groups}
-        base = schedule.lr(1, step, "conv1") * recipe.muon_lr_scale
+        base = schedule.lr(step, "conv1") * recipe.muon_lr_scale
         return [groups[layer] / base for layer in ("conv1", "conv2", "conv3")]
 
     assert rates(4) == [0.0, 0.0, 1.0]
@@ -67,7 +67,7 @@ def test_loaded_layers_are_frozen_at_first():
 def test_cosine_rises_then_falls_to_zero():
     recipe = recipes()["small"].override({"epochs": 10, "warmup": 0.1, "lr": 1.0})
     schedule = Schedule(recipe, steps_per_epoch=10)
-    rates = [schedule.lr(step // 10 + 1, step, "fc6") for step in range(100)]
+    rates = [schedule.lr(step, "fc6") for step in range(100)]
     assert rates[9] == max(rates) == pytest.approx(1.0)
     assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert rates[54] == pytest.approx(0.5)

@@ -34,7 +34,7 @@ from alexnet.learn.digits import HIDDEN, METHODS, TRAIN
 from alexnet.network.layers import OverhangConv2d, output_size
 from alexnet.network.model import AlexNet, LayerCost
 from alexnet.network.normalization import local_response_norm_reference
-from alexnet.network.rows import Conv, FullyConnected, LocalNorm, Pool
+from alexnet.network.rows import Conv, FullyConnected, LocalNorm
 from alexnet.network.variants import get_variant
 from alexnet.parallel.plan import IMAGENET, Work
 from alexnet.runs.recipe import recipes
@@ -43,7 +43,7 @@ from alexnet.weights.foreign import IMAGE_SIZE
 from alexnet.weights.imagenet import NUM_CLASSES
 
 Values = dict[str, Any]
-Row = TypeVar("Row", Conv, FullyConnected, LocalNorm, Pool)
+Row = TypeVar("Row", Conv, FullyConnected, LocalNorm)
 
 
 def _row(kind: type[Row], name: str) -> Row:
@@ -80,12 +80,7 @@ class Lesson:
     answers: tuple[tuple[str, float], ...]
 
 
-CONV1, POOL1, NORM1, FC6 = (
-    _row(Conv, "conv1"),
-    _row(Pool, "pool1"),
-    _row(LocalNorm, "norm1"),
-    _row(FullyConnected, "fc6"),
-)
+CONV1, NORM1, FC6 = _row(Conv, "conv1"), _row(LocalNorm, "norm1"), _row(FullyConnected, "fc6")
 RECIPE = recipes()["paper"]
 CROP = RECIPE.crop_size or 0
 """Side of a crop: 224."""

@@ -126,10 +126,6 @@ def drawing(network: AlexNet, side: int) -> str:
     )
 
 
-def _side(block: Block) -> int:
-    return block.shape[1] if len(block.shape) == 3 else 0
-
-
 @dataclass(frozen=True)
 class _Scale:
     """Pixels of the drawing for each feature map (in width) and for each of its rows (in height)."""

@@ -35,15 +35,14 @@ class Probe:
         Of the classifier, and of always predicting the most frequent class, from 0 to 1.
     split : str
         The split measured; "train" for cross-validation on the training images.
-    fitted, measured : int
-        Images that the classifier was fitted and measured on.
+    measured : int
+        Images that the classifier was measured on.
     """
 
     layer: str
     accuracy: float
     majority: float
     split: str
-    fitted: int
     measured: int
 
     def summary(self) -> str:
@@ -103,7 +102,7 @@ def probe(
         others = _read(network, preprocess, measured, measured_rows, layer, precision)
         correct = _correct(features, labels, others, targets)
     majority = float(np.bincount(targets).max()) / len(targets)
-    return Probe(layer, correct / len(targets), majority, measured.name, len(rows), len(targets))
+    return Probe(layer, correct / len(targets), majority, measured.name, len(targets))
 
 
 def pooled(activations: np.ndarray) -> np.ndarray:

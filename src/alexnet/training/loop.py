@@ -425,7 +425,6 @@ class Training:
         self.state = self.load_state()
         self.state.schedule.scale = ROLLBACK_SCALE
         counters = self.state.counters
-        counters.rollbacks += 1
         report.note(f"{divergence}; rolled back to step {counters.step}, with a tenth of the learning rate")
         report.truncate(counters.metrics_bytes or metrics_bytes)
         report.record("rollback", step=counters.step, diverged_at=divergence.step, reason=str(divergence))
@@ -590,4 +589,4 @@ class Training:
 
     def lr_of_step(self, step: int) -> float:
         """The learning rate of the weights in a step (from 1)."""
-        return self.state.schedule.lr(self.state.counters.epoch, max(0, step - 1), self.state.network.output_layer)
+        return self.state.schedule.lr(max(0, step - 1), self.state.network.output_layer)

@@ -70,8 +70,8 @@ class Schedule:
         self.epochs = epochs
         self.pace = (self.total_steps - step) / left
 
-    def lr(self, epoch: int, step: int, layer: str) -> float:
-        """The learning rate of a layer's weights in an epoch (from 1), at a step (from 0, over all epochs)."""
+    def lr(self, step: int, layer: str) -> float:
+        """The learning rate of a layer's weights at a step (from 0, over all epochs)."""
         recipe = self.recipe
         lr = recipe.lr
         if recipe.schedule == "plateau":
@@ -101,12 +101,12 @@ class Schedule:
         early = step < self.first_step_of(self.recipe.early_share)
         return self.recipe.early_input_size if early else None
 
-    def apply(self, optimizer: torch.optim.Optimizer, epoch: int, step: int) -> None:
+    def apply(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Set the learning rates of the optimizer's groups for a step; loaded layers may be frozen at first."""
         frozen = step < self.first_step_of(self.recipe.frozen_share)
         for group in optimizer.param_groups:
             factor = 0.0 if frozen and group["pretrained"] else group["lr_factor"]
-            group["lr"] = self.lr(epoch, step, group["layer"]) * factor
+            group["lr"] = self.lr(step, group["layer"]) * factor
 
     def after_epoch(self, error: float) -> bool:
         """Take the error of an epoch; returns whether the learning rate was just dropped."""

@@ -37,8 +37,6 @@ class Counters:
         The lowest error rate after an epoch, on the validation split where there is one.
     averaged : int
         States of the network in the weight average.
-    rollbacks : int
-        Divergences after which the training was rolled back.
     metrics_bytes : int
         Length of the part of metrics.jsonl that belongs to the steps done.
     seconds : float
@@ -53,7 +51,6 @@ class Counters:
     images: int = 0
     best_error: float = math.inf
     averaged: int = 0
-    rollbacks: int = 0
     metrics_bytes: int = 0
     seconds: float = 0.0
 
@@ -88,7 +85,7 @@ class TrainingState:
     def start_step(self) -> None:
         """Set the learning rates of the step that comes next, and the network to training mode."""
         for optimizer in self.optimizers:
-            self.schedule.apply(optimizer, self.counters.epoch, self.counters.step)
+            self.schedule.apply(optimizer, self.counters.step)
         self.network.train()
 
     def end_step(self) -> None:
@@ -153,6 +150,7 @@ class TrainingState:
         content.restore(self.network, self.optimizers)
         self.update_copies()
         self.average, state = content.average, content.state
-        self.counters = Counters(**state["counters"])
+        counted = dataclasses.fields(Counters)  # a checkpoint of an earlier version may have more
+        self.counters = Counters(**{field.name: state["counters"][field.name] for field in counted})
         self.schedule.load_state_dict(state["schedule"])
         self.diagnostics.load_state_dict(state["diagnostics"])

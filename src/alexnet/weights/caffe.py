@@ -75,7 +75,7 @@ def read_caffe(file: Path, options: ReadOptions | None = None) -> ForeignWeights
     for layer in layers:
         if layer.type == _NORM and layer.norm != (expected := {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0}):
             raise AlexNetError(f"{file}: {layer.name} normalizes with {layer.norm}, not {expected}")
-    weights, names = _weights(file, layers)
+    weights, names = _weights(layers)
     claim = f"{file} is not Caffe's {'bvlc_alexnet' if variant == 'caffe' else 'bvlc_reference_caffenet'}"
     require_arrays(weights, variant, claim, names)
     mean = caffe_mean(options.mean if options else None)
@@ -144,7 +144,7 @@ def read_layers(file: Path) -> list[Layer]:
     return layers
 
 
-def _weights(file: Path, layers: list[Layer]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _weights(layers: list[Layer]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The arrays under our names, by the order of their layers; and our names → those in the file."""
     weights, names = {}, {}
     ours = {_CONVOLUTION: iter(f"conv{i}" for i in range(1, 100)), _FULL: iter(("fc6", "fc7", "logits"))}

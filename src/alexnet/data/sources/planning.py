@@ -134,7 +134,7 @@ def make_plan(
         drawn,
         source.ignored,
         list(source.assumptions),
-        [*source.warnings, *_sample_warnings(counts), *_warnings(classes, per_split, own, drawn)],
+        [*source.warnings, *_sample_warnings(counts), *_warnings(classes, per_split, drawn)],
         *_sample_summaries(counts),
     )
 
@@ -191,9 +191,7 @@ def _sample_warnings(counts: ItemCounts) -> list[str]:
     return warnings
 
 
-def _warnings(
-    classes: list[str], counts: dict[str, dict[str, int]], own: set[str | None], drawn: dict[str, float] | None
-) -> list[str]:
+def _warnings(classes: list[str], counts: dict[str, dict[str, int]], drawn: dict[str, float] | None) -> list[str]:
     """Sentences about splits and classes that are likely not intended."""
     warnings = []
     if "val" not in counts and drawn and drawn.get("val"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from alexnet.cli.options import DATA_HELP, add_device, add_json, add_recipe_options, add_views, recipe_changes
+from alexnet.cli.options import DATA_HELP, add_device, add_json, add_training_options, add_views, recipe_changes
 
 HELP = "cross-validation on the training images"
 
@@ -29,20 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fold-seed", type=int, default=0, metavar="N", help="seed of the division into folds (default: 0)"
     )
-    parser.add_argument(
-        "--recipe", default="auto", metavar="NAME", help="a recipe from `alexnet recipes` (default: auto)"
-    )
-    parser.add_argument(
-        "--checkpoint-interval",
-        type=float,
-        default=120.0,
-        metavar="S",
-        help="seconds between checkpoints (default: 120)",
-    )
     add_views(parser, 10)
     add_device(parser)
     add_json(parser)
-    add_recipe_options(parser)
+    add_training_options(parser)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -113,6 +113,19 @@ def add_max_pixels(parser: argparse.ArgumentParser, default: int = 250_000_000) 
     )
 
 
+def add_pixel_range(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add ``--black`` and ``--white``; `default`: what they are where they are not given, for the help text."""
+    parser.add_argument(
+        "--black",
+        type=float,
+        metavar="X",
+        help=f"value that becomes black in images with more than 8 bits (default: {default})",
+    )
+    parser.add_argument(
+        "--white", type=float, metavar="X", help="value that becomes white in them, such as 4095 for 12 bits"
+    )
+
+
 def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
     """Add ``--batch-size``."""
     parser.add_argument(
@@ -125,8 +138,18 @@ def add_json(parser: argparse._ActionsContainer, what: str = "print the result a
     parser.add_argument("--json", action="store_true", help=what)
 
 
-def add_recipe_options(parser: argparse.ArgumentParser) -> None:
-    """Add an option for every value of a recipe, with the help text of the recipe."""
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--recipe``, ``--checkpoint-interval``, and an option for every value of a recipe with its help text."""
+    parser.add_argument(
+        "--recipe", default="auto", metavar="NAME", help="a recipe from `alexnet recipes` (default: auto)"
+    )
+    parser.add_argument(
+        "--checkpoint-interval",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="seconds between checkpoints (default: 120)",
+    )
     group = parser.add_argument_group(
         "recipe values", "Each overrides the value of the recipe. In parentheses: the value of recipe `paper`."
     )

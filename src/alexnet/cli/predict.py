@@ -7,7 +7,16 @@ import atexit
 import gc
 import sys
 
-from alexnet.cli.options import add_device, add_json, add_max_pixels, add_precision, add_raw, add_run, add_views
+from alexnet.cli.options import (
+    add_device,
+    add_json,
+    add_max_pixels,
+    add_pixel_range,
+    add_precision,
+    add_raw,
+    add_run,
+    add_views,
+)
 
 HELP = "classify images"
 
@@ -43,15 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_raw(parser)
     add_precision(parser, "float32")
     add_device(parser)
-    parser.add_argument(
-        "--black",
-        type=float,
-        metavar="X",
-        help="value that becomes black in images with more than 8 bits (default: that of the run's dataset)",
-    )
-    parser.add_argument(
-        "--white", type=float, metavar="X", help="value that becomes white in them, such as 4095 for 12 bits"
-    )
+    add_pixel_range(parser, "that of the run's dataset")
     add_max_pixels(parser)
     forms = parser.add_mutually_exclusive_group()
     add_json(forms, "print a JSON list, one image per line")

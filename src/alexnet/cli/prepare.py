@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-from alexnet.cli.options import add_max_pixels
+from alexnet.cli.options import add_max_pixels, add_pixel_range
 
 HELP = "images -> prepared dataset"
 
@@ -75,15 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="largest share of unreadable images, such as 1%% or 0.01 (default: 1%%)",
     )
-    parser.add_argument(
-        "--black",
-        type=float,
-        metavar="X",
-        help="value that becomes black in images with more than 8 bits (default: found for all images together)",
-    )
-    parser.add_argument(
-        "--white", type=float, metavar="X", help="value that becomes white in them, such as 4095 for 12 bits"
-    )
+    add_pixel_range(parser, "found for all images together")
     add_max_pixels(parser)
     parser.add_argument(
         "--labels",
@@ -110,22 +103,18 @@ def run(options: argparse.Namespace) -> None:
 
     if options.labels is not None and options.dry_run:
         raise UsageError("--dry-run shows the source as it is: leave --labels out")
-    split = parse_split(options.split) if options.split is not None else None
-    splits = parse_folders(options.splits) if options.splits is not None else None
-    ignored = [name.strip() for name in (options.ignore_columns or "").split(",") if name.strip()]
+    reading: dict[str, Any] = {
+        "split": parse_split(options.split) if options.split is not None else None,
+        "seed": options.seed,
+        "root": options.root,
+        "splits": parse_folders(options.splits) if options.splits is not None else None,
+        "classes_from": options.classes_from,
+        "encoding": options.encoding,
+        "group_regex": options.group_regex,
+        "ignore_columns": [name.strip() for name in (options.ignore_columns or "").split(",") if name.strip()],
+    }
     if options.dry_run:
-        plan = plan_source(
-            options.source,
-            split=split,
-            output=options.data,
-            root=options.root,
-            splits=splits,
-            classes_from=options.classes_from,
-            encoding=options.encoding,
-            group_regex=options.group_regex,
-            ignore_columns=ignored,
-            seed=options.seed,
-        )
+        plan = plan_source(options.source, output=options.data, **reading)
         if options.json:
             import json
 
@@ -141,19 +130,12 @@ def run(options: argparse.Namespace) -> None:
         options.source,
         options.data,
         size=options.size,
-        split=split,
-        seed=options.seed,
         max_bad=parse_share(options.max_bad),
         workers=options.workers,
         black=options.black,
         white=options.white,
         max_pixels=options.max_pixels,
-        root=options.root,
-        splits=splits,
-        classes_from=options.classes_from,
-        encoding=options.encoding,
-        group_regex=options.group_regex,
-        ignore_columns=ignored,
         labels=options.labels,
         duplicates=options.duplicates,
+        **reading,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from alexnet.cli.options import DATA_HELP, add_device, add_recipe_options, add_safe, describe_choices, recipe_changes
+from alexnet.cli.options import DATA_HELP, add_device, add_safe, add_training_options, describe_choices, recipe_changes
 
 HELP = "prepared dataset -> trained network"
 
@@ -19,18 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example: alexnet train data --out run --epochs 20"
     parser.add_argument("data", metavar="DATA", help=DATA_HELP)
     parser.add_argument("--out", required=True, metavar="RUN", help="the run folder to create")
-    parser.add_argument(
-        "--recipe", default="auto", metavar="NAME", help="a recipe from `alexnet recipes` (default: auto)"
-    )
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
     add_device(parser)
-    parser.add_argument(
-        "--checkpoint-interval",
-        type=float,
-        default=120.0,
-        metavar="S",
-        help="seconds between checkpoints (default: 120)",
-    )
     parser.add_argument(
         "--keep-checkpoint",
         action="store_true",
@@ -38,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_safe(parser)
     _add_parallel_options(parser)
-    add_recipe_options(parser)
+    add_training_options(parser)
 
 
 def _add_parallel_options(parser: argparse.ArgumentParser) -> None:

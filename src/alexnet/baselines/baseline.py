@@ -64,6 +64,8 @@ class BaselineConfig:
         Seconds of each part of the fit.
     peak_bytes : int
         Peak memory of the process.
+    descriptions, pixel_range, alexnet, format_version
+        As in a run's `config.json`.
     """
 
     features: str

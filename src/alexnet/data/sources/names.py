@@ -147,6 +147,8 @@ def decode_names(
         The encoding to use for names that are not UTF-8; None guesses one for all of them together.
     where
         The archive or folder, for messages.
+    option
+        The option that sets the encoding, for messages.
 
     Returns
     -------

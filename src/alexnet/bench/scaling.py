@@ -26,7 +26,8 @@ from PIL import Image
 from alexnet.bench.parts import Settings
 from alexnet.bench.peers import photographs
 from alexnet.bench.serve import random_run
-from alexnet.data.dataset import FORMAT_VERSION, INDEX_NAME, MEAN_NAME, SHARD_ROWS, sha256_of, write_shard
+from alexnet.data.dataset import FORMAT_VERSION, SHARD_ROWS, write_index, write_shard, write_statistics
+from alexnet.data.statistics import Statistics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -225,24 +226,21 @@ def write_dataset(folder: Path, images: int, classes: int) -> Path:
             shards.append({"file": file, "rows": len(part), "sha256": checksum})
         counts = np.bincount(labels, minlength=classes).tolist()
         splits[split] = {"count": count, "class_counts": counts, "shards": shards}
-    np.save(folder / MEAN_NAME, np.full((SIDE, SIDE, 3), 127.5, dtype=np.float32))
+    mean = np.full((SIDE, SIDE, 3), 127.5, dtype=np.float32)
     index = {
         "format_version": FORMAT_VERSION,
         "classes": names,
         "descriptions": None,
         "size": SIDE,
         "splits": splits,
-        "mean_image": MEAN_NAME,
-        "mean_image_sha256": sha256_of(folder / MEAN_NAME),
-        "mean_rgb": [127.5] * 3,
-        "pca": {"eigenvalues": [5418.0] * 3, "eigenvectors": np.eye(3).tolist()},
+        **write_statistics(folder, Statistics(mean, np.full(3, 127.5), np.full(3, 5418.0), np.eye(3))),
         "left_out": [],
         "source": "noise",
         "options": {"size": SIDE},
         "pixel_range": None,
         "remarks": [],
     }
-    (folder / INDEX_NAME).write_text(json.dumps(index), encoding="utf-8")
+    write_index(folder, index)
     return folder
 
 

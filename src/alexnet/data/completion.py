@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from alexnet.data.columns import values
-from alexnet.data.dataset import FORMAT_VERSION, INDEX_NAME, MEAN_NAME, PLAN_NAME, images_of, read_shard, sha256_of
+from alexnet.data.dataset import (
+    FORMAT_VERSION,
+    PLAN_NAME,
+    images_of,
+    read_shard,
+    sha256_of,
+    write_index,
+    write_statistics,
+)
 from alexnet.data.duplicates import DROP, ERROR, KEEP, Dropped, copies_to_drop, find_duplicates, notes, refuse, to_index
 from alexnet.data.pixel_range import FoundRange
 from alexnet.data.remarks import to_remarks
@@ -23,7 +29,7 @@ from alexnet.data.sources.plan import count, printable
 from alexnet.data.statistics import statistics
 from alexnet.kernels.rgb_products import rgb_products
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_atomic
+from alexnet.runtime.files import write_array, write_atomic
 
 ROWS_NAME = "train.npy"  # rows of the training split, where duplicates were dropped
 _LEFT_OUT_NAME = "left_out.txt"
@@ -83,20 +89,13 @@ def complete(
         sums = _leave_out(folder, splits["train"], dropped, size, plan.classes)
         pixel_sums, products = pixel_sums - sums[0], products - sums[1]
 
-    found = statistics(pixel_sums, products, splits["train"]["count"])
-    array = io.BytesIO()
-    np.save(array, found.mean_image)
-    write_atomic(folder / MEAN_NAME, array.getvalue())
     index = {
         "format_version": FORMAT_VERSION,
         "classes": plan.classes,
         "descriptions": [plan.descriptions.get(name, name) for name in plan.classes] if plan.descriptions else None,
         "size": size,
         "splits": splits,
-        "mean_image": MEAN_NAME,
-        "mean_image_sha256": sha256_of(folder / MEAN_NAME),
-        "mean_rgb": found.mean_rgb.tolist(),
-        "pca": {"eigenvalues": found.eigenvalues.tolist(), "eigenvectors": found.eigenvectors.tolist()},
+        **write_statistics(folder, statistics(pixel_sums, products, splits["train"]["count"])),
         "left_out": left_out,
         **to_index(duplicates, dropped),
         "source": source,
@@ -106,7 +105,7 @@ def complete(
         "remarks": [*found_range.remarks, *remarks],
         **({"samples": samples} if samples else {}),
     }
-    write_atomic(folder / INDEX_NAME, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())
+    write_index(folder, index)
     remove_work_files(folder)
     total = sum(entry["count"] for entry in splits.values())
     return [*_remark_notes(remarks, total), *notes(duplicates, dropped, policy)]
@@ -137,9 +136,7 @@ def _leave_out(
             f"every training image of class {classes[int(np.argmin(counts))]!r} is a copy of a validation or test "
             "image: divide the images anew, or use --duplicates keep"
         )
-    array = io.BytesIO()
-    np.save(array, np.setdiff1d(np.arange(starts[-1]), out))
-    write_atomic(folder / ROWS_NAME, array.getvalue())
+    write_array(folder / ROWS_NAME, np.setdiff1d(np.arange(starts[-1]), out))
     train |= {"count": int(starts[-1]) - len(out), "class_counts": counts.tolist()}
     train |= {"rows": ROWS_NAME, "rows_sha256": sha256_of(folder / ROWS_NAME)}
     return pixel_sums, products

@@ -29,8 +29,9 @@ from pyarrow import ipc
 from alexnet.data.columns import floats, numbers, texts, values
 from alexnet.data.pixel_range import PixelRange
 from alexnet.data.remote import fetch, is_address
+from alexnet.data.statistics import Statistics
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_atomic
+from alexnet.runtime.files import write_array, write_atomic
 
 FORMAT_VERSION = 1
 SHARD_ROWS = 256
@@ -398,6 +399,22 @@ def write_shard(
 
     write_atomic(path, write)
     return digest.hexdigest()
+
+
+def write_index(folder: Path, index: dict[str, Any]) -> None:
+    """Write `dataset.json`, the last file of a prepared dataset."""
+    write_atomic(folder / INDEX_NAME, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def write_statistics(folder: Path, found: Statistics) -> dict[str, Any]:
+    """Write the mean image of the training split; returns the entries of `dataset.json` for its statistics."""
+    write_array(folder / MEAN_NAME, found.mean_image)
+    return {
+        "mean_image": MEAN_NAME,
+        "mean_image_sha256": sha256_of(folder / MEAN_NAME),
+        "mean_rgb": found.mean_rgb.tolist(),
+        "pca": {"eigenvalues": found.eigenvalues.tolist(), "eigenvectors": found.eigenvectors.tolist()},
+    }
 
 
 class _Digesting:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import os
 import signal
@@ -37,7 +36,7 @@ from alexnet.data.statistics import pixel_sum
 from alexnet.data.unreadable import UnreadableImageError
 from alexnet.kernels.rgb_products import rgb_products
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_atomic
+from alexnet.runtime.files import write_array, write_atomic
 
 WORK_FOLDER = ".prepare"  # in the folder of the dataset, until that is finished
 
@@ -166,6 +165,10 @@ def make_shards(
         Number of processes.
     advance
         Called with the number of items read since the last call, from any thread.
+    max_pixels, pixel_range
+        As in `alexnet.data.decoding.square_image`.
+    flags
+        Which columns beside image, label and path the shards have.
 
     Raises
     ------
@@ -311,8 +314,8 @@ def _write(
         targets=soft_targets(samples, labels, classes) if flags.soft_labels else None,
         groups=[sample.group for sample in samples] if flags.groups else None,
     )
-    _save(folder / WORK_FOLDER / f"{shard}.npy", pixel_sum(images))
-    _save(_thumbnails_file(folder, shard), thumbnails(images))
+    write_array(folder / WORK_FOLDER / f"{shard}.npy", pixel_sum(images))
+    write_array(_thumbnails_file(folder, shard), thumbnails(images))
     counts = np.bincount(labels, minlength=len(classes)).tolist()
     products = rgb_products(images).tolist()
     # Every eighth row tells images apart; those with the same checksum are compared pixel by pixel.
@@ -321,12 +324,6 @@ def _write(
         digest(items, classes, flags), len(kept), sha256, counts, products, read.left_out, checksums, read.remarks
     )
     write_atomic(folder / WORK_FOLDER / f"{shard}.json", json.dumps(result._asdict()).encode())
-
-
-def _save(file: Path, values: np.ndarray) -> None:
-    array = io.BytesIO()
-    np.save(array, values)
-    write_atomic(file, array.getvalue())
 
 
 def soft_targets(samples: list[Sample], labels: list[int], classes: list[str]) -> np.ndarray:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from alexnet.data.dataset import INDEX_NAME, MEAN_NAME, PreparedDataset, Split, sha256_of
+from alexnet.data.dataset import PreparedDataset, Split, sha256_of, write_index, write_statistics
 from alexnet.data.duplicates import to_index
 from alexnet.data.statistics import Statistics, pixel_sum, statistics
 from alexnet.kernels.rgb_products import rgb_products
-from alexnet.runtime.files import write_atomic
+from alexnet.runtime.files import write_array
 
 _BATCH = 256
 
@@ -49,7 +47,7 @@ def write_subset(
     for name, (source_name, indices) in splits.items():
         source = dataset.split(source_name)
         file = f"{name}.npy"
-        _write_array(folder / file, source.rows(np.asarray(indices, dtype=np.int64)))
+        write_array(folder / file, source.rows(np.asarray(indices, dtype=np.int64)))
         shards = dataset.index["splits"][source_name]["shards"]
         counts = np.bincount(source.labels[indices], minlength=len(dataset.classes))
         index["splits"][name] = {
@@ -60,18 +58,13 @@ def write_subset(
             "rows_sha256": sha256_of(folder / file),
         }
     source_name, indices = splits["train"]
-    found = _statistics(dataset.split(source_name), np.sort(indices))
-    _write_array(folder / MEAN_NAME, found.mean_image)
     index |= {
-        "mean_image": MEAN_NAME,
-        "mean_image_sha256": sha256_of(folder / MEAN_NAME),
-        "mean_rgb": found.mean_rgb.tolist(),
-        "pca": {"eigenvalues": found.eigenvalues.tolist(), "eigenvectors": found.eigenvectors.tolist()},
+        **write_statistics(folder, _statistics(dataset.split(source_name), np.sort(indices))),
         "left_out": [],
         **to_index([], []),
         "source": str(dataset.path.absolute()),
     }
-    write_atomic(folder / INDEX_NAME, (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())
+    write_index(folder, index)
     return PreparedDataset.open(folder)
 
 
@@ -82,9 +75,3 @@ def _statistics(split: Split, indices: np.ndarray) -> Statistics:
         pixel_sums += pixel_sum(images)
         products += rgb_products(images)
     return statistics(pixel_sums, products, len(indices))
-
-
-def _write_array(path: Path, array: np.ndarray) -> None:
-    content = io.BytesIO()
-    np.save(content, array)
-    write_atomic(path, content.getvalue())

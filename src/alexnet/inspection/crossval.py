@@ -20,7 +20,7 @@ from alexnet.prediction.classifier import Classifier
 from alexnet.runs.recipe import as_class_weights, choose_recipe
 from alexnet.runs.run import CROSS_VALIDATION, is_free
 from alexnet.runtime.errors import AlexNetError, UsageError
-from alexnet.runtime.files import write_atomic
+from alexnet.runtime.files import write_array, write_atomic
 from alexnet.runtime.progress import notify
 from alexnet.training.train import train
 
@@ -271,9 +271,7 @@ def _evaluate_fold(
     classifier = Classifier.load(run, device=device)
     held_out = fold.split(HELD_OUT)
     batches = held_out.batches(np.arange(len(held_out)), BATCH_SIZE)
-    content = io.BytesIO()
-    np.save(content, np.concatenate([classifier.probabilities(images, views) for _, images in batches]))
-    write_atomic(run / PROBABILITIES, content.getvalue())
+    write_array(run / PROBABILITIES, np.concatenate([classifier.probabilities(images, views) for _, images in batches]))
     return evaluation.to_dict()
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def write_atomic(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> None:
@@ -35,3 +39,12 @@ def write_atomic(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> 
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write an array atomically, as a file of NumPy's format."""
+    import numpy as np
+
+    content = io.BytesIO()
+    np.save(content, array)
+    write_atomic(path, content.getvalue())

@@ -27,7 +27,7 @@ from alexnet.runs.config import Config
 from alexnet.runs.decision import DecisionRule
 from alexnet.runs.run import MEAN, Run
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
-from alexnet.runtime.files import write_atomic
+from alexnet.runtime.files import write_array, write_atomic
 from alexnet.weights.formats import EXPORT_FORMATS, ONNX_BASED, PREPROCESSING
 from alexnet.weights.model_card import QuantizationLoss, model_card, rule_notes
 from alexnet.weights.safetensors import DESCRIPTION
@@ -112,9 +112,7 @@ def export(
         else:
             write_atomic(file, _safetensors(network, preprocess, opened.config))
         if EXPORT_FORMATS[to].is_program and not inside:
-            array = io.BytesIO()
-            np.save(array, preprocess.mean.numpy())
-            write_atomic(temporary / "mean.npy", array.getvalue())
+            write_array(temporary / "mean.npy", preprocess.mean.numpy())
         if rule is not None:
             rule.save(temporary)
         difference = _difference(to, file, network, preprocess, inside, images)

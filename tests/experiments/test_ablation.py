@@ -159,9 +159,11 @@ def test_the_trials_of_an_earlier_result_are_kept_if_all_they_share_is_the_same(
     dataset = image_set(out, [str(images)], quick=True)
     results = out / "earlier.json"
     full = {"one_view": 0.3, "ten_views": 0.2, "train_error": [0.5]}
-    trials = [Trial(change, seed, dataset, quick=True) for seed in (7, 8) for change in (FULL, "half")]
-    stored = {FULL + "/7": full, FULL + "/8": full, "half/7": full | {"ten_views": 0.25}}
-    written = ablation._write(trials, stored, results, "command", "set")
+    half = full | {"ten_views": 0.25}
+    measured = {(FULL, 7): full, (FULL, 8): full, ("half", 7): half}
+    found = {Trial(*key, dataset, quick=True): values for key, values in measured.items()}
+    stored = {trial.name: values for trial, values in found.items()}
+    written = ablation._write(found, results, "command", "set")
     assert written["half"]["difference"]["values"] == [pytest.approx(0.05)]
     assert "interval_over_images" not in written["half"]["difference"]  # not without each prediction
     assert ablation._stored(results, "set", dataset, quick=True) == stored

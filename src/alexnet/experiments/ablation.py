@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,8 @@ from alexnet.experiments.catalog import dataset_name
 from alexnet.experiments.image_sets import SOLAR, image_set
 from alexnet.experiments.trials import (
     compare,
-    is_selected,
-    measure_once,
+    place_of,
+    run_trials,
     summarize,
     train_once,
     write_with_figure,
@@ -35,7 +35,6 @@ from alexnet.network.variants import Variant, get_variant, list_variants, regist
 from alexnet.report.style import BLUE, INK, ORANGE, Figure, drawn, new
 from alexnet.runs.checkpoint import FILE as CHECKPOINT
 from alexnet.runs.recipe import Recipe, recipes
-from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.provenance import provenance, write_result
 
 WIDTH_DIVISOR = 4
@@ -105,25 +104,16 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Name such as ``"tanh/0"``."""
-        return f"{self.change}/{self.seed}"
+        """Name such as ``"tanh/0"``, or ``"tanh/0/quick"``."""
+        return f"{self.change}/{self.seed}{'/quick' * self.quick}"
 
     @property
     def run(self) -> Path:
         """Run folder, next to the prepared dataset."""
-        return self.dataset.path.with_name(f"{self.change}-{self.seed}{'-quick' * self.quick}")
-
-    @property
-    def file(self) -> Path:
-        """File of the measurement."""
-        return self.run.with_suffix(".json")
+        return place_of(self.dataset.path.parent, self.name, "")
 
     def measure(self) -> dict[str, Any]:
-        """Train and evaluate on the test split, or return the stored measurement."""
-        return measure_once(self.file, self._measure)
-
-    def _measure(self) -> dict[str, Any]:
-        print(f"{self.name}:", file=sys.stderr)
+        """Train and evaluate on the test split."""
         values = base(self.quick) | CHANGES[self.change].values
         epochs = train_once(self.dataset.path, self.run, recipe="paper", seed=self.seed, **values).metrics("epoch")
         found = {name: evaluate(self.run, self.dataset, views=views, precision="auto") for name, views in VIEWS.items()}
@@ -192,27 +182,25 @@ def reproduce(
     of one line per change.
     """
     dataset = images(work, data, quick)
-    trials = list(_trials(dataset, seeds, quick))
     name = dataset_name(data) or SOLAR
-    stored = _stored(results, name, dataset, quick)
-    write = partial(_write, trials=trials, stored=stored, results=results, command=command, name=name)
-    for trial in trials:
-        if is_selected(trial.name, only) and not (trial.file.exists() or trial.name in stored):
-            trial.measure()
-            write()
-    if not any(trial.file.exists() or trial.name in stored for trial in trials):
-        raise AlexNetError(f"no trial starts with {' or '.join(only)}; choose from: {', '.join(CHANGES)}")
+    entries = run_trials(
+        _trials(dataset, seeds, quick),
+        dataset.path.parent,
+        only,
+        Trial.measure,
+        partial(_write, results=results, command=command, name=name),
+        earlier=_stored(results, name, dataset, quick),
+    )
     return "\n".join(
         f"{entry['label']}: {entry['ten_views']['mean']:.2%} error"
         + (f"; {entry['difference']['verdict']}" if "difference" in entry else "")
-        for entry in write().values()
+        for entry in entries.values()
     )
 
 
-def _trials(dataset: PreparedDataset, seeds: Sequence[int], quick: bool) -> Iterator[Trial]:
-    """Yield all trials of one seed before those of the next, so that an interrupted experiment can be compared."""
-    for seed in seeds:
-        yield from (Trial(change, seed, dataset, quick) for change in (QUICK_CHANGES if quick else CHANGES))
+def _trials(dataset: PreparedDataset, seeds: Sequence[int], quick: bool) -> list[Trial]:
+    """All trials of one seed before those of the next, so that an interrupted experiment can be compared."""
+    return [Trial(change, seed, dataset, quick) for seed in seeds for change in (QUICK_CHANGES if quick else CHANGES)]
 
 
 def _stored(results: Path, name: str, dataset: PreparedDataset, quick: bool) -> dict[str, dict[str, Any]]:
@@ -226,7 +214,7 @@ def _stored(results: Path, name: str, dataset: PreparedDataset, quick: bool) -> 
     if not earlier.keys() <= recipe.keys() or Recipe.from_dict(earlier).to_dict() != recipe:
         return {}
     trials = {
-        f"{change}/{seed}": trial
+        Trial(change, int(seed), dataset, quick).name: trial
         for change, entry in report["changes"].items()
         if change in CHANGES and CHANGES[change].values == entry["values"]
         for seed, trial in entry["trials"].items()
@@ -245,17 +233,13 @@ def _setting(name: str, dataset: PreparedDataset, quick: bool) -> dict[str, Any]
     }
 
 
-def _write(
-    trials: Sequence[Trial], stored: dict[str, dict[str, Any]], results: Path, command: str, name: str
-) -> dict[str, dict[str, Any]]:
-    """Write the measurements of `trials` so far, in their files or `stored`; return the entries of the changes."""
+def _write(found: dict[Trial, dict[str, Any]], results: Path, command: str, name: str) -> dict[str, dict[str, Any]]:
+    """Write the measurements so far; return the entries of the changes."""
     changes: dict[str, dict[int, dict[str, Any]]] = {}
-    for trial in trials:
-        found = json.loads(trial.file.read_text(encoding="utf-8")) if trial.file.exists() else stored.get(trial.name)
-        if found:
-            changes.setdefault(trial.change, {})[trial.seed] = found
+    for trial, measured in found.items():
+        changes.setdefault(trial.change, {})[trial.seed] = measured
     entries = {change: _entry(change, changes) for change in changes}
-    dataset, quick = trials[0].dataset, trials[0].quick
+    first = next(iter(found))
     report = {
         "description": "test error of the unchanged network and of the network with one change, with the same seeds; "
         "the difference is the error with ten views, change minus unchanged network, per seed, as a fraction of 1; "
@@ -263,7 +247,7 @@ def _write(
         f"{CROP} pixels; interval: 95%, of the mean over the seeds, with the variance of all changes (none with one "
         "seed); interval_over_images: 95%, for these networks and other test images, if all are of one folder of runs; "
         "paper: whether the direction that the paper states holds here",
-        **_setting(name, dataset, quick),
+        **_setting(name, first.dataset, first.quick),
         "changes": entries,
         **provenance(command),
     }

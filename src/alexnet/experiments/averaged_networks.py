@@ -17,7 +17,7 @@ from alexnet.evaluation.predictor import load_predictors
 from alexnet.experiments.ablation import FULL, Trial, base, images
 from alexnet.experiments.catalog import dataset_name
 from alexnet.experiments.image_sets import SOLAR, test_split
-from alexnet.experiments.trials import measure_once, summarize, write_with_figure
+from alexnet.experiments.trials import measure_once, run_trials, summarize, write_with_figure
 from alexnet.report.style import BLUE, INK, Figure, drawn, new
 from alexnet.runs.recipe import recipes
 from alexnet.runtime.devices import choose_device, choose_precision
@@ -36,9 +36,8 @@ def reproduce(
     """
     dataset = images(work, data, quick)
     trials = [Trial(FULL, seed, dataset, quick) for seed in seeds]
-    for trial in trials:
-        trial.measure()
-    file = trials[0].file.with_name(f"averages-{'-'.join(map(str, seeds))}{'-quick' * quick}.json")
+    run_trials(trials, dataset.path.parent, (), Trial.measure, dict)
+    file = dataset.path.with_name(f"averages-{'-'.join(map(str, seeds))}{'-quick' * quick}.json")
     found = measure_once(file, lambda: {"errors": _errors([trial.run for trial in trials], test_split(dataset))})
     errors: dict[str, list[float]] = found["errors"]
     largest = max(errors, key=int)

@@ -9,7 +9,7 @@ from typing import Any
 from alexnet.experiments.ablation import FULL, VIEWS, Trial, base, images
 from alexnet.experiments.catalog import dataset_name
 from alexnet.experiments.image_sets import SOLAR
-from alexnet.experiments.trials import compare, summarize, write_with_figure
+from alexnet.experiments.trials import compare, run_trials, summarize, write_with_figure
 from alexnet.report.style import BLUE, INK, Figure, drawn, new
 from alexnet.runs.recipe import recipes
 from alexnet.runtime.provenance import provenance
@@ -23,15 +23,16 @@ def reproduce(
     Returns a summary of one line.
     """
     dataset = images(work, data, quick)
-    trials = [Trial(FULL, seed, dataset, quick).measure() for seed in seeds]
-    errors = {views: [trial[views] for trial in trials] for views in VIEWS}
+    trials = [Trial(FULL, seed, dataset, quick) for seed in seeds]
+    found = run_trials(trials, dataset.path.parent, (), Trial.measure, dict).values()
+    errors = {views: [trial[views] for trial in found] for views in VIEWS}
     report = {
         "description": "test error of the same networks with one view (the center crop) and with ten views; the "
         "difference is ten minus one view, per seed, as a fraction of 1; weights of the last epoch",
         "set": dataset_name(data) or SOLAR,
         "images": dataset.counts,
-        **{views: summarize(found) for views, found in errors.items()},
-        "difference": compare([trial["ten_views"] - trial["one_view"] for trial in trials]),
+        **{views: summarize(values) for views, values in errors.items()},
+        "difference": compare([trial["ten_views"] - trial["one_view"] for trial in found]),
         "recipe": recipes()["paper"].override(base(quick)).to_dict(),
         "seeds": list(seeds),
         **provenance(command),

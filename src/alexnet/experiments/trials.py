@@ -110,6 +110,7 @@ def run_trials(
     only: Sequence[str],
     measure: Callable[[AnyTrial], dict[str, Any]],
     write: Callable[[dict[AnyTrial, dict[str, Any]]], Written],
+    earlier: Mapping[str, dict[str, Any]] | None = None,
 ) -> Written:
     """Measure the trials that are not stored yet, and write all measurements so far after each.
 
@@ -127,6 +128,8 @@ def run_trials(
         Measures a trial.
     write : callable
         Writes the results, given the measurements by trial.
+    earlier : mapping, optional
+        Measurements of an earlier result, by the names of their trials, which are not repeated.
 
     Returns
     -------
@@ -138,22 +141,28 @@ def run_trials(
     AlexNetError
         If `only` selects no trial and none is stored.
     """
+    found = _stored(trials, work, earlier or {})
     for trial in trials:
-        file = place_of(work, trial.name)
-        if is_selected(trial.name, only) and not file.exists():
+        if is_selected(trial.name, only) and trial not in found:
             print(f"{trial.name}:", file=sys.stderr)
-            measure_once(file, partial(measure, trial))
-            write(stored_trials(trials, work))
-    found = stored_trials(trials, work)
+            measure_once(place_of(work, trial.name), partial(measure, trial))
+            found = _stored(trials, work, earlier or {})
+            write(found)
     if not found:
         raise AlexNetError(f"no trial starts with {' or '.join(only)}; a name is like {trials[0].name}")
     return write(found)
 
 
-def stored_trials(trials: Sequence[AnyTrial], work: Path) -> dict[AnyTrial, dict[str, Any]]:
-    """The stored measurements in the folder `work`, by trial."""
+def _stored(
+    trials: Sequence[AnyTrial], work: Path, earlier: Mapping[str, dict[str, Any]]
+) -> dict[AnyTrial, dict[str, Any]]:
+    """The measurements by trial: those stored in the folder `work`, and `earlier` ones by name."""
     files = {trial: place_of(work, trial.name) for trial in trials}
-    return {trial: json.loads(file.read_text(encoding="utf-8")) for trial, file in files.items() if file.exists()}
+    return {
+        trial: json.loads(file.read_text(encoding="utf-8")) if file.exists() else earlier[trial.name]
+        for trial, file in files.items()
+        if file.exists() or trial.name in earlier
+    }
 
 
 def with_earlier(results: Path, found: Mapping[AnyTrial, dict[str, Any]], command: str) -> dict[str, dict[str, Any]]:

@@ -215,6 +215,15 @@ def paper_batches(
             yield augment(batch.images, generator, dtype=dtype), labels
 
 
+def photograph_batches(
+    folder: Path, count: int, device: torch.device, dtype: torch.dtype
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of `paper_batches` for synthetic photographs, which are prepared in a folder first."""
+    files = photographs(folder / "photographs", max(512, 2 * count))
+    dataset = prepare(files[0].parents[1], folder / "data", split={"val": 0.0}, progress=False)
+    return paper_batches(dataset, count, device, dtype)
+
+
 def _write_csv(files: list[Path], source: Path) -> Path:
     """Write a table of the files, with the classes a and b in turn."""
     rows = [f"{file.resolve()},{'ab'[number % 2]}\n" for number, file in enumerate(files)]

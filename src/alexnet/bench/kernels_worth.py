@@ -20,14 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alexnet.bench import steps
-from alexnet.bench.data import paper_batches
+from alexnet.bench.data import photograph_batches
 from alexnet.bench.parts import Settings
 from alexnet.bench.peers import photographs
 from alexnet.bench.steps import BATCH_SIZE, SIDE, OurTraining
 from alexnet.bench.timing import in_turn
 from alexnet.data import augmentation
 from alexnet.data.decoding import decode
-from alexnet.data.preparation import prepare
 from alexnet.data.resize import square
 from alexnet.data.statistics import pixel_sum
 from alexnet.kernels.pool import max_pool
@@ -223,9 +222,7 @@ class _AutocastTraining(OurTraining):
 
 def _loading(settings: Settings) -> Iterator[dict[str, Any]]:
     count = settings.batch_size or BATCH_SIZE
-    files = photographs(settings.folder / "photographs", max(512, 2 * count))
-    dataset = prepare(files[0].parents[1], settings.folder / "data", split={"val": 0.0}, progress=False)
-    batches = paper_batches(dataset, count, torch.device("cpu"), torch.float32)
+    batches = photograph_batches(settings.folder, count, torch.device("cpu"), torch.float32)
     numba_cut = _numba_cut()
 
     def plain() -> None:

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alexnet.bench.data import paper_batches
+from alexnet.bench.data import photograph_batches
 from alexnet.bench.parts import Settings
-from alexnet.bench.peers import ExpertTraining, TextbookTraining, photographs, wait_for
+from alexnet.bench.peers import ExpertTraining, TextbookTraining, wait_for
 from alexnet.bench.timing import Comparison, compared, in_turn
-from alexnet.data.preparation import prepare
 from alexnet.network.layers import Weighted
 from alexnet.network.model import AlexNet
 from alexnet.network.optimized import OptimizedNetwork
@@ -176,10 +175,8 @@ def _profile(training: OurTraining, steps: int = 3) -> dict[str, float]:
 def fed(settings: Settings) -> list[Comparison]:
     """Compare training on shuffled and augmented data with training on one repeated batch."""
     count = settings.batch_size or BATCH_SIZE
-    files = photographs(settings.folder / "photographs", max(512, 2 * count))
-    dataset = prepare(files[0].parents[1], settings.folder / "data", split={"val": 0.0}, progress=False)
     ours = OurTraining(count, side=224)
-    batches = paper_batches(dataset, count, ours.device, ours.dtype)
+    batches = photograph_batches(settings.folder, count, ours.device, ours.dtype)
 
     def on_data() -> None:
         ours.step(*next(batches))

@@ -90,7 +90,7 @@ def _class_table(values: dict[str, Any]) -> Table:
     for heading in ("images", "precision", "recall", "F1", f"{CONFIDENCE:.0%} interval"):
         table.add_column(heading, justify="right")
     for name, row in rows[:MAX_CLASSES]:
-        shares = (_percent(row[key]) for key in ("precision", "recall", "f1"))
+        shares = (percent(row[key]) for key in ("precision", "recall", "f1"))
         interval = row["f1_interval"]
         shown = "–" if interval is None else f"{interval[0]:.1%} to {interval[1]:.1%}"
         table.add_row(Text(name), f"{row['support']:,}", *shares, shown)
@@ -112,7 +112,7 @@ def _decision_table(values: dict[str, Any]) -> RenderableType:
         table.add_column(heading, justify="right")
     for name, row in list(values["classes"].items())[:MAX_CLASSES]:
         counts = (f"{row[key]:,}" for key in ("support", "decided", "missed", "handed_over", "false_positives"))
-        table.add_row(Text(name), *counts, _percent(row["precision"]), _percent(row["recall"]))
+        table.add_row(Text(name), *counts, percent(row["precision"]), percent(row["recall"]))
     text = " ".join(values["rule"]) + " Missed: decided as another class; recall counts only these as errors."
     return Group(table, Text(text))
 
@@ -156,11 +156,12 @@ def _threshold_table(result: Evaluation, values: dict[str, Any], positive: int) 
 
 def _threshold_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
     precision, recall, false_positive_rate = (
-        _percent(row[key]) for key in ("precision", "recall", "false_positive_rate")
+        percent(row[key]) for key in ("precision", "recall", "false_positive_rate")
     )
     # Rounded down: the threshold as printed still has the recall beside it.
     return f"{math.floor(row['threshold'] * 1e6) / 1e6:.6f}", precision, recall, false_positive_rate
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """A share such as "84.1%"; a dash where it is undefined."""
     return "–" if share is None else f"{share:.1%}"

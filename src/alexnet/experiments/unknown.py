@@ -16,7 +16,7 @@ from alexnet.experiments.catalog import slug
 from alexnet.experiments.image_sets import SOLAR, all_images, first_per_class
 from alexnet.experiments.inspection import FOLDS, cross_validated_cells
 from alexnet.experiments.trials import measure_once, prepare_once, summarize, train_once, write_with_figure
-from alexnet.inspection.decide import REFERENCE_IMAGES, fit_distance
+from alexnet.inspection.decide import fit_distance, reference_images
 from alexnet.prediction.classifier import Classifier
 from alexnet.report.style import BLUE, GREEN, ORANGE, Figure, drawn, new
 from alexnet.runs.run import Run
@@ -136,7 +136,7 @@ def _known(run: Path, data: Path) -> tuple[Classifier, np.ndarray, tuple[np.ndar
     dataset = PreparedDataset.open(data)
     train, known = dataset.split("train"), dataset.split(dataset.measured_on or "test")
     classifier = Classifier.load(run, raw=True)
-    chosen = np.unique(np.linspace(0, len(train) - 1, REFERENCE_IMAGES).round().astype(np.int64))
+    chosen = reference_images(train)
     references = _outputs(classifier, train, chosen)[1], train.labels[chosen]
     return classifier, known.labels, _outputs(classifier, known, np.arange(len(known))), references
 

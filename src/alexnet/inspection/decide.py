@@ -39,6 +39,7 @@ from alexnet.runs.decision import (
     describe_decision,
     describe_guarantees,
     log_odds,
+    to_unit_length,
 )
 from alexnet.runs.run import Run, checksum_of, dataset_checksum
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
@@ -397,7 +398,7 @@ def _distance(
     train = dataset.split("train")
     if not len(train):
         raise AlexNetError(f"{dataset.path} has no training images: *unknown* is a distance from them")
-    chosen = np.unique(np.linspace(0, len(train) - 1, REFERENCE_IMAGES).round().astype(np.int64))
+    chosen = reference_images(train)
     features = []
     with progress(len(chosen), "features of training images") as bar:
         for _, images in train.batches(chosen, BATCH_SIZE):
@@ -408,6 +409,11 @@ def _distance(
     return dataclasses.replace(distance, limit=limit)
 
 
+def reference_images(train: Split) -> np.ndarray:
+    """Positions of the training images that distances are measured from: all, or `REFERENCE_IMAGES` at equal steps."""
+    return np.unique(np.linspace(0, len(train) - 1, REFERENCE_IMAGES).round().astype(np.int64))
+
+
 def fit_distance(features: np.ndarray, labels: np.ndarray, method: str) -> FeatureDistance:
     """The distance from training images, by their features (n, units) and labels (n,), without a limit."""
     from sklearn.decomposition import PCA
@@ -415,7 +421,7 @@ def fit_distance(features: np.ndarray, labels: np.ndarray, method: str) -> Featu
     features = features.astype(np.float64)
     unit_length = method == "neighbors"
     if unit_length:
-        features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+        features = to_unit_length(features)
     centered = features
     if method == "mahalanobis":
         means = {c: features[labels == c].mean(axis=0) for c in np.unique(labels)}

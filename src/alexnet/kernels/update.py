@@ -63,17 +63,17 @@ def update(
             pieces=pieces,
         )
         function(arguments, 1 if pieces < 8 else torch.get_num_threads())
-    rest = [_values(tensor)[pieces * _PIECE :] for tensor in (weight, velocity, gradient)]
+    rest = [flat(tensor)[pieces * _PIECE :] for tensor in (weight, velocity, gradient)]
     if len(rest[0]):
         w, v, g = rest
         v.mul_(momentum).add_(w, alpha=-decay).add_(g.float(), alpha=-lr)
         w.add_(v)
         if copy is not None:
-            _values(copy)[pieces * _PIECE :].copy_(w)
+            flat(copy)[pieces * _PIECE :].copy_(w)
 
 
-def _values(tensor: Tensor) -> Tensor:
-    """View of all values in memory order."""
+def flat(tensor: Tensor) -> Tensor:
+    """All values of a dense tensor in the order of its memory, without a copy."""
     return tensor.as_strided((tensor.numel(),), (1,))
 
 

@@ -29,6 +29,7 @@ from alexnet.learn.digits import (
     with_and_without_dropout,
 )
 from alexnet.network.model import AlexNet
+from alexnet.network.optimized import gain_and_offset
 from alexnet.report.figure_files import writing
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic
@@ -98,13 +99,11 @@ class Starter:
         """The first convolution, its batch normalization as one factor and one offset per kernel, and the input's."""
         norm = self.network.get_submodule("batch1")
         assert isinstance(norm, nn.BatchNorm2d)
-        assert norm.running_var is not None
-        assert norm.running_mean is not None
-        gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+        gain, offset = gain_and_offset(norm)
         return {
             "kernels": _array(self.network.get_parameter("conv1.weight")),
             "gain": _array(gain),
-            "offset": _array(norm.bias - norm.running_mean * gain),
+            "offset": _array(offset),
             "input_mean": _array(self.mean),
             "input_scale": np.array([self.scale], np.float32),
         }

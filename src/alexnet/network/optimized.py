@@ -44,15 +44,20 @@ def without_batch_norm(network: AlexNet) -> AlexNet:
             conv, norm = folded.get_submodule(path), network.get_submodule(norm_path)
             assert isinstance(conv, nn.Conv2d)
             assert isinstance(norm, nn.BatchNorm2d)
-            assert norm.running_var is not None
-            assert norm.running_mean is not None
-            gain = norm.weight / (norm.running_var + norm.eps).sqrt()
-            before = 0 if conv.bias is None else conv.bias
+            gain, offset = gain_and_offset(norm, 0.0 if conv.bias is None else conv.bias)
             conv.weight = nn.Parameter(conv.weight * gain[:, None, None, None])
-            conv.bias = nn.Parameter(norm.bias + (before - norm.running_mean) * gain)
+            conv.bias = nn.Parameter(offset)
             parent, _, name = norm_path.rpartition(".")
             folded.get_submodule(parent)._modules[name] = nn.Identity()
     return folded
+
+
+def gain_and_offset(norm: nn.BatchNorm2d, bias: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+    """Batch normalization after a layer with a bias, at inference: a factor and an offset of each feature map."""
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
+    gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return gain, norm.bias + (bias - norm.running_mean) * gain
 
 
 def _normalized_convolutions(network: AlexNet) -> Iterator[tuple[str, str]]:

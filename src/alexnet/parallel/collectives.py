@@ -323,11 +323,6 @@ def total(parts: list[Tensor]) -> Tensor:
     return result
 
 
-def flat(tensor: Tensor) -> Tensor:
-    """All values of a dense tensor in the order of its memory, without a copy."""
-    return tensor.as_strided((tensor.numel(),), (1,))
-
-
 def _meet(store: dist.Store, rank: int, size: int) -> str:
     """A name for this meeting of the processes, the same for all, and different from that of every other meeting.
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.data.loading import Batch
-from alexnet.parallel.collectives import Group, SingleProcess, communication, flat
+from alexnet.kernels.update import flat
+from alexnet.parallel.collectives import Group, SingleProcess, communication
 from alexnet.parallel.passing import Passing, PassingOn
 from alexnet.parallel.sharding import Block, Sharding, bounds
 from alexnet.runs.checkpoint import Checkpoint, tensors_of

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from alexnet.kernels.update import flat
 from alexnet.network.layers import LocalResponseNorm, ResidualBlock
 from alexnet.network.model import AlexNet
-from alexnet.parallel.collectives import Group, flat
+from alexnet.parallel.collectives import Group
 from alexnet.parallel.communicator import Communicator
 from alexnet.parallel.partition import Exchange, GatherRows, LocalNetwork, PartDropout, SyncBatchNorm, narrowed
 

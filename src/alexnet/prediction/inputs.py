@@ -187,6 +187,14 @@ def partly_read(parts: Iterable[str], total: int) -> list[str]:
     return [f"{count:,} of {of} {'has' if count == 1 else 'have'} {part}" for part, count in sorted(counts.items())]
 
 
+def print_unread(unreadable: int, parts: Iterable[str], total: int) -> None:
+    """Print how many of `total` images were read only in part, and how many not at all."""
+    for line in partly_read(parts, total):
+        print(line, file=sys.stderr)
+    if unreadable:
+        print(f"alexnet: {unreadable:,} of {total:,} {'image' if total == 1 else 'images'} unreadable", file=sys.stderr)
+
+
 def _content(image: ImageInput) -> bytes:
     if isinstance(image, bytes):
         return image

@@ -16,7 +16,7 @@ from alexnet.data.decoding import MAX_PIXELS
 from alexnet.data.pixel_range import chosen_range
 from alexnet.prediction.classifier import BATCH_SIZE, Classifier, Prediction, UnreadableImage
 from alexnet.prediction.ensemble import load_classifier
-from alexnet.prediction.inputs import NamedImage, find_images, partly_read
+from alexnet.prediction.inputs import NamedImage, find_images, print_unread
 from alexnet.runs.decision import UNKNOWN
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.progress import progress
@@ -102,11 +102,7 @@ def predict(
         finally:
             for line in output.tail:
                 bar.result(line)
-    for line in partly_read(classifier.partly, len(inputs.images)):
-        print(line, file=sys.stderr)
-    if unreadable:
-        total = len(inputs.images)
-        print(f"alexnet: {unreadable:,} of {total:,} {'image' if total == 1 else 'images'} unreadable", file=sys.stderr)
+    print_unread(unreadable, classifier.partly, len(inputs.images))
     return unreadable
 
 

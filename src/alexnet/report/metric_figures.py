@@ -106,8 +106,7 @@ def per_class(evaluation: Evaluation) -> Figure:
 
     With more than `MAX_CLASSES` classes, those with the lowest recall.
     """
-    rows = [(name, row) for name, row in evaluation.per_class().items() if row["support"]]
-    rows.sort(key=lambda item: item[1]["recall"])
+    rows = by_recall(evaluation)
     cut = len(rows) > MAX_CLASSES
     rows = rows[:MAX_CLASSES]
     figure = new(1.3 + (0.42 if len(rows) <= 8 else 0.3) * len(rows))
@@ -134,6 +133,12 @@ def per_class(evaluation: Evaluation) -> Figure:
     )
     figure.legend(loc="outside lower right", ncols=2, handlelength=1, columnspacing=1.2)
     return figure
+
+
+def by_recall(evaluation: Evaluation) -> list[tuple[str, dict[str, Any]]]:
+    """Names and metrics of the classes that have images, the lowest recall first."""
+    rows = [(name, row) for name, row in evaluation.per_class().items() if row["support"]]
+    return sorted(rows, key=lambda item: item[1]["recall"])
 
 
 @drawn

@@ -11,6 +11,7 @@ import numpy as np
 from alexnet.evaluation import metrics
 from alexnet.evaluation.decided import Decided
 from alexnet.evaluation.evaluate import Evaluation
+from alexnet.evaluation.printing import percent
 from alexnet.evaluation.views import describe_views
 from alexnet.report import curves, metric_figures, sentences
 from alexnet.report.figure_files import EmbeddedFigure, FigureFiles
@@ -208,7 +209,7 @@ def _class_table(evaluation: Evaluation) -> Table:
         [
             name,
             f"{row['support']:,}",
-            *(_percent(row[key]) for key in ("recall", "precision", "f1")),
+            *(percent(row[key]) for key in ("recall", "precision", "f1")),
             f"{interval[0]:.1%} to {interval[1]:.1%}" if interval else "–",
         ]
         for (name, row), interval in zip(evaluation.per_class().items(), evaluation.intervals.f1, strict=True)
@@ -221,15 +222,11 @@ def _decision_table(decided: Decided) -> dict[str, Any]:
     """The decision rule as a sentence, and a row for each class."""
     keys = ("support", "decided", "missed", "handed_over", "false_positives")
     rows = [
-        [name, *(f"{row[key]:,}" for key in keys), _percent(row["recall"]), _percent(row["precision"])]
+        [name, *(f"{row[key]:,}" for key in keys), percent(row["recall"]), percent(row["precision"])]
         for name, row in zip(decided.rule.classes, decided.per_class(), strict=True)
     ]
     head = ["class", "images", "decided", "missed", "unsure or unknown", "false positives", "recall", "precision"]
     return {"rule": " ".join(describe_decision(decided.rule)), "table": Table(head, rows, numeric=range(1, 8))}
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}"
 
 
 def recipe_section(run: Run) -> Section:

@@ -193,8 +193,7 @@ def confused_pairs(evaluation: Evaluation, count: int) -> list[tuple[str, str, i
 
 def lowest_recall(evaluation: Evaluation) -> str:
     """Name the five classes with the lowest recall."""
-    rows = [(name, row) for name, row in evaluation.per_class().items() if row["support"]]
-    worst = sorted(rows, key=lambda item: item[1]["recall"])[:5]
+    worst = metric_figures.by_recall(evaluation)[:5]
     return "; ".join(f"{short_name(name)}: recall {row['recall']:.0%}" for name, row in worst)
 
 

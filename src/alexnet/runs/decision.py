@@ -39,6 +39,11 @@ SMALLEST = np.finfo(np.float64).tiny
 _BLOCK = 256  # images whose distances to the references are computed at once
 
 
+def to_unit_length(features: np.ndarray) -> np.ndarray:
+    """Features (n, units), each divided by its length."""
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
 @dataclass(frozen=True)
 class FeatureDistance:
     """The distance of an image from the training images, in the features that the output layer reads.
@@ -82,7 +87,7 @@ class FeatureDistance:
 
     def _distances(self, features: np.ndarray) -> np.ndarray:
         if self.unit_length:
-            features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+            features = to_unit_length(features)
         points = ((features - self.center) @ self.projection).astype(np.float64)
         references = self.references.astype(np.float64)
         products = points @ references.T

@@ -16,7 +16,7 @@ from alexnet.data.dataset import PreparedDataset
 from alexnet.data.decoding import MAX_PIXELS
 from alexnet.network.features import BATCH_SIZE
 from alexnet.prediction.classifier import decode_ahead
-from alexnet.prediction.inputs import NamedImage, find_images, partly_read
+from alexnet.prediction.inputs import NamedImage, find_images, print_unread
 from alexnet.prediction.predict import pad, show_file_names
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.errors import AlexNetError, UsageError
@@ -122,11 +122,7 @@ def search(
         finally:
             if form == "json":
                 bar.result("]")
-    for line in partly_read(partly, len(inputs)):
-        print(line, file=sys.stderr)
-    if unreadable:
-        total = len(inputs)
-        print(f"alexnet: {unreadable:,} of {total:,} {'image' if total == 1 else 'images'} unreadable", file=sys.stderr)
+    print_unread(unreadable, partly, len(inputs))
     return unreadable
 
 

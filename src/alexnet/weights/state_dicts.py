@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alexnet.network.model import AlexNet
 from alexnet.network.variants import get_variant, list_variants
-from alexnet.runs.run import MEAN
+from alexnet.runs.run import MEAN, float32_of
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.weights.caffe import caffe_mean
 from alexnet.weights.foreign import IMAGE_SIZE, ForeignWeights, config_from_json
@@ -67,7 +67,7 @@ class StateDict:
     def load(self) -> dict[str, Tensor]:
         """Read all arrays; floating point as float32."""
         tensors = {name: array.load() for name, array in self.arrays.items()}
-        return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        return {name: float32_of(tensor) for name, tensor in tensors.items()}
 
 
 def find_state_dict(checkpoint: Mapping[Any, Any], file: str, key: str | None = None) -> StateDict:

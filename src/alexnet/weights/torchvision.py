@@ -9,6 +9,7 @@ from torch import Tensor
 
 from alexnet.network.rows import BatchNorm, Conv, FullyConnected, all_rows
 from alexnet.network.variants import get_variant
+from alexnet.runs.run import float32_of
 from alexnet.weights.foreign import ForeignWeights, color_mean, require_arrays
 from alexnet.weights.imagenet import TORCHVISION_MEAN, TORCHVISION_STD
 
@@ -100,13 +101,9 @@ def network_from_torchvision(state: Mapping[str, Tensor], file: str) -> ForeignW
         If arrays are missing, unknown or of the wrong shape.
     """
     variant = recognize(state) or "one-weird-trick"
-    weights = {name: _floating(array) for name, array in from_torchvision(state, file).items()}
+    weights = {name: float32_of(array) for name, array in from_torchvision(state, file).items()}
     network = ForeignWeights("torchvision", variant, weights, color_mean(TORCHVISION_MEAN), CROP_SIZE)
     return network.from_standardized(TORCHVISION_STD)
-
-
-def _floating(array: Tensor) -> Tensor:
-    return array.float() if array.is_floating_point() else array
 
 
 def from_torchvision(state: Mapping[str, Tensor], file: str = "the state dict") -> dict[str, Tensor]:

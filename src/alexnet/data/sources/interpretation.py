@@ -29,7 +29,7 @@ from alexnet.data.sources.plan import printable
 from alexnet.data.sources.published import is_archive_of_cifar, is_published, read_published
 from alexnet.data.sources.registry import Request, source_formats
 from alexnet.data.sources.tables import TABLE_ENDINGS, open_csv
-from alexnet.data.sources.walking import archive_kind, is_image_name
+from alexnet.data.sources.walking import archive_kind, is_image_name, is_prepared_dataset, is_run_folder
 from alexnet.data.sources.workbooks import WORKBOOK_ENDINGS
 from alexnet.runtime.errors import AlexNetError, UsageError
 
@@ -173,10 +173,10 @@ def _refuse_address(name: str, scheme: str) -> None:
 def _open_folder(request: Request) -> Source:
     root = request.path
     names = {path.name for path in root.iterdir()}
-    if "dataset.json" in names and ("mean.npy" in names or any(name.endswith(".arrow") for name in names)):
+    if is_prepared_dataset(names):
         quoted = shlex.quote(str(root))
         raise AlexNetError(f"{root} is a prepared dataset already: train on it with `alexnet train {quoted} --out run`")
-    if "config.json" in names and names & {"model.safetensors", "metrics.jsonl", "checkpoint.pt"}:
+    if is_run_folder(names):
         raise AlexNetError(f"{root} is a run folder, not a source of images: name the folder of the images")
     if is_ilsvrc(root):
         return open_ilsvrc(root, request.spool)

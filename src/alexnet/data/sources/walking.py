@@ -546,13 +546,23 @@ def _linked_mode(link: str) -> int:
         return stat.S_IFREG
 
 
+def is_prepared_dataset(names: set[str]) -> bool:
+    """Whether these are the names in a prepared dataset."""
+    return "dataset.json" in names and ("mean.npy" in names or any(name.endswith(".arrow") for name in names))
+
+
+def is_run_folder(names: set[str]) -> bool:
+    """Whether these are the names in a run folder."""
+    return "config.json" in names and not names.isdisjoint(("model.safetensors", "metrics.jsonl", "checkpoint.pt"))
+
+
 def _own_output(names: set[str], folder: str) -> str | None:
     """Which output of this program a folder is, by the names in it."""
-    if "dataset.json" in names and ("mean.npy" in names or any(name.endswith(".arrow") for name in names)):
+    if is_prepared_dataset(names):
         return "a prepared dataset"
     if "prepare.json" in names and os.path.isdir(os.path.join(folder, ".prepare")):
         return "a dataset whose preparation is not finished"
-    if "config.json" in names and names & {"model.safetensors", "metrics.jsonl", "checkpoint.pt"}:
+    if is_run_folder(names):
         return "a run folder"
     return None
 

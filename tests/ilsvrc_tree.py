@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import io
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from file_trees import Files, tar_bytes
 from PIL import Image
 from scipy.io import savemat
 
-Files = dict[str, bytes]
-
 
 def write_tar(path: Path, files: Files, mode: str = "w") -> Path:
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
-        _add(archive, files)
+    path.write_bytes(tar_bytes(files, mode))
     return path
-
-
-def tar_bytes(files: Files) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        _add(archive, files)
-    return file.getvalue()
 
 
 def meta_mat(year: int, synsets: Mapping[str, str]) -> bytes:
@@ -66,13 +56,6 @@ def ilsvrc(root: Path, year: int, classes: int, validation: int, test: int = 0) 
         write_tar(root / f"ILSVRC{year}_{name}_test.tar", images)
         (root / f"ILSVRC{year}_test_ground_truth.txt").write_text("1\n" * test, encoding="utf-8")
     return [wnids[number - 1] for number in truth]
-
-
-def _add(archive: tarfile.TarFile, files: Files) -> None:
-    for name, content in files.items():
-        member = tarfile.TarInfo(name)
-        member.size = len(content)
-        archive.addfile(member, io.BytesIO(content))
 
 
 def _jpeg(rng: np.random.Generator) -> bytes:

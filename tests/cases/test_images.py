@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from file_trees import png_chunk, write_files
 from PIL import Image
 from random_runs import make_run
 
@@ -50,23 +51,12 @@ def png(image: Image.Image | np.ndarray, **options: object) -> bytes:
     return file.getvalue()
 
 
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
 def png_rgb_16(values: np.ndarray) -> bytes:
     """A PNG of 16 bits for each of R, G, B, which Pillow does not write."""
     height, width, _ = values.shape
     rows = b"".join(b"\0" + row.tobytes() for row in values.astype(">u2"))
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-def folder_of(root: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(content)
-    return root
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
 
 
 def prepared(tmp_path: Path, write: Callable[[np.ndarray], bytes], ending: str, greatest: int, **options) -> tuple:
@@ -76,7 +66,7 @@ def prepared(tmp_path: Path, write: Callable[[np.ndarray], bytes], ending: str, 
         values = gradient(greatest if number == 5 else greatest // 2, seed=number)
         files[f"train/{'ab'[number % 2]}/{number}.{ending}"] = write(values)
         files[f"val/{'ab'[number % 2]}/{number}.{ending}"] = write(values)
-    dataset = alexnet.prepare(folder_of(tmp_path / "images", files), tmp_path / "data", size=SIZE, **options)
+    dataset = alexnet.prepare(write_files(tmp_path / "images", files), tmp_path / "data", size=SIZE, **options)
     split = dataset.split("train")
     return dataset, {split.paths(i): split[i][0] for i in range(len(split))}
 
@@ -113,7 +103,7 @@ def many(tmp_path: Path, values: list[np.ndarray]) -> Path:
         content = io.BytesIO()
         np.save(content, array)
         files[f"{'ab'[number % 2]}/{number:02}.npy"] = content.getvalue()
-    return folder_of(tmp_path / "images", files)
+    return write_files(tmp_path / "images", files)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +190,7 @@ def test_the_range_of_the_dataset_is_that_of_predict(tmp_path: Path) -> None:
         for split in ("train", "val")
     }
     data = tmp_path / "data"
-    dataset = alexnet.prepare(folder_of(tmp_path / "images", files), data, size=72, progress=False)
+    dataset = alexnet.prepare(write_files(tmp_path / "images", files), data, size=72, progress=False)
     run = make_run(tmp_path / "run", data, seed=1, variant="convolutions")
     assert json.loads((run / "config.json").read_text(encoding="utf-8"))["pixel_range"]["integer"] == [0, 4095]
     classifier = Classifier.load(run, device="cpu")
@@ -299,7 +289,7 @@ def test_of_many_pages_the_first_is_read_and_prepare_says_so(tmp_path: Path, cap
         for c in "ab"
         for i in range(3)
     }
-    alexnet.prepare(folder_of(tmp_path / "images", files), tmp_path / "data", size=SIZE)
+    alexnet.prepare(write_files(tmp_path / "images", files), tmp_path / "data", size=SIZE)
     assert "3 pages, of which the first is read" in capsys.readouterr().err
 
 
@@ -316,7 +306,7 @@ def test_what_was_read_of_animations_and_blank_images_is_said_once_and_stored(tm
     blank = Image.new("RGB", (20, 20), (9, 50, 200))
     blank.save(tmp_path / "blank.png")
     files["b/blank.png"] = (tmp_path / "blank.png").read_bytes()
-    dataset = alexnet.prepare(folder_of(tmp_path / "images", files), tmp_path / "data", size=SIZE)
+    dataset = alexnet.prepare(write_files(tmp_path / "images", files), tmp_path / "data", size=SIZE)
     assert [(one["reason"], one["count"], one["images"][0]["path"]) for one in dataset.index["remarks"]] == [
         ("2 to 4 frames, of which the first is read", 9, "a/1.gif"),
         ("3 pages, of which the first is read", 1, "a/tiff"),
@@ -332,7 +322,7 @@ def test_what_was_read_of_animations_and_blank_images_is_said_once_and_stored(tm
 def test_blank_images_only_are_prepared_without_a_warning_of_numpy(tmp_path: Path) -> None:
     blank = png(np.zeros((20, 20), np.uint8))
     files = {f"{c}/{n}.png": blank for c in "ab" for n in range(2)}
-    dataset = alexnet.prepare(folder_of(tmp_path / "images", files), tmp_path / "data", size=SIZE, progress=False)
+    dataset = alexnet.prepare(write_files(tmp_path / "images", files), tmp_path / "data", size=SIZE, progress=False)
     assert dataset.index["remarks"][0]["count"] == 4
 
 
@@ -382,7 +372,7 @@ def test_metadata_of_any_size_is_no_obstacle() -> None:
     plain = png(values)
     text = b"Comment\0\0" + zlib.compress(b"x" * 70_000_000)
     profile = b"icc\0\0" + zlib.compress(bytes(30_000_000))
-    for extra in (chunk(b"zTXt", text), chunk(b"iCCP", profile), chunk(b"tEXt", b"a\0" + b"y" * 2_000_000)):
+    for extra in (png_chunk(b"zTXt", text), png_chunk(b"iCCP", profile), png_chunk(b"tEXt", b"a\0" + b"y" * 2_000_000)):
         np.testing.assert_array_equal(decode(plain[:33] + extra + plain[33:])[:, :, 0], values)
 
 
@@ -423,7 +413,7 @@ def test_prepare_names_a_damaged_array_and_keeps_the_others(tmp_path: Path) -> N
     files = {f"{c}/{i}.npy": array.getvalue() for c in "ab" for i in range(3)}
     files["a/damaged.npy"] = array.getvalue().replace(b"False", b"(((((")
     dataset = alexnet.prepare(
-        folder_of(tmp_path / "images", files), tmp_path / "data", size=8, max_bad=0.5, progress=False
+        write_files(tmp_path / "images", files), tmp_path / "data", size=8, max_bad=0.5, progress=False
     )
     assert [Path(entry["path"]).name for entry in dataset.left_out] == ["damaged.npy"]
     assert sum(dataset.counts.values()) == 6
@@ -496,7 +486,7 @@ def test_heic_and_jpeg_xl_are_read_with_their_decoder_and_named_without(monkeypa
 
 
 def test_predict_reads_archives_and_lists_and_goes_on_after_a_bad_one(tmp_path: Path) -> None:
-    folder = folder_of(
+    folder = write_files(
         tmp_path / "photos", {"b.png": png(gradient(255, "uint8")), "a.png": png(gradient(200, "uint8"))}
     )
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:

@@ -48,6 +48,26 @@ RESUMABLE = {"prepare", "crossval", "sort"}
 """Verbs that keep what is done, and go on with it."""
 
 
+class Press:
+    """In the place of a function, it presses Ctrl-C when it is first called."""
+
+    pressed = False
+
+    def __call__(self, *_: object, **__: object) -> None:
+        if not self.pressed:
+            self.pressed = True
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def interruption(press: Press, done: Any) -> str:
+    """What a command that was interrupted said: one line."""
+    assert press.pressed
+    assert done.returncode == 130
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("alexnet: ")]
+    assert "Traceback" not in done.stderr
+    return said
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_ctrl_c_in_the_work_of_a_verb(
     verb: str,
@@ -60,23 +80,13 @@ def test_ctrl_c_in_the_work_of_a_verb(
 ) -> None:
     """The signal comes after the first item; that of export, while the exported file is compared with the run."""
     monkeypatch.chdir(tmp_path)
-    sent = []
-
-    def press(*_: object, **__: object) -> None:
-        if not sent:
-            sent.append(True)
-            os.kill(os.getpid(), signal.SIGINT)
-
+    press = Press()
     monkeypatch.setattr(Progress, "advance", press)
     monkeypatch.setattr(exporting, "_difference", press)
     before = {path for path in run.rglob("*") if path.name != "search"}
     done = command(*VERBS[verb](run, striped_data, interrupted_images))
-    assert sent
-    assert done.returncode == 130
-    said = [line for line in done.stderr.splitlines() if line.startswith("alexnet: ")]
-    assert len(said) == 1, done.stderr
-    assert "interrupted" in said[0] or "continue" in done.stderr
-    assert "Traceback" not in done.stderr
+    said = interruption(press, done)
+    assert "interrupted" in said or "continue" in done.stderr
     assert not list(tmp_path.rglob("*.tmp"))
     assert {path.name for path in run.rglob("*") if path not in before and path.is_file()} <= {"lock"}
     if verb not in RESUMABLE:
@@ -110,20 +120,10 @@ def test_ctrl_c_in_a_course_a_benchmark_and_an_experiment(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    sent = []
-
-    def press(*_: object, **__: object) -> None:
-        if not sent:
-            sent.append(True)
-            os.kill(os.getpid(), signal.SIGINT)
-
+    press = Press()
     monkeypatch.setattr(place, press)
     done = command(*(str(interrupted_images) if part == "IMAGES" else part for part in arguments))
-    assert sent
-    assert done.returncode == 130
-    said = [line for line in done.stderr.splitlines() if line.startswith("alexnet: ")]
-    assert len(said) == 1, done.stderr
-    assert "Traceback" not in done.stderr
+    interruption(press, done)
     assert not list(tmp_path.rglob("*.tmp"))
     assert not list(tmp_path.glob("alexnet-*"))
     assert not list(tmp_path.glob("out/*.json"))

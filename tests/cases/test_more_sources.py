@@ -14,29 +14,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from file_trees import jpeg, write_files
 
 from alexnet import AlexNetError, UsageError, plan_source
 from alexnet.data.splitting import parse_folders
-
-
-def jpeg() -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8), (9, 50, 90)).save(file, "JPEG")
-    return file.getvalue()
-
 
 JPEG = jpeg()
 
 
 def build(root: Path, images: list[str], texts: dict[str, str | bytes] | None = None) -> Path:
-    for name in images:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(JPEG)
-    for name, text in (texts or {}).items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(text.encode() if isinstance(text, str) else text)
-    return root
+    return write_files(root, dict.fromkeys(images, JPEG) | (texts or {}))
 
 
 def images(*folders: str, count: int = 6) -> list[str]:

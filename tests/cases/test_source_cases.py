@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from file_trees import jpeg, write_files
 
 from alexnet import plan_source, prepare
 from alexnet.data.sources.interpretation import interpret
@@ -37,12 +37,6 @@ from alexnet.runtime.errors import AlexNetError, UsageError
 Counts = dict[str, dict[str, int]]
 
 
-def jpeg(value: int = 0) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8), (value % 256, 50, 90)).save(file, "JPEG")
-    return file.getvalue()
-
-
 JPEG = jpeg()
 
 
@@ -52,12 +46,7 @@ def names(folder: str, count: int, ending: str = ".jpg") -> list[str]:
 
 def build(root: Path, files: Iterable[str] | dict[str, bytes | str]) -> Path:
     """A tree of files: images, but for those whose content is given."""
-    content = files if isinstance(files, dict) else dict.fromkeys(files, JPEG)
-    for name, data in content.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.encode() if isinstance(data, str) else data)
-    return root
+    return write_files(root, files if isinstance(files, dict) else dict.fromkeys(files, JPEG))
 
 
 @pytest.fixture

@@ -6,9 +6,7 @@ import argparse
 import enum
 import io
 import json
-import os
 import pathlib
-import zipfile
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from file_trees import zip_bytes
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch_files import Command, saved
 
 from alexnet import AlexNet, AlexNetError, UsageError
 from alexnet.cli.main import main
@@ -194,30 +194,6 @@ class Network(nn.Module):
         return self.features(x)
 
 
-class Command:
-    """Pickled, it is a call of the shell."""
-
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.proof}",)
-
-
-def zip_with(members: dict[str, bytes]) -> bytes:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, member in members.items():
-            archive.writestr(name, member)
-    return content.getvalue()
-
-
-def saved(value: Any) -> bytes:
-    content = io.BytesIO()
-    torch.save(value, content)
-    return content.getvalue()
-
-
 def scripted() -> bytes:
     content = io.BytesIO()
     torch.jit.save(torch.jit.trace(Network(), torch.zeros(1, 3, 8, 8)), content)
@@ -241,16 +217,16 @@ REFUSED: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "empty.pth": (lambda _: saved({}), "it is empty"),
     "command.pth": (lambda proof: saved({"model": Command(proof)}), "holds no state dict of an AlexNet"),
     "bomb.pth": (
-        lambda _: zip_with({"a/data.pkl": b"\x80\x02N.", "a/data/0": bytes(200 << 20)}),
+        lambda _: zip_bytes({"a/data.pkl": b"\x80\x02N.", "a/data/0": bytes(200 << 20)}),
         "would unpack to 209,715,204 bytes",
     ),
     "lfs.pth": (lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
     "page.pth": (lambda _: b"<!DOCTYPE html><html>404</html>", "is a web page"),
     "model.keras": (
-        lambda _: zip_with({"metadata.json": b"{}", "model.weights.h5": b"x"}),
+        lambda _: zip_bytes({"metadata.json": b"{}", "model.weights.h5": b"x"}),
         "is a Keras model: convert it to ONNX or safetensors first",
     ),
-    "served.mar": (lambda _: zip_with({"MAR-INF/MANIFEST.json": b"{}"}), "is a zip archive of other files"),
+    "served.mar": (lambda _: zip_bytes({"MAR-INF/MANIFEST.json": b"{}"}), "is a zip archive of other files"),
     "keras.h5": (lambda _: b"\x89HDF\r\n\x1a\n" + bytes(99), "is an HDF5 file"),
     "packed.pth.gz": (lambda _: b"\x1f\x8b\x08\x00" + bytes(99), "unpack it first"),
 }

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from file_trees import png_chunk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
@@ -169,13 +170,10 @@ def test_16_bit_gray_is_scaled_by_its_whole_range(form: str) -> None:
 
 
 def test_16_bit_color_keeps_its_high_bits() -> None:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     values = np.array([[[0, 32768, 65535], [65280, 4096, 255]]], ">u2")
     rows = b"".join(b"\0" + row.tobytes() for row in values)
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))
-    png += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    png = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))
+    png += png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
     assert np.abs(decode(png).astype(int) - values.astype(int) / 257).max() <= 1
 
 

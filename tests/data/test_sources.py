@@ -15,7 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ilsvrc_tree import Files, meta_mat, tar_bytes, write_tar
+from file_trees import Files, tar_bytes, write_files, zip_bytes
+from file_trees import gray_png as png
+from ilsvrc_tree import meta_mat, write_tar
 from PIL import Image
 
 from alexnet.data.decoding import decode
@@ -24,14 +26,6 @@ from alexnet.data.sources.item_list import ItemList
 from alexnet.data.sources.items import Ignored, Item, Reader, Source
 from alexnet.data.unreadable import UnreadableImageError
 from alexnet.runtime.errors import AlexNetError, UsageError
-
-
-def png(value: int) -> bytes:
-    """An image that can be told from others by its value."""
-    file = io.BytesIO()
-    Image.new("L", (4, 4), value).save(file, "PNG")
-    return file.getvalue()
-
 
 FLAT: Files = {"cats/a.png": png(1), "cats/b.png": png(2), "dogs/a.png": png(3)}
 SPLIT: Files = {
@@ -44,17 +38,8 @@ SPLIT_ITEMS = {
 }
 
 
-def write_folder(root: Path, files: Files) -> Path:
-    for name, content in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(content)
-    return root
-
-
 def write_zip(path: Path, files: Files, method: int = zipfile.ZIP_STORED) -> Path:
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
+    path.write_bytes(zip_bytes(files, method))
     return path
 
 
@@ -70,7 +55,7 @@ def read(source: Source) -> set[tuple[str, str | None, int]]:
 
 
 MAKERS: dict[str, Callable[[Path, Files], Path]] = {
-    "folder": lambda folder, files: write_folder(folder / "images", files),
+    "folder": lambda folder, files: write_files(folder / "images", files),
     "zip": lambda folder, files: write_zip(folder / "images.zip", files),
     "deflated zip": lambda folder, files: write_zip(folder / "images.zip", files, zipfile.ZIP_DEFLATED),
     "tar": lambda folder, files: write_tar(folder / "images.tar", files),
@@ -131,7 +116,7 @@ def test_folders_within_a_class_belong_to_it(make: Callable[[Files], Path], spoo
 
 def test_classes_may_be_called_as_splits(spool: Path, tmp_path: Path) -> None:
     files = {"train/a.png": png(1), "tram/a.png": png(2), "test/b.png": png(3)}
-    assert {label for label, _, _ in read(interpret(write_folder(tmp_path, files), spool))} == {
+    assert {label for label, _, _ in read(interpret(write_files(tmp_path, files), spool))} == {
         "train",
         "tram",
         "test",
@@ -150,7 +135,7 @@ def test_nothing_in_it(make: Callable[[Files], Path], spool: Path, tmp_path: Pat
 
 
 def test_an_odd_name_on_disk(tmp_path: Path, spool: Path) -> None:
-    folder = write_folder(tmp_path / "images", {**FLAT, "caffè ☕/ä b.png": png(7)})
+    folder = write_files(tmp_path / "images", {**FLAT, "caffè ☕/ä b.png": png(7)})
     (folder / "dogs" / b"\xff\xfe.png".decode("utf-8", "surrogateescape")).write_bytes(png(8))
     source = interpret(folder, spool)
     ItemList.write(tmp_path / "items", source.items)
@@ -263,7 +248,7 @@ def test_a_tar_of_tars_is_a_folder_of_classes(tmp_path: Path, spool: Path) -> No
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_csv(delimiter: str, tmp_path: Path, spool: Path) -> None:
-    write_folder(tmp_path, SPLIT)
+    write_files(tmp_path, SPLIT)
     rows = [("Path", "Label", "Split"), *((name, name.split("/")[1], name.split("/")[0]) for name in SPLIT)]
     text = io.StringIO()
     csv.writer(text, delimiter=delimiter).writerows(rows)
@@ -385,7 +370,7 @@ def test_a_name_that_the_hub_does_not_have(spool: Path, tmp_path: Path) -> None:
 
 
 def test_a_python_iterator(tmp_path: Path, spool: Path) -> None:
-    write_folder(tmp_path, FLAT)
+    write_files(tmp_path, FLAT)
 
     def images() -> Any:
         yield tmp_path / "cats/a.png", "cats"

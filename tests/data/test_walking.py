@@ -10,19 +10,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from file_trees import gray_png as png
 
 from alexnet.data.decoding import decode
 from alexnet.data.sources.items import Item, read_item
 from alexnet.data.sources.walking import Walk, image_files, is_image_start
 from alexnet.data.unreadable import UnreadableImageError
 from alexnet.runtime.errors import AlexNetError
-
-
-def png(value: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("L", (4, 4), value).save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture

@@ -31,13 +31,20 @@ class Server:
 @contextmanager
 def serving(run: Path, data: Path, *options: str) -> Iterator[Server]:
     """Run `alexnet serve` on a free port until the block ends."""
-    command = [sys.executable, "-m", "alexnet", "serve", str(run), "--port", "0", *options]
+    with printing_address("serve", str(run), *options) as (address, process):
+        yield Server(address.rstrip("/"), run, data, process)
+
+
+@contextmanager
+def printing_address(*arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run a command that prints its address on a free port, until the block ends."""
+    command = [sys.executable, "-m", "alexnet", *arguments, "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         address = process.stdout.readline().strip()
         assert address.startswith("http://127.0.0.1:"), process.communicate()[1]
-        yield Server(address.rstrip("/"), run, data, process)
+        yield address, process
     finally:
         process.kill()
         process.communicate()

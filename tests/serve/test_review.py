@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
+from servers import printing_address
 
 from alexnet.data.corrections import Correction, read_corrections
 from alexnet.data.dataset import PreparedDataset
@@ -61,17 +62,9 @@ def cv(striped_data: Path, tmp_path: Path) -> Path:
 
 @contextmanager
 def serving(cv: Path, *options: str) -> Iterator[Review]:
-    command = [sys.executable, "-m", "alexnet", "labels", str(cv), "--serve", "--port", "0", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        url = process.stdout.readline().strip()
-        assert "?token=" in url, process.communicate()[1]
+    with printing_address("labels", str(cv), "--serve", *options) as (url, process):
         address, _, token = url.partition("/?token=")
         yield Review(url, address, token, cv, process)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_only_the_page_itself_can_write(cv: Path) -> None:

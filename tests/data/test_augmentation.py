@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from scipy.stats import chisquare
+from scipy.stats import chisquare, kstest, uniform
 
 from alexnet import UsageError
 from alexnet.data import augmentation
@@ -21,6 +21,7 @@ from alexnet.data.augmentation import (
     PCAColor,
     Preprocessing,
     RandomCrop,
+    RandomResizedCrop,
     SubtractMean,
     register_augmentation,
 )
@@ -298,13 +299,16 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("flip", ["none", "horizontal", "square"])
 @pytest.mark.parametrize("mean", ["image", "center"])
 @pytest.mark.parametrize("crop_position", ["random", "center"])
-def test_the_fused_form_equals_the_ops_one_by_one(flip: str, mean: str, crop_position: str) -> None:
+@pytest.mark.parametrize("min_crop_area", [1.0, 0.5])
+def test_the_fused_form_equals_the_ops_one_by_one(
+    flip: str, mean: str, crop_position: str, min_crop_area: float
+) -> None:
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (21, 53, 53, 3), dtype=np.uint8))
     mean_image = torch.from_numpy(rng.uniform(0, 255, (53, 53, 3)).astype(np.float32))
     preprocessing = Preprocessing(mean_image, 37, 1 / 60, mean_of_center=mean == "center")
     changes = {"flip": flip, "mean": mean, "crop_position": crop_position, "brightness": 0.2}
-    changes |= {"color_jitter_unit": "released-2012", "images_per_draw": 4}
+    changes |= {"color_jitter_unit": "released-2012", "images_per_draw": 4, "min_crop_area": min_crop_area}
     fused = augmentation_pipeline(recipes()["paper"].override(changes), preprocessing, *SOME_COLOR)
     composed = AugmentationPipeline(fused.augmentations, fuse=False)
     assert fused.is_fused
@@ -316,6 +320,41 @@ def test_the_fused_form_equals_the_ops_one_by_one(flip: str, mean: str, crop_pos
         assert one.shape == (len(part), 3, 29, 29)
         assert one.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("min_area", [1.0, 0.7, 0.05])
+def test_a_resized_crop_shows_a_rectangle_of_a_random_area_at_a_random_place(min_area: float) -> None:
+    crop = RandomResizedCrop(min_area)
+    count, side = 4000, 50
+    (places,) = crop.draw(count, generator())
+    top, left, height, width = places.T
+    areas, ratios = height * width, (height / width).log() / np.log(crop.max_ratio)
+    if min_area == 1:
+        assert torch.equal(places, torch.tensor([0.0, 0, 1, 1], dtype=torch.float64).expand(count, -1))
+    else:
+        assert kstest(areas, uniform(min_area, 1 - min_area).cdf).pvalue > 1e-3
+        inside = areas < 1 / crop.max_ratio  # all ratios fit
+        assert kstest(ratios[inside], uniform(-1, 2).cdf).pvalue > 1e-3
+        for start, extent in ((top, height), (left, width)):
+            assert kstest((start / (1 - extent))[inside], uniform.cdf).pvalue > 1e-3
+    # Red is the row and green the column of a pixel, so a resized rectangle shows where it was.
+    rows, columns = np.mgrid[:side, :side]
+    image = torch.from_numpy(np.stack([4 * rows, 4 * columns, 0 * rows], -1).astype(np.uint8))
+    shown = crop.apply(image.expand(60, -1, -1, -1), places[:60])
+    assert shown.dtype == torch.uint8
+    assert shown.shape == (60, side, side, 3)
+    for (above, before, high, wide), pixels in zip(places[:60] * side, shown, strict=True):
+        across = 4 * (before + wide * (torch.arange(side) + 0.5) / side - 0.5)
+        down = 4 * (above + high * (torch.arange(side) + 0.5) / side - 0.5)
+        inner = slice(side // 10, -side // 10)  # the edge of a rectangle has no pixels to interpolate with
+        torch.testing.assert_close(pixels[inner, 20, 0].double(), down[inner].double(), rtol=0, atol=4)
+        torch.testing.assert_close(pixels[20, inner, 1].double(), across[inner].double(), rtol=0, atol=4)
+
+
+def test_the_share_of_the_area_of_a_crop_is_checked() -> None:
+    for wrong in (0, -0.5, 1.5):
+        with pytest.raises(UsageError, match=r"min_crop_area is .*; it must be above 0 and at most 1"):
+            recipes()["small"].override({"min_crop_area": wrong})
 
 
 def test_every_recipe_uses_the_fused_form() -> None:

@@ -133,6 +133,17 @@ def test_trials_of_an_existing_results_file_are_kept_with_their_command(
     assert report["sets"]["other"] == {"train": 9}
     assert [row["set"] for row in report["table"]] == ["other", source.name]
 
+    other_starter = {**before, "starter": "0123456789abcdef"}
+    other_starter["trials"] = {f"other/all/{method}/0": earlier for method in ("starter", "probe", "scratch")}
+    results.write_text(json.dumps(other_starter), encoding="utf-8")
+    done = command("reproduce", "transfer", *arguments, "--results", results)
+    assert done.returncode == 0, done.stderr
+    again = json.loads(results.read_text(encoding="utf-8"))
+    assert again["starter"] == report["starter"] != other_starter["starter"]
+    methods = {name.split("/")[2] for name in again["trials"] if name.startswith("other")}
+    assert methods == {"starter-01234567", "starter-01234567-probe", "scratch"}
+    assert again["trials"][f"{source.name}/all/probe/0"] == report["trials"][f"{source.name}/all/probe/0"]
+
 
 @pytest.mark.parametrize(("side", "size"), [(64, 64), (65, 256)])
 def test_larger_images_are_prepared_at_full_size(tmp_path: Path, side: int, size: int):

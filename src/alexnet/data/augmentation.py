@@ -251,6 +251,41 @@ class RandomCrop(Augmentation):
 
 
 @dataclass(frozen=True)
+class RandomResizedCrop(Augmentation):
+    """A random rectangle of each image, resized to the size of the image (Szegedy et al. 2015, arXiv 1409.4842).
+
+    Attributes
+    ----------
+    min_area : float
+        Smallest share of the image's area, above 0 and at most 1; the share is uniform between it and 1.
+    max_ratio : float
+        Largest ratio of the two sides, at least 1; its logarithm is uniform where a rectangle of the area fits.
+    """
+
+    min_area: float
+    max_ratio: float = 4 / 3
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        area, ratio, top, left = torch.rand(4, count, generator=generator, dtype=torch.float64)
+        area = self.min_area + (1 - self.min_area) * area
+        ratio = (self.max_ratio ** (2 * ratio - 1)).clamp(area, 1 / area)  # a rectangle that fits into the image
+        height, width = (area * ratio).sqrt(), (area / ratio).sqrt()
+        return (torch.stack((top * (1 - height), left * (1 - width), height, width), 1),)
+
+    def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
+        sides = torch.tensor([*images.shape[1:3]] * 2)
+        places = (parameters[0].cpu() * sides).round().long().tolist()
+        resized = torch.empty_like(images)
+        for image, target, (top, left, height, width) in zip(images, resized, places, strict=True):
+            rectangle = image[top : top + max(height, 1), left : left + max(width, 1)].permute(2, 0, 1)[None]
+            if images.device.type != "cpu":
+                rectangle = rectangle.float()  # PyTorch resizes uint8 on the CPU only
+            whole = functional.interpolate(rectangle, size=target.shape[:2], mode="bilinear", antialias=True)[0]
+            target.copy_((whole.round() if whole.is_floating_point() else whole).permute(1, 2, 0))
+        return resized
+
+
+@dataclass(frozen=True)
 class CenterCrop(RandomCrop):
     """The central square of an image.
 
@@ -409,8 +444,11 @@ class AugmentationPipeline:
 
     def __init__(self, augmentations: Sequence[Augmentation], *, fuse: bool = True) -> None:
         self.augmentations = tuple(augmentations)
-        self._fused = _fused_form(self.augmentations) if fuse else None
-        self._sizes = [len(op.draw(1, torch.Generator())) for op in self.augmentations]
+        # A resized crop at the start is an op of its own; the others are fused behind it.
+        start = 1 if self.augmentations and type(self.augmentations[0]) is RandomResizedCrop else 0
+        self._fused = _fused_form(self.augmentations[start:]) if fuse else None
+        self._alone = self.augmentations if self._fused is None else self.augmentations[:start]
+        self._sizes = [len(op.draw(1, torch.Generator())) for op in self._alone]
 
     @property
     def is_fused(self) -> bool:
@@ -442,14 +480,15 @@ class AugmentationPipeline:
         Returns
         -------
         tuple of Tensor
-            On the CPU, a fixed number of tensors, for `apply`; of the fused form `AugmentationParameters`.
+            On the CPU, a fixed number of tensors, for `apply`: those of the ops that are applied one by one, then
+            `AugmentationParameters` of the fused ones.
         """
         drawn = [op.draw(count, generator) for op in self.augmentations]
-        if self._fused is None:
-            tensors = tuple(itertools.chain.from_iterable(drawn))
-            return tensors if rows is None else tuple(tensor[rows] for tensor in tensors)
-        parameters = _fused_parameters(self.augmentations, drawn, count)
-        return parameters if rows is None else AugmentationParameters(*(tensor[rows] for tensor in parameters))
+        alone = len(self._alone)
+        tensors = tuple(itertools.chain.from_iterable(drawn[:alone]))
+        if self._fused is not None:
+            tensors += _fused_parameters(self.augmentations[alone:], drawn[alone:], count)
+        return tensors if rows is None else tuple(tensor[rows] for tensor in tensors)
 
     def apply(
         self,
@@ -476,11 +515,12 @@ class AugmentationPipeline:
         Tensor
             (N, 3, S, S) `dtype`, channels last.
         """
+        rest = iter(parameters)
+        for op, size in zip(self._alone, self._sizes, strict=True):
+            own = (tensor.to(images.device, non_blocking=images.is_cuda) for tensor in itertools.islice(rest, size))
+            images = op.apply(images, *own)
         if self._fused is not None:
-            return self._fused.crops(images, AugmentationParameters(*parameters), input_size, dtype)
-        rest = iter(tensor.to(images.device, non_blocking=images.is_cuda) for tensor in parameters)
-        for op, size in zip(self.augmentations, self._sizes, strict=True):
-            images = op.apply(images, *itertools.islice(rest, size))
+            return self._fused.crops(images, AugmentationParameters(*rest), input_size, dtype)
         return resize_batch(images.float().contiguous().permute(0, 3, 1, 2), input_size).to(dtype)
 
 
@@ -530,7 +570,7 @@ def _fused_parameters(
 AugmentationEntry = str | tuple[str, Mapping[str, Any]]
 """An op in a recipe's list: a name, or a name with the keyword arguments of the registered class."""
 
-STANDARD_AUGMENTATIONS = ("mean", "crop", "flip", "color", "brightness", "scale")
+STANDARD_AUGMENTATIONS = ("resized-crop", "mean", "crop", "flip", "color", "brightness", "scale")
 """Ops that a recipe knows by name, with parameters of its own: `alexnet.training.input_pipeline` builds them."""
 
 _registered: dict[str, Callable[..., Augmentation]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -123,13 +124,19 @@ def _write(
     """Write the measurements so far with those of an existing file; return the rows of the table."""
     earlier = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {"sets": {}}
     counts = earlier["sets"] | {name: one.counts for name, one in sets.items()}
-    entries = with_earlier(results, measured, command)
+    starter = checksum_of(find_weights(STARTER).weights)
+    entries = with_earlier(results, {}, command)
+    if (other := earlier.get("starter", starter)) != starter:
+        entries = {_of_starter(Trial.parse(name), other).name: entry for name, entry in entries.items()}
+    entries |= {trial.name: {"command": command, **entry} for trial, entry in measured.items()}
     table = _summary({Trial.parse(name): entry for name, entry in entries.items()})
     report = {
         "description": "test accuracy of a network from scratch, of a linear probe on conv5 of the starter, and of a "
         "network fine-tuned from the starter; the same two for the weights of `init`, under its name; `images` "
-        "training images, sampled per class with the seed",
+        "training images, sampled per class with the seed; methods of an earlier starter have its checksum in their "
+        "name",
         "sets": counts,
+        "starter": starter,
         "init": weights or earlier.get("init"),
         "published_percent": {name: PUBLISHED[name] for name in counts if name in PUBLISHED},
         "table": table,
@@ -138,6 +145,14 @@ def _write(
     }
     write_with_figure(results, report, figure(report))
     return table
+
+
+def _of_starter(trial: Trial, checksum: str) -> Trial:
+    """The same trial under a method's name that tells another starter than the package's; scratch has none."""
+    if METHODS.get(trial.method) != STARTER:
+        return trial
+    name = f"{STARTER}-{checksum[:8]}" + f"-{PROBE}" * (trial.method == PROBE)
+    return dataclasses.replace(trial, method=name)
 
 
 def _weights(init: str) -> dict[str, str]:

@@ -117,6 +117,11 @@ class Recipe:
     early_share: float = _option(
         0.75, "share of the training with the early input size, from 0 up to, not including, 1"
     )
+    min_crop_area: float = _option(
+        1.0,
+        "smallest share of an image's area that a training image shows, above 0 up to 1; below 1, a random rectangle "
+        "is resized to the size of the image before it is cropped",
+    )
     crop_position: str = _option("random", "position of the training crops", ("random", "center"))
     flip: str = _option(
         "horizontal",
@@ -136,7 +141,8 @@ class Recipe:
     brightness: float = _option(
         0.0, "largest relative change of brightness and contrast, at least 0; 0 for no augmentation"
     )
-    # The list of augmentations, by name or (name, keyword arguments); None: mean, crop, flip, color, brightness, scale.
+    # The list of augmentations, by name or (name, keyword arguments); None: resized-crop, mean, crop, flip, color,
+    # brightness, scale.
     augmentations: tuple[Any, ...] | None = None
     mean: str = _option(
         "image",
@@ -269,24 +275,30 @@ class Recipe:
             check_augmentations(_entries(changes["augmentations"]))
         changes = _stored(changes)
         recipe = dataclasses.replace(self, **changes)
-        for name in ("epochs", "batch_size", "images_per_draw"):
-            if getattr(recipe, name) < 1:
-                raise UsageError(f"{name} is {getattr(recipe, name)}; it must be at least 1")
-        if recipe.fc_batch_size is not None and not 1 <= recipe.fc_batch_size <= recipe.batch_size:
-            raise UsageError(
-                f"fc_batch_size is {recipe.fc_batch_size}; it must be from 1 to batch_size, {recipe.batch_size}"
-            )
-        if not recipe.lr > 0:
-            raise UsageError(f"lr is {recipe.lr}; it must be above 0")
-        for name in ("pretrained_lr_scale", "layer_lr_decay"):
-            if not getattr(recipe, name) >= 0:
-                raise UsageError(f"{name} is {getattr(recipe, name)}; it must be at least 0")
-        for name in ("warmup", "weight_averaging", "label_smoothing", "early_share", "frozen_share"):
-            if not 0 <= getattr(recipe, name) < 1:
-                raise UsageError(f"{name} is {getattr(recipe, name)}; it must be from 0 up to, not including, 1")
-        if recipe.class_weights == recipe.sampler == "balanced":
-            raise UsageError("class_weights and sampler are both balanced: rare classes would count twice; choose one")
+        recipe._check_ranges()
         return recipe
+
+    def _check_ranges(self) -> None:
+        """Raise `UsageError` for a value out of range."""
+        for name in ("epochs", "batch_size", "images_per_draw"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.fc_batch_size is not None and not 1 <= self.fc_batch_size <= self.batch_size:
+            raise UsageError(
+                f"fc_batch_size is {self.fc_batch_size}; it must be from 1 to batch_size, {self.batch_size}"
+            )
+        if not self.lr > 0:
+            raise UsageError(f"lr is {self.lr}; it must be above 0")
+        if not 0 < self.min_crop_area <= 1:
+            raise UsageError(f"min_crop_area is {self.min_crop_area}; it must be above 0 and at most 1")
+        for name in ("pretrained_lr_scale", "layer_lr_decay"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        for name in ("warmup", "weight_averaging", "label_smoothing", "early_share", "frozen_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be from 0 up to, not including, 1")
+        if self.class_weights == self.sampler == "balanced":
+            raise UsageError("class_weights and sampler are both balanced: rare classes would count twice; choose one")
 
     def differing(self, values: Mapping[str, Any]) -> list[str]:
         """The names in `values` whose values differ from the recipe's, or that it does not have."""

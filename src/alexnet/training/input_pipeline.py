@@ -15,6 +15,7 @@ from alexnet.data.augmentation import (
     PCAColor,
     Preprocessing,
     RandomCrop,
+    RandomResizedCrop,
     Scale,
     SubtractMean,
     check_augmentations,
@@ -36,7 +37,8 @@ def augmentation_pipeline(
     Parameters
     ----------
     recipe : Recipe
-        `augmentations` lists the ops; None: the mean, crop, flip, color, brightness, scale.
+        `augmentations` lists the ops; None: the resized crop where `min_crop_area` is below 1, then the mean, crop,
+        flip, color, brightness, scale.
     preprocessing : Preprocessing
         Mean, crop size and scale.
     eigenvectors, eigenvalues : numpy.ndarray
@@ -53,6 +55,7 @@ def augmentation_pipeline(
     jitter = recipe.color_jitter if color_jitter is None else color_jitter
     # An op that is switched off still draws: runs that differ in one op then see the same crops, flips and colors.
     standard: dict[str, Callable[[], Augmentation]] = {
+        "resized-crop": lambda: RandomResizedCrop(recipe.min_crop_area),
         "mean": lambda: SubtractMean(preprocessing.mean),
         "crop": lambda: crop(preprocessing.size, preprocessing.crop_size, recipe.images_per_draw),
         "flip": lambda: Flip(recipe.flip, recipe.images_per_draw),
@@ -64,6 +67,8 @@ def augmentation_pipeline(
     if entries is None:
         first = ("crop", "flip", "mean") if preprocessing.mean_of_center else ("mean", "crop", "flip")
         entries = (*first, "color", "brightness", "scale")
+        if recipe.min_crop_area < 1:
+            entries = ("resized-crop", *entries)
     check_augmentations(entries)
     if preprocessing.mean_of_center != (entries.index("crop") < entries.index("mean")):
         place = "behind" if preprocessing.mean_of_center else "before"

@@ -577,9 +577,7 @@ def test_a_disk_that_will_be_too_small(many: Path, small_disk: Callable[[int], P
     assert list(disk.iterdir()) == []
 
 
-def test_a_disk_that_becomes_full(
-    many: Path, undisturbed: Path, small_disk: Callable[[int], Path], tmp_path: Path
-) -> None:
+def test_a_disk_that_becomes_full(many: Path, undisturbed: Path, small_disk: Callable[[int], Path]) -> None:
     """Another program fills the disk meanwhile; when there is room again, the preparation continues."""
     disk = small_disk(8000)
     process = start(many, disk / "data", "--workers", "1")

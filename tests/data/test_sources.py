@@ -128,7 +128,7 @@ def test_images_in_no_folder(make: Callable[[Files], Path], spool: Path) -> None
         interpret(make({"a.png": png(1), "b.png": png(2)}), spool)
 
 
-def test_nothing_in_it(make: Callable[[Files], Path], spool: Path, tmp_path: Path) -> None:
+def test_nothing_in_it(make: Callable[[Files], Path], spool: Path) -> None:
     path = make({".hidden": b""})
     with pytest.raises(AlexNetError, match="no images in"):
         interpret(path, spool)

@@ -159,7 +159,7 @@ def test_the_command_prints_text_and_json(runs: list[Path], striped_data: Path, 
     assert values["pairs"][0]["accuracy"]["p_value"] == 1
 
 
-def test_invalid_comparisons_are_named(runs: list[Path], striped_data: Path, tmp_path: Path) -> None:
+def test_invalid_comparisons_are_named(runs: list[Path], striped_data: Path) -> None:
     with pytest.raises(UsageError, match="at least two runs"):
         compare(runs[:1], striped_data)
     with pytest.raises(AlexNetError, match="no such"):

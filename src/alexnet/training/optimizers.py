@@ -46,10 +46,7 @@ class PaperSGD(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = _loss_of(closure)
         self.update({})
         return loss
 
@@ -108,10 +105,7 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = _loss_of(closure)
         for group in self.param_groups:
             lr, momentum, towers = group["lr"], group["momentum"], group["towers"]
             for p in group["params"]:
@@ -126,6 +120,12 @@ class Muon(torch.optim.Optimizer):
                 p.mul_(1 - lr * group["weight_decay"])
                 p.add_(update.view(p.shape), alpha=-lr * math.sqrt(max(1.0, rows / columns)))
         return loss
+
+
+def _loss_of(closure: Callable[[], Any] | None) -> Any:
+    """What a closure of `torch.optim.Optimizer.step` returns, with gradients; None without one."""
+    with torch.enable_grad():
+        return None if closure is None else closure()
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:

@@ -18,12 +18,11 @@ import torch
 from PIL import Image
 from test_torchvision import TorchvisionLayout
 from torch import Tensor
-from torch_files import Command, saved
 
 from alexnet import AlexNetError, Classifier
 from alexnet.cli.main import main
-from alexnet.runs.config import Config
 from alexnet.runs.recipe import recipes
+from alexnet.runs.run import Config
 from alexnet.weights.imagenet import imagenet_classes
 from alexnet.weights.importing import fetch, import_weights
 from alexnet.weights.pytorch import read_pytorch
@@ -90,6 +89,24 @@ def small_state() -> dict[str, Tensor]:
     return {name: torch.zeros(2, 2) for name in names}
 
 
+def torch_file(value: object) -> bytes:
+    content = io.BytesIO()
+    torch.save(value, content)
+    return content.getvalue()
+
+
+class Command:
+    """Pickled, it is a call."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        import os
+
+        return os.system, (f"touch {self.proof}",)
+
+
 def zip_bomb() -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -102,12 +119,12 @@ BAD: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "empty": (lambda _: b"", "is empty; readable weights are"),
     "text": (lambda _: b"import os", "begins with b'import o'"),
     "image": (lambda _: b"\x89PNG\r\n\x1a\n" + bytes(99), "is a PNG image"),
-    "truncated.pth": (lambda _: saved(small_state())[:2000], "truncated or damaged archive"),
-    "shapes.pth": (lambda _: saved(small_state()), "features.0.weight is 2×2, not 64×3×11×11"),
-    "list.pth": (lambda _: saved([1, 2]), "holds no state dict"),
+    "truncated.pth": (lambda _: torch_file(small_state())[:2000], "truncated or damaged archive"),
+    "shapes.pth": (lambda _: torch_file(small_state()), "features.0.weight is 2×2, not 64×3×11×11"),
+    "list.pth": (lambda _: torch_file([1, 2]), "holds no state dict"),
     "old-truncated.pth": (lambda _: b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02", "is damaged"),
     "command.pth": (
-        lambda proof: saved({"a": Command(proof)}),
+        lambda proof: torch_file({"a": Command(proof)}),
         "no state dict of an AlexNet: its keys are a",
     ),
     "command.pkl": (lambda proof: pickle.dumps(Command(proof), protocol=2), "nothing of it was run"),

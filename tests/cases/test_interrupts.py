@@ -60,7 +60,7 @@ class Press:
 
 
 def interruption(press: Press, done: Any) -> str:
-    """What a command that was interrupted said: one line."""
+    """The one line that an interrupted command said."""
     assert press.pressed
     assert done.returncode == 130
     (said,) = [line for line in done.stderr.splitlines() if line.startswith("alexnet: ")]

@@ -123,7 +123,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def _loss_of(closure: Callable[[], Any] | None) -> Any:
-    """What a closure of `torch.optim.Optimizer.step` returns, with gradients; None without one."""
+    """The result of a closure of `torch.optim.Optimizer.step`, with gradients; None without one."""
     with torch.enable_grad():
         return None if closure is None else closure()
 

@@ -24,7 +24,7 @@ from alexnet.cli.main import main
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Config
 from alexnet.weights.imagenet import imagenet_classes
-from alexnet.weights.importing import fetch, import_weights
+from alexnet.weights.importing import fetch, find_weights, import_weights
 from alexnet.weights.pytorch import read_pytorch
 
 
@@ -188,6 +188,20 @@ def test_a_renamed_file_is_recognized_by_its_content(tmp_path: Path) -> None:
     file.write_bytes(caffe_files.caffemodel(caffe_files.rows(True, 3), few, old=True))
     with pytest.raises(AlexNetError, match="not Caffe's bvlc_reference_caffenet"):
         import_weights(file, tmp_path / "run")
+
+
+def test_weights_of_the_package_are_found_whatever_the_working_directory_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packaged = find_weights("starter").weights
+    assert not capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    Path("starter").mkdir()
+    found = find_weights("starter").weights
+    assert all(torch.equal(array, packaged[name]) for name, array in found.items())
+    assert "not the file or folder in the working directory; it is ./starter" in capsys.readouterr().err
+    with pytest.raises(AlexNetError, match="starter holds neither"):
+        find_weights("./starter")
 
 
 def test_arrays_with_nan_are_named(tmp_path: Path, theirs: TorchvisionLayout) -> None:

@@ -19,6 +19,7 @@ from alexnet.runs.decision import DecisionRule
 from alexnet.runs.recipe import IMAGENET, STARTER, Recipe, recipes
 from alexnet.runs.run import Config, Run, checksum_of, is_free
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
+from alexnet.runtime.progress import notify
 from alexnet.weights.class_names import read_class_names
 from alexnet.weights.foreign import ForeignWeights, require_arrays, require_finite
 from alexnet.weights.formats import ReadOptions, WeightFile, find_format, weight_formats
@@ -130,7 +131,8 @@ def find_weights(
     ----------
     name : str
         A file or folder; ``"starter"``, which is part of this package; ``"torchvision"`` or ``"imagenet"``, which
-        are downloaded once; or ``"hf:owner/name"``.
+        are downloaded once; or ``"hf:owner/name"``. A file or folder with one of these names is given as
+        ``"./starter"``.
     mean, variant, key
         See `ReadOptions`.
 
@@ -141,7 +143,10 @@ def find_weights(
     """
     options = ReadOptions(mean, variant, key)
     path = Path(name)
-    if path.exists():
+    names = (STARTER, TORCHVISION, IMAGENET)
+    if name in names and path.exists():  # the recipes name them, whatever the working directory holds
+        notify(f"{name}: the weights of this name, not the file or folder in the working directory; it is ./{name}")
+    elif name not in names and path.exists():
         return read_weights(path, options)
     if name == STARTER:
         return read_weights(STARTER_FILE)

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from alexnet import AlexNetError, Classifier
 from alexnet.cli.main import main
+from alexnet.runs.config import Config
 from alexnet.runs.recipe import recipes
-from alexnet.runs.run import Config
 from alexnet.weights.imagenet import imagenet_classes
 from alexnet.weights.importing import fetch, find_weights, import_weights
 from alexnet.weights.pytorch import read_pytorch

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from alexnet.network.variants import get_variant, list_variants
+from alexnet.runs.config import Config
 from alexnet.runs.decision import DecisionRule
 from alexnet.runs.recipe import IMAGENET, STARTER, Recipe, recipes
-from alexnet.runs.run import Config, Run, checksum_of, is_free
+from alexnet.runs.run import Run, checksum_of, is_free
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.progress import notify
 from alexnet.weights.class_names import read_class_names

@@ -397,9 +397,9 @@ def _inference(results: Callable[[str], Any], engine: str) -> str:
 README_NUMBERS: dict[str, Callable[[Callable[[str], Any]], str]] = {
     "85.30% ± 0.23": lambda r: f"{r('solar')['mean']:.2%} ± {100 * r('solar')['standard_deviation']:.2f}",
     "82.44%": lambda r: f"{r('solar')['published_percent']['SVM on hand-crafted features (Deitsch et al. 2019)']}%",
-    "37.2% ± 1.7": lambda r: _transfer(r, "tiny-imagenet-20", 100, "starter"),
-    "23.2% ± 1.3": lambda r: _transfer(r, "tiny-imagenet-20", 100, "scratch"),
-    "95.2% ± 0.1": lambda r: _transfer(r, "uc-merced", "all", "starter"),
+    "56.9% ± 1.2": lambda r: _transfer(r, "tiny-imagenet-20", 1000, "starter"),
+    "44.3% ± 1.5": lambda r: _transfer(r, "tiny-imagenet-20", 1000, "scratch"),
+    "95.5% ± 0.7": lambda r: _transfer(r, "uc-merced", "all", "starter"),
     "94.3% ± 0.6": lambda r: _transfer(r, "uc-merced", "all", "scratch"),
     "7.1": lambda r: f"{r('figure-1')['ratio']:.1f}",
     "100": lambda r: f"{r(BENCH)['train-step']['images_per_second']:.0f}",

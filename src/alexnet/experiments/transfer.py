@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+import re
 import shutil
 import statistics
 import time
@@ -155,6 +156,12 @@ def _of_starter(trial: Trial, checksum: str) -> Trial:
     return dataclasses.replace(trial, method=name)
 
 
+def _current(method: str) -> str:
+    """The method of the package's starter that a method of an earlier one was; any other method itself."""
+    earlier = re.fullmatch(rf"{STARTER}-[0-9a-f]{{8}}(-{PROBE})?", method)
+    return method if earlier is None else PROBE if earlier[1] else STARTER
+
+
 def _weights(init: str) -> dict[str, str]:
     """Describe pretrained weights; their method is named after the file or folder."""
     name = slug(init)
@@ -250,6 +257,8 @@ def figure(report: dict[str, Any]) -> Figure:
     counts = Counter(row["set"] for row in report["table"])
     names = [name for name, rows in counts.items() if rows > 1] or list(counts)
     methods = dict(zip(METHODS, LAYERS[2::3], strict=True))
+    earlier = (row["method"] for row in report["table"] if row["method"] not in methods)
+    counted = [*methods, *dict.fromkeys(method for method in earlier if _current(method) in methods)]
     columns = min(3 if len(names) > 4 else 2, len(names))
     drawing = new(0.9 + 2.3 * -(-len(names) // columns), width=2.6 * columns + 1)
     panels = drawing.subplots(-(-len(names) // columns), columns, squeeze=False).flat
@@ -257,20 +266,25 @@ def figure(report: dict[str, Any]) -> Figure:
         if name is None:
             axes.set_axis_off()
             continue
-        for method, color in methods.items():
-            rows = [row for row in report["table"] if (row["set"], row["method"]) == (name, method)]
-            rows.sort(key=lambda row: math.inf if row["images"] == "all" else row["images"])
+        of_set = [row for row in report["table"] if row["set"] == name]
+        of_set.sort(key=lambda row: math.inf if row["images"] == "all" else row["images"])
+        drawn_rows = {method: [row for row in of_set if row["method"] == method] for method in counted}
+        for method, rows in drawn_rows.items():
+            current = _current(method)
+            color = methods[current]
             axes.errorbar(
                 [row["seconds"] for row in rows],
                 [row["mean"] * 100 for row in rows],
                 yerr=[(row["standard_deviation"] or 0) * 100 for row in rows],
                 **{"color": color, "marker": "o", "markersize": 3, "linewidth": 1, "capsize": 2},
+                alpha=1 if method == current else 0.3,
             )
-            if rows:
+            if rows and (method == current or not drawn_rows[current]):
                 last = rows[-1]
                 axes.annotate(f" {last['images']}", (last["seconds"], last["mean"] * 100), color=color, fontsize=7)
         for value in report["published_percent"].get(name, {}).values():
             axes.axhline(value, color=MUTED, linestyle="--", linewidth=0.8)
+        axes.set_ylim(top=min(axes.get_ylim()[1], 100))
         axes.set_xscale("log")
         axes.set_xlim(5, 10_000)
         axes.set_xticks([10, 100, 1000], ["10", "100", "1,000"])
@@ -280,6 +294,8 @@ def figure(report: dict[str, Any]) -> Figure:
         axes.set_ylabel("Test accuracy in percent")
     for method, color in methods.items():
         drawing.axes[0].plot([], [], "o-", color=color, markersize=3, label=_METHOD_LABELS[method])
+    if len(counted) > len(methods):
+        drawing.axes[0].plot([], [], "o-", color=MUTED, markersize=3, alpha=0.5, label="pale: an earlier starter")
     drawing.axes[0].plot([], [], "--", color=INK, linewidth=0.8, label="published, see the file")
     drawing.legend(loc="outside lower center", ncols=2)
     return drawing

@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MatplotlibFigure
-from matplotlib.font_manager import FontEntry, FontProperties, findSystemFonts, fontManager
+from matplotlib.font_manager import FontEntry, FontProperties, findSystemFonts, fontManager, weight_dict
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
@@ -268,7 +268,10 @@ def _font_with(character: str) -> str | None:
 
 @cache
 def _fonts() -> list[FontEntry]:
-    """All upright fonts, the preferred ones first; also those installed since matplotlib cached its list."""
+    """The regular face of each family, the preferred ones first; also those installed since matplotlib cached its list.
+
+    A bold face can have characters that the regular one lacks.
+    """
     known = {font.fname for font in fontManager.ttflist}
     for path in findSystemFonts():
         if path not in known:
@@ -277,7 +280,16 @@ def _fonts() -> list[FontEntry]:
     order = {name: number for number, name in enumerate((FONT, *_PREFERRED_FONTS))}
     # The "Last Resort" font claims every character and draws a box for each.
     usable = [font for font in fontManager.ttflist if font.style == "normal" and "Last Resort" not in font.name]
-    return sorted(usable, key=lambda font: order.get(font.name, len(order)))
+    usable.sort(key=_distance_from_regular)
+    regular: dict[str, FontEntry] = {}
+    for font in usable:
+        regular.setdefault(font.name, font)
+    return sorted(regular.values(), key=lambda font: order.get(font.name, len(order)))
+
+
+def _distance_from_regular(font: FontEntry) -> tuple[bool, int]:
+    weight = font.weight if isinstance(font.weight, int) else weight_dict.get(font.weight, 400)
+    return font.stretch != "normal", abs(weight - 400)
 
 
 @cache

@@ -351,6 +351,13 @@ def test_a_resized_crop_shows_a_rectangle_of_a_random_area_at_a_random_place(min
         torch.testing.assert_close(pixels[20, inner, 1].double(), across[inner].double(), rtol=0, atol=4)
 
 
+def test_the_smallest_resized_crop_has_a_pixel() -> None:
+    crop = RandomResizedCrop(1e-9)
+    shown = crop.apply(coordinates(1).expand(4, -1, -1, -1), torch.tensor([[1.0, 1, 0, 0], [0, 0, 0, 0]] * 2))
+    assert (shown[0, :, :, :2] == SIZE - 1).all()
+    assert (shown[1] == 0).all()
+
+
 def test_the_share_of_the_area_of_a_crop_is_checked() -> None:
     for wrong in (0, -0.5, 1.5):
         with pytest.raises(UsageError, match=r"min_crop_area is .*; it must be above 0 and at most 1"):

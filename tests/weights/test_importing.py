@@ -199,7 +199,10 @@ def test_weights_of_the_package_are_found_whatever_the_working_directory_holds(
     Path("starter").mkdir()
     found = find_weights("starter").weights
     assert all(torch.equal(array, packaged[name]) for name, array in found.items())
-    assert "not the file or folder in the working directory; it is ./starter" in capsys.readouterr().err
+    assert (
+        "starter: the pretrained weights of this name are read; the path in the working directory is ./starter"
+        in capsys.readouterr().err
+    )
     with pytest.raises(AlexNetError, match="starter holds neither"):
         find_weights("./starter")
 

@@ -274,10 +274,12 @@ class RandomResizedCrop(Augmentation):
 
     def apply(self, images: Tensor, *parameters: Tensor) -> Tensor:
         sides = torch.tensor([*images.shape[1:3]] * 2)
-        places = (parameters[0].cpu() * sides).round().long().tolist()
+        places = (parameters[0].cpu() * sides).round().long()
+        starts = places[:, :2].minimum(sides[:2] - 1)  # a rectangle has at least one pixel
+        rectangles = torch.cat((starts, starts + places[:, 2:].clamp(min=1)), 1).tolist()
         resized = torch.empty_like(images)
-        for image, target, (top, left, height, width) in zip(images, resized, places, strict=True):
-            rectangle = image[top : top + max(height, 1), left : left + max(width, 1)].permute(2, 0, 1)[None]
+        for image, target, (top, left, bottom, right) in zip(images, resized, rectangles, strict=True):
+            rectangle = image[top:bottom, left:right].permute(2, 0, 1)[None]
             if images.device.type != "cpu":
                 rectangle = rectangle.float()  # PyTorch resizes uint8 on the CPU only
             whole = functional.interpolate(rectangle, size=target.shape[:2], mode="bilinear", antialias=True)[0]
@@ -452,7 +454,7 @@ class AugmentationPipeline:
 
     @property
     def is_fused(self) -> bool:
-        """Whether the list is applied as one pass over the pixels."""
+        """Whether the list, except for a resized crop at its start, is applied as one pass over the pixels."""
         return self._fused is not None
 
     def __call__(

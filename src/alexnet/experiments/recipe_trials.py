@@ -7,7 +7,6 @@ does not learn from two thousand images, and adds what it takes, one step after 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -183,9 +182,7 @@ def _measure(known: Table, folder: Path, dataset: PreparedDataset, quick: bool, 
     run = place_of(folder, trial.name, "")
     recipe, values = known.values(trial.change)
     values |= QUICK if quick else {}
-    before = time.process_time()
     trained = train_once(dataset.path, run, recipe=recipe, seed=trial.seed, **values)
-    busy = time.process_time() - before
     errors = {
         views: 1 - evaluate(run, dataset, views=number, precision="auto").accuracy for views, number in VIEWS.items()
     }
@@ -198,7 +195,7 @@ def _measure(known: Table, folder: Path, dataset: PreparedDataset, quick: bool, 
         "train_error": [epoch["train_error"] for epoch in epochs],
         "first_loss": steps[0]["loss"],
         "rollbacks": len(trained.metrics("rollback")),
-        "core_seconds": busy,
+        "seconds": sum(epoch["seconds"] for epoch in epochs),
     }
 
 
@@ -245,7 +242,7 @@ def _entry(known: Table, change: str, found: Mapping[str, Mapping[int, dict[str,
         "seeds": sorted(trials),
         **{views: summarize([trial[views] for trial in trials.values()]) for views in VIEWS},
         "train_error": summarize([trial["train_error"][-1] for trial in trials.values()]),
-        "core_seconds": summarize([trial["core_seconds"] for trial in trials.values()]),
+        "seconds": summarize([trial["seconds"] for trial in trials.values()]),
     }
     if change != FULL and any(seed in full for seed in trials):
         differences = {

@@ -126,10 +126,9 @@ def _write(
     earlier = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {"sets": {}}
     counts = earlier["sets"] | {name: one.counts for name, one in sets.items()}
     starter = checksum_of(find_weights(STARTER).weights)
-    entries = with_earlier(results, {}, command)
-    if (other := earlier.get("starter", starter)) != starter:
-        entries = {_of_starter(Trial.parse(name), other).name: entry for name, entry in entries.items()}
-    entries |= {trial.name: {"command": command, **entry} for trial, entry in measured.items()}
+    other = earlier.get("starter", starter)
+    renamed = str if other == starter else partial(_with_checksum, other)
+    entries = with_earlier(results, measured, command, renamed)
     table = _summary({Trial.parse(name): entry for name, entry in entries.items()})
     report = {
         "description": "test accuracy of a network from scratch, of a linear probe on conv5 of the starter, and of a "
@@ -148,16 +147,17 @@ def _write(
     return table
 
 
-def _of_starter(trial: Trial, checksum: str) -> Trial:
-    """The same trial under a method's name that tells another starter than the package's; scratch has none."""
+def _with_checksum(checksum: str, name: str) -> str:
+    """The name of a trial, with the checksum of the starter in its method if the method has one."""
+    trial = Trial.parse(name)
     if METHODS.get(trial.method) != STARTER:
-        return trial
-    name = f"{STARTER}-{checksum[:8]}" + f"-{PROBE}" * (trial.method == PROBE)
-    return dataclasses.replace(trial, method=name)
+        return name
+    method = f"{STARTER}-{checksum[:8]}" + f"-{PROBE}" * (trial.method == PROBE)
+    return dataclasses.replace(trial, method=method).name
 
 
 def _current(method: str) -> str:
-    """The method of the package's starter that a method of an earlier one was; any other method itself."""
+    """The name of a method without the checksum of an earlier starter."""
     earlier = re.fullmatch(rf"{STARTER}-[0-9a-f]{{8}}(-{PROBE})?", method)
     return method if earlier is None else PROBE if earlier[1] else STARTER
 

@@ -165,10 +165,18 @@ def _stored(
     }
 
 
-def with_earlier(results: Path, found: Mapping[AnyTrial, dict[str, Any]], command: str) -> dict[str, dict[str, Any]]:
-    """The trials of an existing results file and those found now, by name, each with its own command."""
+def with_earlier(
+    results: Path,
+    found: Mapping[AnyTrial, dict[str, Any]],
+    command: str,
+    renamed: Callable[[str], str] = str,
+) -> dict[str, dict[str, Any]]:
+    """The trials of an existing results file and those found now, by name, each with its own command.
+
+    `renamed` maps the names in the file to those under which they are kept.
+    """
     report = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {"trials": {}}
-    earlier = {name: {"command": report["command"], **entry} for name, entry in report["trials"].items()}
+    earlier = {renamed(name): {"command": report["command"], **entry} for name, entry in report["trials"].items()}
     return earlier | {trial.name: {"command": command, **entry} for trial, entry in found.items()}
 
 

@@ -146,7 +146,7 @@ def find_weights(
     path = Path(name)
     names = (STARTER, TORCHVISION, IMAGENET)
     if name in names and path.exists():  # the recipes name them, whatever the working directory holds
-        notify(f"{name}: the weights of this name, not the file or folder in the working directory; it is ./{name}")
+        notify(f"{name}: the pretrained weights of this name are read; the path in the working directory is ./{name}")
     elif name not in names and path.exists():
         return read_weights(path, options)
     if name == STARTER:

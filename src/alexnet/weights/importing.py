@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -146,7 +147,7 @@ def find_weights(
     path = Path(name)
     names = (STARTER, TORCHVISION, IMAGENET)
     if name in names and path.exists():  # the recipes name them, whatever the working directory holds
-        notify(f"{name}: the pretrained weights of this name are read; the path in the working directory is ./{name}")
+        _say_which(path.absolute())
     elif name not in names and path.exists():
         return read_weights(path, options)
     if name == STARTER:
@@ -157,6 +158,13 @@ def find_weights(
         with tempfile.TemporaryDirectory() as download:
             return read_weights(_from_hub(name.removeprefix(HUB), Path(download)), options)
     return read_weights(path, options)
+
+
+@cache
+def _say_which(path: Path) -> None:
+    """Say once that a path is not read, since its name is that of pretrained weights."""
+    name = path.name
+    notify(f"{name}: the pretrained weights of this name are read; the path in the working directory is ./{name}")
 
 
 def read_weights(file: Path, options: ReadOptions | None = None) -> ForeignWeights:

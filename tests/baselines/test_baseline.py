@@ -177,6 +177,20 @@ def test_balanced_weights_find_the_rare_class() -> None:
     assert recalls[0] < 0.5 < recalls[1]
 
 
+@pytest.mark.parametrize("each", [1, 2, 3])
+@pytest.mark.parametrize("grouping", [None, "pairs", "classes", "one"])
+def test_few_images_per_class_are_fitted(each: int, grouping: str | None) -> None:
+    """Cross-validation has no more folds than a class has images, and none where no class can be split."""
+    vectors, labels = clouds(4 * each, 4)
+    groups = {
+        "pairs": np.arange(4 * each) // 2,
+        "classes": labels,
+        "one": np.zeros(4 * each, dtype=np.int64),
+    }
+    found = svm.fit_svm(vectors, labels, 4, groups=None if grouping is None else groups[grouping])
+    assert (found.probabilities(vectors).argmax(1) == labels).all()
+
+
 def test_a_class_without_images_is_an_error() -> None:
     vectors, labels = clouds(30, 3)
     with pytest.raises(AlexNetError, match="1 of 4 classes have no training image"):

@@ -42,7 +42,7 @@ def test_predict_and_sort_average_the_finished_folds(cv: Path, tmp_path: Path, c
     ]
     done = command("predict", cv, images, "--json", "--device", "cpu")
     assert done.returncode == 0, done.stderr
-    assert "the mean of 2 networks" in done.stderr
+    assert "the mean of 2 members" in done.stderr
     found = [{entry["label"]: entry["probability"] for entry in row["top"]} for row in json.loads(done.stdout)]
     for one, two in zip(found, expected, strict=True):
         assert one == pytest.approx(two, abs=1e-6)

@@ -190,13 +190,13 @@ def test_the_networks_of_a_cross_validation_decide_together(
         ready(page)
         page.set_input_files("#file", image(images[0]))
         assert bars(page) == [[a["label"], f"{100 * a['probability']:.1f}%"] for a in entry["top"]]
-        assert "The mean of 2 networks decides" in page.inner_text("#notice")
+        assert "The mean of 2 classifiers decides" in page.inner_text("#notice")
         assert "those of the first, fold-1" in page.inner_text("#notice")
         assert "AlexNet · cv · " in page.inner_text("#overline")
         page.wait_for_selector("#neighbors li")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.click("#language")
-        assert "네트워크 2개" in page.inner_text("#notice")
+        assert "분류기 2개" in page.inner_text("#notice")
         page.context.close()
         for width, locale in product((1400, 360), ("en-GB", "ko-KR")):
             options = {"viewport": {"width": width, "height": 800}, "locale": locale, "reduced_motion": "reduce"}

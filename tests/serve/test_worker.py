@@ -267,7 +267,7 @@ def test_a_cross_validation_is_served_as_the_mean_of_its_networks(
     for found in entry["top"]:
         mean = sum(one[found["label"]] for one in each) / 2
         assert found["probability"] == pytest.approx(mean, abs=1e-5)
-    assert (about["run"], about["networks"], about["shown_network"]) == ("cv", 2, "fold-1")
+    assert (about["run"], about["members"], about["shown_network"]) == ("cv", 2, "fold-1")
     assert about["data"] is None
     assert "name a dataset with --data" in about["data_unavailable"]
 

@@ -134,13 +134,14 @@ def _folds(labels: np.ndarray, groups: np.ndarray | None, seed: int) -> Sequence
     """Training and held-out indices of each fold; every training part has images of all classes."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    present = np.unique(labels)
-    if np.bincount(labels)[present].min() < 2:
+    present, counts = np.unique(labels, return_counts=True)
+    number = min(FOLDS, int(counts.max()), FOLDS if groups is None else len(np.unique(groups)))
+    if counts.min() < 2 or number < 2:
         return []
     folds = StratifiedKFold if groups is None else StratifiedGroupKFold
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class with fewer images than folds
-        splits = list(folds(FOLDS, shuffle=True, random_state=seed).split(labels, labels, groups))
+        splits = list(folds(number, shuffle=True, random_state=seed).split(labels, labels, groups))
     return [(train, held) for train, held in splits if len(np.unique(labels[train])) == len(present)]
 
 

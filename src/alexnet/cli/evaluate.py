@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "runs",
         nargs="+",
         metavar="RUN",
-        help="a run folder or a baseline; several, or a folder of `alexnet crossval`, form an ensemble",
+        help="a run folder or a baseline; several, or a folder of `alexnet crossval` or `ensemble`, are averaged",
     )
     parser.add_argument("--data", required=True, metavar="DATA", help=DATA_HELP)
     add_split(parser)

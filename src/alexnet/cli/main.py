@@ -29,6 +29,7 @@ VERBS = {
     "decide": "decide",
     "compare": "compare",
     "crossval": "crossval",
+    "ensemble": "ensemble",
     "labels": "labels",
     "sort": "sort",
     "report": "report",

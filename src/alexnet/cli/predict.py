@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the exit code is 1."
     )
     parser.description += (
-        " RUN can also be a folder of `alexnet baseline`, or of `alexnet crossval`: the probabilities of its networks "
-        "are averaged."
+        " RUN can also be a folder of `alexnet baseline`, or of `alexnet crossval` or `ensemble`: the probabilities of "
+        "its members are averaged."
     )
     parser.epilog = "example: alexnet predict run photographs/ --csv > predictions.csv"
     add_run(parser)

@@ -19,10 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run_folder",
         metavar="RUN",
-        help="a run folder; a folder of `alexnet crossval` is an ensemble: its networks decide together",
+        help="a run folder, or a folder CV of `alexnet crossval` or of `ensemble`, whose members decide together",
     )
     parser.add_argument(
-        "--data", metavar="DATA", help=f"{DATA_HELP} (default: the dataset of the training; none for an ensemble)"
+        "--data",
+        metavar="DATA",
+        help=f"{DATA_HELP} (default: the dataset of the training; none for CV)",
     )
     parser.add_argument(
         "--host",

@@ -1,14 +1,105 @@
-"""Ensembles: the weights of the averaged probabilities of several trained networks (paper, section 5.1)."""
+"""Ensembles: their members, and the weights of the averaged probabilities (paper, section 5.1)."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from alexnet.runs.run import CROSS_VALIDATION
+from alexnet.evaluation.predictor import is_baseline, load_predictors
+from alexnet.runs.run import BASELINE, CROSS_VALIDATION, ENSEMBLE, check_has_networks
+from alexnet.runtime.devices import choose_device
 from alexnet.runtime.errors import AlexNetError
+from alexnet.runtime.files import write_atomic
+
+FORMAT_VERSION = 1
+
+
+def members_of(folder: Path) -> list[Path]:
+    """The folders whose probabilities are averaged: finished folds, or members of an ensemble; else `folder` alone.
+
+    Raises
+    ------
+    AlexNetError
+        If the folder is none of a run, a cross-validation, an ensemble and a baseline, or its list cannot be read.
+    """
+    check_has_networks(folder)
+    if (folder / CROSS_VALIDATION).is_file():
+        return fold_runs(folder)
+    if (folder / ENSEMBLE).is_file():
+        return _listed_members(folder)
+    return [folder]
+
+
+def make_ensemble(members: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> list[Path]:
+    """Write an ensemble: a folder with the list of its members, which stay where they are.
+
+    Parameters
+    ----------
+    members : sequence of path
+        Run folders, baselines, cross-validations (their finished folds) and ensembles (their members).
+    out : path
+        The folder; it must not exist, or be empty.
+
+    Returns
+    -------
+    list of Path
+        The runs and baselines that are averaged, each once: networks first.
+
+    Raises
+    ------
+    AlexNetError
+        If there are fewer than two, one can't be read, they differ in their classes or image sizes, or `out` is not
+        free.
+    """
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise AlexNetError(f"{folder} exists already: choose another folder with --out")
+    found = list(dict.fromkeys(one.resolve() for member in members for one in members_of(Path(member))))
+    if len(found) < 2:
+        raise AlexNetError(f"an ensemble needs two different members; {found[0]} is the only one")
+    found.sort(key=is_baseline)
+    load_predictors(found, choose_device("cpu"), torch.float32)
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = {"members": [_relative(one, folder.resolve()) for one in found], "format_version": FORMAT_VERSION}
+    write_atomic(folder / ENSEMBLE, (json.dumps(listed, indent=1, ensure_ascii=False) + "\n").encode())
+    return found
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """A path relative to a folder, so that both can be moved together; absolute on another drive."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:
+        return str(path)
+
+
+def _listed_members(folder: Path) -> list[Path]:
+    """The members of an ensemble.
+
+    Raises
+    ------
+    AlexNetError
+        If the list is damaged, has another format, or a member is not there any more.
+    """
+    file = folder / ENSEMBLE
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        version, members = values["format_version"], [folder / member for member in values["members"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AlexNetError(f"{file} cannot be read: {error}") from error
+    if version != FORMAT_VERSION:
+        raise AlexNetError(f"{file} has format {version}; this version reads {FORMAT_VERSION}")
+    if not members:
+        raise AlexNetError(f"{file} names no member; make it again with `alexnet ensemble`")
+    for member in members:
+        if not any((member / name).is_file() for name in ("config.json", BASELINE)):
+            raise AlexNetError(f"{file} names {member}, which is not there; make it again with `alexnet ensemble`")
+    return members
 
 
 def fold_runs(folder: Path) -> list[Path]:

@@ -19,14 +19,14 @@ from alexnet.data.loading import evaluation_batches
 from alexnet.evaluation import metrics
 from alexnet.evaluation.costs import image_costs, read_costs
 from alexnet.evaluation.decided import Decided, joined, probabilities_and_decisions
-from alexnet.evaluation.ensemble import fold_runs, optimal_coefficients
+from alexnet.evaluation.ensemble import members_of, optimal_coefficients
 from alexnet.evaluation.intervals import CONFIDENCE, ClassIntervals, class_intervals, mean_interval
 from alexnet.evaluation.metrics import Predictions
 from alexnet.evaluation.predictor import Member, Predictor, Source, load_predictors, require_same_classes
 from alexnet.evaluation.views import check_views
 from alexnet.kernels.safe import safe_mode
 from alexnet.runs.decision import DecisionRule, Decisions
-from alexnet.runs.run import CROSS_VALIDATION, Run, check_has_networks, is_of_another_dataset
+from alexnet.runs.run import Run, is_of_another_dataset
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
@@ -314,7 +314,8 @@ def evaluate(
     Parameters
     ----------
     runs : path or sequence of paths
-        Run folders, or folders of baselines; a folder of `alexnet crossval` is the runs of its finished folds.
+        Run folders, or folders of baselines; a folder of `alexnet crossval` is the runs of its finished folds, a folder
+        of `alexnet ensemble` its members.
     data : path or PreparedDataset
         The prepared dataset.
     split : str or None
@@ -355,7 +356,7 @@ def evaluate(
     AlexNetError
         If runs and data do not fit each other or can't be read.
     """
-    paths = _with_folds([runs] if isinstance(runs, str | os.PathLike | Member) else list(runs))
+    paths = _with_members([runs] if isinstance(runs, str | os.PathLike | Member) else list(runs))
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     _check(paths, dataset, views, batch_size, recall, positive, search_coefficients)
     evaluated = dataset.split(split or _default_split(dataset))
@@ -399,15 +400,11 @@ def evaluate(
     )
 
 
-def _with_folds(paths: list[Source]) -> list[Source]:
-    """Replace each cross-validation by the runs of its folds."""
+def _with_members(paths: list[Source]) -> list[Source]:
+    """Replace each cross-validation by the runs of its folds, and each ensemble by its members."""
     found: list[Source] = []
     for path in paths:
-        if isinstance(path, Member):
-            found.append(path)
-            continue
-        check_has_networks(Path(path))
-        found += fold_runs(Path(path)) if (Path(path) / CROSS_VALIDATION).is_file() else [path]
+        found += [path] if isinstance(path, Member) else members_of(Path(path))
     return found
 
 

@@ -321,6 +321,11 @@ _EXPERIMENTS = [
         "transfer", "transfer from the starter to the solar cells and --data SOURCE, with 12 to all training images"
     ),
     Experiment(
+        "combined",
+        "a fine-tuned network, SIFT with Fisher vectors, and their average, on the solar cells and --data SOURCE",
+        seeds=(0, 1, 2),
+    ),
+    Experiment(
         "budgets",
         "`train --budget` on the solar cells: is the time kept, and which accuracy does it buy?",
         seeds=(0,),

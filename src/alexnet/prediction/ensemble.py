@@ -1,4 +1,4 @@
-"""Classifiers that are not one network: a baseline, and the averaged networks of a cross-validation."""
+"""Classifiers that are not one network: a baseline, and the averaged members of a cross-validation or an ensemble."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import torch
 from alexnet.baselines.baseline import Baseline
 from alexnet.data.decoding import MAX_PIXELS
 from alexnet.data.pixel_range import PixelRange
-from alexnet.evaluation.ensemble import fold_runs
+from alexnet.evaluation.ensemble import members_of
 from alexnet.evaluation.predictor import BaselinePredictor, is_baseline, require_same_classes
 from alexnet.prediction.classifier import Classifier
-from alexnet.runs.run import CROSS_VALIDATION, check_has_networks
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.progress import notify
 
@@ -41,12 +40,12 @@ class BaselineClassifier(Classifier):
 
 
 class EnsembleClassifier(Classifier):
-    """Several networks of the same classes and image size, whose probabilities are averaged.
+    """Several networks and baselines of the same classes and image size, whose probabilities are averaged.
 
     Parameters
     ----------
     members : sequence of Classifier
-        The networks, each with its own preprocessing.
+        The networks, each with its own preprocessing, and after them the baselines.
     names : sequence of str
         Their names in messages.
 
@@ -64,8 +63,9 @@ class EnsembleClassifier(Classifier):
                 if getattr(member.config, value) != getattr(first.config, value):
                     raise AlexNetError(f"{names[0]} and {name} have another {value}: they can't be averaged")
         self.members = list(members)
-        self.network, self.preprocess, self.config = first.network, first.preprocess, first.config
-        self.rule = None
+        self.config, self.rule = first.config, None
+        if not isinstance(first, BaselineClassifier):
+            self.network, self.preprocess = first.network, first.preprocess
         self.pixel_range, self.max_pixels = first.pixel_range, first.max_pixels
 
     def probabilities(self, images: np.ndarray, views: int = 1) -> np.ndarray:
@@ -82,27 +82,31 @@ def load_classifier(
     raw: bool = False,
     packed: bool = True,
 ) -> Classifier:
-    """Load a run folder, a baseline, or the finished folds of a folder of `alexnet crossval` as an ensemble.
+    """Load a run folder, a baseline, the finished folds of `alexnet crossval`, or the members of `alexnet ensemble`.
 
     Parameters
     ----------
     run : str or path
-        A run folder, the folder of a baseline, or a cross-validation.
+        A run folder, a baseline, a cross-validation or an ensemble.
     device, precision, raw, packed
-        As in `Classifier.load`; baselines and ensembles have no decision rule.
+        As in `Classifier.load`; baselines and averages have no decision rule.
 
     Raises
     ------
     AlexNetError
-        If it is neither, no fold is finished, or something cannot be read.
+        If it is none of them, no fold is finished, or something cannot be read.
     """
     folder = Path(run)
-    check_has_networks(folder)
+    members = members_of(folder)
+    if members == [folder]:
+        return _load(folder, device, precision, raw, packed)
+    notify(f"{folder}: the mean of {len(members)} members, {members[0].name} to {members[-1].name}")
+    loaded = [_load(path, device, precision, True, packed) for path in members]
+    return EnsembleClassifier(loaded, [str(path) for path in members])
+
+
+def _load(folder: Path, device: str | None, precision: str, raw: bool, packed: bool) -> Classifier:
+    """Load a run folder or a baseline."""
     if is_baseline(folder):
         return BaselineClassifier(Baseline.open(folder))
-    if not (folder / CROSS_VALIDATION).is_file():
-        return Classifier.load(run, device=device, precision=precision, raw=raw, packed=packed)
-    runs = fold_runs(folder)
-    notify(f"{folder}: the mean of {len(runs)} networks, {runs[0].name} to {runs[-1].name}")
-    members = [Classifier.load(path, device=device, precision=precision, raw=True, packed=packed) for path in runs]
-    return EnsembleClassifier(members, [str(path) for path in runs])
+    return Classifier.load(folder, device=device, precision=precision, raw=raw, packed=packed)

@@ -46,7 +46,7 @@ def predict(
     Parameters
     ----------
     run : str or path
-        A run folder, the folder of a baseline, or one of `alexnet crossval`: the mean of its networks.
+        A run folder, a baseline, or a folder of `alexnet crossval` or `ensemble`: the mean of its members.
     images : sequence of str or path
         Files, folders (searched recursively), zip or tar files, and "-" for an image on standard input.
     lists : sequence of str or path

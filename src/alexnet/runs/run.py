@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 MEAN = "preprocess.mean"
 CROSS_VALIDATION = "crossval.json"
 """The summary of `alexnet crossval`, by which its folder is recognized."""
+ENSEMBLE = "ensemble.json"
+"""The list of members that `alexnet ensemble` writes, by which its folder is recognized."""
 METRICS = "metrics.jsonl"
 LAUNCH = ".launch"  # which launch of torchrun began the run
 LOCK = ".lock"  # held by the process that writes to the run folder
@@ -73,6 +75,11 @@ class Run:
                 raise AlexNetError(
                     f"{folder} is a cross-validation: name one of its runs, such as {folder / 'fold-1'} (predict, "
                     "evaluate, compare, sort and serve take the folder and average its networks)"
+                ) from None
+            if (folder / ENSEMBLE).is_file():
+                raise AlexNetError(
+                    f"{folder} is an ensemble: name one of the runs in its {ENSEMBLE} (predict, evaluate, compare, "
+                    "sort and serve take the folder and average its members)"
                 ) from None
             if (folder / BASELINE).is_file():
                 raise AlexNetError(
@@ -320,25 +327,24 @@ def _dataset_places(run: Described) -> list[str]:
 
 
 def check_has_networks(folder: Path, baselines: bool = True) -> None:
-    """Check that a folder is a run, a cross-validation or, where they are taken, a baseline.
+    """Check that a folder is a run, a cross-validation, an ensemble or, where they are taken, a baseline.
 
     Raises
     ------
     AlexNetError
-        If it is neither. What is a file, or damaged, is left to those who open it.
+        If it is none of them. What is a file, or damaged, is left to those who open it.
     """
-    if folder.is_file() or any((folder / file).exists() for file in ("config.json", CROSS_VALIDATION, BASELINE)):
+    files = ("config.json", CROSS_VALIDATION, ENSEMBLE, BASELINE)
+    if folder.is_file() or any((folder / file).exists() for file in files):
         return
     if not folder.exists():
-        raise AlexNetError(f"{folder} does not exist: name a run folder or a folder of `alexnet crossval`")
+        raise AlexNetError(f"{folder} does not exist: name a folder of `alexnet train`, `crossval` or `ensemble`")
+    kinds, made, verbs = "a run folder, a cross-validation", f"config.json, {CROSS_VALIDATION}", "`alexnet train`"
     if baselines:
-        raise AlexNetError(
-            f"{folder} is not a run folder, a cross-validation or a baseline: it has no config.json, "
-            f"{CROSS_VALIDATION} or {BASELINE} (`alexnet train`, `crossval` or `baseline` makes one)"
-        )
+        kinds, made, verbs = f"{kinds}, a baseline", f"{made}, {BASELINE}", f"{verbs}, `baseline`"
     raise AlexNetError(
-        f"{folder} is not a run folder or a cross-validation: it has no config.json or {CROSS_VALIDATION} "
-        "(`alexnet train` or `crossval` makes one)"
+        f"{folder} is not {kinds} or an ensemble: it has no {made} or {ENSEMBLE} "
+        f"({verbs}, `crossval` or `ensemble` makes one)"
     )
 
 

@@ -22,7 +22,7 @@ from alexnet.prediction.ensemble import EnsembleClassifier
 from alexnet.report.image_figures import most_confident_mistakes
 from alexnet.report.sentences import class_list
 from alexnet.runs.decision import describe_decision
-from alexnet.runs.run import Run
+from alexnet.runs.run import CROSS_VALIDATION, Run
 from alexnet.runtime.errors import AlexNetError
 from alexnet.search import Index, open_index
 from alexnet.serve import render
@@ -100,7 +100,8 @@ class Explorer:
         config, network, rule = self.run.config, classifier.network, classifier.rule
         return {
             "run": self.served.absolute().name,
-            "networks": len(classifier.members) if isinstance(classifier, EnsembleClassifier) else 1,
+            "members": len(classifier.members) if isinstance(classifier, EnsembleClassifier) else 1,
+            "cross_validation": (self.served / CROSS_VALIDATION).is_file(),
             "shown_network": self.run.path.absolute().name,
             "title": self.title,
             "recipe": config.recipe.name,

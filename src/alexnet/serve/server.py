@@ -17,8 +17,9 @@ import numpy as np
 import uvicorn
 
 from alexnet.data.dataset import PreparedDataset
-from alexnet.evaluation.ensemble import fold_runs
+from alexnet.evaluation.ensemble import members_of
 from alexnet.evaluation.evaluate import check_compatible
+from alexnet.evaluation.predictor import is_baseline
 from alexnet.prediction.ensemble import load_classifier
 from alexnet.runs.run import CROSS_VALIDATION, Run, check_has_networks
 from alexnet.runtime.allocator import keep_freed_memory
@@ -51,7 +52,8 @@ def serve(
     Parameters
     ----------
     run
-        A run folder, or a folder of `alexnet crossval`: its networks decide together, and the page shows the first.
+        A run folder, or a folder of `alexnet crossval` or `ensemble`: its members decide together, and the page shows
+        the first network.
     data
         The prepared dataset that the page shows; by default the one that the run was trained on, if it is still there.
         Required for a cross-validation to show a dataset, since its folds were trained on different images.
@@ -79,12 +81,14 @@ def serve(
     token = None if token is None else chosen_token(token)
     folder = Path(run)
     check_has_networks(folder, baselines=False)
-    is_ensemble = (folder / CROSS_VALIDATION).is_file()
-    opened = Run.open(fold_runs(folder)[0] if is_ensemble else folder)
+    shown = members_of(folder)[0]
+    if is_baseline(shown):
+        raise AlexNetError(f"{folder} has baselines only, and the page shows a network: add a run folder")
+    opened = Run.open(shown)
     with bound_socket(host, port) as listener:
         keep_freed_memory()
         classifier = load_classifier(folder, device=device, precision=precision)
-        if is_ensemble and data is None:
+        if (folder / CROSS_VALIDATION).is_file() and data is None:
             dataset, data_unavailable = None, "the folds were trained on different images: name a dataset with --data"
         else:
             dataset, data_unavailable = _open_data(opened, data)

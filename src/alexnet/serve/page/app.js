@@ -24,8 +24,8 @@ onLanguageChange(() => {
   document.title = `${title()} · AlexNet`;
   byId("subtitle").textContent = text("subtitle");
   byId("overline").textContent = text("overline", { run: about.run, variant: about.variant, parameters: formatNumber(about.parameters) });
-  const notices = about.networks > 1 ? [text("ensemble", { count: about.networks, shown: about.shown_network })] : [];
-  if (about.data_unavailable) notices.push(text(about.networks > 1 ? "noDataOfEnsemble" : "noData"));
+  const notices = about.members > 1 ? [text("ensemble", { count: about.members, shown: about.shown_network })] : [];
+  if (about.data_unavailable) notices.push(text(about.cross_validation ? "noDataOfCrossValidation" : "noData"));
   byId("notice").textContent = notices.join(" ");
   byId("notice").hidden = !notices.length;
 });

@@ -1,0 +1,157 @@
+"""A fine-tuned network, a linear SVM on Fisher vectors of SIFT descriptors, and the average of their probabilities.
+
+The network has the default recipe. It is trained and tested on the same images as the baseline, and with the same
+views.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet.data.dataset import PreparedDataset, Split
+from alexnet.data.loading import evaluation_batches
+from alexnet.evaluation import metrics
+from alexnet.evaluation.evaluate import BATCH_SIZE
+from alexnet.evaluation.predictor import load_predictors
+from alexnet.experiments import demo, solar_cells
+from alexnet.experiments.baseline import fit_alone
+from alexnet.experiments.catalog import slug
+from alexnet.experiments.image_sets import QUICK_SIZE, SOLAR, subset, test_split
+from alexnet.experiments.trials import (
+    compare,
+    prepare_once,
+    run_trials,
+    summarize,
+    train_once,
+    with_earlier,
+)
+from alexnet.runtime.devices import choose_device, choose_precision
+from alexnet.runtime.progress import progress
+from alexnet.runtime.provenance import provenance, write_result
+
+FEATURES = "sift-fisher"
+METHODS = ("network", "baseline", "average")
+VIEWS = 10
+QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 24, "crop_size": 64, "input_size": 64, "early_input_size": None}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A network and a baseline of one set with one seed."""
+
+    set: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name such as ``"solar/0"``."""
+        return f"{self.set}/{self.seed}"
+
+
+def reproduce(
+    work: Path,
+    results: Path,
+    seeds: Sequence[int],
+    command: str,
+    data: Sequence[str] = (),
+    only: Sequence[str] = (),
+    quick: bool = False,
+) -> str:
+    """Run every trial, or those whose name starts with a prefix in `only`, and write all measurements so far.
+
+    The sets are the solar cells and `data`, sources with train and test or val that `prepare` takes; with `quick` a few
+    images of `data` alone. The trials of an existing `results` are kept. Returns a summary of one line per set.
+    """
+    sources: dict[str, Any] = {slug(source): Path(source) for source in data}
+    if not (quick and sources):
+        sources = {SOLAR: partial(solar_cells.write_source, work / "cells.csv"), **sources}
+    trials = [Trial(name, seed) for seed in seeds for name in sources]
+
+    def measure(trial: Trial) -> dict[str, Any]:
+        source, folder = sources[trial.set], work / trial.set
+        if quick:
+            dataset = subset(source if callable(source) else lambda: source, folder / "few", QUICK_SIZE)
+        else:
+            dataset = prepare_once(source, folder / "data")
+        return _measure(dataset, trial, folder / str(trial.seed), quick)
+
+    rows = run_trials(trials, work, only, measure, partial(_write, results, command))
+    return "\n".join(
+        f"{name}: " + ", ".join(f"{row[method]['accuracy']['mean']:.2%} ({method})" for method in METHODS)
+        for name, row in rows.items()
+    )
+
+
+def _measure(dataset: PreparedDataset, trial: Trial, folder: Path, quick: bool) -> dict[str, Any]:
+    """Train, fit and evaluate; the weights are removed."""
+    changes = {**(demo.CHANGES if trial.set == SOLAR else {}), **(QUICK if quick else {})}
+    run = train_once(dataset.path, folder / "run", seed=trial.seed, **changes)
+    baseline = fit_alone(dataset, folder / "baseline", FEATURES, trial.seed)
+    probabilities, labels = _probabilities([run.path, baseline.path], test_split(dataset))
+    shares = dict(zip(METHODS, (*probabilities, probabilities.mean(axis=0)), strict=True))
+    measured = {method: _scores(found, labels) for method, found in shares.items()}
+    measured["network"]["seconds"] = sum(epoch["seconds"] for epoch in run.metrics("epoch"))
+    measured["baseline"]["seconds"] = sum(baseline.config.seconds.values())
+    shutil.rmtree(folder)
+    return measured
+
+
+def _probabilities(members: Sequence[Path], split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """The probabilities of each member (members, n, classes) with ten views, and the labels (n,)."""
+    device = choose_device(None)
+    predictors = load_predictors(members, device, choose_precision("auto", device))
+    found, labels = [], []
+    with progress(len(split), "evaluate") as bar:
+        for batch in evaluation_batches(split, BATCH_SIZE):
+            found.append(np.stack([predictor.probabilities(batch.images, VIEWS) for predictor in predictors]))
+            labels.append(batch.labels.numpy())
+            bar.advance(len(batch.labels))
+    return np.concatenate(found, axis=1), np.concatenate(labels)
+
+
+def _scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Accuracy and log loss; of two classes also the area under the ROC curve."""
+    of_label = probabilities[np.arange(len(labels)), labels]
+    two = probabilities.shape[1] == 2
+    return {
+        "accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
+        "log_loss": float(-np.log(np.maximum(of_label, np.finfo(np.float64).tiny)).mean()),
+        "roc_auc": metrics.roc_auc(probabilities[:, 1], labels == 1) if two else None,
+    }
+
+
+def _write(results: Path, command: str, measured: dict[Trial, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Write the measurements so far with those of an existing file; return the rows of the table by set."""
+    trials = dict(sorted(with_earlier(results, measured, command).items()))
+    table = {name: _row(name, trials) for name in dict.fromkeys(name.split("/")[0] for name in trials)}
+    report = {
+        "description": "test accuracy, log loss and area under the ROC curve of a network fine-tuned with the default "
+        "recipe, of a linear SVM on Fisher vectors of SIFT descriptors, and of the mean of their probabilities; ten "
+        "views (the baseline reads the whole image and its horizontal flip); `difference` is the accuracy of the "
+        "average minus that of the network",
+        "published_percent": {SOLAR: solar_cells.PUBLISHED},
+        "table": table,
+        "trials": trials,
+        **provenance(command),
+    }
+    write_result(results, report)
+    return table
+
+
+def _row(name: str, trials: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation over the seeds of a set."""
+    entries = [entry for trial, entry in trials.items() if trial.split("/")[0] == name]
+    row: dict[str, Any] = {"seeds": len(entries)}
+    for method in METHODS:
+        of_method = [entry[method] for entry in entries]
+        keys = [key for key in of_method[0] if of_method[0][key] is not None]
+        row[method] = {key: summarize([values[key] for values in of_method]) for key in keys}
+    row["difference"] = compare([entry["average"]["accuracy"] - entry["network"]["accuracy"] for entry in entries])
+    return row

@@ -25,7 +25,7 @@ from alexnet.training.optimizers import PaperSGD, update_all
 TYPES = {"plain float64": torch.float64, "plain float32": torch.float32, "fast": torch.float32}
 
 
-def equality(settings: Settings, *, steps: int = 200, side: int = 99, lr: float = 1e-4) -> dict[str, Any]:
+def equality(settings: Settings, *, steps: int = 200, side: int = 99) -> dict[str, Any]:
     """Train the three networks, and return their distances relative to the distance from the initial weights.
 
     Parameters
@@ -36,8 +36,6 @@ def equality(settings: Settings, *, steps: int = 200, side: int = 99, lr: float 
         Updates.
     side : int
         Height and width of the synthetic images.
-    lr : float
-        Learning rate.
     """
     batch_size = settings.batch_size or 8
     networks = {}
@@ -46,7 +44,7 @@ def equality(settings: Settings, *, steps: int = 200, side: int = 99, lr: float 
         network = AlexNet("paper", 10, init="he", dropout=0.0).to(dtype)
         networks[name] = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     forms: dict[str, Callable[[Tensor], Tensor]] = {**networks, "fast": OptimizedNetwork(networks["fast"])}
-    optimizers = {name: PaperSGD(network.parameters(), lr=lr) for name, network in networks.items()}
+    optimizers = {name: PaperSGD(network.parameters(), lr=1e-4) for name, network in networks.items()}
     initial = _weights(networks["fast"])
 
     generator = torch.Generator().manual_seed(1)

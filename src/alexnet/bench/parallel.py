@@ -31,7 +31,7 @@ from alexnet.bench.parts import Settings
 from alexnet.data.loading import Batch, training_batches
 from alexnet.data.preparation import prepare
 from alexnet.parallel.collectives import part
-from alexnet.parallel.plan import DEVICES, LINKS, PASSINGS, Work, against_published, best, plan
+from alexnet.parallel.plan import DEVICES, IMAGENET, LINKS, PASSINGS, Work, against_published, best, plan
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.progress import notify, progress
 from alexnet.training.loop import Training
@@ -39,8 +39,7 @@ from alexnet.training.steps import StepExecutor, step_executor
 from alexnet.training.train import set_up_training
 
 WEIRD = "one-weird-trick"
-IMAGENET = 1_281_167
-"""Training images of ILSVRC-2012."""
+VALUE_BYTES = 4  # float32
 
 
 def exchange(settings: Settings, *, steps: int = 2) -> dict[str, Any]:
@@ -87,7 +86,7 @@ def exchange(settings: Settings, *, steps: int = 2) -> dict[str, Any]:
     return {"precision": "float32", "rows": rows}
 
 
-def computed_bytes(layout: str, processes: int, work: Work, batch: int, size: int = 4) -> float:
+def computed_bytes(layout: str, processes: int, work: Work, batch: int) -> float:
     """Return the bytes that a process sends per step, on average over the processes.
 
     Parameters
@@ -100,16 +99,14 @@ def computed_bytes(layout: str, processes: int, work: Work, batch: int, size: in
         The work of the network.
     batch : int
         Images per step in all processes.
-    size : int
-        Bytes per value.
     """
     others = processes - 1
     if layout == "data":
-        return 2 * others / processes * (work.convolution_parameters + work.full_parameters) * size
+        return 2 * others / processes * (work.convolution_parameters + work.full_parameters) * VALUE_BYTES
     if layout == "towers":
-        return batch * size * (sum(work.crossing) + work.classes / 2)
-    gradients = 2 * others / processes * work.convolution_parameters * size
-    activations = batch / processes * others * (2 * sum(work.full_inputs) + work.classes) * size
+        return batch * VALUE_BYTES * (sum(work.crossing) + work.classes / 2)
+    gradients = 2 * others / processes * work.convolution_parameters * VALUE_BYTES
+    activations = batch / processes * others * (2 * sum(work.full_inputs) + work.classes) * VALUE_BYTES
     return gradients + activations
 
 

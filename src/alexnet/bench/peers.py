@@ -15,14 +15,15 @@ from torch.utils.data import DataLoader, Dataset
 from alexnet.runtime.devices import choose_device
 from alexnet.runtime.errors import UsageError
 
+SIDE = 227
+"""Height and width of the images of a synthetic batch."""
 
-def peer_alexnet(classes: int = 1000, *, groups: int = 1, response_normalization: bool = True) -> nn.Module:
+
+def peer_alexnet(*, groups: int = 1, response_normalization: bool = True) -> nn.Module:
     """The AlexNet of textbooks: no towers, `nn.LocalResponseNorm`.
 
     Parameters
     ----------
-    classes : int
-        Number of outputs.
     groups : int
         Groups of conv2, conv4 and conv5; 2 for the towers of the paper.
     response_normalization : bool
@@ -41,7 +42,7 @@ def peer_alexnet(classes: int = 1000, *, groups: int = 1, response_normalization
         nn.Flatten(),
         *(nn.Linear(9216, 4096), nn.ReLU(True), nn.Dropout()),
         *(nn.Linear(4096, 4096), nn.ReLU(True), nn.Dropout()),
-        nn.Linear(4096, classes),
+        nn.Linear(4096, 1000),
     )
 
 
@@ -52,15 +53,13 @@ class TextbookTraining:
     ----------
     batch_size : int
         Images of the synthetic batch.
-    side : int
-        Height and width of its images.
     """
 
-    def __init__(self, batch_size: int, side: int = 227) -> None:
+    def __init__(self, batch_size: int) -> None:
         self.device = choose_device()
         self.network = peer_alexnet().to(self.device)
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
-        self.images = torch.randn(batch_size, 3, side, side, device=self.device)
+        self.images = torch.randn(batch_size, 3, SIDE, SIDE, device=self.device)
         self.labels = torch.randint(1000, (batch_size,), device=self.device)
 
     def step(self) -> None:
@@ -80,19 +79,17 @@ class ExpertTraining:
         Images of the synthetic batch.
     dtype : torch.dtype
         Arithmetic of autocast.
-    side : int
-        Height and width of the images.
     compiled : bool
         Whether `torch.compile` compiles forward and backward pass, which needs a C++ compiler on a CPU.
     """
 
-    def __init__(self, batch_size: int, dtype: torch.dtype, side: int = 227, *, compiled: bool = False) -> None:
+    def __init__(self, batch_size: int, dtype: torch.dtype, *, compiled: bool = False) -> None:
         self.device, self.dtype = choose_device(), dtype
         plain = peer_alexnet(groups=2, response_normalization=False).to(self.device)
         network = plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4, fused=True)
         self.network = torch.compile(network) if compiled else network
-        images = torch.randn(batch_size, 3, side, side, device=self.device)
+        images = torch.randn(batch_size, 3, SIDE, SIDE, device=self.device)
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.randint(1000, (batch_size,), device=self.device)
 
@@ -113,20 +110,18 @@ def wait_for(device: torch.device) -> None:
 
 
 class CommonDataset(Dataset):
-    """Images opened one by one with Pillow: shorter side resized, random crop, random horizontal flip.
+    """Images opened one by one with Pillow: shorter side of 256 pixels, random crop of 224, random horizontal flip.
 
     Parameters
     ----------
     files : list of Path
         The images.
-    side : int
-        Length of the shorter side after resizing.
-    crop_size : int
-        Height and width of the crop.
     """
 
-    def __init__(self, files: list[Path], side: int = 256, crop_size: int = 224) -> None:
-        self.files, self.side, self.crop_size = files, side, crop_size
+    side, crop_size = 256, 224  # pixels
+
+    def __init__(self, files: list[Path]) -> None:
+        self.files = files
         self.mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
         self.deviation = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 

@@ -35,7 +35,8 @@ Nearest = Callable[..., tuple[np.ndarray, np.ndarray]]
 class SyntheticVectors:
     """The distribution of the vectors."""
 
-    def __init__(self, classes: int = 1000, inner: int = 64, hidden: int = 256) -> None:
+    def __init__(self) -> None:
+        classes, inner, hidden = 1000, 64, 256
         rng = np.random.default_rng(0)
         self.centers = rng.normal(0, 1, (classes, inner)).astype(np.float32)
         self.first = rng.normal(0, inner**-0.5, (inner, hidden)).astype(np.float32)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from alexnet.bench.data import photograph_batches
 from alexnet.bench.parts import Settings
-from alexnet.bench.peers import ExpertTraining, TextbookTraining, wait_for
+from alexnet.bench.peers import SIDE, ExpertTraining, TextbookTraining, wait_for
 from alexnet.bench.timing import Comparison, compared, in_turn
 from alexnet.network.layers import Weighted
 from alexnet.network.model import AlexNet
@@ -27,7 +27,6 @@ from alexnet.training.optimizers import clear_gradients, make_optimizers, update
 from alexnet.training.recorded_step import RecordedStep, capture_for, tensors_of_step
 
 BATCH_SIZE = 128
-SIDE = 227
 
 
 class OurTraining:

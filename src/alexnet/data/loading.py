@@ -111,17 +111,10 @@ def balanced_order(split: Split, generator: np.random.Generator) -> np.ndarray:
     return generator.permutation(np.concatenate(parts))
 
 
-def evaluation_batches(
-    split: Split,
-    batch_size: int,
-    rows: Rows | None = None,
-    targets: Callable[[np.ndarray], Tensor] | None = None,
-) -> Iterator[Batch]:
+def evaluation_batches(split: Split, batch_size: int, rows: Rows | None = None) -> Iterator[Batch]:
     """Read all images of a split in stored order, `batch_size` at a time; of each batch only `rows`."""
     count = len(split)
-    return _read(
-        split, [np.arange(i, min(i + batch_size, count)) for i in range(0, count, batch_size)], rows, "cpu", targets
-    )
+    return _read(split, [np.arange(i, min(i + batch_size, count)) for i in range(0, count, batch_size)], rows, "cpu")
 
 
 def step_seeds(seed: int, step: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -139,10 +139,10 @@ def _decisions(work: Path, dataset: PreparedDataset, seed: int) -> dict[str, Any
     return found
 
 
-def write_costs(file: Path, costs: Mapping[str, Mapping[str, float]] = COSTS) -> Path:
-    """Write costs as the CSV that `alexnet decide --costs` reads."""
-    columns = list(next(iter(costs.values())))
+def write_costs(file: Path) -> Path:
+    """Write `COSTS` as the CSV that `alexnet decide --costs` reads."""
+    columns = list(next(iter(COSTS.values())))
     lines = [",".join(["", *columns])]
-    lines += [",".join([name, *(f"{row[column]:g}" for column in columns)]) for name, row in costs.items()]
+    lines += [",".join([name, *(f"{row[column]:g}" for column in columns)]) for name, row in COSTS.items()]
     write_atomic(file, ("\n".join(lines) + "\n").encode())
     return file

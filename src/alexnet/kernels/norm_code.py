@@ -138,9 +138,9 @@ class Kernel(NamedTuple):
     engine: llvm.ExecutionEngine  # owns the code
 
 
-def compile_kernel(shape: KernelShape, cpu: Cpu | None = None) -> Kernel:
-    """The kernel for ``shape``, compiled on its first use in this process; for the host where no cpu is given."""
-    return _compile(shape, cpu or host())
+def compile_kernel(shape: KernelShape) -> Kernel:
+    """The kernel for ``shape``, compiled on its first use in this process."""
+    return _compile(shape, host())
 
 
 @compiled_once
@@ -149,8 +149,8 @@ def _compile(shape: KernelShape, cpu: Cpu) -> Kernel:
     return Kernel(engine.get_function_address("function"), shape.scratch_bytes, engine)
 
 
-def _round_up(count: int, multiple: int = _CACHE_LINE) -> int:
-    return -(-count // multiple) * multiple
+def _round_up(count: int) -> int:
+    return -(-count // _CACHE_LINE) * _CACHE_LINE
 
 
 class _Lanes:

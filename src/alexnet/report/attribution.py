@@ -42,24 +42,22 @@ def image_gradient(network: AlexNet, inputs: Tensor, classes: Sequence[int] | Te
     return gradient.abs().amax(1).float()
 
 
-def grad_cam(network: AlexNet, inputs: Tensor, classes: Sequence[int] | Tensor, layer: str | None = None) -> Tensor:
-    """Compute Grad-CAM: feature maps weighted by the mean gradient of a class's logit, summed, negatives set to 0.
+def grad_cam(network: AlexNet, inputs: Tensor, classes: Sequence[int] | Tensor) -> Tensor:
+    """Compute Grad-CAM (Selvaraju et al. 2017) in the last convolution.
 
-    Selvaraju et al. (2017).
+    Its feature maps, weighted by the mean gradient of the logit of a class, are summed; negative sums are set to 0.
 
     Parameters
     ----------
     network, inputs, classes
         As for `image_gradient`.
-    layer
-        Name of a convolution; the last one by default.
 
     Returns
     -------
     Tensor
         (N, h, w) float32, of the size of the layer's feature maps.
     """
-    layer = layer or last_convolution(network)
+    layer = last_convolution(network)
     with torch.no_grad():
         maps = network.features(inputs, layer)
     maps = maps.detach().requires_grad_()

@@ -47,7 +47,7 @@ class DifferingImage:
     predictions: Sequence[tuple[str, float, bool]]
 
 
-def write_comparison(comparison: Comparison, file: str | os.PathLike[str], shown: int = SHOWN) -> Path:
+def write_comparison(comparison: Comparison, file: str | os.PathLike[str]) -> Path:
     """Write a comparison as a page that needs no other file and no network.
 
     Parameters
@@ -56,8 +56,6 @@ def write_comparison(comparison: Comparison, file: str | os.PathLike[str], shown
         A result of `alexnet.inspection.comparison.compare`.
     file : str or path
         The HTML file.
-    shown : int
-        Most images on which the runs differ.
 
     Returns
     -------
@@ -71,7 +69,7 @@ def write_comparison(comparison: Comparison, file: str | os.PathLike[str], shown
     """
     first = comparison.evaluations[0]
     runs = [comparison.pairs[0].first, *(pair.second for pair in comparison.pairs)]
-    images = list(_images(comparison, shown))
+    images = list(_images(comparison))
     html = (
         environment("alexnet.report")
         .get_template("comparison.html")
@@ -127,13 +125,13 @@ def _interval(metric: str, difference: Difference, limit: float) -> Interval:
     return Interval(metric, difference, low, high, value, limit)
 
 
-def _images(comparison: Comparison, shown: int) -> Iterator[DifferingImage]:
+def _images(comparison: Comparison) -> Iterator[DifferingImage]:
     """The images on which the runs differ, the most confident prediction first."""
     evaluations = comparison.evaluations
     first = evaluations[0]
     differing = comparison.differing
     confidence = np.max([e.predictions.ranked_probabilities[differing, 0] for e in evaluations], axis=0)
-    chosen = differing[np.argsort(-confidence, kind="stable")[:shown]]
+    chosen = differing[np.argsort(-confidence, kind="stable")[:SHOWN]]
     for index, pixels in zip(chosen.tolist(), first.split.gather(chosen), strict=True):
         label = first.predictions.labels[index]
         predictions = []

@@ -19,9 +19,9 @@ def mosaic(tiles: np.ndarray, columns: int, gap: int, enlarge: int = 1) -> np.nd
     return whole
 
 
-def colored(values: np.ndarray, colors: str = "inferno") -> np.ndarray:
-    """Convert values 0 to 1 to colors of a matplotlib color map: (...) → (..., 3) uint8."""
-    return matplotlib.colormaps[colors](np.clip(values, 0, 1), bytes=True)[..., :3]
+def colored(values: np.ndarray) -> np.ndarray:
+    """Convert values 0 to 1 to colors from black over red to yellow: (...) → (..., 3) uint8."""
+    return matplotlib.colormaps["inferno"](np.clip(values, 0, 1), bytes=True)[..., :3]
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, brightness: float = 1.0) -> np.ndarray:

@@ -89,11 +89,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if 1.3 * bfloat16 < float32 else torch.float32
 
 
-def _product_seconds(dtypes: Sequence[torch.dtype], size: int = 768, rounds: int = 10) -> list[float]:
+def _product_seconds(dtypes: Sequence[torch.dtype]) -> list[float]:
     """Shortest time of a matrix product in each dtype. The dtypes alternate, because other programs disturb both."""
-    factors = [torch.ones(size, size, dtype=dtype) for dtype in dtypes]
+    factors = [torch.ones(768, 768, dtype=dtype) for dtype in dtypes]
     best = [math.inf] * len(dtypes)
-    for _ in range(rounds):
+    for _ in range(10):
         for number, factor in enumerate(factors):
             start = time.perf_counter()
             factor @ factor

@@ -9,9 +9,9 @@ SAMPLE_SIZE = 20_000
 SEED = 0
 
 
-def random_sample(stored: np.ndarray, size: int = SAMPLE_SIZE) -> np.ndarray:
-    """Read at most `size` random rows of `stored`, always the same ones, in their order."""
-    rows = np.random.default_rng(SEED).choice(len(stored), min(size, len(stored)), replace=False)
+def random_sample(stored: np.ndarray) -> np.ndarray:
+    """Read at most `SAMPLE_SIZE` random rows of `stored`, always the same ones, in their order."""
+    rows = np.random.default_rng(SEED).choice(len(stored), min(SAMPLE_SIZE, len(stored)), replace=False)
     return stored[np.sort(rows)]
 
 

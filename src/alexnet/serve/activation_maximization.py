@@ -24,9 +24,7 @@ COLORS = ((0.26, 0.09, 0.02), (0.26, 0.00, -0.05), (0.26, -0.09, 0.03))
 """About the square root of the color covariance of natural images: columns are brightness, then two hues."""
 
 
-def optimized_image(
-    classifier: Classifier, layer: str, unit: int, steps: int = STEPS
-) -> Generator[None, None, np.ndarray]:
+def optimized_image(classifier: Classifier, layer: str, unit: int) -> Generator[None, None, np.ndarray]:
     """Optimize an image to maximize the mean activation of a unit or feature map; yields after every step.
 
     Deterministic for a given network.
@@ -39,8 +37,6 @@ def optimized_image(
         Name of a layer.
     unit
         Index of a unit of a fully connected layer, or of a feature map.
-    steps
-        Steps of gradient ascent.
 
     Returns
     -------
@@ -71,7 +67,7 @@ def optimized_image(
     colors = torch.tensor(COLORS, device=device)[:, : 1 if _is_gray(preprocess.mean) else 3]
     colors = colors / colors.norm(dim=0).max()
     first, second = torch.zeros_like(spectrum), torch.zeros_like(spectrum)
-    for step in range(1, steps + 1):
+    for step in range(1, STEPS + 1):
         down, right = (int(n) for n in torch.randint(-SHIFT, SHIFT + 1, (2,), generator=generator))
         image = _image(spectrum, gain, colors)
         shifted = functional.pad(image[None], (SHIFT,) * 4, mode="reflect")

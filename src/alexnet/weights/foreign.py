@@ -165,9 +165,9 @@ def shape_text(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape)) or "a single number"
 
 
-def color_mean(mean: Sequence[float], size: int = IMAGE_SIZE) -> Tensor:
-    """Return a mean color (RGB, 0 to 255) as a mean image, (size, size, 3) float32."""
-    return torch.tensor(mean, dtype=torch.float32).expand(size, size, 3).contiguous()
+def color_mean(mean: Sequence[float]) -> Tensor:
+    """Return a mean color (RGB, 0 to 255) as a mean image, (256, 256, 3) float32."""
+    return torch.tensor(mean, dtype=torch.float32).expand(IMAGE_SIZE, IMAGE_SIZE, 3).contiguous()
 
 
 def config_from_json(text: str | bytes, where: str) -> Config:

@@ -134,9 +134,7 @@ def check_encoding(encoding: str) -> str:
     return encoding
 
 
-def decode_names(
-    raw: Sequence[bytes | str], encoding: str | None, where: str, option: str = "--encoding"
-) -> tuple[list[str], list[str]]:
+def decode_names(raw: Sequence[bytes | str], encoding: str | None, where: str) -> tuple[list[str], list[str]]:
     """Decode names of files: as UTF-8, else by `encoding`, else by what they can be read as without doubt.
 
     Parameters
@@ -147,8 +145,6 @@ def decode_names(
         The encoding to use for names that are not UTF-8; None guesses one for all of them together.
     where
         The archive or folder, for messages.
-    option
-        The option that sets the encoding, for messages.
 
     Returns
     -------
@@ -171,11 +167,11 @@ def decode_names(
         if encoding is None and all(map(is_utf8, folders)):
             encoding = "cp437"
         if encoding is None:
-            raise UsageError(f"{where}: names are not UTF-8; {readings(sample)}; choose one with {option}")
+            raise UsageError(f"{where}: names are not UTF-8; {readings(sample)}; choose one with --encoding")
         example = composed(sample.decode(encoding, "replace"))
         notes.append(
             f"{len(foreign):,} names are not UTF-8 and are read as {encoding.upper()}, such as {example!r}; "
-            f"if that is wrong, name the encoding with {option}"
+            f"if that is wrong, name the encoding with --encoding"
         )
     names = []
     for name in raw:

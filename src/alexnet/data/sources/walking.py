@@ -408,8 +408,8 @@ class ImageFiles:
         What the last iteration ignored: files that are no images by ending, special files, folders of our own.
     """
 
-    def __init__(self, path: Path, spool: Path | None, encoding: str | None) -> None:
-        self._path, self._walk = path, Walk(path, spool=spool, encoding=encoding)
+    def __init__(self, path: Path) -> None:
+        self._path, self._walk = path, Walk(path)
         self._tally = Tally()
 
     def __iter__(self) -> Iterator[Item]:
@@ -428,18 +428,13 @@ class ImageFiles:
         return [*self._tally.list(), *self._walk.tally.list()]
 
 
-def image_files(path: str | os.PathLike[str], *, spool: Path | None = None, encoding: str | None = None) -> ImageFiles:
+def image_files(path: str | os.PathLike[str]) -> ImageFiles:
     """Find the image files of a path: of a folder at any depth, of a zip or tar file, or the file itself.
 
     Parameters
     ----------
     path
         A folder, an archive (zip, or tar, compressed or not), or any other file, which is then taken as an image.
-    spool
-        A folder for the uncompressed copy of a compressed tar file; by default a temporary one, which lasts as long
-        as the result.
-    encoding
-        Encoding of names in the archive that are not UTF-8; by default it is guessed.
 
     Returns
     -------
@@ -452,7 +447,7 @@ def image_files(path: str | os.PathLike[str], *, spool: Path | None = None, enco
     AlexNetError
         While iterating, when a folder cannot be read or an archive is damaged.
     """
-    return ImageFiles(Path(path), spool, encoding)
+    return ImageFiles(Path(path))
 
 
 def other_reason(name: str) -> str:

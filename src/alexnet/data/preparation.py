@@ -35,6 +35,7 @@ from alexnet.data.sources.item_list import ItemList
 from alexnet.data.sources.items import Item, Source
 from alexnet.data.sources.plan import SourcePlan, count
 from alexnet.data.sources.planning import make_plan
+from alexnet.data.sources.registry import SourceOptions
 from alexnet.data.splitting import check_shares
 from alexnet.runtime.cpus import available_cpus
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
@@ -138,11 +139,16 @@ def prepare(
     check_choice(duplicates, POLICIES, "duplicates")
     started = time.monotonic()
     folder = Path(data)
-    reading: dict[str, Any] = {"root": root, "splits": dict(splits) if splits else None}
-    reading |= {"classes_from": classes_from, "encoding": encoding, "group_regex": group_regex}
-    reading["ignore_columns"] = list(ignore_columns) or None
+    reading = SourceOptions(
+        root=root,
+        splits=splits or {},
+        classes_from=classes_from,
+        encoding=encoding,
+        group_regex=group_regex,
+        ignore_columns=ignore_columns,
+    )
     options: dict[str, Any] = {"size": size, "split": dict(split) if split is not None else None, "seed": seed}
-    options |= {name: value for name, value in reading.items() if value is not None}
+    options |= reading.given()
     chosen = chosen_range(black, white)
     if chosen is not None:
         options["pixel_range"] = chosen.to_dict()
@@ -258,7 +264,7 @@ def _remove_unfinished_files(folder: Path) -> None:
 
 
 def _list_images(
-    source: Any, folder: Path, shares: Mapping[str, float] | None, reading: Mapping[str, Any], seed: int
+    source: Any, folder: Path, shares: Mapping[str, float] | None, reading: SourceOptions, seed: int
 ) -> tuple[SourcePlan, ItemCounts, dict[str, str], list[str]]:
     """List the images in the folder: the plan, the counts, the descriptions of the classes, and what has changed since.
 
@@ -272,7 +278,7 @@ def _list_images(
         found = Source([], notes.get("descriptions", {}), kind="Python")
         counts = ItemCounts.of(ItemList(listed))
         return make_plan(_name_of(source), found, counts, shares, seed), counts, found.descriptions, []
-    found = interpret(source, place, output=folder, **{name: value for name, value in reading.items() if value})
+    found = interpret(source, place, reading, output=folder)
     counts = ItemCounts()
 
     def counted() -> Iterator[Item]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from alexnet.data.sources.items import Item, Origin, Source
 from alexnet.data.sources.names import called_split, check_encoding, composed
 from alexnet.data.sources.plan import printable
 from alexnet.data.sources.published import is_archive_of_cifar, is_published, read_published
-from alexnet.data.sources.registry import Request, source_formats
+from alexnet.data.sources.registry import Request, SourceOptions, source_formats
 from alexnet.data.sources.tables import TABLE_ENDINGS, open_csv
 from alexnet.data.sources.walking import archive_kind, is_image_name, is_prepared_dataset, is_run_folder
 from alexnet.data.sources.workbooks import WORKBOOK_ENDINGS
@@ -72,14 +72,9 @@ _FOREIGN = {
 def interpret(
     source: Any,
     spool: Path,
+    options: SourceOptions = SourceOptions(),  # noqa: B008 (frozen)
     *,
     output: Path | None = None,
-    root: str | None = None,
-    splits: Mapping[str, list[str]] | None = None,
-    classes_from: str | None = None,
-    encoding: str | None = None,
-    group_regex: str | None = None,
-    ignore_columns: Sequence[str] = (),
 ) -> Source:
     """Decide what a source is and list its images, without reading any.
 
@@ -90,21 +85,10 @@ def interpret(
         the bytes of a file, an array or a PIL image; or a `Source`.
     spool
         An existing folder for what must be copied to be read at random. It must last as long as the items.
+    options
+        How the source is to be understood.
     output
         The folder that is written to; it is not part of the source.
-    root
-        Folder of the source in which the interpretation begins.
-    splits
-        Folders of each split, such as {"train": ["seg_train"]}.
-    classes_from
-        "folder" (the class is the first folder), "parent" (the folder that an image lies in), "name" (the file name),
-        or a table as FILE or FILE:COLUMN; None decides by what is there.
-    encoding
-        Encoding of names and tables that are not UTF-8; None guesses where there is no doubt.
-    group_regex
-        Regular expression whose first capturing group, in the file name, names the group of an image.
-    ignore_columns
-        Columns of tables that are not read.
 
     Raises
     ------
@@ -113,40 +97,24 @@ def interpret(
     UsageError
         When it can be understood in several ways; the message shows them with the commands that choose.
     """
-    found = _interpret(source, spool, output, root, splits, classes_from, encoding, tuple(ignore_columns))
-    return with_groups(found, group_regex)
-
-
-def _interpret(
-    source: Any,
-    spool: Path,
-    output: Path | None,
-    root: str | None,
-    splits: Mapping[str, list[str]] | None,
-    classes_from: str | None,
-    encoding: str | None,
-    ignore_columns: tuple[str, ...],
-) -> Source:
-    """`interpret`, with the groups that the source itself names."""
     if isinstance(source, Source):
-        return source
-    if not isinstance(source, str | os.PathLike):
-        return _from_python(source, spool)
-    name = os.fspath(source)
+        found = source
+    elif isinstance(source, str | os.PathLike):
+        request = Request(Path(source), spool, output, **vars(options))
+        found = _open(os.fspath(source), request)
+    else:
+        found = _from_python(source, spool)
+    return with_groups(found, options.group_regex)
+
+
+def _open(name: str, request: Request) -> Source:
+    """The source of a path or an address, with the groups that it names itself."""
     if name.startswith("hf:"):
-        return open_hub(name[3:], ignore_columns)
+        return open_hub(name[3:], request.ignore_columns)
     if match := re.match(r"([a-z][a-z0-9+.-]+):/{1,2}", name, re.IGNORECASE):
         _refuse_address(name, match[1].lower())
-    request = Request(
-        Path(name),
-        spool,
-        Path(output) if output is not None else None,
-        root,
-        dict(splits or {}),
-        classes_from,
-        check_encoding(encoding) if encoding else None,
-        ignore_columns,
-    )
+    if request.encoding:
+        check_encoding(request.encoding)
     if not request.path.exists():
         raise AlexNetError(f"{name} does not exist")
     for source_format in source_formats():

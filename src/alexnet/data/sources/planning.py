@@ -15,6 +15,7 @@ from alexnet.data.sources.interpretation import interpret, source_name
 from alexnet.data.sources.items import Source
 from alexnet.data.sources.names import SPLITS, comparable, first_names
 from alexnet.data.sources.plan import SourcePlan, count, printable, split_sizes
+from alexnet.data.sources.registry import SourceOptions
 from alexnet.runtime.errors import AlexNetError, UsageError
 
 DEFAULT_SPLIT = {"val": 0.2}
@@ -56,18 +57,16 @@ def plan_source(
     AlexNetError
         As `interpret`, and when the images cannot train a classifier.
     """
+    options = SourceOptions(
+        root=root,
+        splits=splits or {},
+        classes_from=classes_from,
+        encoding=encoding,
+        group_regex=group_regex,
+        ignore_columns=ignore_columns,
+    )
     with tempfile.TemporaryDirectory(prefix="alexnet-") as spool:
-        found = interpret(
-            source,
-            Path(spool),
-            output=Path(output) if output is not None else None,
-            root=root,
-            splits=splits,
-            classes_from=classes_from,
-            encoding=encoding,
-            group_regex=group_regex,
-            ignore_columns=ignore_columns,
-        )
+        found = interpret(source, Path(spool), options, output=Path(output) if output is not None else None)
         return make_plan(source_name(source), found, ItemCounts.of(found.items), split, seed)
 
 

@@ -18,18 +18,52 @@ of them before the built-in rules for folders, archives and tables. In a module 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from alexnet.data.sources.items import Source
 from alexnet.runtime.errors import UsageError
 
 
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """How a source is to be understood, where that is not left to what is there.
+
+    Attributes
+    ----------
+    root
+        Folder of the source in which the interpretation begins.
+    splits
+        Folders of each split, below the root, such as {"train": ["seg_train"]}.
+    classes_from
+        "folder" (the class is the first folder), "parent" (the folder that an image lies in), "name" (the file name),
+        or a table as FILE or FILE:COLUMN.
+    encoding
+        Encoding of names and tables that are not UTF-8; None guesses where there is no doubt.
+    group_regex
+        Regular expression whose first capturing group, in the file name, names the group of an image.
+    ignore_columns
+        Columns of tables that are not read.
+    """
+
+    root: str | None = None
+    splits: Mapping[str, list[str]] = field(default_factory=dict)
+    classes_from: str | None = None
+    encoding: str | None = None
+    group_regex: str | None = None
+    ignore_columns: Sequence[str] = ()
+
+    def given(self) -> dict[str, Any]:
+        """The options that are given, as JSON holds them."""
+        values = {**vars(self), "splits": dict(self.splits), "ignore_columns": list(self.ignore_columns)}
+        return {name: value for name, value in values.items() if value}
+
+
 @dataclass(frozen=True)
-class Request:
-    """A source to interpret.
+class Request(SourceOptions):
+    """A source to interpret, with its options.
 
     Attributes
     ----------
@@ -39,26 +73,11 @@ class Request:
         An existing folder for what must be copied to be read at random. It must last as long as the items.
     output
         The folder that is written to; it is never part of the source.
-    root
-        Folder of the source in which the interpretation begins.
-    splits
-        Folders of each split, below the root.
-    classes_from
-        "folder", "parent", "name", or a table as FILE or FILE:COLUMN.
-    encoding
-        Encoding of names and tables that are not UTF-8.
-    ignore_columns
-        Columns of tables that are not read.
     """
 
     path: Path
     spool: Path
     output: Path | None = None
-    root: str | None = None
-    splits: Mapping[str, list[str]] = field(default_factory=dict)
-    classes_from: str | None = None
-    encoding: str | None = None
-    ignore_columns: tuple[str, ...] = ()
 
     def command(self, *options: str) -> str:
         """The `alexnet prepare` command for this source with other options, to be typed as it is."""

@@ -43,7 +43,7 @@ def test_a_part_is_written_as_json_and_parts_that_are_not_measured_stay_in_the_f
     assert {"machine", "date", "versions"} <= set(measured)
 
 
-@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
+@pytest.mark.parametrize("part", PARTS.values(), ids=lambda part: part.name)
 def test_every_part_of_the_table_has_a_function(part) -> None:
     module, function = part.function.split(".")
     source = Path(bench_package.__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
@@ -54,7 +54,7 @@ def test_the_help_of_only_describes_every_part(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["bench", "--help"])
     text = " ".join(capsys.readouterr().out.split()).replace("- ", "-")  # a line may end after a hyphen
-    assert all(f"{part.name}: {part.description}" in text for part in PARTS)
+    assert all(f"{part.name}: {part.description}" in text for part in PARTS.values())
 
 
 def test_a_part_without_its_extra_names_it(monkeypatch, capsys) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from alexnet.bench import parallel
 from alexnet.bench.equality import equality
-from alexnet.bench.parts import PARTS, Settings, names
+from alexnet.bench.parts import Settings
 from alexnet.cli.main import main
 from alexnet.parallel.plan import Work
 
@@ -19,10 +19,6 @@ def published(name: str) -> dict:
     """A file of results."""
     (file,) = sorted(RESULTS.glob(f"{name}.json"))[:1]
     return json.loads(file.read_text(encoding="utf-8"))
-
-
-def test_the_default_run_leaves_out_the_parts_with_files_of_their_own() -> None:
-    assert {part.name for part in PARTS if not part.file.startswith("bench-")} == set(names(by_default=False))
 
 
 def test_the_plan_of_the_table_is_the_published_one(tmp_path, capsys) -> None:

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from alexnet.bench.parts import PARTS, Part, Settings, find_part, names
+from alexnet.bench.parts import PARTS, Part, Settings
 from alexnet.bench.timing import Comparison
 from alexnet.runtime.devices import choose_device
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
@@ -63,7 +63,7 @@ def bench(
         If a part named in `only` requires a package that is not installed.
     """
     for name in only:
-        check_choice(name, names(), "bench")
+        check_choice(name, PARTS, "bench")
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch size is {batch_size}; it must be at least 1")
     if rounds < 1:
@@ -74,8 +74,8 @@ def bench(
         raise UsageError(f"{images} is not a folder of photographs")
     measured: dict[str, Any] = {}
     origin = {**provenance(command), "rounds": rounds}
-    for name in only or names(by_default=True):
-        part = find_part(name)
+    for name in only or [part.name for part in PARTS.values() if part.by_default]:
+        part = PARTS[name]
         try:
             with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
                 result = _function(part)(Settings(Path(folder), batch_size, rounds, images, device))
@@ -124,13 +124,13 @@ def _write(folder: Path, part: Part, result: dict[str, Any]) -> Path:
         write_result(file, result)
         write_atomic(file.with_suffix(".png"), png(_imported(part.figure)(result)))
         return file
-    if part.key is None:
+    keys = [other.key for other in PARTS.values() if other.file == part.file]
+    if len(keys) == 1:
         write_result(file, result)
         return file
     content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     content[part.key] = result
-    keys = [other.key for other in PARTS if other.file == part.file and other.key in content]
-    write_result(file, {str(key): content[key] for key in keys})
+    write_result(file, {key: content[key] for key in keys if key in content})
     return file
 
 

@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = "example: alexnet bench --only train-step --batch-size 64 --json"
     parts = {
-        by_default: "; ".join(f"{part.name}: {part.description}" for part in PARTS if part.by_default == by_default)
+        by_default: "; ".join(
+            f"{part.name}: {part.description}" for part in PARTS.values() if part.by_default == by_default
+        )
         for by_default in (True, False)
     }
     others = f". Not in the default run: {parts[False]}" if parts[False] else ""

@@ -11,8 +11,9 @@ import torch
 import alexnet.bench as bench_package
 from alexnet.bench.lrn import normalization
 from alexnet.bench.parts import PARTS, Settings
-from alexnet.bench.peers import TextbookTraining, common_loader, photographs
+from alexnet.bench.peers import TextbookTraining, common_loader
 from alexnet.bench.steps import OurTraining
+from alexnet.bench.synthetic import photographs
 from alexnet.bench.timing import compared, in_turn
 from alexnet.cli.main import main
 from alexnet.runtime.provenance import machine_slug

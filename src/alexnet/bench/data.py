@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from alexnet.bench.parts import Settings
-from alexnet.bench.peers import common_loader, photographs
+from alexnet.bench.peers import common_loader
+from alexnet.bench.synthetic import photographs
 from alexnet.bench.timing import Comparison, compared
 from alexnet.data.augmentation import Preprocessing
 from alexnet.data.dataset import SHARD_ROWS, PreparedDataset

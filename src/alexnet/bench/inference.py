@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from alexnet.bench.parts import Settings
-from alexnet.bench.peers import photographs
-from alexnet.bench.serve import random_run
+from alexnet.bench.synthetic import photographs, random_run
 from alexnet.bench.timing import Comparison, compared, in_turn
 from alexnet.data.augmentation import Preprocessing
 from alexnet.evaluation.inference import crops, probabilities

@@ -22,8 +22,9 @@ from torch.nn import functional
 from alexnet.bench import steps
 from alexnet.bench.data import photograph_batches
 from alexnet.bench.parts import Settings
-from alexnet.bench.peers import SIDE, photographs
+from alexnet.bench.peers import SIDE
 from alexnet.bench.steps import BATCH_SIZE, OurTraining
+from alexnet.bench.synthetic import photographs
 from alexnet.bench.timing import in_turn
 from alexnet.data import augmentation
 from alexnet.data.decoding import decode

@@ -1,19 +1,16 @@
-"""The peers: a textbook AlexNet, its training step and the usual loading of images, in common PyTorch; and images."""
+"""The peers: a textbook AlexNet, its training step and the usual loading of images, in common PyTorch."""
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import numpy as np
-import simplejpeg
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from alexnet.runtime.devices import choose_device
-from alexnet.runtime.errors import UsageError
 
 SIDE = 227
 """Height and width of the images of a synthetic batch."""
@@ -147,49 +144,3 @@ def common_loader(files: list[Path], batch_size: int, workers: int) -> DataLoade
     return DataLoader(
         CommonDataset(files), batch_size, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=True
     )
-
-
-DISTINCT = 256
-"""Photographs of different noise; the others are these, flipped and with other orders of the colors."""
-
-
-def photographs(
-    folder: Path, count: int, width: int = 500, height: int = 375, *, distinct: int = DISTINCT
-) -> list[Path]:
-    """Write JPEG files with the size and the detail of photographs: noise with the power spectrum of natural images.
-
-    Parameters
-    ----------
-    folder : Path
-        The files go to its subfolders "a" and "b" in turn.
-    count : int
-        Number of files, at most 24 × `distinct`. No two have equal pixels.
-    width, height : int
-        Pixels.
-    distinct : int
-        Photographs of different noise.
-
-    Returns
-    -------
-    list of Path
-        The files.
-    """
-    rng = np.random.default_rng(0)
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
-    frequency[0, 0] = 1 / width
-    falloff = (frequency**-1.2)[..., None]
-    forms = list(itertools.product(itertools.permutations(range(3)), (1, -1), (1, -1)))
-    if count > distinct * len(forms):
-        raise UsageError(f"{count:,} photographs; at most {distinct * len(forms):,} can be written")
-    files = [folder / "ab"[number % 2] / f"{number:05}.jpg" for number in range(count)]
-    for name in "ab":
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    for number in range(min(count, distinct)):
-        spectrum = falloff * (rng.normal(size=(*frequency.shape, 3)) + 1j * rng.normal(size=(*frequency.shape, 3)))
-        mix = np.array([[1.0, 0.15, 0.05], [1.0, -0.1, 0.1], [1.0, -0.1, -0.15]])
-        colors = np.fft.irfft2(spectrum, s=(height, width), axes=(0, 1)) @ mix.T
-        pixels = np.clip(colors / colors.std() * 55 + 118, 0, 255).astype(np.uint8)
-        for file, (order, down, right) in zip(files[number::distinct], forms, strict=False):
-            form = np.ascontiguousarray(pixels[::down, ::right, order])
-            file.write_bytes(simplejpeg.encode_jpeg(form, quality=92, colorspace="RGB", colorsubsampling="420"))
-    return files

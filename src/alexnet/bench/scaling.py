@@ -24,8 +24,7 @@ import numpy as np
 from PIL import Image
 
 from alexnet.bench.parts import Settings
-from alexnet.bench.peers import photographs
-from alexnet.bench.serve import random_run
+from alexnet.bench.synthetic import photographs, random_run
 from alexnet.data.dataset import FORMAT_VERSION, SHARD_ROWS, write_index, write_shard, write_statistics
 from alexnet.data.statistics import Statistics
 

@@ -21,15 +21,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import torch
-
 from alexnet.bench.parts import Settings
-from alexnet.bench.peers import photographs
+from alexnet.bench.synthetic import photographs, random_run
 from alexnet.bench.timing import in_turn
 from alexnet.prediction.classifier import Classifier
-from alexnet.runs.config import Config
-from alexnet.runs.recipe import recipes
-from alexnet.runs.run import Run
 
 BATCH_SIZE = 64
 LATENCY_IMAGES = 20
@@ -232,43 +227,3 @@ def _server(run: Path) -> Iterator[tuple[str, int]]:
             yield process.stdout.readline().strip(), process.pid
         finally:
             process.terminate()
-
-
-def random_run(
-    path: Path,
-    variant: str = "paper",
-    *,
-    recipe: str = "paper",
-    classes: int | Sequence[str] = 1000,
-    size: int = 256,
-    crop_size: int | None = None,
-    input_size: int = 224,
-) -> Path:
-    """Write a run folder with random weights and return its path.
-
-    Parameters
-    ----------
-    path : Path
-        The folder.
-    variant : str
-        The network.
-    recipe : str
-        The recipe, with its normalization.
-    classes : int or sequence of str
-        Its classes, by their number or by their names.
-    size, input_size : int
-        Sides of the prepared images and of the input of the network.
-    crop_size : int, optional
-        Side of the crops that are scaled to the input. Default: that of the input.
-    """
-    changed = recipes()[recipe].override({"init": "he", "variant": variant})
-    names = [f"class {number:05}" for number in range(classes)] if isinstance(classes, int) else list(classes)
-    config = Config(
-        changed, names, size=size, crop_size=crop_size or input_size, input_size=input_size, scale=1 / 64, dataset={}
-    )
-    run = Run.create(path, config)
-    torch.manual_seed(0)
-    network = config.network()
-    torch.nn.init.normal_(network.get_parameter(f"{network.output_layer}.weight"), 0, 0.01)
-    run.save_weights(changed.keep, network.state_dict(), torch.full((size, size, 3), 120.0))
-    return path

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from alexnet.bench.parts import Settings
-from alexnet.bench.peers import photographs
+from alexnet.bench.synthetic import photographs
 from alexnet.bench.timing import Comparison, compared, in_turn
 from alexnet.data.decoding import decode, square_image
 from alexnet.data.preparation import prepare

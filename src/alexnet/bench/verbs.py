@@ -16,8 +16,7 @@ import simplejpeg
 import torch
 
 from alexnet.bench.parts import Settings
-from alexnet.bench.peers import photographs
-from alexnet.bench.serve import random_run
+from alexnet.bench.synthetic import photographs, random_run
 from alexnet.bench.timing import Comparison, compared, in_turn
 from alexnet.data.dataset import PreparedDataset
 from alexnet.data.preparation import prepare

@@ -129,8 +129,7 @@ class Trial:
 
 def mistakes(evaluation: Evaluation) -> str:
     """One digit for each test image: 1 where the prediction is wrong."""
-    predictions = evaluation.predictions
-    return "".join(map(str, (predictions.ranked[:, 0] != predictions.labels).astype(int)))
+    return "".join(map(str, (~evaluation.predictions.correct).astype(int)))
 
 
 def base(quick: bool) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.evaluate import Evaluation, evaluate
+from alexnet.evaluation.metrics import binary_scores
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.files import write_atomic
 
@@ -127,7 +128,7 @@ class Comparison:
     @property
     def differing(self) -> np.ndarray:
         """Indices of the images for which not all runs predict the same class, ascending, int64."""
-        predicted = np.stack([evaluation.predictions.ranked[:, 0] for evaluation in self.evaluations])
+        predicted = np.stack([evaluation.predictions.predicted for evaluation in self.evaluations])
         return np.flatnonzero((predicted != predicted[0]).any(axis=0))
 
     def to_dict(self) -> dict[str, Any]:
@@ -233,9 +234,9 @@ def compare(
         for run in runs
     ]
     first, *others = evaluations
-    weights = first.predictions.weights
+    correct, weights = first.predictions.correct, first.predictions.weights
     accuracies = _adjusted(
-        [compare_accuracy(_correct(first), _correct(other), weights, resamples, seed) for other in others]
+        [compare_accuracy(correct, other.predictions.correct, weights, resamples, seed) for other in others]
     )
     areas = [_compare_auc(first, other, resamples, seed) for other in others]
     if known := [area for area in areas if area is not None]:  # all or none
@@ -245,9 +246,9 @@ def compare(
             first=os.fspath(runs[0]),
             second=os.fspath(name),
             accuracy=accuracy,
-            only_first_correct=int((_correct(first) & ~_correct(other)).sum()),
-            only_second_correct=int((~_correct(first) & _correct(other)).sum()),
-            differing=int((first.predictions.ranked[:, 0] != other.predictions.ranked[:, 0]).sum()),
+            only_first_correct=int((correct & ~other.predictions.correct).sum()),
+            only_second_correct=int((~correct & other.predictions.correct).sum()),
+            differing=int((first.predictions.predicted != other.predictions.predicted).sum()),
             roc_auc=area,
             certainty=_compare_certainty(first, other, resamples, seed),
         )
@@ -458,18 +459,14 @@ class _WeightedAuc:
         return float(positive @ below / (positive.sum() * negative.sum()))
 
 
-def _correct(evaluation: Evaluation) -> np.ndarray:
-    return evaluation.predictions.ranked[:, 0] == evaluation.predictions.labels
-
-
 def _compare_auc(first: Evaluation, second: Evaluation, resamples: int, seed: int) -> Difference | None:
     if first.positive is None:
         return None
-    is_positive = first.predictions.labels == first.positive
+    score, is_positive = binary_scores(first.predictions, first.positive)
     if is_positive.all() or not is_positive.any():
         return None
-    scores = _score(first, first.positive), _score(second, first.positive)
-    return compare_auc(*scores, is_positive, resamples, seed, first.predictions.weights)
+    other, _ = binary_scores(second.predictions, first.positive)
+    return compare_auc(score, other, is_positive, resamples, seed, first.predictions.weights)
 
 
 def _compare_certainty(first: Evaluation, second: Evaluation, resamples: int, seed: int) -> dict[str, Difference]:
@@ -479,9 +476,3 @@ def _compare_certainty(first: Evaluation, second: Evaluation, resamples: int, se
         name: compare_accuracy(part.correct, parts[1][name].correct, part.weights, resamples, seed)
         for name, part in parts[0].items()
     }
-
-
-def _score(evaluation: Evaluation, positive: int) -> np.ndarray:
-    """The probability of the positive class of two, (n,) float64."""
-    p = evaluation.predictions
-    return p.ranked_probabilities[np.arange(len(p)), (p.ranked == positive).argmax(axis=1)]

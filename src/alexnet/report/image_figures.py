@@ -34,14 +34,14 @@ def spread_over_classes(predictions: Predictions, count: int) -> np.ndarray:
 
 def most_confident_mistakes(predictions: Predictions, count: int) -> np.ndarray:
     """Select up to `count` misclassified images, the highest confidence first; indices (n,) int64."""
-    wrong = np.flatnonzero(predictions.ranked[:, 0] != predictions.labels)
+    wrong = np.flatnonzero(~predictions.correct)
     order = np.argsort(-predictions.ranked_probabilities[wrong, 0], kind="stable")
     return wrong[order[:count]]
 
 
 def most_confident_correct(predictions: Predictions, count: int) -> np.ndarray:
     """Select up to `count` correctly classified images, the most confident of every class in turn."""
-    correct = np.flatnonzero(predictions.ranked[:, 0] == predictions.labels)
+    correct = np.flatnonzero(predictions.correct)
     order = correct[np.argsort(-predictions.ranked_probabilities[correct, 0], kind="stable")]
     turn = np.zeros(len(order), dtype=np.int64)
     for c in np.unique(predictions.labels[order]):

@@ -87,7 +87,7 @@ def mistakes_section(evaluation: Evaluation, files: FigureFiles) -> Section:
     wrong = image_figures.most_confident_mistakes(predictions, MISTAKES)
     if not len(wrong):
         return Section("mistakes", "Mistakes", "All predictions are correct.", "gallery.html", {"gallery": None})
-    total = int((predictions.ranked[:, 0] != predictions.labels).sum())
+    total = int((~predictions.correct).sum())
     links = files.save("mistakes", image_figures.mistakes(evaluation, MISTAKES))
     lead = f"The {len(wrong)} most confident of {total:,} mistakes. Some may be label errors."
     gallery = Gallery(list(_prediction_cards(evaluation, wrong)), links)

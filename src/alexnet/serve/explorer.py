@@ -188,7 +188,7 @@ class Explorer:
         if predictions is None:
             return result
         labels = self.service.classifier.labels
-        result["errors"] = int((predictions.ranked[:, 0] != predictions.labels).sum())
+        result["errors"] = int((~predictions.correct).sum())
         for row in most_confident_mistakes(predictions, count):
             ranked = zip(predictions.ranked[row], predictions.ranked_probabilities[row], strict=True)
             top = [{"label": labels[c], "probability": float(share)} for c, share in ranked]

@@ -16,7 +16,7 @@ from alexnet.experiments.demo import CHANGES
 from alexnet.experiments.trials import is_selected, measure_once, prepare_once, summarize, train_once
 from alexnet.inspection.crossval import CrossValidation, cross_validate
 from alexnet.inspection.decide import decide
-from alexnet.runtime.files import write_atomic
+from alexnet.runtime.files import write_csv
 from alexnet.runtime.provenance import date_and_machine, provenance, write_result
 
 SPLIT = {"val": 0.2}
@@ -142,7 +142,6 @@ def _decisions(work: Path, dataset: PreparedDataset, seed: int) -> dict[str, Any
 def write_costs(file: Path) -> Path:
     """Write `COSTS` as the CSV that `alexnet decide --costs` reads."""
     columns = list(next(iter(COSTS.values())))
-    lines = [",".join(["", *columns])]
-    lines += [",".join([name, *(f"{row[column]:g}" for column in columns)]) for name, row in COSTS.items()]
-    write_atomic(file, ("\n".join(lines) + "\n").encode())
+    rows = [[name, *(f"{row[column]:g}" for column in columns)] for name, row in COSTS.items()]
+    write_csv(file, [["", *columns], *rows])
     return file

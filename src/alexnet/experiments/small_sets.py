@@ -12,7 +12,7 @@ from typing import Any
 
 from alexnet.experiments import solar_cells
 from alexnet.experiments.trials import prepare_once
-from alexnet.runtime.files import write_atomic
+from alexnet.runtime.files import write_csv
 from alexnet.runtime.provenance import provenance, write_result
 from alexnet.training.train import set_up_training
 
@@ -70,6 +70,5 @@ def _source(path: Path, counts: tuple[int, int] | None) -> Path:
     if counts is not None:
         limits = zip(solar_cells.CLASSES, counts, strict=True)
         training = [row for label, count in limits for row in [r for r in training if r[1] == label][:count]]
-    lines = ["path,label,split", *(",".join(row) for row in training)]
-    write_atomic(path, ("\n".join(lines) + "\n").encode())
+    write_csv(path, [["path", "label", "split"], *training])
     return path

@@ -6,13 +6,11 @@ installs. They are not part of this package.
 
 from __future__ import annotations
 
-import csv
-import io
 from importlib.util import find_spec
 from pathlib import Path
 
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_atomic
+from alexnet.runtime.files import write_csv
 
 TEST_CELLS = 656  # a quarter, as in Deitsch et al. 2019
 SPLIT_SEED = 0
@@ -59,15 +57,13 @@ def write_source(path: Path, *, confidences: bool = False) -> Path:
     kinds = [f"{label} {kind}" for label, (_, _, kind) in zip(labels, rows, strict=True)]
     _, test = train_test_split(range(len(rows)), test_size=TEST_CELLS, random_state=SPLIT_SEED, stratify=kinds)
     test_indices = set(test)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "split", *(["confidence"] if confidences else [])])
+    table: list[list[object]] = [["path", "label", "split", *(["confidence"] if confidences else [])]]
     for number, ((name, probability, _), label) in enumerate(zip(rows, labels, strict=True)):
         confidence = float(probability) if label == CLASSES[0] else 1 - float(probability)
         row = [folder / name, label, "test" if number in test_indices else "train"]
-        writer.writerow([*row, *([f"{confidence:.6g}"] if confidences else [])])
+        table.append([*row, *([f"{confidence:.6g}"] if confidences else [])])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, text.getvalue().encode())
+    write_csv(path, table)
     return path
 
 

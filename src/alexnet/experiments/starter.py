@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from functools import partial
@@ -19,7 +17,7 @@ from alexnet.report.filters import first_layer_kernels
 from alexnet.report.style import png
 from alexnet.runs.run import MEAN, Run
 from alexnet.runtime.errors import AlexNetError, UsageError
-from alexnet.runtime.files import write_atomic
+from alexnet.runtime.files import write_atomic, write_csv
 from alexnet.runtime.provenance import provenance, write_result
 
 # Classes of the experiment `transfer`, which the starter must not see: nine, and the twenty of another selection.
@@ -94,16 +92,14 @@ def write_source(folder: Path, path: Path) -> Path:
     except OSError as error:
         raise AlexNetError(f"{folder} is not the folder of Tiny ImageNet: {error.filename} is missing") from None
     known = sorted(set(names).difference(HELD_OUT))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "split"])
+    rows: list[tuple[object, str, str]] = [("path", "label", "split")]
     for name in known:
         images = sorted((folder / "train" / name / "images").glob("*.JPEG"))
-        writer.writerows([image.resolve(), name, "train"] for image in images)
+        rows += [(image.resolve(), name, "train") for image in images]
     images_of_val = (folder / "val" / "images").resolve()
-    writer.writerows([images_of_val / file, name, "val"] for file, name, *_ in truth if name in known)
+    rows += [(images_of_val / file, name, "val") for file, name, *_ in truth if name in known]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, text.getvalue().encode())
+    write_csv(path, rows)
     return path
 
 

@@ -7,8 +7,6 @@ differences are weighted, and that of the accuracies is tested by a paired boots
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 from collections.abc import Sequence
@@ -22,7 +20,7 @@ from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.evaluate import Evaluation, evaluate
 from alexnet.evaluation.metrics import binary_scores
 from alexnet.runtime.errors import AlexNetError, UsageError
-from alexnet.runtime.files import write_atomic
+from alexnet.runtime.files import write_csv
 
 SIGNIFICANCE_LEVEL = 0.05
 CONFIDENCE = 0.95
@@ -158,19 +156,17 @@ class Comparison:
             If the file cannot be written.
         """
         first = self.evaluations[0]
-        text = io.StringIO()
-        out = csv.writer(text, lineterminator="\n")
         numbers = range(1, len(self.evaluations) + 1)
-        out.writerow(["path", "label", *(name for n in numbers for name in (f"prediction_{n}", f"probability_{n}"))])
+        rows = [["path", "label", *(name for n in numbers for name in (f"prediction_{n}", f"probability_{n}"))]]
         for i in self.differing.tolist():
             cells = [
                 cell
                 for e in self.evaluations
                 for cell in (e.classes[e.predictions.ranked[i, 0]], f"{e.predictions.ranked_probabilities[i, 0]:.6g}")
             ]
-            out.writerow([first.split.paths(i), first.classes[first.predictions.labels[i]], *cells])
+            rows.append([first.split.paths(i), first.classes[first.predictions.labels[i]], *cells])
         try:
-            write_atomic(Path(file), text.getvalue().encode(errors="surrogateescape"))
+            write_csv(Path(file), rows)
         except OSError as error:
             raise AlexNetError(f"{file} cannot be written: {error.strerror or error}") from error
 

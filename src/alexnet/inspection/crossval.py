@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from alexnet.prediction.classifier import Classifier
 from alexnet.runs.recipe import as_class_weights, choose_recipe
 from alexnet.runs.run import CROSS_VALIDATION, is_free
 from alexnet.runtime.errors import AlexNetError, UsageError
-from alexnet.runtime.files import write_array, write_atomic
+from alexnet.runtime.files import write_array, write_atomic, write_csv
 from alexnet.runtime.progress import notify
 from alexnet.training.train import train
 
@@ -171,7 +169,7 @@ def cross_validate(
             raise KeyboardInterrupt(f"interrupted in fold {number} of {total}; the same command continues") from None
         results[str(number)] = _evaluate_fold(run, fold, views, positive, device)
         _write_summary(folder, settings, results)
-    _write_predictions(folder, split, dataset.classes, assignments, folds)
+    write_csv(folder / PREDICTIONS, _prediction_rows(folder, split, dataset.classes, assignments, folds))
     _write_summary(folder, settings, results)
     runs = [folder / f"fold-{number}" for number in range(1, total + 1)]
     return CrossValidation(folder, dataset.classes, runs, _by_metric(results))
@@ -312,13 +310,11 @@ def _write_summary(folder: Path, settings: Mapping[str, Any], results: Mapping[s
     write_atomic(folder / CROSS_VALIDATION, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def _write_predictions(
+def _prediction_rows(
     folder: Path, split: Split, classes: list[str], assignments: list[np.ndarray], folds: int
-) -> None:
-    """Write the probabilities of each image by the network that was not trained on it, once per repeat."""
-    text = io.StringIO()
-    out = csv.writer(text, lineterminator="\n")
-    out.writerow(["path", "label", "repeat", "fold", *(f"probability_{name}" for name in classes)])
+) -> Iterator[list[object]]:
+    """The probabilities of each image by the network that was not trained on it, once per repeat."""
+    yield ["path", "label", "repeat", "fold", *(f"probability_{name}" for name in classes)]
     for repeat, assigned in enumerate(assignments):
         probabilities = np.empty((len(split), len(classes)))
         for fold in range(folds):
@@ -327,5 +323,4 @@ def _write_predictions(
         for i, row in enumerate(probabilities):
             number = repeat * folds + int(assigned[i]) + 1
             label = classes[split.labels[i]]
-            out.writerow([split.paths(i), label, repeat + 1, number, *(f"{p:.6g}" for p in row)])
-    write_atomic(folder / PREDICTIONS, text.getvalue().encode(errors="surrogateescape"))
+            yield [split.paths(i), label, repeat + 1, number, *(f"{p:.6g}" for p in row)]

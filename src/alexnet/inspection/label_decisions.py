@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import threading
 from collections.abc import Mapping
@@ -13,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from alexnet.data.corrections import COLUMNS, Correction, read_corrections
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_atomic
+from alexnet.runtime.files import write_csv
 
 
 class LabelDecisions:
@@ -92,12 +90,8 @@ class LabelDecisions:
             return path
 
     def _write(self, made: dict[str, Correction]) -> None:
-        text = io.StringIO()
-        out = csv.writer(text, lineterminator="\n")
-        out.writerow(COLUMNS)
-        out.writerows(made.values())
         try:
-            write_atomic(self.file, text.getvalue().encode("utf-8", "surrogateescape"))
+            write_csv(self.file, [COLUMNS, *made.values()])
         except OSError as error:
             raise AlexNetError(f"{self.file} cannot be written: {error.strerror or error}") from error
         self._made = made

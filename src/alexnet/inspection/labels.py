@@ -19,7 +19,7 @@ from alexnet.network.features import BATCH_SIZE, layer_features
 from alexnet.runs.run import Run
 from alexnet.runtime.devices import choose_device
 from alexnet.runtime.errors import AlexNetError, UsageError
-from alexnet.runtime.files import write_atomic
+from alexnet.runtime.files import csv_text, write_atomic
 from alexnet.runtime.progress import progress
 from alexnet.search.exact import nearest
 
@@ -145,14 +145,11 @@ class LabelErrors:
 
     def csv(self, top: int | None = None) -> str:
         """The first suspects as CSV."""
-        text = io.StringIO()
-        out = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        out.writeheader()
+        rows: list[Sequence[object]] = [COLUMNS]
         for suspect in self.first(top):
-            row = suspect.to_dict()
-            rounded = {name: f"{value:.6g}" for name, value in row.items() if isinstance(value, float)}
-            out.writerow(row | rounded | {"confident": str(suspect.confident).lower()})
-        return text.getvalue()
+            row = suspect.to_dict() | {"confident": str(suspect.confident).lower()}
+            rows.append([f"{value:.6g}" if isinstance(value, float) else value for value in row.values()])
+        return csv_text(rows)
 
 
 class Ranking(NamedTuple):

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from alexnet.inspection.journal import Journal, Placement
 from alexnet.runtime.errors import AlexNetError, UsageError
+from alexnet.runtime.files import csv_text
 
 COLUMNS = ("time", "source", "target", "decision", "class", "probability", "distance", "journal", "id")
 CSV_ENDINGS = (".csv",)
@@ -106,10 +107,8 @@ class _CsvLog:
         self.write(row_of(placement, self._journal.name))
 
     def write(self, row: tuple[Any, ...]) -> None:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(row)
         try:
-            self._file.write(text.getvalue().encode("utf-8", "surrogateescape"))  # one call: whole or cut at its end
+            self._file.write(csv_text([row]).encode("utf-8", "surrogateescape"))  # one call: whole or cut at its end
         except OSError as error:
             raise AlexNetError(f"{self._path} cannot be written: {error.strerror}") from error
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import os
 import re
@@ -24,7 +22,7 @@ from alexnet.prediction.classifier import Classifier, Prediction
 from alexnet.prediction.ensemble import load_classifier
 from alexnet.runs.decision import CLASS, UNKNOWN, UNSURE
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
-from alexnet.runtime.files import write_atomic
+from alexnet.runtime.files import write_csv
 
 SUMMARY = "sort.csv"
 SHARING_VIOLATION = 32  # the error of Windows for a file that another program has open
@@ -306,14 +304,11 @@ def _remove_leftovers(destination: Path) -> None:
 
 def write_summary(destination: Path, journal: Journal, unsorted: list[tuple[str, str]]) -> None:
     """Write the CSV of what is where."""
-    text = io.StringIO()
-    out = csv.writer(text, lineterminator="\n")
-    out.writerow(["source", "target", "decision", "class", "probability", "action", "reason"])
+    rows = [["source", "target", "decision", "class", "probability", "action", "reason"]]
     for p in journal.placements.values():
-        out.writerow([p.source, p.target, p.decision, p.label, f"{p.probability:.6g}", p.mode, ""])
-    for path, reason in unsorted:
-        out.writerow([path, "", "", "", "", "none", reason])
-    write_atomic(destination / SUMMARY, text.getvalue().encode(errors="surrogateescape"))
+        rows.append([p.source, p.target, p.decision, p.label, f"{p.probability:.6g}", p.mode, ""])
+    rows += [[path, "", "", "", "", "none", reason] for path, reason in unsorted]
+    write_csv(destination / SUMMARY, rows)
 
 
 def _checksum(values: Mapping[str, Any]) -> str:

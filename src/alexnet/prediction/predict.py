@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -19,6 +18,7 @@ from alexnet.prediction.ensemble import load_classifier
 from alexnet.prediction.inputs import NamedImage, find_images, print_unread
 from alexnet.runs.decision import UNKNOWN
 from alexnet.runtime.allocator import keep_freed_memory
+from alexnet.runtime.files import csv_text
 from alexnet.runtime.progress import progress
 
 FORMS = ("table", "json", "csv")
@@ -165,6 +165,4 @@ def _csv(classifier: Classifier, images: list[NamedImage], top: int) -> _Output:
 
 
 def _csv_line(cells: list[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
-    return text.getvalue()
+    return csv_text([cells]).removesuffix("\n")

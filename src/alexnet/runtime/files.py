@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -48,3 +49,15 @@ def write_array(path: Path, array: np.ndarray) -> None:
     content = io.BytesIO()
     np.save(content, array)
     write_atomic(path, content.getvalue())
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Return rows as the text of a CSV file; each line ends with a line feed."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
+    """Write rows atomically as a CSV file in UTF-8. File names that are not Unicode keep their bytes."""
+    write_atomic(path, csv_text(rows).encode("utf-8", "surrogateescape"))

@@ -166,14 +166,14 @@ def test_the_trials_of_an_earlier_result_are_kept_if_all_they_share_is_the_same(
     written = ablation._write(found, results, "command", "set")
     assert written["half"]["difference"]["values"] == [pytest.approx(0.05)]
     assert "interval_over_images" not in written["half"]["difference"]  # not without each prediction
-    assert ablation._stored(results, "set", dataset, quick=True) == stored
+    assert ablation._earlier(results, "set", dataset, quick=True) == stored
     report = json.loads(results.read_text(encoding="utf-8"))
     assert report["recipe"].pop("sampler") == "random"  # of a version that did not have it yet
     results.write_text(json.dumps(report), encoding="utf-8")
-    assert ablation._stored(results, "set", dataset, quick=True) == stored
-    assert ablation._stored(results, "other set", dataset, quick=True) == {}
-    assert ablation._stored(results, "set", dataset, quick=False) == {}  # another recipe
-    assert ablation._stored(out / "missing.json", "set", dataset, quick=True) == {}
+    assert ablation._earlier(results, "set", dataset, quick=True) == stored
+    assert ablation._earlier(results, "other set", dataset, quick=True) == {}
+    assert ablation._earlier(results, "set", dataset, quick=False) == {}  # another recipe
+    assert ablation._earlier(out / "missing.json", "set", dataset, quick=True) == {}
 
 
 # How it is judged.

@@ -16,7 +16,7 @@ from alexnet.bench.timing import Comparison
 from alexnet.runtime.devices import choose_device
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
-from alexnet.runtime.provenance import machine_slug, provenance, write_result
+from alexnet.runtime.provenance import machine_slug, provenance, read_result, write_result
 
 Result = Sequence[Comparison] | Mapping[str, Any]
 
@@ -128,7 +128,7 @@ def _write(folder: Path, part: Part, result: dict[str, Any]) -> Path:
     if len(keys) == 1:
         write_result(file, result)
         return file
-    content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    content = read_result(file)
     content[part.key] = result
     write_result(file, {key: content[key] for key in keys if key in content})
     return file

@@ -7,7 +7,6 @@ end of its learning rate schedule takes a minute or two of a CPU.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -35,7 +34,7 @@ from alexnet.network.variants import Variant, get_variant, list_variants, regist
 from alexnet.report.style import BLUE, INK, ORANGE, Figure, drawn, new
 from alexnet.runs.checkpoint import FILE as CHECKPOINT
 from alexnet.runs.recipe import Recipe, recipes
-from alexnet.runtime.provenance import provenance, write_result
+from alexnet.runtime.provenance import provenance, read_result, write_result
 
 WIDTH_DIVISOR = 4
 SIZE, CROP = 76, 67
@@ -188,7 +187,7 @@ def reproduce(
         only,
         Trial.measure,
         partial(_write, results=results, command=command, name=name),
-        earlier=_stored(results, name, dataset, quick),
+        earlier=_earlier(results, name, dataset, quick),
     )
     return "\n".join(
         f"{entry['label']}: {entry['ten_views']['mean']:.2%} error"
@@ -202,14 +201,13 @@ def _trials(dataset: PreparedDataset, seeds: Sequence[int], quick: bool) -> list
     return [Trial(change, seed, dataset, quick) for seed in seeds for change in (QUICK_CHANGES if quick else CHANGES)]
 
 
-def _stored(results: Path, name: str, dataset: PreparedDataset, quick: bool) -> dict[str, dict[str, Any]]:
+def _earlier(results: Path, name: str, dataset: PreparedDataset, quick: bool) -> dict[str, dict[str, Any]]:
     """The trials by name of an existing `results`; none if its set, its images or a value of the recipe is another."""
-    if not results.exists():
+    report, setting = read_result(results), _setting(name, dataset, quick)
+    recipe = setting.pop("recipe")
+    if any(report.get(key) != value for key, value in setting.items()):
         return {}
-    report, setting = json.loads(results.read_text(encoding="utf-8")), _setting(name, dataset, quick)
-    recipe, earlier = setting.pop("recipe"), report["recipe"]
-    if any(report[key] != value for key, value in setting.items()):
-        return {}
+    earlier = report["recipe"]
     if not earlier.keys() <= recipe.keys() or Recipe.from_dict(earlier).to_dict() != recipe:
         return {}
     trials = {

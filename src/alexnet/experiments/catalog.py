@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from alexnet.experiments.published import PUBLISHED
 from alexnet.runtime.errors import UsageError, check_choice
+from alexnet.runtime.provenance import read_result
 
 RESULTS = Path("docs/results")
 """Where an experiment writes its results, relative to the working folder: a checkout of the repository."""
@@ -492,7 +492,7 @@ def rows(results: Path) -> Iterator[Row]:
         if experiment.per_dataset and (others := sorted(results.glob(f"{experiment.name}-*.json"))):
             files = [file for file in files if file.exists()] + others
         for file in files:
-            found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+            found = read_result(file)
             for claim in experiment.claims:
                 yield Row(file.stem, claim, _value(found, claim.key))
 

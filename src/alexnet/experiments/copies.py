@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from alexnet.experiments.catalog import slug
 from alexnet.experiments.image_sets import SOLAR
 from alexnet.experiments.trials import is_selected, measure_once, summarize
 from alexnet.runtime.progress import notify
-from alexnet.runtime.provenance import provenance, write_result
+from alexnet.runtime.provenance import provenance, read_result, write_result
 
 COPIES = 80
 """Images of a set that are copied, for each kind of copy and seed."""
@@ -82,7 +81,7 @@ def reproduce(
     `only` leaves out one of the parts "sets" and "growth" (synthetic images, up to a million); an earlier result of
     that part is kept. Returns a summary of a line per set.
     """
-    earlier = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+    earlier = read_result(results)
     table, rows = earlier.get("table", []), earlier.get("growth", [])
     if is_selected("sets", only):
         sources: dict[str, Any] = {SOLAR: partial(solar_cells.write_source, work / "cells.csv")}

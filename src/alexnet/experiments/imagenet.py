@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shutil
@@ -27,7 +26,7 @@ from alexnet.runs.recipe import Recipe, recipes
 from alexnet.runs.run import is_free
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
-from alexnet.runtime.provenance import provenance
+from alexnet.runtime.provenance import provenance, read_result
 
 RECIPES = {
     "paper": "paper",
@@ -281,7 +280,7 @@ def _average(dataset: PreparedDataset, trials: Sequence[Trial], views: Sequence[
 
 def _with_others(results: Path, year: str, variant: str, section: dict[str, Any]) -> dict[str, Any]:
     """Return the report with the stored entries of other variants and the other year."""
-    report: dict[str, Any] = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+    report = read_result(results)
     description = "error and log loss on the validation and test images of ILSVRC, by year, variant and split"
     return {**report, "description": description, year: {**report.get(year, {}), variant: section}}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from functools import partial
@@ -17,7 +16,7 @@ from alexnet.experiments.trials import is_selected, measure_once, prepare_once, 
 from alexnet.inspection.crossval import CrossValidation, cross_validate
 from alexnet.inspection.decide import decide
 from alexnet.runtime.files import write_csv
-from alexnet.runtime.provenance import date_and_machine, provenance, write_result
+from alexnet.runtime.provenance import date_and_machine, provenance, read_result, write_result
 
 SPLIT = {"val": 0.2}
 """The decision rule is found on a fifth of the training cells."""
@@ -62,7 +61,7 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, onl
     are those of ``examples/inspection.sh``. Returns a summary of one line.
     """
     dataset = prepared_cells(work)
-    earlier = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+    earlier = read_result(results)
     crossval: dict[str, Any] | None = earlier.get("crossval")
     decisions = earlier.get("decisions")
     if crossval is not None:

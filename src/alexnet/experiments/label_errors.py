@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from alexnet.data.dataset import PreparedDataset
 from alexnet.experiments import solar_cells
 from alexnet.experiments.catalog import slug
-from alexnet.experiments.image_sets import SOLAR
+from alexnet.experiments.image_sets import SOLAR, test_split
 from alexnet.experiments.trials import measure_once, prepare_once, write_with_figure
 from alexnet.inspection.crossval import assign_folds
 from alexnet.inspection.labels import COUNT, nearest_others, neighbor_disagreement, rank_label_errors
@@ -97,7 +97,7 @@ def _features(dataset: PreparedDataset, work: Path) -> dict[str, np.ndarray]:
     training = set_up_training(dataset.path, work / "run", init=STARTER)
     network, preprocess = training.state.network.eval(), training.preprocess
     found: dict[str, np.ndarray] = {"classes": np.array(len(dataset.classes))}
-    for name, split in (("train", dataset.split("train")), ("test", dataset.split(dataset.measured_on or "val"))):
+    for name, split in (("train", dataset.split("train")), ("test", test_split(dataset))):
         batches = (images for _, images in split.batches(np.arange(len(split)), BATCH_SIZE))
         found[name] = np.concatenate([pooled(part) for part in layer_features(network, preprocess, batches, LAYER)])
         found[f"{name}_labels"] = split.labels

@@ -17,7 +17,7 @@ from alexnet.report.style import Figure, png
 from alexnet.runs.run import Run, is_free
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.files import write_atomic
-from alexnet.runtime.provenance import date_and_machine, write_result
+from alexnet.runtime.provenance import date_and_machine, read_result, write_result
 from alexnet.training.train import train
 
 
@@ -175,8 +175,9 @@ def with_earlier(
 
     `renamed` maps the names in the file to those under which they are kept.
     """
-    report = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {"trials": {}}
-    earlier = {renamed(name): {"command": report["command"], **entry} for name, entry in report["trials"].items()}
+    report = read_result(results)
+    trials = report.get("trials", {}).items()
+    earlier = {renamed(name): {"command": report["command"], **entry} for name, entry in trials}
     return earlier | {trial.name: {"command": command, **entry} for trial, entry in found.items()}
 
 

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.sources.planning import plan_source
 from alexnet.experiments.catalog import slug
-from alexnet.experiments.image_sets import SOLAR, all_images, first_per_class
+from alexnet.experiments.image_sets import SOLAR, all_images, first_per_class, test_split
 from alexnet.experiments.inspection import FOLDS, cross_validated_cells
 from alexnet.experiments.trials import measure_once, prepare_once, summarize, train_once, write_with_figure
 from alexnet.inspection.decide import fit_distance, reference_images
@@ -109,7 +109,7 @@ def _between(work: Path, fold: int, other: Any) -> dict[str, Any]:
     if not (run.is_dir() and Run.open(run).finished):
         cross_validated_cells(work)
     dataset = other()
-    split = dataset.split(dataset.measured_on)
+    split = test_split(dataset)
     return _measure(run, work / "cv" / "data" / run.name, [(split, np.arange(len(split)))])
 
 
@@ -134,7 +134,7 @@ def _known(run: Path, data: Path) -> tuple[Classifier, np.ndarray, tuple[np.ndar
     The last one is kept: its other unknown sets come next.
     """
     dataset = PreparedDataset.open(data)
-    train, known = dataset.split("train"), dataset.split(dataset.measured_on or "test")
+    train, known = dataset.split("train"), test_split(dataset)
     classifier = Classifier.load(run, raw=True)
     chosen = reference_images(train)
     references = _outputs(classifier, train, chosen)[1], train.labels[chosen]

@@ -49,6 +49,11 @@ def write_result(file: Path, result: Mapping[str, Any]) -> None:
     write_atomic(file, json.dumps(result, indent=1).encode() + b"\n")
 
 
+def read_result(file: Path) -> dict[str, Any]:
+    """Return a result that was written; empty if there is none."""
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
 def machine() -> str:
     """Return the CPU model and the number of available CPUs."""
     try:

@@ -391,23 +391,17 @@ def test_tables_of_other_tools(text: str, tmp_path: Path) -> None:
 # Archives and downloads that are not what they are called
 
 
-@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz", "x.csv", "x.7z"])
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"", "is empty"),
-        (b"\n<!DOCTYPE html><html>404", "is a web page, not the file itself: the download has failed"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a Git LFS pointer, .* `git lfs pull`"),
-    ],
+FAILED_DOWNLOADS = (
+    (b"", "is empty"),
+    (b"\n<!DOCTYPE html><html>404", "is a web page, not the file itself: the download has failed"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a Git LFS pointer, .* `git lfs pull`"),
 )
-def test_a_failed_download_is_named(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
-    with pytest.raises(AlexNetError, match=expected):
-        plan_source(build(tmp_path, [], {name: content}) / name)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
+        *((name, *failed) for name in ("x.zip", "x.tar.gz", "x.csv", "x.7z") for failed in FAILED_DOWNLOADS),
         ("x.z01", b"PK\x07\x08" + bytes(50), "is a part of a divided zip archive"),
         ("x.tar.lz4", b"\x04\x22\x4d\x18" + bytes(50), "is an LZ4 file: unpack it with `lz4 -d"),
         ("x.iso", b"a" * 50, "is a disk image"),
@@ -415,7 +409,7 @@ def test_a_failed_download_is_named(name: str, content: bytes, expected: str, tm
         ("clip.webm", b"\x1aE\xdf\xa3", "is a video"),
     ],
 )
-def test_other_foreign_files_are_named(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
+def test_failed_downloads_and_foreign_files_are_named(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
     with pytest.raises(AlexNetError, match=expected):
         plan_source(build(tmp_path, [], {name: content}) / name)
 

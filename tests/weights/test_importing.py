@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
-import pickle
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import caffe_files
@@ -17,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 from test_torchvision import TorchvisionLayout
-from torch import Tensor
 
 from alexnet import AlexNetError, Classifier
 from alexnet.cli.main import main
@@ -81,75 +76,6 @@ def test_descriptions_that_two_classes_share_are_distinguished_by_name() -> None
     config = Config(recipe, ["n1", "n2", "n3"], 256, 227, 227, 1.0, {}, descriptions=["crane", "kite", "crane"])
     assert config.labels == ["crane (n1)", "kite", "crane (n3)"]
     assert dataclasses.replace(config, descriptions=None).labels == ["n1", "n2", "n3"]
-
-
-def small_state() -> dict[str, Tensor]:
-    with torch.device("meta"):
-        names = TorchvisionLayout(3).state_dict()
-    return {name: torch.zeros(2, 2) for name in names}
-
-
-def torch_file(value: object) -> bytes:
-    content = io.BytesIO()
-    torch.save(value, content)
-    return content.getvalue()
-
-
-class Command:
-    """Pickled, it is a call."""
-
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
-
-    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
-        import os
-
-        return os.system, (f"touch {self.proof}",)
-
-
-def zip_bomb() -> bytes:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", b"\x80\x02N.")
-        archive.writestr("archive/data/0", bytes(200 << 20))
-    return content.getvalue()
-
-
-BAD: dict[str, tuple[Callable[[Path], bytes], str]] = {
-    "empty": (lambda _: b"", "is empty; readable weights are"),
-    "text": (lambda _: b"import os", "begins with b'import o'"),
-    "image": (lambda _: b"\x89PNG\r\n\x1a\n" + bytes(99), "is a PNG image"),
-    "truncated.pth": (lambda _: torch_file(small_state())[:2000], "truncated or damaged archive"),
-    "shapes.pth": (lambda _: torch_file(small_state()), "features.0.weight is 2×2, not 64×3×11×11"),
-    "list.pth": (lambda _: torch_file([1, 2]), "holds no state dict"),
-    "old-truncated.pth": (lambda _: b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02", "is damaged"),
-    "command.pth": (
-        lambda proof: torch_file({"a": Command(proof)}),
-        "no state dict of an AlexNet: its keys are a",
-    ),
-    "command.pkl": (lambda proof: pickle.dumps(Command(proof), protocol=2), "nothing of it was run"),
-    "command4.pkl": (lambda proof: pickle.dumps(Command(proof), protocol=4), "can't be read|nothing of it was run"),
-    "bomb.pth": (lambda _: zip_bomb(), "would unpack to"),
-    "numbers.npy": (lambda _: b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4'}", "damaged .npy"),
-    "x.onnx": (lambda _: b"\x08\x03\x12\xff\xff", "not an ONNX file"),
-    "x.caffemodel": (lambda _: b"\x0a\x04name\x12\xff\x01", "truncated or not Caffe's"),
-    "x.safetensors": (lambda _: b"\x40\x00\x00\x00\x00\x00\x00\x00{" + b" " * 9, "can't be read"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_a_bad_file_is_one_clear_line_and_leaves_nothing(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make, message = BAD[name]
-    file, proof = tmp_path / name, tmp_path / "ran"
-    file.write_bytes(make(proof))
-    assert main(["import", str(file), "--out", str(tmp_path / "run")]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert name in error
-    assert any(part in error for part in message.split("|")), error
-    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_missing_file_and_an_existing_folder_are_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

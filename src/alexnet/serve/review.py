@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from alexnet.data.corrections import CHANGE, DROP, KEEP, Correction
+from alexnet.data.dataset import Split
 from alexnet.inspection.label_decisions import LabelDecisions
-from alexnet.inspection.labels import DECISIONS, LabelErrors
+from alexnet.inspection.labels import DECISIONS, LabelErrors, Suspect
 from alexnet.report.rendering import asset
 from alexnet.runtime.errors import AlexNetError
 from alexnet.serve import render
@@ -110,54 +112,24 @@ def review_app(found: LabelErrors, decisions: LabelDecisions, token: str, *, top
     @app.get("/v1/review")
     def review() -> Response:
         """The suspects with what is shown of them, and the decisions so far."""
-        made = decisions.made
+        made = [(position_of[path], one) for path, one in decisions.made.items() if path in position_of]
         return _json(
             {
                 "classes": classes,
                 "file": str(decisions.file),
                 "expected": found.expected,
                 "images": len(found.suspects),
-                "suspects": [
-                    {
-                        "position": suspect.index,
-                        "path": suspect.path,
-                        "label": suspect.label,
-                        "suggested": suspect.suggested,
-                        "disagreement": suspect.disagreement,
-                        "probabilities": suspect.probabilities,
-                        "neighbors": [
-                            {"position": near.position, "label": classes[int(split.labels[near.position])]}
-                            for near in suspect.neighbors[:SHOWN_NEIGHBORS]
-                        ],
-                    }
-                    for suspect in suspects
-                ],
-                "decisions": {
-                    str(position_of[path]): {"decision": one.decision, "label": one.label}
-                    for path, one in made.items()
-                    if path in position_of
-                },
+                "suspects": [_shown(suspect, split, classes) for suspect in suspects],
+                "decisions": {str(position): {"decision": one.decision, "label": one.label} for position, one in made},
             }
         )
 
     @app.post("/v1/decisions")
     async def decide(request: Request) -> Response:
         """Record a decision about a suspect: {"position", "decision", "label"}."""
-        body = await _body(request)
-        position = body.get("position")
-        suspect = by_position.get(position) if isinstance(position, int) else None
-        if suspect is None:
-            raise HTTPException(422, "position: no suspect with this position")
-        decision = body.get("decision")
-        if decision not in (KEEP, CHANGE, DROP):
-            raise HTTPException(422, f"decision: it is {KEEP}, {CHANGE} or {DROP}")
-        label = {KEEP: suspect.label, DROP: ""}.get(decision, body.get("label"))
-        if decision != DROP and label not in classes:
-            raise HTTPException(422, "label: no such class")
-        if decision == CHANGE and label == suspect.label:
-            decision = KEEP
-        await run_in_threadpool(decisions.decide, Correction(suspect.path, suspect.label, decision, label or ""))
-        return _json({"decision": decision, "label": label or ""})
+        correction = _correction(await _body(request), by_position, classes)
+        await run_in_threadpool(decisions.decide, correction)
+        return _json({"decision": correction.decision, "label": correction.label})
 
     @app.post("/v1/undo")
     async def undo(request: Request) -> Response:
@@ -171,6 +143,35 @@ def review_app(found: LabelErrors, decisions: LabelDecisions, token: str, *, top
         return _json({"position": position_of.get(path), "path": path, "decision": earlier})
 
     return app
+
+
+def _shown(suspect: Suspect, split: Split, classes: Sequence[str]) -> dict[str, Any]:
+    """A suspect as the page shows it."""
+    names = ("path", "label", "suggested", "disagreement", "probabilities")
+    return {
+        "position": suspect.index,
+        **{name: getattr(suspect, name) for name in names},
+        "neighbors": [
+            {"position": near.position, "label": classes[int(split.labels[near.position])]}
+            for near in suspect.neighbors[:SHOWN_NEIGHBORS]
+        ],
+    }
+
+
+def _correction(body: Mapping[str, Any], suspects: Mapping[int, Suspect], classes: Sequence[str]) -> Correction:
+    """The decision of a request; raises `HTTPException` 422 where it is none about a suspect."""
+    position, decision = body.get("position"), body.get("decision")
+    suspect = suspects.get(position) if isinstance(position, int) else None
+    if suspect is None:
+        raise HTTPException(422, "position: no suspect with this position")
+    if decision not in (KEEP, CHANGE, DROP):
+        raise HTTPException(422, f"decision: it is {KEEP}, {CHANGE} or {DROP}")
+    label = {KEEP: suspect.label, DROP: ""}.get(decision, body.get("label"))
+    if decision != DROP and label not in classes:
+        raise HTTPException(422, "label: no such class")
+    if decision == CHANGE and label == suspect.label:
+        decision = KEEP
+    return Correction(suspect.path, suspect.label, decision, label or "")
 
 
 class _Headers:

@@ -16,7 +16,7 @@ from alexnet.experiments.catalog import slug
 from alexnet.experiments.image_sets import SOLAR, all_images, first_per_class, test_split
 from alexnet.experiments.inspection import FOLDS, cross_validated_cells
 from alexnet.experiments.trials import measure_once, prepare_once, summarize, train_once, write_with_figure
-from alexnet.inspection.decide import fit_distance, reference_images
+from alexnet.inspection.decide import fit_distance, outputs, reference_images
 from alexnet.prediction.classifier import Classifier
 from alexnet.report.style import BLUE, GREEN, ORANGE, Figure, drawn, new
 from alexnet.runs.run import Run
@@ -32,7 +32,6 @@ EPOCHS = 4
 """Epochs of a training without a class, from the starter."""
 REJECTED = 0.05
 """Share of known images that are rejected, for the share of unknown images that are recognized."""
-BATCH_SIZE = 64
 
 
 def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, data: Sequence[str] = ()) -> str:
@@ -137,26 +136,22 @@ def _known(run: Path, data: Path) -> tuple[Classifier, np.ndarray, tuple[np.ndar
     train, known = dataset.split("train"), test_split(dataset)
     classifier = Classifier.load(run, raw=True)
     chosen = reference_images(train)
-    references = _outputs(classifier, train, chosen)[1], train.labels[chosen]
-    return classifier, known.labels, _outputs(classifier, known, np.arange(len(known))), references
+    references = outputs(classifier, train, chosen, "features of training images")[1], train.labels[chosen]
+    inside = outputs(classifier, known, np.arange(len(known)), "predict known images")
+    return classifier, known.labels, inside, references
 
 
 def _measure(run: Path, data: Path, unknown: Sequence[tuple[Split, np.ndarray]]) -> dict[str, Any]:
     """The measures of a network on its test images and on unknown ones, given as splits and positions in them."""
     classifier, labels, inside, references = _known(run, data)
-    outside = [_outputs(classifier, split, indices) for split, indices in unknown]
-    merged = np.concatenate([part[0] for part in outside]), np.concatenate([part[1] for part in outside])
+    outside = [outputs(classifier, split, indices, "predict unknown images") for split, indices in unknown]
+    merged = tuple(np.concatenate(parts) for parts in zip(*outside, strict=True))
     return {
         "known_images": len(labels),
         "unknown_images": len(merged[0]),
         "accuracy": float((inside[0].argmax(axis=1) == labels).mean()),
         **scores(inside, merged, references),
     }
-
-
-def _outputs(classifier: Classifier, split: Split, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    parts = [classifier.probabilities_and_features(images) for _, images in split.batches(indices, BATCH_SIZE)]
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
 def _whole_or_few(source: str, folder: Path) -> PreparedDataset:

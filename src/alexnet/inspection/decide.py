@@ -155,7 +155,8 @@ def decide(
         raise AlexNetError(f"{opened.path} has one class: there is nothing to decide")
     matrix = None if costs is None else read_costs(costs, dataset.classes)
     classifier = Classifier.load(run, device=device, raw=True)
-    probabilities, features = _outputs(classifier, chosen, classifier.choose_views(views))
+    every, title = np.arange(len(chosen)), f"predict {split}"
+    probabilities, features = outputs(classifier, chosen, every, title, classifier.choose_views(views))
 
     temperature = fit_temperature(probabilities, chosen.labels)
     before, after = (
@@ -267,14 +268,16 @@ def _check_split(dataset: PreparedDataset, split: Split) -> None:
         )
 
 
-def _outputs(classifier: Classifier, split: Split, views: int) -> tuple[np.ndarray, np.ndarray]:
-    shares, features = [], []
-    with progress(len(split), f"predict {split.name}") as bar:
-        for _, images in split.batches(np.arange(len(split)), BATCH_SIZE):
-            batch = classifier.probabilities_and_features(images, views)
-            shares.append(batch[0])
-            features.append(batch[1])
+def outputs(
+    classifier: Classifier, split: Split, indices: np.ndarray, title: str, views: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (n, classes) and features (n, units) of images of a split, under a progress bar with a title."""
+    parts = []
+    with progress(len(indices), title) as bar:
+        for _, images in split.batches(indices, BATCH_SIZE):
+            parts.append(classifier.probabilities_and_features(images, views))
             bar.advance(len(images))
+    shares, features = zip(*parts, strict=True)
     return np.concatenate(shares), np.concatenate(features)
 
 
@@ -399,12 +402,8 @@ def _distance(
     if not len(train):
         raise AlexNetError(f"{dataset.path} has no training images: *unknown* is a distance from them")
     chosen = reference_images(train)
-    features = []
-    with progress(len(chosen), "features of training images") as bar:
-        for _, images in train.batches(chosen, BATCH_SIZE):
-            features.append(classifier.probabilities_and_features(images)[1])
-            bar.advance(len(images))
-    distance = fit_distance(np.concatenate(features), train.labels[chosen], method)
+    _, features = outputs(classifier, train, chosen, "features of training images")
+    distance = fit_distance(features, train.labels[chosen], method)
     limit = float(np.sort(distance(known))[rank - 1]) * (1 + ROUNDING)
     return dataclasses.replace(distance, limit=limit)
 

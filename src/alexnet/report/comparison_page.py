@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from alexnet import __version__
 from alexnet.inspection.comparison import Comparison, Difference
-from alexnet.report.rendering import EmbeddedImage, asset, embed, environment
+from alexnet.report.rendering import EmbeddedImage, asset, embed, render
 from alexnet.report.sentences import short_name
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic
@@ -70,30 +68,24 @@ def write_comparison(comparison: Comparison, file: str | os.PathLike[str]) -> Pa
     first = comparison.evaluations[0]
     runs = [comparison.pairs[0].first, *(pair.second for pair in comparison.pairs)]
     images = list(_images(comparison))
-    html = (
-        environment("alexnet.report")
-        .get_template("comparison.html")
-        .render(
-            runs=list(zip(_letters(len(runs)), runs, [e.accuracy for e in comparison.evaluations], strict=True)),
-            pairs=_pairs(comparison),
-            images=images,
-            kinds=[kind for kind in KINDS if any(image.kind == kind for image in images)],
-            differing=len(comparison.differing),
-            count=len(first.predictions),
-            split=first.split.name,
-            data=first.data,
-            views=first.views,
-            style=asset("alexnet.report", "report.css"),
-            more_style=asset("alexnet.report", "comparison.css"),
-            script=asset("alexnet.report", "comparison.js"),
-            written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-            version=__version__,
-        )
+    html = render(
+        "comparison.html",
+        runs=list(zip(_letters(len(runs)), runs, [e.accuracy for e in comparison.evaluations], strict=True)),
+        pairs=_pairs(comparison),
+        images=images,
+        kinds=[kind for kind in KINDS if any(image.kind == kind for image in images)],
+        differing=len(comparison.differing),
+        count=len(first.predictions),
+        split=first.split.name,
+        data=first.data,
+        views=first.views,
+        more_style=asset("comparison.css"),
+        script=asset("comparison.js"),
     )
     path = Path(file)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, html.encode("utf-8", errors="replace"))
+        write_atomic(path, html)
     except OSError as error:
         raise AlexNetError(f"{file} cannot be written: {error.strerror or error}") from error
     return path

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from pathlib import Path
 
-from alexnet import __version__
 from alexnet.report import sentences
 from alexnet.report.figure_files import FIGURES, writing
-from alexnet.report.rendering import EmbeddedImage, asset, environment
+from alexnet.report.rendering import EmbeddedImage, asset, render
 from alexnet.report.sections import Section
 from alexnet.runtime.files import write_atomic
 from alexnet.runtime.provenance import machine
@@ -42,26 +40,20 @@ def write_page(
     banner : EmbeddedImage, optional
         The background of the title.
     """
-    html = (
-        environment("alexnet.report")
-        .get_template("report.html")
-        .render(
-            name=origin.absolute().name,
-            heading=sentences.class_list(classes),
-            facts=sentences.sentence(", ".join(facts)),
-            banner=banner,
-            sections=sections,
-            style=asset("alexnet.report", "report.css"),
-            script=asset("alexnet.report", "report.js"),
-            written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-            version=__version__,
-            machine=machine(),
-            origin=str(origin),
-            figures=FIGURES,
-        )
+    html = render(
+        "report.html",
+        name=origin.absolute().name,
+        heading=sentences.class_list(classes),
+        facts=sentences.sentence(", ".join(facts)),
+        banner=banner,
+        sections=sections,
+        script=asset("report.js"),
+        machine=machine(),
+        origin=str(origin),
+        figures=FIGURES,
     )
     path = folder / REPORT
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, html.encode("utf-8", errors="replace"))
+        write_atomic(path, html)
     return path

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import io
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
+
+from alexnet import __version__
 
 THUMBNAIL = 224
 """Greatest side of an embedded JPEG in pixels: sharp on a phone, about 10 kB per image."""
@@ -41,9 +45,17 @@ def environment(package: str) -> Environment:
     return made
 
 
-def asset(package: str, name: str) -> Markup:
-    """Return a style sheet or script of a package's `templates` folder; it is trusted, so it is not escaped."""
-    return Markup(files(package).joinpath("templates").joinpath(name).read_text("utf-8").strip())
+def asset(name: str) -> Markup:
+    """Return a style sheet or script of the `templates` folder; it is trusted, so it is not escaped."""
+    return Markup(files(__package__).joinpath("templates").joinpath(name).read_text("utf-8").strip())
+
+
+def render(template: str, **values: Any) -> bytes:
+    """Render a template as a page that needs no other file, with its style, version and time; UTF-8."""
+    written = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+    common = {"style": asset("report.css"), "written": written, "version": __version__}
+    html = environment(__package__).get_template(template).render(**common, **values)
+    return html.encode("utf-8", errors="replace")
 
 
 def code_spans(text: str) -> Markup:

@@ -21,7 +21,7 @@ def pages(app: FastAPI, explorer: Explorer) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     known = {file.name: file.read_bytes() for file in files(__package__).joinpath("page").iterdir() if file.is_file()}
     known["network.svg"] = explorer.drawing.encode()
-    known["report.css"] = asset("alexnet.report", "report.css").encode()  # the page shares the style of the report
+    known["report.css"] = asset("report.css").encode()  # the page shares the style of the report
 
     def file(name: str) -> Response:
         if name not in known:

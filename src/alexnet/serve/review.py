@@ -80,7 +80,7 @@ def review_app(found: LabelErrors, decisions: LabelDecisions, token: str, *, top
     page = files(__package__).joinpath("review_page")
     known = {entry.name: entry.read_bytes() for entry in page.iterdir() if entry.is_file()}
     known |= {name: files(__package__).joinpath("page").joinpath(name).read_bytes() for name in SHARED}
-    known["report.css"] = asset("alexnet.report", "report.css").encode()
+    known["report.css"] = asset("report.css").encode()
     known["index.html"] = known["index.html"].replace(b"{token}", token.encode())
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(_Headers)

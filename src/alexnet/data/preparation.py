@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -157,30 +157,26 @@ def prepare(
     corrections = read_corrections(labels) if labels is not None else []
     if labels is not None:
         options["labels"] = {"file": str(labels), "sha256": sha256_of(Path(labels))}
+
+    def say(*notes: str) -> None:
+        for note in notes if progress else ():
+            notify(note)
+
     with _claimed(folder, _name_of(source, absolute=True), options):
         plan, counts, descriptions, changes = _list_images(source, folder, split, reading, seed)
-        if progress:
-            for note in [*plan.notes(), *changes]:
-                notify(note)
+        say(*plan.notes(), *changes)
         shards, corrected = plan_shards(folder, plan, counts, descriptions, seed, corrections, str(labels))
-        if progress:
-            for note in corrected:
-                notify(note)
+        say(*corrected)
         workers = workers or available_cpus()
         found = _pixel_range(folder, shards, workers, max_pixels, chosen)
         sides = shorter_sides(shards.items)
-        if progress:
-            for note in [*found.notes, *describe_scaling(sides, size)]:
-                notify(note)
+        say(*found.notes, *describe_scaling(sides, size))
         _make(folder, shards, size, workers, progress, max_pixels, found.pixel_range)
         options["split"] = shards.split
         options |= {"duplicates": duplicates} if duplicates != KEEP else {}
         about = complete(folder, shards, _name_of(source), options, max_bad, found, plan.samples, sides)
     dataset = PreparedDataset.open(folder)
-    if progress:
-        for note in about:
-            notify(note)
-        notify(_closing_line(dataset, time.monotonic() - started))
+    say(*about, _closing_line(dataset, time.monotonic() - started))
     return dataset
 
 
@@ -343,11 +339,10 @@ def _make(
     jobs = (Job(shard, plan.take(plan.shards[shard])) for shard in todo)
     if not todo:
         return
-    shown = show_progress(total, "images", total - left) if progress else nullcontext()
     try:
-        with shown as bar:
+        with show_progress(total, "images", total - left, silent=not progress) as bar:
             make_shards(
-                *(folder, plan.classes, size, jobs, min(workers, len(todo)), bar.advance if bar else _nothing),
+                *(folder, plan.classes, size, jobs, min(workers, len(todo)), bar.advance),
                 max_pixels=max_pixels,
                 pixel_range=pixel_range,
                 flags=plan.columns,
@@ -409,7 +404,3 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _nothing(_: int) -> None:
-    pass

@@ -186,7 +186,7 @@ def progress(total: int | None, description: str, start: int = 0, silent: bool =
     start : int
         Items that were done before.
     silent : bool
-        Show nothing, because another process shows the progress.
+        Show nothing.
 
     Yields
     ------

@@ -734,8 +734,7 @@ def table_source(
     """
     items: list[Item] = []
     origins: dict[str | None, dict[str, None]] = {}
-    seen: dict[tuple[str, int], tuple[str, Row]] = {}
-    splits_of: dict[tuple[str, int], str | None] = {}
+    seen: dict[tuple[str, int], tuple[str, Row, str | None]] = {}
     spellings: dict[str, str] = {}
     repeated = missing = moved = 0
     named_splits = {name: split_of(Path(name).stem) for name, _, _ in tables}
@@ -761,25 +760,12 @@ def table_source(
             split = split or split_of_file(found)
             key = (found.file, found.offset)
             if key in seen:
-                other_name, other = seen[key]
-                if other.label != row.label:
-                    raise AlexNetError(
-                        f"{name}, line {row.line}: {row.path} is {row.label!r}, and {other.label!r} in "
-                        f"{'line' if other_name == name else other_name + ', line'} {other.line}; a classifier needs "
-                        "one class for each image: keep one of the rows"
-                    )
-                if (row.split or split) != splits_of[key]:
-                    raise AlexNetError(
-                        f"{name}, line {row.line}: {row.path} is in split {row.split or split}, and in "
-                        f"{splits_of[key]} in line {other.line}: an image belongs to one split"
-                    )
-                refuse_unequal(row.sample, other.sample, f"{name}, line {row.line}: {row.path}")
+                _check_repeated((name, row, split), seen[key])
                 repeated += 1
                 continue
-            seen[key] = (name, row)
-            splits_of[key] = split
+            seen[key] = (name, row, split)
             origins.setdefault(split, {})[f"{name} (column {table.label_column})"] = None
-            moved += isinstance(index, DiskIndex) is False and not found.name.endswith("/".join(path_parts(row.path)))
+            moved += not isinstance(index, DiskIndex) and not found.name.endswith("/".join(path_parts(row.path)))
             shown = row.path if isinstance(index, DiskIndex) else found.name
             items.append(Item(shown, label, split, *found[1:5], sample=row.sample))
     items = _with_splits(items, request.path)
@@ -798,6 +784,23 @@ def table_source(
         warnings.append(f"{count(missing, 'row')} without an image, first {first.name}: {reason}")
     places = [Origin(split, ", ".join(where)) for split, where in sorted(origins.items(), key=str)]
     return Source(items, kind="table", origins=places, assumptions=assumptions, warnings=warnings)
+
+
+def _check_repeated(one: tuple[str, Row, str | None], first: tuple[str, Row, str | None]) -> None:
+    """Raise AlexNetError when two rows of an image (name of the table, row, split) say different things of it."""
+    (name, row, split), (first_name, first_row, first_split) = one, first
+    where = f"{name}, line {row.line}: {row.path}"
+    if first_row.label != row.label:
+        raise AlexNetError(
+            f"{where} is {row.label!r}, and {first_row.label!r} in "
+            f"{'line' if first_name == name else first_name + ', line'} {first_row.line}; a classifier needs one class "
+            "for each image: keep one of the rows"
+        )
+    if split != first_split:
+        raise AlexNetError(
+            f"{where} is in split {split}, and in {first_split} in line {first_row.line}: an image belongs to one split"
+        )
+    refuse_unequal(row.sample, first_row.sample, where)
 
 
 def _with_splits(items: list[Item], path: Path) -> list[Item]:

@@ -402,6 +402,13 @@ FAILED_DOWNLOADS = (
     ("name", "content", "expected"),
     [
         *((name, *failed) for name in ("x.zip", "x.tar.gz", "x.csv", "x.7z") for failed in FAILED_DOWNLOADS),
+        ("photos.7z", b"7z\xbc\xaf\x27\x1c", "is a 7-Zip archive: unpack it with `7z x"),
+        ("photos.rar", b"Rar!\x1a\x07", "is a RAR archive: unpack it with `unrar x"),
+        ("photos.mat", b"MATLAB", "is a MATLAB file"),
+        ("photos.h5", b"\x89HDF\r\n", "is an HDF5 file"),
+        ("labels.xlsx", b"PK\3\4", "cannot be read as a workbook"),
+        ("photos.tar.zst", b"\x28\xb5\x2f\xfdjunk", "is damaged"),
+        ("clip.mp4", b"\0\0\0\x18ftypisom", "is a video"),
         ("x.z01", b"PK\x07\x08" + bytes(50), "is a part of a divided zip archive"),
         ("x.tar.lz4", b"\x04\x22\x4d\x18" + bytes(50), "is an LZ4 file: unpack it with `lz4 -d"),
         ("x.iso", b"a" * 50, "is a disk image"),

@@ -536,25 +536,6 @@ def test_a11_a_web_address() -> None:
         plan_source("s3://bucket/images")
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "expected"),
-    [
-        ("photos.7z", b"7z\xbc\xaf\x27\x1c", "is a 7-Zip archive: unpack it with `7z x"),
-        ("photos.rar", b"Rar!\x1a\x07", "is a RAR archive: unpack it with `unrar x"),
-        ("photos.mat", b"MATLAB", "is a MATLAB file"),
-        ("photos.h5", b"\x89HDF\r\n", "is an HDF5 file"),
-        ("labels.xlsx", b"PK\3\4", "cannot be read as a workbook"),
-        ("photos.tar.zst", b"\x28\xb5\x2f\xfdjunk", "is damaged"),
-        ("photo.jpg", JPEG, "is one image"),
-        ("clip.mp4", b"\0\0\0\x18ftypisom", "is a video"),
-    ],
-)
-def test_a11_foreign_files(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(AlexNetError, match=re.escape(expected)):
-        plan_source(tmp_path / name)
-
-
 def test_a11_a_zstandard_tar(root: Path, tmp_path: Path) -> None:
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w") as archive:

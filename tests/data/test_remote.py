@@ -1,6 +1,5 @@
 """Prepared data from an address: a real S3 server (moto's) on loopback, fsspec's local and in-memory file systems."""
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -83,7 +82,4 @@ def test_what_is_not_there_or_not_what_was_written_is_said_in_a_line(bucket, str
     shard.write_bytes(content)
     with pytest.raises(AlexNetError, match=f"{shard.name} differs from its recorded checksum"):
         PreparedDataset.open(f"file://{damaged}")
-    assert not list(cache.rglob("*.arrow")) or all(
-        hashlib.sha256(file.read_bytes()).hexdigest() != hashlib.sha256(content).hexdigest()
-        for file in cache.rglob("*.arrow")
-    )
+    assert all(file.read_bytes() != content for file in cache.rglob("*.arrow"))

@@ -160,7 +160,7 @@ def open_csv(request: Request) -> Source:
             f"{items[0].packing.partition(':')[2]}. Paths are relative to the table; if they are relative to another "
             f"folder, name it: {request.command('--root', 'FOLDER')}"
         )
-    return Source(**{**source.__dict__, "kind": "table"})
+    return source
 
 
 def _refuse_broken_json(data: bytes, name: str, encoding: str | None) -> None:

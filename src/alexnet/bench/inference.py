@@ -21,6 +21,7 @@ from alexnet.network.frozen import FrozenNetwork
 from alexnet.network.model import AlexNet
 from alexnet.runs.recipe import recipes
 from alexnet.runtime.devices import autocast, choose_device, choose_precision
+from alexnet.runtime.progress import notify
 
 
 def ten_views(settings: Settings) -> list[Comparison]:
@@ -88,13 +89,13 @@ def _against_engines(name: str, settings: Settings) -> list[Comparison]:
     engines = _Engines(*_network(name), settings.folder)
     counts = [settings.batch_size] if settings.batch_size else [*BATCHES]
     rows: list[Comparison] = []
-    print(f"ratio to the best at batch {''.join(f'{count:7}' for count in counts)}", file=sys.stderr)
+    notify(f"ratio to the best at batch {''.join(f'{count:7}' for count in counts)}")
     for precision in _precisions():
         measured = counts if precision != "int8" else sorted({counts[0], counts[-1]})
         cells = [_compare_engines(engines, name, precision, count, 2 * settings.rounds + 1) for count in measured]
         ratios = {cell.figures["batch"]: f"{cell.ratio:.2f}" for cell in cells}
         line = "".join(f"{ratios.get(count, ''):>7}" for count in counts)
-        print(f"{name + ', ' + precision:27}{line}", file=sys.stderr, flush=True)
+        notify(f"{name + ', ' + precision:27}{line}")
         rows += cells
     return rows
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -16,6 +15,7 @@ from alexnet.bench.timing import Comparison
 from alexnet.runtime.devices import choose_device
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
+from alexnet.runtime.progress import notify
 from alexnet.runtime.provenance import machine_slug, provenance, read_result, write_result
 
 Result = Sequence[Comparison] | Mapping[str, Any]
@@ -82,17 +82,17 @@ def bench(
         except AlexNetError as error:
             if only:
                 raise
-            print(f"{name}: skipped: {error}", file=sys.stderr)
+            notify(f"{name}: skipped: {error}")
             continue
         if isinstance(result, Mapping):
-            print(json.dumps(result, indent=1), file=sys.stderr, flush=True)
+            notify(json.dumps(result, indent=1))
             measured[name] = {**result, **origin, "versions": origin["versions"] | result.get("versions", {})}
         else:
             for comparison in result:
-                print(_text(comparison), file=sys.stderr, flush=True)
+                notify(_text(comparison))
             measured[name] = {**_entry(result), **origin}
         if results is not None:
-            print(f"{name}: written to {_write(results, part, measured[name])}", file=sys.stderr)
+            notify(f"{name}: written to {_write(results, part, measured[name])}")
     return {**measured, **origin}
 
 

@@ -27,6 +27,7 @@ from alexnet.bench.parts import Settings
 from alexnet.bench.synthetic import photographs, random_run
 from alexnet.data.dataset import FORMAT_VERSION, SHARD_ROWS, write_index, write_shard, write_statistics
 from alexnet.data.statistics import Statistics
+from alexnet.runtime.progress import notify
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,7 +66,7 @@ def scaling(
     series: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
     def record(axis: str, verb: str, value: int, measured: dict[str, Any]) -> None:
-        print(f"  {axis} {value:,}: {verb} {json.dumps(measured)}", file=sys.stderr, flush=True)
+        notify(f"  {axis} {value:,}: {verb} {json.dumps(measured)}")
         series.setdefault((axis, verb), []).append({"value": value, **measured})
 
     for value in images:

@@ -8,7 +8,6 @@ end of its learning rate schedule takes a minute or two of a CPU.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,6 +33,7 @@ from alexnet.network.variants import Variant, get_variant, list_variants, regist
 from alexnet.report.style import BLUE, INK, ORANGE, Figure, drawn, new
 from alexnet.runs.checkpoint import FILE as CHECKPOINT
 from alexnet.runs.recipe import Recipe, recipes
+from alexnet.runtime.progress import notify
 from alexnet.runtime.provenance import provenance, read_result, write_result
 
 WIDTH_DIVISOR = 4
@@ -216,7 +216,7 @@ def _earlier(results: Path, name: str, dataset: PreparedDataset, quick: bool) ->
         if change in CHANGES and CHANGES[change].values == entry["values"]
         for seed, trial in entry["trials"].items()
     }
-    print(f"{results} has {len(trials)} trials", file=sys.stderr)
+    notify(f"{results} has {len(trials)} trials")
     return trials
 
 

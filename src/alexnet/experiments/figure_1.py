@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from alexnet.experiments.trials import measure_once, write_with_figure
 from alexnet.report.style import BLUE, INK, MUTED, Figure, drawn, new
 from alexnet.runs.run import Run, is_free
 from alexnet.runtime.errors import AlexNetError
+from alexnet.runtime.progress import notify
 from alexnet.runtime.provenance import provenance
 from alexnet.training.train import RunFinishedError, set_up_training
 
@@ -70,7 +70,7 @@ class Trials:
         return self.rates[place], {f"{self.rates[place]:g}": tried[place] for place in sorted(tried)}
 
     def _measure(self, run: Path, rate: float, seed: int, rival: Sequence[float]) -> dict[str, Any]:
-        print(f"{run.name}:", file=sys.stderr)
+        notify(f"{run.name}:")
         values = {**CHANGES, "activation": self.activation, "lr": rate, "seed": seed, "epochs": self.limit}
         try:
             training = set_up_training(self.data, run, recipe="cifar-18pct", resume=not is_free(run), **values)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +25,7 @@ from alexnet.runs.recipe import Recipe, recipes
 from alexnet.runs.run import is_free
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
+from alexnet.runtime.progress import notify
 from alexnet.runtime.provenance import provenance, read_result
 
 RECIPES = {
@@ -216,7 +216,7 @@ def _print_requirements(given: Path, work: Path, recipe: Recipe, runs: int, quic
         dataset = PreparedDataset.open(given if _is_prepared(given) else work / "imagenet")
         counts, needed = dataset.counts, 0
     else:
-        print(f"listing the images in {given}", file=sys.stderr, flush=True)
+        notify(f"listing the images in {given}")
         counts = dict(Counter(str(item.split) for item in _listed(given).items))
         needed = sum(counts.values()) * SIZE * SIZE * 3
     work.mkdir(parents=True, exist_ok=True)
@@ -227,14 +227,10 @@ def _print_requirements(given: Path, work: Path, recipe: Recipe, runs: int, quic
         raise AlexNetError(f"not enough disk space at {work} for {images}: {space}; choose another folder with --out")
     rate = _rate(recipe.variant)
     hours = counts["train"] * recipe.epochs / rate / 3600
-    _print("without --quick:" if quick else "this experiment:", f"{images} images; {space}")
-    _print(
+    notify(f"{'without --quick:' if quick else 'this experiment:'} {images} images; {space}")
+    notify(
         f"about {hours:,.1f} hours per seed: {recipe.epochs} epochs at {rate:,.0f} images/s, measured over a few steps"
     )
-
-
-def _print(*parts: str) -> None:
-    print(*parts, file=sys.stderr, flush=True)
 
 
 def _rate(variant: str) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from alexnet.report.style import Figure, bare, drawn, new
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Run
 from alexnet.runtime.errors import UsageError
+from alexnet.runtime.progress import notify
 from alexnet.runtime.provenance import provenance
 
 SIZE = 64
@@ -86,7 +86,7 @@ def _entry(dataset: PreparedDataset, run: Path, seed: int, values: dict[str, Any
     """Train one seed and measure its kernels, or return the stored measurement."""
 
     def measure() -> dict[str, Any]:
-        print(f"seed {seed}:", file=sys.stderr)
+        notify(f"seed {seed}:")
         done = train_once(dataset.path, run, recipe="paper", seed=seed, **values)
         epochs = done.metrics("epoch")
         return {

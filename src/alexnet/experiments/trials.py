@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from alexnet.report.style import Figure, png
 from alexnet.runs.run import Run, is_free
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.files import write_atomic
+from alexnet.runtime.progress import notify
 from alexnet.runtime.provenance import date_and_machine, read_result, write_result
 from alexnet.training.train import train
 
@@ -28,7 +28,7 @@ def prepare_once(source: Any, data: Path, **options: Any) -> PreparedDataset:
     """
     if (data / INDEX_NAME).exists():
         dataset = PreparedDataset.open(data)
-        print(f"{data} is already prepared: {sum(dataset.counts.values()):,} images", file=sys.stderr)
+        notify(f"{data} is already prepared: {sum(dataset.counts.values()):,} images")
         return dataset
     return prepare(source() if callable(source) else source, data, **options)
 
@@ -66,7 +66,7 @@ def train_once(data: Path, run: Path, **options: Any) -> Run:
         raise UsageError(f"{run} has another {', '.join(other)}; choose another folder with --out")
     epochs = existing.metrics("epoch")
     if epochs and epochs[-1]["epoch"] == existing.config.recipe.epochs:
-        print(f"{run} is already trained: {len(epochs)} epochs", file=sys.stderr)
+        notify(f"{run} is already trained: {len(epochs)} epochs")
         return existing
     return train(data, run, resume=True)
 
@@ -144,7 +144,7 @@ def run_trials(
     found = _stored(trials, work, earlier or {})
     for trial in trials:
         if is_selected(trial.name, only) and trial not in found:
-            print(f"{trial.name}:", file=sys.stderr)
+            notify(f"{trial.name}:")
             measure_once(place_of(work, trial.name), partial(measure, trial))
             found = _stored(trials, work, earlier or {})
             write(found)

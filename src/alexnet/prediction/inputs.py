@@ -25,6 +25,7 @@ from alexnet.data.sources.names import guess_encoding
 from alexnet.data.sources.walking import ImageFiles, image_files
 from alexnet.data.unreadable import UnreadableImageError
 from alexnet.runtime.errors import AlexNetError
+from alexnet.runtime.progress import notify
 
 STDIN = "-"
 
@@ -190,9 +191,9 @@ def partly_read(parts: Iterable[str], total: int) -> list[str]:
 def print_unread(unreadable: int, parts: Iterable[str], total: int) -> None:
     """Print how many of `total` images were read only in part, and how many not at all."""
     for line in partly_read(parts, total):
-        print(line, file=sys.stderr)
+        notify(line)
     if unreadable:
-        print(f"alexnet: {unreadable:,} of {total:,} {'image' if total == 1 else 'images'} unreadable", file=sys.stderr)
+        notify(f"alexnet: {unreadable:,} of {total:,} {'image' if total == 1 else 'images'} unreadable")
 
 
 def _content(image: ImageInput) -> bytes:

@@ -19,7 +19,7 @@ from alexnet.prediction.inputs import NamedImage, find_images, print_unread
 from alexnet.runs.decision import UNKNOWN
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.files import csv_text
-from alexnet.runtime.progress import progress
+from alexnet.runtime.progress import notify, progress
 
 FORMS = ("table", "json", "csv")
 
@@ -79,7 +79,7 @@ def predict(
     pixel_range = chosen_range(black, white)
     inputs = find_images(images, lists)
     for line in inputs.summary():
-        print(line, file=sys.stderr)
+        notify(line)
     keep_freed_memory()
     several = len(inputs.images) > BATCH_SIZE
     classifier = load_classifier(run, device=device, precision=precision, raw=raw, packed=several)

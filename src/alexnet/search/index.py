@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -29,7 +28,7 @@ from alexnet.runs.run import Run, update_checksum
 from alexnet.runtime.devices import choose_device
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_atomic
-from alexnet.runtime.progress import progress
+from alexnet.runtime.progress import notify, progress
 from alexnet.search import binary_codes, exact, inverted_file
 
 METHODS = ("auto", "exact", "index", "codes")
@@ -324,7 +323,7 @@ def _locked(folder: Path) -> Iterator[None]:
             try:
                 held.enter_context(lock.acquire(timeout=0))
             except Timeout:
-                print(f"waiting for another process that builds {folder.parent}", file=sys.stderr)
+                notify(f"waiting for another process that builds {folder.parent}")
                 held.enter_context(lock)
             for leftover in folder.glob(".*.tmp"):  # of a process that was killed
                 leftover.unlink()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -20,7 +19,7 @@ from alexnet.prediction.inputs import NamedImage, find_images, print_unread
 from alexnet.prediction.predict import pad, show_file_names
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.errors import AlexNetError, UsageError
-from alexnet.runtime.progress import progress
+from alexnet.runtime.progress import notify, progress
 from alexnet.search.binary_codes import BITS
 from alexnet.search.index import Index, choose_method, open_index
 
@@ -95,12 +94,12 @@ def search(
         raise UsageError(f"top is {top}; it must be at least 1")
     inputs = find_images(images)
     for line in inputs.summary():
-        print(line, file=sys.stderr)
+        notify(line)
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     method = choose_method(method, len(dataset.split(split)))
     keep_freed_memory()
     index = open_index(run, dataset, split=split, device=device)
-    print(_description(index, method), file=sys.stderr)
+    notify(_description(index, method))
     show_file_names()
     unreadable, separator = 0, "  "
     partly: list[str] = []

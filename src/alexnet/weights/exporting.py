@@ -9,7 +9,6 @@ import io
 import json
 import os
 import shutil
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from alexnet.runs.decision import DecisionRule
 from alexnet.runs.run import MEAN, Run
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.files import write_array, write_atomic
+from alexnet.runtime.progress import notify
 from alexnet.weights.formats import EXPORT_FORMATS, ONNX_BASED, PREPROCESSING
 from alexnet.weights.model_card import QuantizationLoss, model_card, rule_notes
 from alexnet.weights.safetensors import DESCRIPTION
@@ -130,9 +130,9 @@ def export(
         shutil.rmtree(temporary, ignore_errors=True)
     _report(target, to, difference, loss)
     for line in rule_notes(rule, to, int8):
-        print(line, file=sys.stderr)
+        notify(line)
     if int8 and loss is None:
-        print("the accuracy with 8-bit weights was not measured: give a prepared dataset with --data", file=sys.stderr)
+        notify("the accuracy with 8-bit weights was not measured: give a prepared dataset with --data")
     if repo is not None:
         upload(target, repo)
     return target
@@ -164,7 +164,7 @@ def upload(folder: Path, repo: str) -> None:
     except Exception as error:  # its own errors, those of HTTP, of the network and of a missing log-in
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise AlexNetError(f"{folder} is written, but can't be uploaded to {repo}: {reason}") from None
-    print(f"uploaded to {address}", file=sys.stderr)
+    notify(f"uploaded to {address}")
 
 
 class NetworkWithPreprocessing(nn.Module):
@@ -371,6 +371,6 @@ def _report(target: Path, to: str, difference: float | None, loss: QuantizationL
         text += f"; its probabilities differ from those of the run by at most {difference:.1g}"
     else:
         text += "; bitwise identical probabilities"
-    print(text, file=sys.stderr)
+    notify(text)
     if loss is not None:
-        print(loss.text(), file=sys.stderr)
+        notify(loss.text())

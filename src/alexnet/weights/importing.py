@@ -108,11 +108,10 @@ def import_weights(
     run = _write(Path(out), config, network.weights, image)
     _copy_rule(Path(name), run)
     for note in notes:
-        print(note, file=sys.stderr)
-    print(
+        notify(note)
+    notify(
         f"{name} ({network.format}): {config.recipe.variant}, {len(config.classes):,} classes, images of "
-        f"{config.size} pixels, crops of {config.crop_size}; {run.path}",
-        file=sys.stderr,
+        f"{config.size} pixels, crops of {config.crop_size}; {run.path}"
     )
     return run
 

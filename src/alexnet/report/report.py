@@ -179,8 +179,9 @@ def _summary_section(run: Run, evaluation: Evaluation | None, weights: str, omit
     if completed < recipe.epochs:
         shown = f"; this report uses its {weights} weights so far" if weights else ""
         lines.append(f"Training in progress: {completed} of {recipe.epochs} epochs completed{shown}.")
+    numbers = sentences.training_numbers(run) if evaluation is None else sentences.evaluation_numbers(evaluation)
     values = {
-        "numbers": sentences.headline_numbers(run, evaluation),
+        "numbers": numbers,
         "lines": [*lines, *sentences.summary(run, evaluation)],
         "omitted": omitted,
     }

@@ -30,11 +30,6 @@ def short_name(name: str) -> str:
     return shorten(name, MAX_COLUMNS)
 
 
-def headline_numbers(run: Run, evaluation: Evaluation | None) -> dict[str, str]:
-    """Return the most important numbers by label: of the evaluation, or else of the training so far."""
-    return _training_numbers(run) if evaluation is None else evaluation_numbers(evaluation)
-
-
 def evaluation_numbers(evaluation: Evaluation) -> dict[str, str]:
     """Return the most important numbers of an evaluation by label."""
     counts = evaluation.class_counts
@@ -55,7 +50,8 @@ def evaluation_numbers(evaluation: Evaluation) -> dict[str, str]:
     return values
 
 
-def _training_numbers(run: Run) -> dict[str, str]:
+def training_numbers(run: Run) -> dict[str, str]:
+    """Return the most important numbers of the training so far by label."""
     epochs = run.metrics("epoch")
     values = {"epochs completed": f"{len(epochs)} of {run.config.recipe.epochs}"}
     if epochs:

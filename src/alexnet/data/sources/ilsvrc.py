@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,7 @@ def open_ilsvrc(root: Path, spool: Path) -> Source:
         raise AlexNetError(
             f"{root} misses the devkit, ILSVRC{year}_devkit….tar.gz, which says the class of a label: download it too"
         )
-    kit = {entry.parts[-1]: entry for path in kits for entry in _kit_entries(path, spool)}
+    kit = {entry.parts[-1]: entry for path in kits for entry in Walk(path, spool=spool)}
     if "meta.mat" not in kit:
         raise AlexNetError(f"{kits[0]} holds no meta.mat: it is not the devkit of ILSVRC{year}")
     synsets = _synsets(read_entry(kit["meta.mat"]), year)
@@ -80,10 +80,6 @@ def open_ilsvrc(root: Path, spool: Path) -> Source:
                 place = crops.get(name, entry)[1:5]
                 items.append(Item(f"{split}/{name}", labels(name), split, *place))
     return Source(items, dict(synsets.values()), f"ILSVRC-{year}", origins, warnings=warnings)
-
-
-def _kit_entries(kit: Path, spool: Path) -> Iterator[Entry]:
-    return iter(Walk(kit, spool=spool))
 
 
 def _synsets(meta: bytes, year: str) -> dict[int, tuple[str, str]]:

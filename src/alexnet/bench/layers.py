@@ -18,7 +18,7 @@ from torch.nn import functional
 from alexnet.bench.parts import Settings
 from alexnet.bench.peers import wait_for
 from alexnet.bench.steps import BATCH_SIZE, SIDE, OurTraining
-from alexnet.network.segments import Segment, SegmentCost, segment_costs, segments
+from alexnet.network.segments import Segment, SegmentCost, kind_shares, segment_costs, segments
 from alexnet.report.style import BLUE, INK, MUTED, ORANGE, Figure, drawn, new
 from alexnet.runtime.devices import choose_device
 from alexnet.runtime.progress import progress
@@ -76,21 +76,21 @@ def _measure(device: torch.device, count: int, rounds: int) -> dict[str, Any]:
     rows = [
         _row(training, part, cost, seconds, first=part is parts[0]) for part, cost in zip(parts, costs, strict=True)
     ]
-    in_layers = sum(row["forward_ms"] + row["backward_ms"] for row in rows)
-    for row in rows:
-        row["share_of_time"] = (row["forward_ms"] + row["backward_ms"]) / in_layers
+    taken = [row["forward_ms"] + row["backward_ms"] for row in rows]
+    for row, milliseconds in zip(rows, taken, strict=True):
+        row["share_of_time"] = milliseconds / sum(taken)
     return {
         "clock": "CPU time" if clock is time.process_time else "wall time",
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "precision": str(training.dtype).removeprefix("torch."),
         "step_ms": 1e3 * step,
-        "layers_ms": in_layers,
+        "layers_ms": sum(taken),
         "between_ms": {name: 1e3 * seconds[name] for name in between},
         "sum_of_step": sum(seconds.values()) / step,
         "bandwidth_gigabytes_per_second": _bandwidth(device, rounds),
         "matrix_gflops": _matrix_rate(training, rounds),
         "layers": rows,
-        "kinds": _kinds(rows),
+        "kinds": kind_shares(costs, taken),
     }
 
 
@@ -157,18 +157,6 @@ def _row(
             f"{direction}_gigabytes_per_second": size_moved / taken / 1e9,
         }
     return row
-
-
-def _kinds(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Share of the time, of the multiply-adds and of the parameters of each kind of layer."""
-    kinds: dict[str, dict[str, float]] = {}
-    totals = {key: sum(row[key] for row in rows) for key in ("multiply_adds", "parameters")}
-    for row in rows:
-        shares = kinds.setdefault(row["kind"], {"time": 0.0, "multiply_adds": 0.0, "parameters": 0.0})
-        shares["time"] += row["share_of_time"]
-        for key, total in totals.items():
-            shares[key] += row[key] / total
-    return kinds
 
 
 def _bandwidth(device: torch.device, rounds: int) -> float:

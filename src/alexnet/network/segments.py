@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,6 +69,18 @@ def segment_costs(network: AlexNet, parts: list[Segment], side: int) -> list[Seg
     """The cost of each segment for an image of `side` pixels."""
     layers = network.costs(side)
     return [_sum([cost for cost in layers if cost.name.partition(".")[0] in part.names]) for part in parts]
+
+
+def kind_shares(costs: Sequence[SegmentCost], times: Sequence[float]) -> dict[str, dict[str, float]]:
+    """Share of the time, of the multiply-adds and of the parameters of each kind of layer."""
+    kinds: dict[str, dict[str, float]] = {}
+    keys = ("multiply_adds", "parameters")
+    totals = {"time": sum(times)} | {key: sum(getattr(cost, key) for cost in costs) for key in keys}
+    for cost, time in zip(costs, times, strict=True):
+        shares = kinds.setdefault(cost.kind, dict.fromkeys(totals, 0.0))
+        for key, value in {"time": time, **{key: getattr(cost, key) for key in keys}}.items():
+            shares[key] += value / totals[key]
+    return kinds
 
 
 def _sum(costs: list[LayerCost]) -> SegmentCost:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alexnet.evaluation.predictor import Member
 from alexnet.network.optimized import OptimizedNetwork, without_batch_norm
-from alexnet.network.segments import Segment, SegmentCost, segment_costs, segments
+from alexnet.network.segments import Segment, SegmentCost, kind_shares, segment_costs, segments
 from alexnet.report.sections import Section, Table
 from alexnet.runtime.devices import choose_precision
 
@@ -72,19 +72,11 @@ def _now(device: torch.device) -> float:
 
 def _shares(costs: list[SegmentCost], seconds: list[float]) -> list[str]:
     """A sentence for each kind of layer: its shares of time, multiply-adds and parameters."""
-    lines = []
-    for kind in dict.fromkeys(cost.kind for cost in costs):
-        chosen = [number for number, cost in enumerate(costs) if cost.kind == kind]
-        of_time = sum(seconds[number] for number in chosen) / sum(seconds)
-        products, parameters = (
-            sum(getattr(costs[number], key) for number in chosen) / sum(getattr(cost, key) for cost in costs)
-            for key in ("multiply_adds", "parameters")
-        )
-        lines.append(
-            f"{kind.capitalize()}: {of_time:.0%} of the time, {products:.0%} of the multiply-adds, {parameters:.0%} of "
-            "the parameters."
-        )
-    return lines
+    return [
+        f"{kind.capitalize()}: {shares['time']:.0%} of the time, {shares['multiply_adds']:.0%} of the multiply-adds, "
+        f"{shares['parameters']:.0%} of the parameters."
+        for kind, shares in kind_shares(costs, seconds).items()
+    ]
 
 
 def _table(

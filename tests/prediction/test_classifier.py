@@ -208,12 +208,12 @@ def test_predict_json_of_a_folder_is_a_list_in_order(command, run, folder, class
 
 
 def test_predict_csv_has_a_header_and_names_unreadable_files_on_stderr(command, run, folder, tmp_path) -> None:
-    (tmp_path / "a, b.jpg").write_bytes(files_of(folder)[0].read_bytes())
+    (tmp_path / "a,\nb.jpg").write_bytes(files_of(folder)[0].read_bytes())
     (tmp_path / "broken.jpg").write_bytes(files_of(folder)[0].read_bytes()[:100])
     done = command("predict", run, tmp_path, "--csv", "--views", "10")
     assert done.returncode == 1
     (row,) = csv.DictReader(io.StringIO(done.stdout))
-    assert row["source"] == str(tmp_path / "a, b.jpg")
+    assert row["source"] == str(tmp_path / "a,\nb.jpg")
     assert {row["label"], row["label_2"]} == {"lying", "standing"}
     assert float(row["probability"]) + float(row["probability_2"]) == pytest.approx(1, abs=1e-5)
     assert f"{tmp_path / 'broken.jpg'}: " in done.stderr

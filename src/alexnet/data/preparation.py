@@ -162,7 +162,7 @@ def prepare(
         for note in notes if progress else ():
             notify(note)
 
-    with _claimed(folder, _name_of(source, absolute=True), options):
+    with _claimed(folder, _absolute_name(source), options):
         plan, counts, descriptions, changes = _list_images(source, folder, split, reading, seed)
         say(*plan.notes(), *changes)
         shards, corrected = plan_shards(folder, plan, counts, descriptions, seed, corrections, str(labels))
@@ -174,7 +174,7 @@ def prepare(
         _make(folder, shards, size, workers, progress, max_pixels, found.pixel_range)
         options["split"] = shards.split
         options |= {"duplicates": duplicates} if duplicates != KEEP else {}
-        about = complete(folder, shards, _name_of(source), options, max_bad, found, plan.samples, sides)
+        about = complete(folder, shards, source_name(source), options, max_bad, found, plan.samples, sides)
     dataset = PreparedDataset.open(folder)
     say(*about, _closing_line(dataset, time.monotonic() - started))
     return dataset
@@ -205,11 +205,12 @@ def _check_options(size: int, split: Mapping[str, float] | None, max_bad: float,
         check_shares(split)
 
 
-def _name_of(source: Any, absolute: bool = False) -> str:
+def _absolute_name(source: Any) -> str:
+    """The name of a source that stays the same in another working directory."""
     if not isinstance(source, str | os.PathLike):
-        return "images from Python"
-    name = source_name(source) if not absolute else os.fspath(source)
-    return os.path.abspath(name) if absolute and not name.startswith("hf:") else name
+        return source_name(source)
+    name = os.fspath(source)
+    return name if name.startswith("hf:") else os.path.abspath(name)
 
 
 @contextmanager
@@ -273,7 +274,7 @@ def _list_images(
         notes = _read_json(place / _NOTES_NAME) or {}
         found = Source([], notes.get("descriptions", {}), kind="Python")
         counts = ItemCounts.of(ItemList(listed))
-        return make_plan(_name_of(source), found, counts, shares, seed), counts, found.descriptions, []
+        return make_plan(source_name(source), found, counts, shares, seed), counts, found.descriptions, []
     found = interpret(source, place, reading, output=folder)
     counts = ItemCounts()
 
@@ -285,7 +286,7 @@ def _list_images(
     before = set(ItemList(listed).names()) if listed.exists() else None
     renewed = place / f"new-{LIST_NAME}"
     ItemList.write(renewed, counted())
-    plan = make_plan(_name_of(source), found, counts, shares, seed)
+    plan = make_plan(source_name(source), found, counts, shares, seed)
     write_atomic(place / _NOTES_NAME, json.dumps({"descriptions": found.descriptions}).encode())
     changes = []
     if before is not None:

@@ -162,18 +162,27 @@ def test_the_trials_of_an_earlier_result_are_kept_if_all_they_share_is_the_same(
     half = full | {"ten_views": 0.25}
     measured = {(FULL, 7): full, (FULL, 8): full, ("half", 7): half}
     found = {Trial(*key, dataset, quick=True): values for key, values in measured.items()}
-    stored = {trial.name: values for trial, values in found.items()}
     written = ablation._write(found, results, "command", "set")
     assert written["half"]["difference"]["values"] == [pytest.approx(0.05)]
     assert "interval_over_images" not in written["half"]["difference"]  # not without each prediction
-    assert ablation._earlier(results, "set", dataset, quick=True) == stored
+    assert ablation._earlier(results, "set", dataset, quick=True) == found
     report = json.loads(results.read_text(encoding="utf-8"))
     assert report["recipe"].pop("sampler") == "random"  # of a version that did not have it yet
     results.write_text(json.dumps(report), encoding="utf-8")
-    assert ablation._earlier(results, "set", dataset, quick=True) == stored
+    assert ablation._earlier(results, "set", dataset, quick=True) == found
     assert ablation._earlier(results, "other set", dataset, quick=True) == {}
     assert ablation._earlier(results, "set", dataset, quick=False) == {}  # another recipe
     assert ablation._earlier(out / "missing.json", "set", dataset, quick=True) == {}
+
+
+def test_a_run_with_another_seed_keeps_the_seeds_of_the_result(images: Path, out: Path) -> None:
+    dataset = image_set(out, [str(images)], quick=True)
+    results = out / "seeds.json"
+    full = {"one_view": 0.3, "ten_views": 0.2, "train_error": [0.5]}
+    measured = {Trial(FULL, seed, dataset, quick=True): full for seed in (7, 8)}
+    ablation._write(measured, results, "command", images.name)
+    ablation.reproduce(out, results, [9], "command", data=[str(images)], only=["none of them"], quick=True)
+    assert list(json.loads(results.read_text(encoding="utf-8"))["changes"][FULL]["trials"]) == ["7", "8"]
 
 
 # How it is judged.

@@ -54,7 +54,8 @@ def run(options: argparse.Namespace) -> None:
     mean, std = result.mean, result.std
     if options.json:
         metrics = {name: {"mean": mean[name], "std": std[name], "folds": result.metrics[name]} for name in mean}
-        print(json.dumps({"runs": [str(path) for path in result.runs], "metrics": metrics}, indent=1))
+        found = {"runs": [str(path) for path in result.runs], "metrics": metrics}
+        print(json.dumps(found, indent=1, ensure_ascii=False))
         return
     print(f"{len(result.runs)} folds: mean ± standard deviation")
     for name, value in mean.items():

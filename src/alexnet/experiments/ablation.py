@@ -181,13 +181,14 @@ def reproduce(
     """
     dataset = images(work, data, quick)
     name = dataset_name(data) or SOLAR
+    earlier = _earlier(results, name, dataset, quick)
     entries = run_trials(
-        _trials(dataset, seeds, quick),
+        list(dict.fromkeys([*_trials(dataset, seeds, quick), *earlier])),
         dataset.path.parent,
         only,
         Trial.measure,
         partial(_write, results=results, command=command, name=name),
-        earlier=_earlier(results, name, dataset, quick),
+        earlier={trial.name: measured for trial, measured in earlier.items()},
     )
     return "\n".join(
         f"{entry['label']}: {entry['ten_views']['mean']:.2%} error"
@@ -201,8 +202,8 @@ def _trials(dataset: PreparedDataset, seeds: Sequence[int], quick: bool) -> list
     return [Trial(change, seed, dataset, quick) for seed in seeds for change in (QUICK_CHANGES if quick else CHANGES)]
 
 
-def _earlier(results: Path, name: str, dataset: PreparedDataset, quick: bool) -> dict[str, dict[str, Any]]:
-    """The trials by name of an existing `results`; none if its set, its images or a value of the recipe is another."""
+def _earlier(results: Path, name: str, dataset: PreparedDataset, quick: bool) -> dict[Trial, dict[str, Any]]:
+    """The trials of an existing `results`; none if its set, its images or a value of the recipe is another."""
     report, setting = read_result(results), _setting(name, dataset, quick)
     recipe = setting.pop("recipe")
     if any(report.get(key) != value for key, value in setting.items()):
@@ -211,7 +212,7 @@ def _earlier(results: Path, name: str, dataset: PreparedDataset, quick: bool) ->
     if not earlier.keys() <= recipe.keys() or Recipe.from_dict(earlier).to_dict() != recipe:
         return {}
     trials = {
-        Trial(change, int(seed), dataset, quick).name: trial
+        Trial(change, int(seed), dataset, quick): trial
         for change, entry in report["changes"].items()
         if change in CHANGES and CHANGES[change].values == entry["values"]
         for seed, trial in entry["trials"].items()
@@ -330,7 +331,8 @@ def figure(report: dict[str, Any]) -> Figure:
     axes.set_xlabel("Increase of the test error in percentage points")
     axes.plot([], [], ".", color=INK, label="one seed")
     axes.plot([], [], "|-", color=INK, linewidth=1.2, label="95% interval")
-    axes.plot([], [], "D", color=ORANGE, markersize=5, label="paper, ImageNet")
+    if any(entry["published"] is not None for entry in entries):
+        axes.plot([], [], "D", color=ORANGE, markersize=5, label="paper, ImageNet")
     drawing.legend(loc="outside lower center", ncols=3)
     images = f"{report['images'].get('train', 0):,} training images"
     axes.set_title(f"Ablation: {report['set']}\n{images}")

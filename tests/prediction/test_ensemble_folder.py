@@ -13,8 +13,10 @@ from stripes import striped_image
 
 from alexnet import evaluate
 from alexnet.baselines.baseline import fit_baseline
+from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.ensemble import make_ensemble, members_of
 from alexnet.prediction.ensemble import load_classifier
+from alexnet.runs.decision import KINDS
 from alexnet.runtime.errors import AlexNetError
 
 
@@ -128,3 +130,67 @@ def test_verbs_for_one_network_name_the_runs(
     done = command("serve", tmp_path / "bases", "--port", "0")
     assert done.returncode == 1
     assert "has baselines only" in done.stderr
+
+
+def test_a_rule_of_the_mean_is_found_obeyed_and_measured(
+    parts: Path, images: Path, striped_data: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    both = tmp_path / "both"
+    make_ensemble([parts / "run", parts / "base"], both)
+    options = ("--data", striped_data, "--unsure", "0.3", "--unknown-rate", "0.3")
+    done = command("decide", both, *options, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    classifier = load_classifier(both, device="cpu")
+    val = PreparedDataset.open(striped_data).split("val")
+    pixels = val.gather(np.arange(len(val)))
+    alone = [load_classifier(parts / name, device="cpu") for name in ("run", "base")]
+    mean = np.mean([one.probabilities(pixels) for one in alone], axis=0)
+    features = alone[0].probabilities_and_features(pixels)[1]
+    assert classifier.rule is not None
+    expected = classifier.rule.apply(mean, features)
+    assert [answer.decision for answer in classifier.answers(pixels)] == [KINDS[kind] for kind in expected.kind]
+    assert len(set(expected.kind)) == 3, "some are decided, some are unsure, some unknown"
+    found = evaluate(both, striped_data, split="val", views=1, device="cpu")
+    assert found.decided is not None
+    assert (found.decided.decisions.kind == expected.kind).all()
+    assert evaluate(both, striped_data, split="val", views=1, raw=True).decided is None
+    assert evaluate([parts / "run", parts / "base"], striped_data, split="val", views=1).decided is None
+    done = command("sort", both, images, "--to", tmp_path / "out", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    placed = {file.name: file.parent.name for file in (tmp_path / "out").rglob("*.png")}
+    answers = {Path(one.source).name: one.answer for one in classifier.predict(sorted(images.iterdir()))}
+    assert placed == answers
+
+
+def test_a_rule_of_other_members_is_refused(
+    parts: Path, images: Path, striped_data: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    both = tmp_path / "both"
+    make_ensemble([parts / "run", parts / "base"], both)
+    assert command("decide", both, "--data", striped_data, "--device", "cpu").returncode == 0
+    listed = json.loads((both / "ensemble.json").read_text("utf-8"))
+    listed["members"][0] = str((parts / "cv" / "fold-1").resolve())
+    (both / "ensemble.json").write_text(json.dumps(listed), encoding="utf-8")
+    for verb in (("predict", both, images), ("evaluate", both, "--data", striped_data)):
+        done = command(*verb)
+        assert (done.returncode, "belongs to other weights" in done.stderr) == (1, True), done.stderr
+    assert command("predict", both, images, "--raw").returncode == 0
+
+
+def test_a_baseline_and_a_cross_validation_have_a_rule(
+    parts: Path, images: Path, striped_data: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    for name in ("base", "cv"):
+        folder = shutil.copytree(parts / name, tmp_path / name)
+        done = command("decide", folder, "--data", striped_data, "--unsure", "0.3", "--device", "cpu")
+        assert done.returncode == 0, done.stderr
+        classifier = load_classifier(folder, device="cpu")
+        assert classifier.rule is not None
+        assert classifier.rule.unsure_below > 0
+        decided = evaluate(folder, striped_data, split="val", views=1).decided
+        assert decided is not None
+        assert (decided.decisions.kind == 1).any()
+        done = command("predict", folder, images, "--json", "--device", "cpu")
+        assert {row["decision"] for row in json.loads(done.stdout)} <= {"class", "unsure"}
+    done = command("decide", tmp_path / "base", "--data", striped_data, "--unknown-rate", "0.3")
+    assert (done.returncode, "has no network" in done.stderr) == (2, True)

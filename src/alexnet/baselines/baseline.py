@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
+from torch import Tensor
 
 from alexnet import __version__
 from alexnet.baselines.features import FEATURES, Features, fit_features, restore_features
@@ -143,11 +144,17 @@ class Baseline:
             raise AlexNetError(f"{folder / ARRAYS} does not fit {BASELINE}: weights of shape {weights.shape}")
         return cls(folder, config, features, LinearSvm(weights, biases, config.scale, config.cost, None))
 
+    def tensors(self) -> dict[str, Tensor]:
+        """All arrays by name, as they are stored."""
+        tensors = {f"features.{name}": tensor.contiguous() for name, tensor in self.features.tensors().items()}
+        return tensors | {
+            "svm.weights": torch.from_numpy(self.svm.weights),
+            "svm.biases": torch.from_numpy(self.svm.biases),
+        }
+
     def save(self) -> None:
         """Write the files, `baseline.json` last."""
-        tensors = {f"features.{name}": tensor.contiguous() for name, tensor in self.features.tensors().items()}
-        tensors |= {"svm.weights": torch.from_numpy(self.svm.weights), "svm.biases": torch.from_numpy(self.svm.biases)}
-        write_atomic(self.path / ARRAYS, to_safetensors(tensors))
+        write_atomic(self.path / ARRAYS, to_safetensors(self.tensors()))
         write_atomic(self.path / BASELINE, json.dumps(asdict(self.config), indent=1, ensure_ascii=False).encode())
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:

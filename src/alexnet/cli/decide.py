@@ -15,7 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from alexnet.runs.decision import DISTANCE_METHODS
 
     parser.description = (
-        "Find the decision rule of a run on images that it was not trained on, and store it in the run folder: "
+        "Find the decision rule of a run, a baseline, or a folder of `alexnet crossval` or `ensemble` on images that "
+        "it was not trained on, and store it in the folder: "
         "calibrated probabilities, a threshold for a guaranteed recall or precision or the least expected cost, and "
         "the answers unsure and unknown. Then `alexnet predict`, `sort`, `evaluate`, `report` and `serve` obey it; "
         "--raw ignores it."

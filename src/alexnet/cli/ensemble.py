@@ -10,16 +10,17 @@ HELP = "average several runs and baselines as one"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
     parser.description = (
-        "Make a folder that stands for the mean of the probabilities of several runs and baselines, which stay where "
+        "Make a folder that represents the mean of the probabilities of several runs and baselines, which stay where "
         "they are. `alexnet predict`, `evaluate`, `compare`, `sort` and `serve` take it where they take a run. Members "
-        "that err on different images gain most, such as a network and a baseline. An ensemble has no decision rule."
+        "that err on different images gain most, such as a network and a baseline. `alexnet decide` finds a decision "
+        "rule of the mean."
     )
     parser.epilog = "example: alexnet ensemble run base --out both"
     parser.add_argument(
         "members",
         nargs="+",
         metavar="RUN",
-        help="a run folder, a baseline, or a folder of `alexnet crossval`, which stands for its finished folds",
+        help="a run folder, a baseline, or a folder of `alexnet crossval`, which represents its finished folds",
     )
     parser.add_argument("--out", required=True, metavar="ENSEMBLE", help="the folder; it must not exist, or be empty")
 

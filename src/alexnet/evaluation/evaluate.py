@@ -22,11 +22,11 @@ from alexnet.evaluation.decided import Decided, joined, probabilities_and_decisi
 from alexnet.evaluation.ensemble import members_of, optimal_coefficients
 from alexnet.evaluation.intervals import CONFIDENCE, ClassIntervals, class_intervals, mean_interval
 from alexnet.evaluation.metrics import Predictions
-from alexnet.evaluation.predictor import Member, Predictor, Source, load_predictors, require_same_classes
+from alexnet.evaluation.predictor import MeanPredictor, Member, Predictor, Source, load_predictors, require_same_classes
 from alexnet.evaluation.views import check_views
 from alexnet.kernels.safe import safe_mode
 from alexnet.runs.decision import DecisionRule, Decisions
-from alexnet.runs.run import Run, is_of_another_dataset
+from alexnet.runs.run import Described, is_of_another_dataset, stored_rule
 from alexnet.runtime.allocator import keep_freed_memory
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
@@ -339,7 +339,8 @@ def evaluate(
         A CSV of the cost of each predicted class for each true class, see `alexnet.evaluation.costs.read_costs`: the
         expected cost is reported beside the accuracy.
     raw : bool
-        Do not measure the decision rule of the run. Otherwise that of a single run is measured too.
+        Do not measure the decision rule. Otherwise that of a single run, or of a single folder of runs, is measured
+        too.
     device : str or None
         A torch device, by default the fastest of this machine.
     safe : bool
@@ -356,7 +357,8 @@ def evaluate(
     AlexNetError
         If runs and data do not fit each other or can't be read.
     """
-    paths = _with_members([runs] if isinstance(runs, str | os.PathLike | Member) else list(runs))
+    given = [runs] if isinstance(runs, str | os.PathLike | Member) else list(runs)
+    paths = _with_members(given)
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
     _check(paths, dataset, views, batch_size, recall, positive, search_coefficients)
     evaluated = dataset.split(split or _default_split(dataset))
@@ -376,9 +378,12 @@ def evaluate(
     )
     searched = dataset.split("val") if on_val else evaluated
     total = len(evaluated) + (len(searched) if search_coefficients else 0)
-    rule = None if raw or len(predictors) > 1 else predictors[0].decision_rule()
+    decider = _decider(given, predictors)
+    rule = None
+    if decider is not None and not raw and not search_coefficients:  # a rule is that of the plain mean
+        rule = stored_rule(decider.path, decider.checksum)
     with safe_mode(safe), progress(total, "evaluate") as bar:
-        ensemble = _Ensemble(predictors, views, batch_size, bar, rule)
+        ensemble = _Ensemble(predictors, views, batch_size, bar, decider, rule)
         coefficients = None
         if search_coefficients:
             coefficients = _search_coefficients(ensemble, searched, halves=not on_val)
@@ -408,6 +413,16 @@ def _with_members(paths: list[Source]) -> list[Source]:
     return found
 
 
+def _decider(given: list[Source], predictors: list[Predictor]) -> Predictor | None:
+    """The predictor whose decision rule is measured: that of the only run or folder that is evaluated."""
+    if len(given) > 1:
+        return None
+    (only,) = given
+    if isinstance(only, Member) or Path(only) == predictors[0].path:
+        return predictors[0]
+    return MeanPredictor(Path(only), predictors)
+
+
 @dataclass(frozen=True)
 class _Ensemble:
     """The runs that are evaluated, and how."""
@@ -416,9 +431,10 @@ class _Ensemble:
     views: int
     batch_size: int
     bar: Progress
+    decider: Predictor | None = None
     rule: DecisionRule | None = None
     decisions: list[Decisions] = field(default_factory=list)
-    """The decisions of the only member on each batch, where it has a rule."""
+    """The decisions of the decider on each batch, where it has a rule."""
 
     def batches(self, split: Split) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Yields the index of the first image, probabilities (members, N, classes) and labels (N,) of each batch."""
@@ -429,9 +445,9 @@ class _Ensemble:
             self.bar.advance(len(batch.labels))
 
     def _probabilities(self, images: Tensor) -> np.ndarray:
-        if self.rule is None:
+        if self.rule is None or self.decider is None:
             return np.stack([member.probabilities(images, self.views) for member in self.members])
-        probabilities, decided = probabilities_and_decisions(self.members[0], self.rule, images, self.views)
+        probabilities, decided = probabilities_and_decisions(self.decider, self.rule, images, self.views)
         self.decisions.append(decided)
         return probabilities[None]
 
@@ -498,14 +514,14 @@ def _check(
 
 
 def check_compatible(
-    run: Run | Predictor, dataset: PreparedDataset, purpose: str = "the run can't be evaluated on it"
+    run: Described, dataset: PreparedDataset, purpose: str = "the run can't be evaluated on it"
 ) -> None:
     """Check that a dataset has the classes and the image size of a run; say so if it is not that of its training.
 
     Parameters
     ----------
-    run : Run or Predictor
-        The run.
+    run : Described
+        A run, or what else has a folder and a config, such as a predictor.
     dataset : PreparedDataset
         The dataset.
     purpose : str

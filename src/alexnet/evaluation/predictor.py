@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +20,7 @@ from alexnet.evaluation.views import UNFLIPPED, VIEWS, Flips, check_views
 from alexnet.network.frozen import FrozenNetwork
 from alexnet.network.model import AlexNet
 from alexnet.runs.config import Config
-from alexnet.runs.decision import DecisionRule
-from alexnet.runs.run import BASELINE, Run
+from alexnet.runs.run import BASELINE, Run, checksum_of
 from alexnet.runtime.errors import AlexNetError
 
 
@@ -41,8 +41,8 @@ class Predictor(Protocol):
     def probabilities_and_features(self, images: Tensor, views: int) -> tuple[np.ndarray, np.ndarray]:
         """The same, and the numbers (N, length) float32 that decide between the classes."""
 
-    def decision_rule(self) -> DecisionRule | None:
-        """The rule of `alexnet decide`; None if there is none."""
+    def checksum(self) -> str:
+        """SHA-256 of the weights, to which a rule of `alexnet decide` belongs."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class NetworkPredictor:
         shares, features = probabilities_and_features(self._network, self.member.preprocess, images, views)
         return shares.numpy(), features.numpy()
 
-    def decision_rule(self) -> DecisionRule | None:
-        return self.member.run.decision_rule(self.member.network)
+    def checksum(self) -> str:
+        return checksum_of(self.member.network.state_dict())
 
 
 class BaselinePredictor:
@@ -119,8 +119,40 @@ class BaselinePredictor:
         ]
         return np.mean(shares, axis=0), vectors
 
-    def decision_rule(self) -> None:
-        return None
+    def checksum(self) -> str:
+        return checksum_of(self.baseline.tensors())
+
+
+class MeanPredictor:
+    """The mean of the probabilities of several predictors.
+
+    Parameters
+    ----------
+    path : Path
+        The folder that they are members of.
+    members : sequence of Predictor
+        Those that are averaged. The features are those of the first.
+    """
+
+    def __init__(self, path: Path, members: Sequence[Predictor]) -> None:
+        self.path, self.members, self.config = path, members, members[0].config
+
+    def probabilities(self, images: Tensor, views: int) -> np.ndarray:
+        mean: np.ndarray = np.mean([member.probabilities(images, views) for member in self.members], axis=0)
+        return mean
+
+    def probabilities_and_features(self, images: Tensor, views: int) -> tuple[np.ndarray, np.ndarray]:
+        first, features = self.members[0].probabilities_and_features(images, views)
+        others = [member.probabilities(images, views) for member in self.members[1:]]
+        return np.mean([first, *others], axis=0), features
+
+    def checksum(self) -> str:
+        return checksum_of_members([member.checksum() for member in self.members])
+
+
+def checksum_of_members(checksums: Sequence[str]) -> str:
+    """SHA-256 (hexadecimal) of the checksums of the members of an average, in their order."""
+    return hashlib.sha256("".join(checksums).encode()).hexdigest()
 
 
 def _flipped(pixels: np.ndarray, flips: Flips) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Find the decision rule of a run on labeled images that the training has not seen.
+"""Find the decision rule of a run, a baseline or an average on labeled images that the training has not seen.
 
 The guarantee for a recall is exact for any network and any distribution, and accounts for the choice of the threshold:
 of n images of a class, the threshold is the (k + 1)-th smallest score, where k is the largest number for which
@@ -17,8 +17,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,11 @@ import numpy as np
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.evaluation import metrics
 from alexnet.evaluation.costs import mean_cost, read_costs
+from alexnet.evaluation.ensemble import members_of
 from alexnet.evaluation.evaluate import check_compatible
 from alexnet.evaluation.metrics import Predictions
 from alexnet.prediction.classifier import Classifier
+from alexnet.prediction.ensemble import BaselineClassifier, EnsembleClassifier, load_classifier
 from alexnet.runs.decision import (
     DISTANCE_METHODS,
     KINDS,
@@ -41,7 +44,8 @@ from alexnet.runs.decision import (
     log_odds,
     to_unit_length,
 )
-from alexnet.runs.run import Run, checksum_of, dataset_checksum
+from alexnet.runs.recipe import Recipe
+from alexnet.runs.run import dataset_checksum
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
 from alexnet.runtime.progress import progress
 
@@ -91,12 +95,12 @@ def decide(
     views: int = 1,
     device: str | None = None,
 ) -> DecisionReport:
-    """Find the decision rule of a run and store it in the run folder, in place of an earlier one.
+    """Find a decision rule and store it in the folder of what decides, in place of an earlier one.
 
     Parameters
     ----------
     run : str or path
-        The run folder.
+        A run folder, a baseline, or a folder of `alexnet crossval` or `ensemble`, whose mean decides.
     data : str, path or PreparedDataset
         The prepared dataset.
     split : str
@@ -115,7 +119,8 @@ def decide(
     unsure : float
         Share of the images, 0 to below 1, with the smallest margin that become *unsure*.
     unknown_rate : float, optional
-        Share of known images, above 0 and below 1, that may be rejected as *unknown*. Default: none is.
+        Share of known images, above 0 and below 1, that may be rejected as *unknown*, by the features of the network,
+        of several the first. Default: none is.
     unknown_method : {"neighbors", "mahalanobis"}
         How the distance from the training images is measured.
     confidence : float
@@ -144,19 +149,21 @@ def decide(
         raise UsageError(f"{' and '.join(given)} exclude each other: the threshold follows from one of them")
     if accuracy is not None and unsure:
         raise UsageError("--accuracy and --unsure exclude each other: both say which images are unsure")
-    opened = Run.open(run)
+    folder = Path(run)
+    classifier = load_classifier(folder, device=device, raw=True)
+    if unknown_rate is not None and not _recipes(classifier):
+        raise UsageError(f"{folder} has no network, whose features tell what is unknown: leave out --unknown-rate")
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
-    check_compatible(opened, dataset, "nothing can be decided on it")
+    check_compatible(_Decider(members_of(folder)[0], classifier.config), dataset, "nothing can be decided on it")
     chosen = dataset.split(split)
     _check_split(dataset, chosen)
     for name in (*recall, *precision):
         check_choice(name, dataset.classes, "class")
     if len(dataset.classes) < 2:
-        raise AlexNetError(f"{opened.path} has one class: there is nothing to decide")
+        raise AlexNetError(f"{folder} has one class: there is nothing to decide")
     matrix = None if costs is None else read_costs(costs, dataset.classes)
-    classifier = Classifier.load(run, device=device, raw=True)
-    every, title = np.arange(len(chosen)), f"predict {split}"
-    probabilities, features = outputs(classifier, chosen, every, title, classifier.choose_views(views))
+    views = classifier.choose_views(views)
+    probabilities, features = _predicted(classifier, chosen, views, with_features=unknown_rate is not None)
 
     temperature = fit_temperature(probabilities, chosen.labels)
     before, after = (
@@ -180,7 +187,7 @@ def decide(
         limit = float(margins[int(unsure * len(margins))])
         unsure_below = max(0.0, limit - ROUNDING * max(1.0, limit))
     distance = None
-    if unknown_rate is not None:
+    if unknown_rate is not None and features is not None:
         distance = _distance(classifier, dataset, features, unknown_method, unknown_rate)
     rule = DecisionRule(tuple(dataset.classes), temperature, thresholds, matrix, unsure_below, distance, views=views)
     decided = rule.apply(probabilities, features)
@@ -201,9 +208,37 @@ def decide(
     }
     if matrix is not None:
         record["expected_cost"] = mean_cost(matrix, chosen.labels, decided.label, decided.kind)
-    rule = dataclasses.replace(rule, weights=checksum_of(classifier.network.state_dict()), record=record)
-    rule.save(opened.path)
-    return DecisionReport(rule, _sentences(rule, opened, chosen))
+    rule = dataclasses.replace(rule, weights=classifier.checksum(), record=record)
+    rule.save(folder)
+    return DecisionReport(rule, _sentences(rule, _recipes(classifier), chosen))
+
+
+@dataclass(frozen=True)
+class _Decider:
+    """The first member of what decides: its folder, and its config, which describes the dataset of the training."""
+
+    path: Path
+    config: Any
+
+
+def _recipes(classifier: Classifier) -> list[Recipe]:
+    """The recipes of the networks that decide."""
+    members = classifier.members if isinstance(classifier, EnsembleClassifier) else [classifier]
+    return [member.config.recipe for member in members if not isinstance(member, BaselineClassifier)]
+
+
+def _predicted(
+    classifier: Classifier, split: Split, views: int, with_features: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Probabilities (n, classes) of the images of a split, and their features where a distance needs them."""
+    every, title, parts = np.arange(len(split)), f"predict {split.name}", []
+    if with_features:
+        return outputs(classifier, split, every, title, views)
+    with progress(len(split), title) as bar:
+        for _, images in split.batches(every, BATCH_SIZE):
+            parts.append(classifier.probabilities(images, views))
+            bar.advance(len(images))
+    return np.concatenate(parts), None
 
 
 def spread(values: np.ndarray, count: int = RECORDED) -> list[float]:
@@ -440,7 +475,7 @@ def fit_distance(features: np.ndarray, labels: np.ndarray, method: str) -> Featu
     return FeatureDistance(method, center, projection, references, neighbors, unit_length)
 
 
-def _sentences(rule: DecisionRule, run: Run, split: Split) -> list[str]:
+def _sentences(rule: DecisionRule, recipes: Sequence[Recipe], split: Split) -> list[str]:
     record = rule.record
     lines = [f"Decided on {len(split):,} images: {split.name} of {record['data']}.", *describe_decision(rule)]
     lines.append(
@@ -452,8 +487,7 @@ def _sentences(rule: DecisionRule, run: Run, split: Split) -> list[str]:
         lines.append(f"Mean cost: {record['expected_cost']:.4g} per image (on the same images).")
     shares = record["shares"]
     lines.append(f"Unsure: {shares['unsure']:.2%} of these images; unknown: {shares['unknown']:.2%}.")
-    recipe = run.config.recipe
-    if split.name == "val" and (recipe.keep == "best" or recipe.schedule == "plateau"):
+    if split.name == "val" and any(recipe.keep == "best" or recipe.schedule == "plateau" for recipe in recipes):
         lines.append(
             "The training chose its weights or its learning rate on this split: the guarantee is approximate. "
             "For an exact one use images that the training has not seen, such as --split test."

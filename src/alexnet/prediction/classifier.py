@@ -26,7 +26,7 @@ from alexnet.network.model import AlexNet
 from alexnet.prediction.inputs import ImageInput, NamedImage, load_image
 from alexnet.runs.config import Config
 from alexnet.runs.decision import CLASS, KINDS, DecisionRule
-from alexnet.runs.run import Run
+from alexnet.runs.run import Run, checksum_of
 from alexnet.runtime.devices import choose_device, choose_precision
 from alexnet.runtime.errors import AlexNetError, UsageError
 
@@ -195,6 +195,10 @@ class Classifier:
         rule = None if raw else opened.decision_rule(network)
         dtype = choose_precision(precision, chosen_device)
         return cls(network, preprocess, opened.config, dtype, rule, packed=packed)
+
+    def checksum(self) -> str:
+        """SHA-256 of the weights, to which a decision rule belongs."""
+        return checksum_of(self.network.state_dict())
 
     @property
     def classes(self) -> list[str]:

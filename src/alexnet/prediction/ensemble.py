@@ -13,14 +13,15 @@ from alexnet.baselines.baseline import Baseline
 from alexnet.data.decoding import MAX_PIXELS
 from alexnet.data.pixel_range import PixelRange
 from alexnet.evaluation.ensemble import members_of
-from alexnet.evaluation.predictor import BaselinePredictor, is_baseline, require_same_classes
+from alexnet.evaluation.predictor import BaselinePredictor, checksum_of_members, is_baseline, require_same_classes
 from alexnet.prediction.classifier import Classifier
+from alexnet.runs.run import stored_rule
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.progress import notify
 
 
 class BaselineClassifier(Classifier):
-    """A baseline, which has no decision rule.
+    """A baseline.
 
     Parameters
     ----------
@@ -37,6 +38,9 @@ class BaselineClassifier(Classifier):
     def probabilities(self, images: np.ndarray, views: int = 1) -> np.ndarray:
         """Return the probability of every class: (N, size, size, 3) uint8 → (N, classes) float64."""
         return self._predictor.probabilities(torch.from_numpy(np.ascontiguousarray(images)), views)
+
+    def checksum(self) -> str:
+        return self._predictor.checksum()
 
 
 class EnsembleClassifier(Classifier):
@@ -73,6 +77,15 @@ class EnsembleClassifier(Classifier):
         mean: np.ndarray = np.mean([member.probabilities(images, views) for member in self.members], axis=0)
         return mean
 
+    def probabilities_and_features(self, images: np.ndarray, views: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """The mean probabilities (N, classes), and the features (N, units) of the first member, a network."""
+        first, features = self.members[0].probabilities_and_features(images, views)
+        others = [member.probabilities(images, views) for member in self.members[1:]]
+        return np.mean([first, *others], axis=0), features
+
+    def checksum(self) -> str:
+        return checksum_of_members([member.checksum() for member in self.members])
+
 
 def load_classifier(
     run: str | os.PathLike[str],
@@ -89,12 +102,12 @@ def load_classifier(
     run : str or path
         A run folder, a baseline, a cross-validation or an ensemble.
     device, precision, raw, packed
-        As in `Classifier.load`; baselines and averages have no decision rule.
+        As in `Classifier.load`. The decision rule is that of the folder, not those of its members.
 
     Raises
     ------
     AlexNetError
-        If it is none of them, no fold is finished, or something cannot be read.
+        If it is none of them, no fold is finished, something cannot be read, or the rule belongs to other weights.
     """
     folder = Path(run)
     members = members_of(folder)
@@ -102,11 +115,15 @@ def load_classifier(
         return _load(folder, device, precision, raw, packed)
     notify(f"{folder}: the mean of {len(members)} members, {members[0].name} to {members[-1].name}")
     loaded = [_load(path, device, precision, True, packed) for path in members]
-    return EnsembleClassifier(loaded, [str(path) for path in members])
+    ensemble = EnsembleClassifier(loaded, [str(path) for path in members])
+    ensemble.rule = None if raw else stored_rule(folder, ensemble.checksum)
+    return ensemble
 
 
 def _load(folder: Path, device: str | None, precision: str, raw: bool, packed: bool) -> Classifier:
     """Load a run folder or a baseline."""
     if is_baseline(folder):
-        return BaselineClassifier(Baseline.open(folder))
+        baseline = BaselineClassifier(Baseline.open(folder))
+        baseline.rule = None if raw else stored_rule(folder, baseline.checksum)
+        return baseline
     return Classifier.load(folder, device=device, precision=precision, raw=raw, packed=packed)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -74,17 +74,17 @@ class Run:
             if (folder / CROSS_VALIDATION).is_file():
                 raise AlexNetError(
                     f"{folder} is a cross-validation: name one of its runs, such as {folder / 'fold-1'} (predict, "
-                    "evaluate, compare, sort and serve take the folder and average its networks)"
+                    "evaluate, decide, compare, sort and serve take the folder and average its networks)"
                 ) from None
             if (folder / ENSEMBLE).is_file():
                 raise AlexNetError(
-                    f"{folder} is an ensemble: name one of the runs in its {ENSEMBLE} (predict, evaluate, compare, "
-                    "sort and serve take the folder and average its members)"
+                    f"{folder} is an ensemble: name one of the runs in its {ENSEMBLE} (predict, evaluate, decide, "
+                    "compare, sort and serve take the folder and average its members)"
                 ) from None
             if (folder / BASELINE).is_file():
                 raise AlexNetError(
-                    f"{folder} is a baseline, which has no network: `alexnet evaluate`, `compare`, `predict` and "
-                    "`report` take it"
+                    f"{folder} is a baseline, which has no network: `alexnet evaluate`, `decide`, `compare`, "
+                    "`predict`, `sort` and `report` take it"
                 ) from None
             if (folder.parent / "config.json").is_file() and folder.is_file():
                 raise AlexNetError(f"{folder} is a file of the run folder {folder.parent}: name the folder") from None
@@ -268,13 +268,31 @@ class Run:
         AlexNetError
             If its file is damaged, or it belongs to other weights.
         """
-        rule = DecisionRule.load(self.path)
-        if rule is not None and rule.weights != checksum_of(network.state_dict()):
-            raise AlexNetError(
-                f"the decision rule of {self.path} (decision.json) belongs to other weights: run "
-                f"`alexnet decide {shlex.quote(str(self.path))} --data DATA` again, or use --raw"
-            )
-        return rule
+        return stored_rule(self.path, lambda: checksum_of(network.state_dict()))
+
+
+def stored_rule(folder: Path, weights: Callable[[], str]) -> DecisionRule | None:
+    """The decision rule that `alexnet decide` stored in a folder; None if there is none.
+
+    Parameters
+    ----------
+    folder : Path
+        A run folder, a baseline, a cross-validation or an ensemble.
+    weights : callable
+        Returns the checksum of what decides; called only where there is a rule.
+
+    Raises
+    ------
+    AlexNetError
+        If the file of the rule is damaged, or it belongs to other weights.
+    """
+    rule = DecisionRule.load(folder)
+    if rule is not None and rule.weights != weights():
+        raise AlexNetError(
+            f"the decision rule of {folder} (decision.json) belongs to other weights: run "
+            f"`alexnet decide {shlex.quote(str(folder))} --data DATA` again, or use --raw"
+        )
+    return rule
 
 
 class Described(Protocol):

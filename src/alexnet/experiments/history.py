@@ -238,7 +238,6 @@ def _measure_network(setting: _Setting, trial: Trial) -> dict[str, Any]:
     return {
         "accuracy": accuracy,
         "epochs": epochs,
-        "seconds": epochs * described["seconds_per_epoch"],
         "wall_seconds": epochs * statistics.median(seconds),  # other work on the machine may halt single epochs
         "validation_error": [record["validation_error"] for record in records],
         "train_error": [record["train_error"] for record in records],
@@ -269,6 +268,7 @@ def _write(
     setting: _Setting, results: Path, command: str, name: str, found: dict[Trial, dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Write the measurements so far; return the rows of the table."""
+    found = {trial: entry | _seconds(setting, trial, entry) for trial, entry in found.items()}
     rows = [row for method in METHODS if (row := _row(setting, method, found))]
     report = {
         "description": "accuracy on held-out images, one view, of a linear SVM on hand-made features and of networks, "
@@ -287,6 +287,14 @@ def _write(
     }
     write_with_figure(results, report, figure(report))
     return rows
+
+
+def _seconds(setting: _Setting, trial: Trial, entry: dict[str, Any]) -> dict[str, float]:
+    """The seconds of a training: its epochs at the pace of the network, which was measured once for all its trials."""
+    if METHODS[trial.method].features:
+        return {}
+    described = json.loads((setting.work / f"{trial.method}.json").read_text(encoding="utf-8"))
+    return {"seconds": entry["epochs"] * described["seconds_per_epoch"]}
 
 
 def _row(setting: _Setting, name: str, found: dict[Trial, dict[str, Any]]) -> dict[str, Any] | None:

@@ -17,7 +17,10 @@ import pytest
 from random_runs import make_run
 
 from alexnet import Classifier
+from alexnet.baselines.baseline import fit_baseline
 from alexnet.data.dataset import PreparedDataset
+from alexnet.evaluation.ensemble import make_ensemble
+from alexnet.prediction.ensemble import load_classifier
 from alexnet.runs.run import Run
 from alexnet.serve.api import api
 from alexnet.serve.explorer import Explorer
@@ -247,29 +250,51 @@ def test_indexing_the_training_images_ends_with_the_service(
     assert not list(run.path.glob("search/*/*.npy"))
 
 
+def served(folder: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, float], dict[str, Any]]:
+    """What the server of a folder answers: the probabilities of an image, and the description of the network."""
+    answers = []
+
+    async def ask(app: Any) -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
+            answers.append((await client.post("/v1/predict", files=files(content))).json()["predictions"][0])
+            answers.append((await client.get("/v1/network")).json())
+
+    monkeypatch.setattr("alexnet.serve.server.run_app", lambda app, *_: asyncio.run(ask(app)))
+    serve(folder, port=0, device="cpu")
+    entry, about = answers
+    return {found["label"]: found["probability"] for found in entry["top"]}, about
+
+
+def mean_of(members: list[Path], content: bytes) -> dict[str, float]:
+    each = [dict(load_classifier(member, device="cpu").predict(content)[0].top) for member in members]
+    return {label: sum(one[label] for one in each) / len(each) for label in each[0]}
+
+
 def test_a_cross_validation_is_served_as_the_mean_of_its_networks(
     striped_data: Path, images: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cv = tmp_path / "cv"
     runs = [make_run(cv / f"fold-{n}", striped_data, seed=n, variant="convolutions") for n in (1, 2)]
     (cv / "crossval.json").write_text(json.dumps({"folds": {"1": {}, "2": {}}}), encoding="utf-8")
-    each = [dict(Classifier.load(run, device="cpu").predict(images[0])[0].top) for run in runs]
-    answers = []
-
-    async def ask(app: Any) -> None:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
-            answers.append((await client.post("/v1/predict", files=files(images[0]))).json()["predictions"][0])
-            answers.append((await client.get("/v1/network")).json())
-
-    monkeypatch.setattr("alexnet.serve.server.run_app", lambda app, *_: asyncio.run(ask(app)))
-    serve(cv, port=0, device="cpu")
-    entry, about = answers
-    for found in entry["top"]:
-        mean = sum(one[found["label"]] for one in each) / 2
-        assert found["probability"] == pytest.approx(mean, abs=1e-5)
+    probabilities, about = served(cv, images[0], monkeypatch)
+    assert probabilities == pytest.approx(mean_of(runs, images[0]), abs=1e-5)
     assert (about["run"], about["members"], about["shown_network"]) == ("cv", 2, "fold-1")
+    assert about["cross_validation"]
     assert about["data"] is None
     assert "name a dataset with --data" in about["data_unavailable"]
+
+
+def test_an_ensemble_is_served_as_the_mean_of_its_members_with_the_data_of_its_network(
+    striped_data: Path, images: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", striped_data, seed=1, variant="convolutions")
+    base = fit_baseline(striped_data, tmp_path / "base", features="hog").path
+    make_ensemble([base, run], tmp_path / "both")
+    probabilities, about = served(tmp_path / "both", images[0], monkeypatch)
+    assert probabilities == pytest.approx(mean_of([run, base], images[0]), abs=1e-5)
+    assert (about["run"], about["members"], about["shown_network"]) == ("both", 2, "run")
+    assert not about["cross_validation"]
+    assert about["data"] is not None
 
 
 def test_without_data_the_routes_that_need_it_return_404(

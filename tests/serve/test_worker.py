@@ -251,7 +251,7 @@ def test_indexing_the_training_images_ends_with_the_service(
 
 
 def served(folder: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, float], dict[str, Any]]:
-    """What the server of a folder answers: the probabilities of an image, and the description of the network."""
+    """The answers of the server of a folder: the probabilities of an image, and the description of the network."""
     answers = []
 
     async def ask(app: Any) -> None:

@@ -194,3 +194,21 @@ def test_a_baseline_and_a_cross_validation_have_a_rule(
         assert {row["decision"] for row in json.loads(done.stdout)} <= {"class", "unsure"}
     done = command("decide", tmp_path / "base", "--data", striped_data, "--unknown-rate", "0.3")
     assert (done.returncode, "has no network" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["run", "base"])
+def test_each_member_of_another_dataset_is_named(
+    parts: Path, striped_data: Path, tmp_path: Path, name: str, command: Callable[..., Any]
+) -> None:
+    """The images of a split may be in the training of one member only."""
+    shutil.copytree(parts, tmp_path / "parts")
+    file = tmp_path / "parts" / name / {"run": "config.json", "base": "baseline.json"}[name]
+    config = json.loads(file.read_text("utf-8"))
+    config["dataset"]["checksum"] = "of another"
+    file.write_text(json.dumps(config), encoding="utf-8")
+    make_ensemble([tmp_path / "parts" / "run", tmp_path / "parts" / "base"], tmp_path / "both")
+    for verb in (("evaluate", "--views", "1"), ("decide",)):
+        done = command(verb[0], tmp_path / "both", "--data", striped_data, *verb[1:])
+        assert done.returncode == 0, done.stderr
+        notes = [line for line in done.stderr.splitlines() if "is another dataset than the one that" in line]
+        assert [f"{name} was trained on" in note for note in notes] == [True]

@@ -371,7 +371,8 @@ def evaluate(
     torch_device = choose_device(device)
     dtype = choose_precision(precision, torch_device)
     predictors = load_predictors(paths, torch_device, dtype)
-    check_compatible(predictors[0], dataset)
+    for predictor in predictors:
+        check_compatible(predictor, dataset)
 
     on_val = (
         search_coefficients and "val" in dataset.splits and evaluated.name != "val" and len(dataset.split("val")) > 0

@@ -154,7 +154,8 @@ def decide(
     if unknown_rate is not None and not _recipes(classifier):
         raise UsageError(f"{folder} has no network, whose features tell what is unknown: leave out --unknown-rate")
     dataset = data if isinstance(data, PreparedDataset) else PreparedDataset.open(data)
-    check_compatible(_Decider(members_of(folder)[0], classifier.config), dataset, "nothing can be decided on it")
+    for path, member in zip(members_of(folder), _members(classifier), strict=True):
+        check_compatible(_Decider(path, member.config), dataset, "nothing can be decided on it")
     chosen = dataset.split(split)
     _check_split(dataset, chosen)
     for name in (*recall, *precision):
@@ -215,16 +216,19 @@ def decide(
 
 @dataclass(frozen=True)
 class _Decider:
-    """The first member of what decides: its folder, and its config, which describes the dataset of the training."""
+    """A member of what decides: its folder, and its config, which describes the dataset of the training."""
 
     path: Path
     config: Any
 
 
+def _members(classifier: Classifier) -> list[Classifier]:
+    return classifier.members if isinstance(classifier, EnsembleClassifier) else [classifier]
+
+
 def _recipes(classifier: Classifier) -> list[Recipe]:
     """The recipes of the networks that decide."""
-    members = classifier.members if isinstance(classifier, EnsembleClassifier) else [classifier]
-    return [member.config.recipe for member in members if not isinstance(member, BaselineClassifier)]
+    return [member.config.recipe for member in _members(classifier) if not isinstance(member, BaselineClassifier)]
 
 
 def _predicted(

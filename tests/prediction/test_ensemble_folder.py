@@ -192,6 +192,11 @@ def test_a_baseline_and_a_cross_validation_have_a_rule(
         assert (decided.decisions.kind == 1).any()
         done = command("predict", folder, images, "--json", "--device", "cpu")
         assert {row["decision"] for row in json.loads(done.stdout)} <= {"class", "unsure"}
+        done = command("sort", folder, images, "--to", tmp_path / f"sorted-{name}", "--device", "cpu")
+        assert done.returncode == 0, done.stderr
+        placed = {file.name: file.parent.name for file in (tmp_path / f"sorted-{name}").rglob("*.png")}
+        answers = {Path(one.source).name: one.answer for one in classifier.predict(sorted(images.iterdir()))}
+        assert placed == answers
     done = command("decide", tmp_path / "base", "--data", striped_data, "--unknown-rate", "0.3")
     assert (done.returncode, "has no network" in done.stderr) == (2, True)
 

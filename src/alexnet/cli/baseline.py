@@ -15,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.description = (
         "Fit hand-made features and a linear SVM to the training images: what the network of the paper was compared "
-        "with. The folder is taken by `alexnet evaluate`, `compare`, `predict` and `report`. Requires OpenCV: pip "
-        "install 'alexnet[baseline]'."
+        "with. The folder is taken by `alexnet evaluate`, `decide`, `compare`, `predict`, `sort`, `report` and "
+        "`ensemble`. Requires OpenCV: pip install 'alexnet[baseline]'."
     )
     parser.epilog = "example: alexnet baseline data --out base --features hog"
     parser.add_argument("data", metavar="DATA", help=DATA_HELP)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from alexnet.experiments.catalog import experiments, rows
+from alexnet.experiments.catalog import experiments, named_sources, rows
+from alexnet.runtime.errors import UsageError
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -27,3 +28,9 @@ def test_every_experiment_is_documented_with_its_command_and_figure(name: str) -
     assert f"alexnet reproduce {name}" in text
     if (DOCS / "results" / f"{name}.png").exists():
         assert f"(results/{name}.png)" in text
+
+
+def test_two_sources_of_one_name_are_refused() -> None:
+    assert named_sources(["a/first.zip", "b/Second_set"]) == {"first": "a/first.zip", "second-set": "b/Second_set"}
+    with pytest.raises(UsageError, match="two of --data have the same name"):
+        named_sources(["a/cells.zip", "b/cells"])

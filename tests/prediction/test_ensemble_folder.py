@@ -90,7 +90,12 @@ def test_what_cannot_be_averaged_leaves_no_folder(
     shutil.copytree(parts / "base", other)
     config = json.loads((other / "baseline.json").read_text("utf-8"))
     (other / "baseline.json").write_text(json.dumps({**config, "classes": ["a", "b"]}), encoding="utf-8")
+    darker = tmp_path / "darker"
+    shutil.copytree(parts / "base", darker)
+    pixel_range = {"black": 0, "white": 4095, "origin": "option"}
+    (darker / "baseline.json").write_text(json.dumps({**config, "pixel_range": pixel_range}), encoding="utf-8")
     for members, message in (
+        ([parts / "run", darker], "have another range of pixel values"),
         ([parts / "run", parts / "run"], "needs two different members"),
         ([parts / "run", other], "different classes"),
         ([parts / "run", tmp_path / "missing"], "does not exist"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from alexnet.evaluation.predictor import is_baseline, load_predictors
+from alexnet.evaluation.predictor import is_baseline, load_predictors, require_same_images
 from alexnet.runs.run import BASELINE, CROSS_VALIDATION, ENSEMBLE, check_has_networks
 from alexnet.runtime.devices import choose_device
 from alexnet.runtime.errors import AlexNetError
@@ -53,8 +53,8 @@ def make_ensemble(members: Sequence[str | os.PathLike[str]], out: str | os.PathL
     Raises
     ------
     AlexNetError
-        If there are fewer than two, one can't be read, they differ in their classes or image sizes, or `out` is not
-        free.
+        If there are fewer than two, one can't be read, they differ in their classes, image sizes or ranges of pixel
+        values, or `out` is not free.
     """
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -63,7 +63,9 @@ def make_ensemble(members: Sequence[str | os.PathLike[str]], out: str | os.PathL
     if len(found) < 2:
         raise AlexNetError(f"an ensemble needs two different members; {found[0]} is the only one")
     found.sort(key=is_baseline)
-    load_predictors(found, choose_device("cpu"), torch.float32)
+    first, *others = load_predictors(found, choose_device("cpu"), torch.float32)
+    for other in others:
+        require_same_images(first.config, str(first.path), other.config, str(other.path))
     folder.mkdir(parents=True, exist_ok=True)
     listed = {"members": [_relative(one, folder.resolve()) for one in found], "format_version": FORMAT_VERSION}
     write_atomic(folder / ENSEMBLE, (json.dumps(listed, indent=1, ensure_ascii=False) + "\n").encode())

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -123,36 +123,46 @@ class BaselinePredictor:
         return checksum_of(self.baseline.tensors())
 
 
-class MeanPredictor:
-    """The mean of the probabilities of several predictors.
+class Mean:
+    """The mean of the probabilities of several members, which are predictors or classifiers.
+
+    Attributes
+    ----------
+    members : sequence
+        Those that are averaged. The features are those of the first.
+    """
+
+    members: Sequence[Any]
+
+    def probabilities(self, images: Any, views: int = 1) -> np.ndarray:
+        """The mean over the members: (N, size, size, 3) uint8 → (N, classes) float64."""
+        mean: np.ndarray = np.mean([member.probabilities(images, views) for member in self.members], axis=0)
+        return mean
+
+    def probabilities_and_features(self, images: Any, views: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """The same, and the features (N, units) of the first member."""
+        first, features = self.members[0].probabilities_and_features(images, views)
+        others = [member.probabilities(images, views) for member in self.members[1:]]
+        return np.mean([first, *others], axis=0), features
+
+    def checksum(self) -> str:
+        """SHA-256 (hexadecimal) of the checksums of the members, in their order."""
+        return hashlib.sha256("".join(member.checksum() for member in self.members).encode()).hexdigest()
+
+
+class MeanPredictor(Mean):
+    """The mean of several predictors.
 
     Parameters
     ----------
     path : Path
         The folder that they are members of.
     members : sequence of Predictor
-        Those that are averaged. The features are those of the first.
+        Those that are averaged.
     """
 
     def __init__(self, path: Path, members: Sequence[Predictor]) -> None:
         self.path, self.members, self.config = path, members, members[0].config
-
-    def probabilities(self, images: Tensor, views: int) -> np.ndarray:
-        mean: np.ndarray = np.mean([member.probabilities(images, views) for member in self.members], axis=0)
-        return mean
-
-    def probabilities_and_features(self, images: Tensor, views: int) -> tuple[np.ndarray, np.ndarray]:
-        first, features = self.members[0].probabilities_and_features(images, views)
-        others = [member.probabilities(images, views) for member in self.members[1:]]
-        return np.mean([first, *others], axis=0), features
-
-    def checksum(self) -> str:
-        return checksum_of_members([member.checksum() for member in self.members])
-
-
-def checksum_of_members(checksums: Sequence[str]) -> str:
-    """SHA-256 (hexadecimal) of the checksums of the members of an average, in their order."""
-    return hashlib.sha256("".join(checksums).encode()).hexdigest()
 
 
 def _flipped(pixels: np.ndarray, flips: Flips) -> np.ndarray:
@@ -221,6 +231,22 @@ def load_predictors(sources: Sequence[Source], device: torch.device, precision: 
                 "they can't be averaged on one dataset"
             )
     return predictors
+
+
+def require_same_images(
+    one: Config | BaselineConfig, name: str, other: Config | BaselineConfig, other_name: str
+) -> None:
+    """Check that what is averaged reads the same images: classes, image size and range of pixel values.
+
+    Raises
+    ------
+    AlexNetError
+        If they differ; the message says in what.
+    """
+    require_same_classes(one.classes, name, other.classes, other_name, "they can't be averaged")
+    for value, term in (("size", "image size"), ("pixel_range", "range of pixel values")):
+        if getattr(one, value) != getattr(other, value):
+            raise AlexNetError(f"{name} and {other_name} have another {term}: they can't be averaged")
 
 
 def require_same_classes(

@@ -71,17 +71,21 @@ def verdict(one: Sequence[float], together: float, size: int, images: int) -> st
     )
 
 
-def _errors(runs: Sequence[Path], split: Split) -> dict[str, list[float]]:
-    """Return the errors of all combinations of 1, 3 and 5 runs by size, with ten views, reading each image once."""
+def probabilities_by_member(members: Sequence[Path], split: Split) -> np.ndarray:
+    """Return the probabilities (members, n, classes) of runs and baselines with ten views, reading each image once."""
     device = choose_device(None)
-    members = load_predictors(runs, device, choose_precision("auto", device))
-    shares, labels = [], []
+    predictors = load_predictors(members, device, choose_precision("auto", device))
+    parts = []
     with progress(len(split), "evaluate") as bar:
         for batch in evaluation_batches(split, BATCH_SIZE):
-            shares.append(np.stack([member.probabilities(batch.images, views=10) for member in members]))
-            labels.append(batch.labels.numpy())
+            parts.append(np.stack([predictor.probabilities(batch.images, views=10) for predictor in predictors]))
             bar.advance(len(batch.labels))
-    probabilities, truth = np.concatenate(shares, axis=1), np.concatenate(labels)
+    return np.concatenate(parts, axis=1)
+
+
+def _errors(runs: Sequence[Path], split: Split) -> dict[str, list[float]]:
+    """Return the errors of all combinations of 1, 3 and 5 runs by size."""
+    probabilities, truth = probabilities_by_member(runs, split), split.labels
     return {
         str(size): [
             float((probabilities[list(chosen)].mean(axis=0).argmax(axis=1) != truth).mean())

@@ -23,10 +23,10 @@ from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.evaluation.predictor import is_baseline
 from alexnet.experiments import solar_cells
-from alexnet.experiments.catalog import dataset_name
+from alexnet.experiments.catalog import named_sources
 from alexnet.experiments.image_sets import QUICK_SIZE, SOLAR, all_images, first_per_class, test_split
 from alexnet.experiments.trials import prepare_once, run_trials, summarize, with_earlier
-from alexnet.runtime.errors import AlexNetError, UsageError
+from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.provenance import provenance, write_result
 
 HELD_OUT = 0.2
@@ -73,9 +73,7 @@ def reproduce(
     The sets are the solar cells and `data`; with `quick` a few images of `data` alone. The trials of an existing
     `results` are kept. Returns a summary of one line per set and kind of features.
     """
-    sources = {str(dataset_name([source])): source for source in data}
-    if len(sources) < len(data):
-        raise UsageError("two of --data have the same name; rename one")
+    sources = named_sources(data)
     names = list(sources) if quick and sources else [SOLAR, *sources]
     trials = [Trial(name, features, seed) for name in names for seed in seeds for features in reversed(FEATURES)]
 

@@ -123,6 +123,20 @@ def slug(source: str) -> str:
     return re.sub("[^a-z0-9]+", "-", Path(source).resolve().stem.lower()).strip("-")
 
 
+def named_sources(data: Sequence[str]) -> dict[str, str]:
+    """Return the sources of `--data` by the names of their sets.
+
+    Raises
+    ------
+    UsageError
+        If two have the same name: one would take the place of the other.
+    """
+    sources = {slug(source): source for source in data}
+    if len(sources) < len(data):
+        raise UsageError("two of --data have the same name; rename one")
+    return sources
+
+
 CIFAR = "cifar-out"  # experiments on CIFAR-10 share the prepared dataset and trials
 ABLATION = "ablation-out"
 INSPECTION = "inspection-out"  # the experiments on unknown images and weight types use its trainings

@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from alexnet.data.dataset import PreparedDataset, Split
-from alexnet.data.loading import evaluation_batches
+from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation import metrics
-from alexnet.evaluation.evaluate import BATCH_SIZE
-from alexnet.evaluation.predictor import load_predictors
+from alexnet.evaluation.metrics import Predictions
 from alexnet.experiments import demo, solar_cells
+from alexnet.experiments.averaged_networks import probabilities_by_member
 from alexnet.experiments.baseline import fit_alone
-from alexnet.experiments.catalog import slug
+from alexnet.experiments.catalog import named_sources
 from alexnet.experiments.image_sets import QUICK_SIZE, SOLAR, subset, test_split
+from alexnet.experiments.recipe_trials import QUICK
 from alexnet.experiments.trials import (
     compare,
     prepare_once,
@@ -32,14 +32,10 @@ from alexnet.experiments.trials import (
     train_once,
     with_earlier,
 )
-from alexnet.runtime.devices import choose_device, choose_precision
-from alexnet.runtime.progress import progress
 from alexnet.runtime.provenance import provenance, write_result
 
 FEATURES = "sift-fisher"
 METHODS = ("network", "baseline", "average")
-VIEWS = 10
-QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 24, "crop_size": 64, "input_size": 64, "early_input_size": None}
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ def reproduce(
     The sets are the solar cells and `data`, sources with train and test or val that `prepare` takes; with `quick` a few
     images of `data` alone. The trials of an existing `results` are kept. Returns a summary of one line per set.
     """
-    sources: dict[str, Any] = {slug(source): Path(source) for source in data}
+    sources: dict[str, Any] = {name: Path(source) for name, source in named_sources(data).items()}
     if not (quick and sources):
         sources = {SOLAR: partial(solar_cells.write_source, work / "cells.csv"), **sources}
     trials = [Trial(name, seed) for seed in seeds for name in sources]
@@ -94,36 +90,24 @@ def _measure(dataset: PreparedDataset, trial: Trial, folder: Path, quick: bool) 
     changes = {**(demo.CHANGES if trial.set == SOLAR else {}), **(QUICK if quick else {})}
     run = train_once(dataset.path, folder / "run", seed=trial.seed, **changes)
     baseline = fit_alone(dataset, folder / "baseline", FEATURES, trial.seed)
-    probabilities, labels = _probabilities([run.path, baseline.path], test_split(dataset))
+    split = test_split(dataset)
+    probabilities = probabilities_by_member([run.path, baseline.path], split)
     shares = dict(zip(METHODS, (*probabilities, probabilities.mean(axis=0)), strict=True))
-    measured = {method: _scores(found, labels) for method, found in shares.items()}
+    measured = {method: _scores(found, split.labels) for method, found in shares.items()}
     measured["network"]["seconds"] = sum(epoch["seconds"] for epoch in run.metrics("epoch"))
     measured["baseline"]["seconds"] = sum(baseline.config.seconds.values())
     shutil.rmtree(folder)
     return measured
 
 
-def _probabilities(members: Sequence[Path], split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """The probabilities of each member (members, n, classes) with ten views, and the labels (n,)."""
-    device = choose_device(None)
-    predictors = load_predictors(members, device, choose_precision("auto", device))
-    found, labels = [], []
-    with progress(len(split), "evaluate") as bar:
-        for batch in evaluation_batches(split, BATCH_SIZE):
-            found.append(np.stack([predictor.probabilities(batch.images, VIEWS) for predictor in predictors]))
-            labels.append(batch.labels.numpy())
-            bar.advance(len(batch.labels))
-    return np.concatenate(found, axis=1), np.concatenate(labels)
-
-
 def _scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Accuracy and log loss; of two classes also the area under the ROC curve."""
-    of_label = probabilities[np.arange(len(labels)), labels]
+    predictions = Predictions.from_probabilities(probabilities, labels)
     two = probabilities.shape[1] == 2
     return {
-        "accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
-        "log_loss": float(-np.log(np.maximum(of_label, np.finfo(np.float64).tiny)).mean()),
-        "roc_auc": metrics.roc_auc(probabilities[:, 1], labels == 1) if two else None,
+        "accuracy": metrics.accuracy(predictions),
+        "log_loss": metrics.log_loss(predictions),
+        "roc_auc": metrics.roc_auc(*metrics.binary_scores(predictions, 1)) if two else None,
     }
 
 

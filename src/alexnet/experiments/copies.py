@@ -18,7 +18,7 @@ from alexnet.data.dataset import PreparedDataset
 from alexnet.data.near_duplicates import SIDE, find_near_duplicates, thumbnails
 from alexnet.data.preparation import prepare
 from alexnet.experiments import solar_cells
-from alexnet.experiments.catalog import slug
+from alexnet.experiments.catalog import named_sources
 from alexnet.experiments.image_sets import SOLAR
 from alexnet.experiments.trials import is_selected, measure_once, summarize
 from alexnet.runtime.progress import notify
@@ -85,7 +85,7 @@ def reproduce(
     table, rows = earlier.get("table", []), earlier.get("growth", [])
     if is_selected("sets", only):
         sources: dict[str, Any] = {SOLAR: partial(solar_cells.write_source, work / "cells.csv")}
-        sources |= {slug(source): source for source in data}
+        sources |= named_sources(data)
         table = [
             measure_once(work / f"{name}.json", partial(_measure, name, source, seeds))
             for name, source in sources.items()

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.experiments import solar_cells
-from alexnet.experiments.catalog import slug
+from alexnet.experiments.catalog import named_sources
 from alexnet.experiments.image_sets import SOLAR, test_split
 from alexnet.experiments.trials import measure_once, prepare_once, write_with_figure
 from alexnet.inspection.crossval import assign_folds
@@ -44,7 +44,7 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, dat
     among the first N suspects is corrected, N being the number of flipped labels: the work of a person who looks at N
     images. Returns a summary of one line per set and share.
     """
-    sources: dict[str, Any] = {slug(source): source for source in data}
+    sources: dict[str, Any] = dict(named_sources(data))
     sources[SOLAR] = partial(solar_cells.write_source, work / "cells.csv")
     trials: dict[str, dict[str, Any]] = {}
     for name, source in sources.items():

@@ -22,7 +22,7 @@ import numpy as np
 from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.experiments import demo, solar_cells
-from alexnet.experiments.catalog import slug
+from alexnet.experiments.catalog import named_sources, slug
 from alexnet.experiments.image_sets import SOLAR, prepared_size
 from alexnet.experiments.trials import prepare_once, run_trials, train_once, with_earlier, write_with_figure
 from alexnet.report.style import INK, LAYERS, MUTED, Figure, drawn, new
@@ -96,7 +96,7 @@ def reproduce(
     if init is not None:
         weights = _weights(init)
         methods |= {f"{weights['name']}-{PROBE}": init, weights["name"]: init}
-    names = {Path(source).resolve().stem: source for source in data}
+    names = named_sources(data)
     others = {
         name: prepare_once(source, work / name / "data", size=prepared_size(source)) for name, source in names.items()
     }

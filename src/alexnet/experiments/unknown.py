@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.sources.planning import plan_source
-from alexnet.experiments.catalog import slug
+from alexnet.experiments.catalog import named_sources, slug
 from alexnet.experiments.image_sets import SOLAR, all_images, first_per_class, test_split
 from alexnet.experiments.inspection import FOLDS, cross_validated_cells
 from alexnet.experiments.trials import measure_once, prepare_once, summarize, train_once, write_with_figure
@@ -42,7 +42,7 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, dat
     training for each seed without one class, whose images are the unknown ones. Returns a summary of a line per row.
     """
     trials: dict[str, dict[str, Any]] = {}
-    sets = {slug(source): source for source in data}
+    sets = named_sources(data)
     others = {name: partial(_whole_or_few, source, work / "unknown" / name) for name, source in sets.items()}
     for fold in (1 + seed % FOLDS for seed in seeds):
         for name, other in others.items():

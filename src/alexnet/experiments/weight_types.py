@@ -14,7 +14,7 @@ import torch
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.evaluation import metrics
 from alexnet.evaluation.metrics import Predictions
-from alexnet.experiments.catalog import slug
+from alexnet.experiments.catalog import named_sources
 from alexnet.experiments.image_sets import SOLAR, test_split
 from alexnet.experiments.inspection import FOLDS, TRAINING, prepared_cells
 from alexnet.experiments.trials import measure_once, prepare_once, train_once
@@ -39,12 +39,12 @@ def reproduce(work: Path, results: Path, seeds: Sequence[int], command: str, dat
         fold = work / "cv" / name
         if fold.is_dir() and Run.open(fold).finished:
             networks[f"{SOLAR}/{name}"] = fold, work / "cv" / "data" / name
-    for source in data:
-        folder = work / "weight-types" / slug(source)
+    for set_name, source in named_sources(data).items():
+        folder = work / "weight-types" / set_name
         dataset = prepare_once(source, folder / "data")
         for seed in seeds:
             run = train_once(dataset.path, folder / f"run-{seed}", seed=seed, weights_dtype=TYPES[0])
-            networks[f"{slug(source)}/{seed}"] = run.path, dataset.path
+            networks[f"{set_name}/{seed}"] = run.path, dataset.path
     trials = {
         name: measure_once(work / "weight-types" / f"{name.replace('/', '-')}.json", partial(_measure, *places))
         for name, places in networks.items()

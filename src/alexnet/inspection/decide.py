@@ -222,7 +222,7 @@ class _Decider:
     config: Any
 
 
-def _members(classifier: Classifier) -> list[Classifier]:
+def _members(classifier: Classifier) -> Sequence[Classifier]:
     return classifier.members if isinstance(classifier, EnsembleClassifier) else [classifier]
 
 

@@ -13,10 +13,9 @@ from alexnet.baselines.baseline import Baseline
 from alexnet.data.decoding import MAX_PIXELS
 from alexnet.data.pixel_range import PixelRange
 from alexnet.evaluation.ensemble import members_of
-from alexnet.evaluation.predictor import BaselinePredictor, checksum_of_members, is_baseline, require_same_classes
+from alexnet.evaluation.predictor import BaselinePredictor, Mean, is_baseline, require_same_images
 from alexnet.prediction.classifier import Classifier
 from alexnet.runs.run import stored_rule
-from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.progress import notify
 
 
@@ -43,7 +42,7 @@ class BaselineClassifier(Classifier):
         return self._predictor.checksum()
 
 
-class EnsembleClassifier(Classifier):
+class EnsembleClassifier(Mean, Classifier):
     """Several networks and baselines of the same classes and image size, whose probabilities are averaged.
 
     Parameters
@@ -62,29 +61,12 @@ class EnsembleClassifier(Classifier):
     def __init__(self, members: Sequence[Classifier], names: Sequence[str]) -> None:
         first = members[0]
         for member, name in zip(members[1:], names[1:], strict=True):
-            require_same_classes(first.classes, names[0], member.classes, name, "they can't be averaged")
-            for value in ("size", "pixel_range"):
-                if getattr(member.config, value) != getattr(first.config, value):
-                    raise AlexNetError(f"{names[0]} and {name} have another {value}: they can't be averaged")
+            require_same_images(first.config, names[0], member.config, name)
         self.members = list(members)
         self.config, self.rule = first.config, None
         if not isinstance(first, BaselineClassifier):
             self.network, self.preprocess = first.network, first.preprocess
         self.pixel_range, self.max_pixels = first.pixel_range, first.max_pixels
-
-    def probabilities(self, images: np.ndarray, views: int = 1) -> np.ndarray:
-        """Return the mean probability of every class: (N, size, size, 3) uint8 → (N, classes) float64."""
-        mean: np.ndarray = np.mean([member.probabilities(images, views) for member in self.members], axis=0)
-        return mean
-
-    def probabilities_and_features(self, images: np.ndarray, views: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """The mean probabilities (N, classes), and the features (N, units) of the first member, a network."""
-        first, features = self.members[0].probabilities_and_features(images, views)
-        others = [member.probabilities(images, views) for member in self.members[1:]]
-        return np.mean([first, *others], axis=0), features
-
-    def checksum(self) -> str:
-        return checksum_of_members([member.checksum() for member in self.members])
 
 
 def load_classifier(

@@ -11,9 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
     parser.description = (
         "Make a folder that represents the mean of the probabilities of several runs and baselines, which stay where "
-        "they are. `alexnet predict`, `evaluate`, `compare`, `sort` and `serve` take it where they take a run. Members "
-        "that err on different images gain most, such as a network and a baseline. `alexnet decide` finds a decision "
-        "rule of the mean."
+        "they are. `alexnet predict`, `evaluate`, `compare`, `sort` and `serve` take it where they take a run. "
+        "The mean gains most where its members misclassify different images, such as a network and a baseline. "
+        "`alexnet decide` finds a decision rule of the mean."
     )
     parser.epilog = "example: alexnet ensemble run base --out both"
     parser.add_argument(

@@ -66,6 +66,28 @@ def test_logits_are_those_of_the_plain_network(variant, switches, sides) -> None
                 torch.testing.assert_close(working(x), plain(x), rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_batch_size_has_weights_in_its_own_layout_and_equal_layouts_share_them(dtype: torch.dtype) -> None:
+    if not frozen._can_pack(torch.device("cpu"), dtype):
+        pytest.skip("oneDNN does not compute in this precision here")
+    working = FrozenNetwork(network("paper", normalization="batch"), dtype)
+    with torch.inference_mode():
+        for count in (16, 1, 8, 16):
+            working(images(67, count))
+    convolutions = [step for step in working._steps if isinstance(step, frozen._PackedConv)]
+    assert len(convolutions) == 5
+    for step in convolutions:
+        conv = step.conv
+        for shape, weight in step.weights.items():
+            wanted = torch.ops.mkldnn._reorder_convolution_weight(
+                conv.weight.detach().to(dtype), *step.options, conv.groups, list(shape)
+            )
+            assert frozen._layout(weight) == frozen._layout(wanted), shape
+        layouts = {frozen._layout(weight) for weight in step.weights.values()}
+        assert len({id(weight) for weight in step.weights.values()}) == len(layouts)
+    assert convolutions[0].weights.keys() == {(count, 3, 67, 67) for count in (16, 1, 8)}
+
+
 @pytest.mark.parametrize(
     ("variant", "switches", "side"), [("paper", {"normalization": "batch"}, 195), ("resnet18", {}, 64)]
 )

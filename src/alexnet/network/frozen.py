@@ -23,7 +23,7 @@ class FrozenNetwork(OptimizedNetwork):
     """An `OptimizedNetwork` for inference: without gradients, in evaluation mode, with weights that do not change.
 
     Batch normalization is folded into the convolutions. On a CPU with oneDNN each convolution and fully connected layer
-    has a copy of its weights in the layout of oneDNN, made in its first forward pass; ReLU is a part of it. Where an
+    has a copy of its weights in the layout of oneDNN, made when it is first needed; ReLU is a part of it. Where an
     input is not of the nominal size, the averaging of the last feature maps is folded into the weights of the first
     fully connected layer, which are fewer then.
 
@@ -60,6 +60,7 @@ _OPERATORS = (
     "_convolution_pointwise",
     "_reorder_linear_weight",
     "_linear_pointwise",
+    "_get_mkldnn_serialized_md",
     "_is_mkldnn_bf16_supported",
 )
 """Operators of oneDNN that PyTorch's compiler calls. They are not public, and absent from builds without it."""
@@ -123,15 +124,20 @@ class _Packed:
     def __init__(self, layer: nn.Conv2d | nn.Linear, dtype: torch.dtype, *, relu: bool) -> None:
         self.dtype, self.relu = dtype, "relu" if relu else "none"
         self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
-        self.weight: Tensor | None = None
 
 
 class _PackedConv(_Packed):
-    """A convolution; where Winograd's algorithm is faster, by that."""
+    """A convolution; where Winograd's algorithm is faster, by that.
+
+    On CPUs with matrix units (AMX) the layout that oneDNN reads depends on the number of images, and from another one
+    it converts the weights in every call, which takes longer than the convolution of 16 images. Therefore the weights
+    are packed for each shape of input; shapes with the same layout share them.
+    """
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype, *, relu: bool) -> None:
         super().__init__(conv, dtype, relu=relu)
         self.conv = conv
+        self.weights: dict[torch.Size, Tensor] = {}
         self.options = [list(value) for value in (conv.padding, conv.stride, conv.dilation)]
         self.winograd = WinogradConv(conv, relu=relu)
 
@@ -141,15 +147,25 @@ class _PackedConv(_Packed):
             return self.winograd(x)
         if isinstance(conv, OverhangConv2d) and any(over := conv.overhang(x.shape[-2:])):
             x = functional.pad(x, (0, over[1], 0, over[0]))
-        if self.weight is None:
-            weight = conv.weight.detach().to(self.dtype)
-            self.weight = torch.ops.mkldnn._reorder_convolution_weight(
-                weight, *self.options, conv.groups, list(x.shape)
-            )
+        if x.shape not in self.weights:
+            self.weights[x.shape] = self._packed_for(x.shape)
         result: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self.weight, self.bias, *self.options, conv.groups, self.relu, [], ""
+            x, self.weights[x.shape], self.bias, *self.options, conv.groups, self.relu, [], ""
         )
         return result
+
+    def _packed_for(self, shape: torch.Size) -> Tensor:
+        """The weights in the layout for inputs of this shape."""
+        conv = self.conv
+        weight = conv.weight.detach().to(self.dtype)
+        packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.options, conv.groups, list(shape))
+        return next((other for other in self.weights.values() if _layout(other) == _layout(packed)), packed)
+
+
+def _layout(packed: Tensor) -> bytes:
+    """oneDNN's description of the memory of a packed tensor."""
+    description: Tensor = torch.ops.mkldnn._get_mkldnn_serialized_md(packed)
+    return description.numpy().tobytes()
 
 
 class _PackedLinear(_Packed):
@@ -158,6 +174,7 @@ class _PackedLinear(_Packed):
     def __init__(self, linear: nn.Linear, dtype: torch.dtype, *, relu: bool) -> None:
         super().__init__(linear, dtype, relu=relu)
         self.linear = linear
+        self.weight: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.weight is None:

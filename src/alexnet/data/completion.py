@@ -15,7 +15,6 @@ from alexnet.data.dataset import (
     PLAN_NAME,
     images_of,
     read_shard,
-    sha256_of,
     write_index,
     write_statistics,
 )
@@ -29,7 +28,7 @@ from alexnet.data.sources.plan import count, printable
 from alexnet.data.statistics import statistics
 from alexnet.kernels.rgb_products import rgb_products
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_array, write_atomic
+from alexnet.runtime.files import sha256_of, write_array, write_atomic
 
 ROWS_NAME = "train.npy"  # rows of the training split, where duplicates were dropped
 _LEFT_OUT_NAME = "left_out.txt"

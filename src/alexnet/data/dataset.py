@@ -31,7 +31,7 @@ from alexnet.data.pixel_range import PixelRange
 from alexnet.data.remote import fetch, is_address
 from alexnet.data.statistics import Statistics
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_array, write_atomic
+from alexnet.runtime.files import sha256_of, write_array, write_atomic
 
 FORMAT_VERSION = 1
 SHARD_ROWS = 256
@@ -431,15 +431,6 @@ class _Digesting:
 
     def flush(self) -> None:
         self._file.flush()
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 (hex) of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _why_not_prepared(folder: Path) -> str:

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from alexnet.data.completion import complete, remove_work_files
 from alexnet.data.corrections import read_corrections
-from alexnet.data.dataset import FORMAT_VERSION, INDEX_NAME, PLAN_NAME, SHARD_ROWS, PreparedDataset, sha256_of
+from alexnet.data.dataset import FORMAT_VERSION, INDEX_NAME, PLAN_NAME, SHARD_ROWS, PreparedDataset
 from alexnet.data.decoding import MAX_PIXELS
 from alexnet.data.duplicates import KEEP, POLICIES
 from alexnet.data.pixel_range import FoundRange, PixelRange, chosen_range
@@ -39,7 +39,7 @@ from alexnet.data.sources.registry import SourceOptions
 from alexnet.data.splitting import check_shares
 from alexnet.runtime.cpus import available_cpus
 from alexnet.runtime.errors import AlexNetError, UsageError, check_choice
-from alexnet.runtime.files import write_atomic
+from alexnet.runtime.files import sha256_of, write_atomic
 from alexnet.runtime.progress import format_duration, notify
 from alexnet.runtime.progress import progress as show_progress
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.files import write_atomic
+from alexnet.runtime.files import sha256_of, write_atomic
 from alexnet.runtime.progress import progress
 
 AT_ONCE = 8  # files fetched at a time
-_BLOCK = 1 << 22
 
 
 def is_address(path: str | os.PathLike[str]) -> bool:
@@ -88,12 +87,9 @@ def _fetch_all(files: Any, root: str, folder: Path, wanted: dict[str, str]) -> N
 
 def _fetch_one(files: Any, source: str, file: Path, sha256: str) -> None:
     def copy(out: IO[bytes]) -> None:
-        digest = hashlib.sha256()
-        with files.open(source, "rb", block_size=_BLOCK, cache_type="none") as stream:
-            while block := stream.read(_BLOCK):
-                digest.update(block)
-                out.write(block)
-        if digest.hexdigest() != sha256:
+        # The file system writes the file itself: it knows how to read in parts at the same time, and what to retry.
+        files.get_file(source, out.name)
+        if sha256_of(Path(out.name)) != sha256:
             raise AlexNetError(f"{source} differs from its recorded checksum: upload it again")
 
     write_atomic(file, copy)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet.data.dataset import PreparedDataset, Split, sha256_of, write_index, write_statistics
+from alexnet.data.dataset import PreparedDataset, Split, write_index, write_statistics
 from alexnet.data.duplicates import to_index
 from alexnet.data.statistics import Statistics, pixel_sum, statistics
 from alexnet.kernels.rgb_products import rgb_products
-from alexnet.runtime.files import write_array
+from alexnet.runtime.files import sha256_of, write_array
 
 _BATCH = 256
 

@@ -1,8 +1,9 @@
-"""Atomic writes: a file appears complete or not at all."""
+"""Atomic writes, by which a file appears complete or not at all, and checksums."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable
@@ -61,3 +62,12 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
     """Write rows atomically as a CSV file in UTF-8. File names that are not Unicode keep their bytes."""
     write_atomic(path, csv_text(rows).encode("utf-8", "surrogateescape"))
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

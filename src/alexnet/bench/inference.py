@@ -63,6 +63,7 @@ def ten_views(settings: Settings) -> list[Comparison]:
 
 BATCHES = (1, 2, 8, 16, 32, 64)
 OURS = "ours"
+PEERS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
 def small(settings: Settings) -> list[Comparison]:
@@ -92,7 +93,10 @@ def _against_engines(name: str, settings: Settings) -> list[Comparison]:
     notify(f"ratio to the best at batch {''.join(f'{count:7}' for count in counts)}")
     for precision in _precisions():
         measured = counts if precision != "int8" else sorted({counts[0], counts[-1]})
-        cells = [_compare_engines(engines, name, precision, count, 2 * settings.rounds + 1) for count in measured]
+        compared_cells = (
+            _compare_engines(engines, name, precision, count, 2 * settings.rounds + 1) for count in measured
+        )
+        cells = [cell for cell in compared_cells if cell is not None]
         ratios = {cell.figures["batch"]: f"{cell.ratio:.2f}" for cell in cells}
         line = "".join(f"{ratios.get(count, ''):>7}" for count in counts)
         notify(f"{name + ', ' + precision:27}{line}")
@@ -133,7 +137,10 @@ class _Engines:
         self.ours = {name: FrozenNetwork(network, getattr(torch, name)) for name in ("float32", "bfloat16")}
 
     def functions(self, precision: str, count: int) -> dict[str, Callable[[], torch.Tensor]]:
-        """From the same random images to logits, by the name of the engine; ours first."""
+        """From the same random images to logits, by the name of the engine; ours first.
+
+        An engine that cannot compile the network for this machine is left out and named.
+        """
         images = 50 * torch.randn(count, 3, self.side, self.side, generator=torch.Generator().manual_seed(1))
         channels_last = images.contiguous(memory_format=torch.channels_last)
         dtype = torch.float32 if precision == "float32" else torch.bfloat16
@@ -148,9 +155,16 @@ class _Engines:
             with autocast(torch.device("cpu"), dtype):
                 return self.network(channels_last).float()
 
-        functions = {OURS: ours, "openvino": self._openvino(precision, images.numpy()), "torch": plain}
+        functions = {OURS: ours, "torch": plain}
+        engines = {"openvino": self._openvino}
         if precision != "bfloat16":  # ONNX Runtime has no kernels for it on a CPU
-            functions["onnxruntime"] = self._onnxruntime(precision, images.numpy())
+            engines["onnxruntime"] = self._onnxruntime
+        for name, compiled in engines.items():
+            try:
+                functions[name] = compiled(precision, images.numpy())
+            except Exception as error:  # each engine has errors of its own
+                reason = str(error).strip().splitlines()[-1]
+                notify(f"{name} left out for {precision}, batch {count}: {type(error).__name__}: {reason}")
         return functions
 
     def _onnxruntime(self, precision: str, values: Any) -> Callable[[], torch.Tensor]:
@@ -194,8 +208,12 @@ class _Engines:
         )
 
 
-def _compare_engines(engines: _Engines, variant: str, precision: str, count: int, rounds: int) -> Comparison:
+def _compare_engines(engines: _Engines, variant: str, precision: str, count: int, rounds: int) -> Comparison | None:
+    """Compare with the engines that run the network; None without one."""
     functions = engines.functions(precision, count)
+    peers = {name: label for name, label in PEERS.items() if name in functions}
+    if not peers:
+        return None
     outputs = {name: function() for name, function in functions.items()}
     scale = outputs[OURS].abs().max()
     differences = {name: float((logits - outputs[OURS]).abs().max() / scale) for name, logits in outputs.items()}
@@ -204,11 +222,10 @@ def _compare_engines(engines: _Engines, variant: str, precision: str, count: int
     for name, difference in differences.items():
         assert difference <= tolerance, f"{variant}, {precision}: the logits of {name} differ by {difference:.2g}"
     seconds = in_turn(functions, rounds, max(1, 8 // count), pause=0.05)
-    peers = [name for name in seconds if name not in (OURS, "torch")]
     best = [min(seconds[name][number] for name in peers) for number in range(rounds)]
     return compared(
         f"inference, {variant}, batch {count}, {precision}",
-        "the faster of ONNX Runtime and OpenVINO in each round" if len(peers) == 2 else "OpenVINO",
+        f"the faster of {' and '.join(peers.values())} in each round" if len(peers) > 1 else next(iter(peers.values())),
         *(seconds[OURS], best, None if precision == "int8" else 1.0),
         batch=count,
         milliseconds={name: 1e3 * statistics.median(values) for name, values in seconds.items()},

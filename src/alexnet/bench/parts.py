@@ -106,10 +106,11 @@ _ALL = (
     Part("prepare", "preparation of photographs against decoding alone", "data.preparing"),
     Part(
         "sources",
-        "preparation of 12-megapixel photographs against libvips and Pillow, of small files, and of a zip file",
+        "preparation of 12-megapixel photographs against libvips and Pillow, of small files and of a zip file, and a "
+        "dataset at s3://",
         "sources.sources",
         extra="dev",
-        packages=("pyvips",),
+        packages=("pyvips", "s3fs", "moto"),
         file="sources-{machine}",
     ),
     Part("views", "ten-view evaluation against ten forward passes", "inference.ten_views"),

@@ -24,9 +24,7 @@ import numpy as np
 from PIL import Image
 
 from alexnet.bench.parts import Settings
-from alexnet.bench.synthetic import photographs, random_run
-from alexnet.data.dataset import FORMAT_VERSION, SHARD_ROWS, write_index, write_shard, write_statistics
-from alexnet.data.statistics import Statistics
+from alexnet.bench.synthetic import photographs, random_run, write_dataset
 from alexnet.runtime.progress import notify
 
 if TYPE_CHECKING:
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
 
 SIDE = 32
 VARIANT, INPUT_SIZE = "lenet5", 28
-IMAGES = (1_000, 10_000, 100_000)
+IMAGES = (1_000, 10_000, 100_000, 1_000_000)
 CLASSES = (2, 10, 100, 1_000, 10_000)
 CLASS_IMAGES = 20_000
 """Images of the datasets with different numbers of classes; half of them are to train on."""
@@ -113,7 +111,7 @@ def _exponents(points: list[dict[str, Any]]) -> dict[str, float]:
 
 def _verbs(folder: Path, images: int, classes: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Measure the verbs that take a prepared dataset."""
-    data = write_dataset(folder / "data", images, classes)
+    data = write_dataset(folder / "data", images, classes, SIDE)
     query = folder / "query.png"
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(query)
     run = random_run(folder / "run", VARIANT, classes=classes, size=SIDE, input_size=INPUT_SIZE)
@@ -196,52 +194,6 @@ def _write_files(folder: Path, count: int) -> None:
     for number in range(count):
         pixels = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"class {number % 10}" / f"{number:06}.png", compress_level=0)
-
-
-def write_dataset(folder: Path, images: int, classes: int) -> Path:
-    """Write a prepared dataset of noise, half of it to train on, without files; return its folder.
-
-    Parameters
-    ----------
-    folder : Path
-        The folder to create.
-    images : int
-        Images of both splits together.
-    classes : int
-        Classes, which have equal numbers of images.
-    """
-    folder.mkdir(parents=True)
-    names = [f"class {number:05}" for number in range(classes)]
-    splits: dict[str, Any] = {}
-    rng = np.random.default_rng(0)
-    for split, count in (("train", images - images // 2), ("val", images // 2)):
-        labels = np.arange(count) % classes
-        shards = []
-        for number, start in enumerate(range(0, count, SHARD_ROWS)):
-            part = labels[start : start + SHARD_ROWS].tolist()
-            pixels = rng.integers(0, 256, (len(part), SIDE, SIDE, 3), dtype=np.uint8)
-            file = f"{split}-{number:05}.arrow"
-            paths = [f"{names[label]}/{start + row}.png" for row, label in enumerate(part)]
-            checksum = write_shard(folder / file, pixels, part, paths, names)
-            shards.append({"file": file, "rows": len(part), "sha256": checksum})
-        counts = np.bincount(labels, minlength=classes).tolist()
-        splits[split] = {"count": count, "class_counts": counts, "shards": shards}
-    mean = np.full((SIDE, SIDE, 3), 127.5, dtype=np.float32)
-    index = {
-        "format_version": FORMAT_VERSION,
-        "classes": names,
-        "descriptions": None,
-        "size": SIDE,
-        "splits": splits,
-        **write_statistics(folder, Statistics(mean, np.full(3, 127.5), np.full(3, 5418.0), np.eye(3))),
-        "left_out": [],
-        "source": "noise",
-        "options": {"size": SIDE},
-        "pixel_range": None,
-        "remarks": [],
-    }
-    write_index(folder, index)
-    return folder
 
 
 def figure(result: dict[str, Any]) -> Figure:

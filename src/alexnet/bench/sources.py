@@ -1,23 +1,31 @@
-"""Sources that are not photographs of 500×375 in a folder: those of a phone, many small files, and one zip file."""
+"""Sources that are not photographs of 500×375 in a folder.
+
+Photographs of a phone, many small files, one zip file, and a prepared dataset in a bucket.
+"""
 
 from __future__ import annotations
 
 import io
+import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from PIL import Image
 
 from alexnet.bench.parts import Settings
-from alexnet.bench.synthetic import photographs
+from alexnet.bench.synthetic import photographs, write_dataset
 from alexnet.bench.timing import Comparison, compared, in_turn
+from alexnet.data.dataset import PreparedDataset
 from alexnet.data.decoding import decode, square_image
 from alexnet.data.preparation import prepare
 from alexnet.data.resize import square
@@ -28,11 +36,13 @@ LARGE_COUNT = 6
 SMALL_COUNT = 20_000
 SMALL_SIDE = 32
 ZIPPED_COUNT = 2048
+REMOTE_COUNT = 2048
+"""Prepared images of `SIZE` in the bucket: 403 MB in eight files."""
 
 
 def sources(settings: Settings) -> list[Comparison]:
-    """Compare the preparation of large photographs, small files and a zip file with peers."""
-    return [*_large(settings), _small(settings), _zipped(settings)]
+    """Compare large photographs, small files, a zip file and a bucket with peers."""
+    return [*_large(settings), _small(settings), _zipped(settings), _bucket(settings)]
 
 
 def _large(settings: Settings) -> list[Comparison]:
@@ -131,6 +141,68 @@ def _zipped(settings: Settings) -> Comparison:
         *(seconds["zip"], seconds["folder"], 0.95),
         images_per_second=len(paths) / statistics.median(seconds["zip"]),
     )
+
+
+def _bucket(settings: Settings) -> Comparison:
+    """A dataset that is opened by its address: every file is fetched, compared with its checksum and written."""
+    import s3fs
+
+    data = write_dataset(settings.folder / "noise", REMOTE_COUNT, 10, SIZE)
+    cache, copy = settings.folder / "cache", settings.folder / "copy"
+    with _s3_server(), mock.patch.dict(os.environ, {"ALEXNET_CACHE": str(cache)}):
+        files = s3fs.S3FileSystem()
+        files.mkdir("bench")
+        files.put(str(data), "bench/noise", recursive=True)
+
+        def ours() -> None:
+            shutil.rmtree(cache, ignore_errors=True)
+            PreparedDataset.open("s3://bench/noise")
+
+        def theirs() -> None:
+            shutil.rmtree(copy, ignore_errors=True)
+            files.get("bench/noise", str(copy), recursive=True)
+
+        seconds = in_turn({"ours": ours, "theirs": theirs}, settings.rounds)
+    megabytes = sum(file.stat().st_size for file in data.iterdir()) / 1e6
+    return compared(
+        f"opening a prepared dataset of {megabytes:.0f} MB at s3://, checksums compared",
+        "s3fs copying the same files, nothing else",
+        *(seconds["ours"], seconds["theirs"], 0.9),
+        megabytes_per_second=megabytes / statistics.median(seconds["ours"]),
+    )
+
+
+@contextmanager
+def _s3_server() -> Iterator[None]:
+    """A server of S3 on loopback in a process of its own, and the environment by which clients find it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    environment = dict.fromkeys(names, "bench") | {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            _wait_for_port(port)
+            with mock.patch.dict(os.environ, environment):
+                yield
+        finally:
+            server.kill()
+
+
+def _wait_for_port(port: int, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
 
 
 def _preparing_seconds(source: Path, out: Path, size: int = SIZE) -> float:

@@ -1,15 +1,18 @@
-"""Synthetic photographs and networks, which the parts of the benchmark measure."""
+"""Synthetic photographs, prepared datasets and networks, which the parts of the benchmark measure."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
 import torch
 
+from alexnet.data.dataset import FORMAT_VERSION, SHARD_ROWS, write_index, write_shard, write_statistics
+from alexnet.data.statistics import Statistics
 from alexnet.runs.config import Config
 from alexnet.runs.recipe import recipes
 from alexnet.runs.run import Run
@@ -59,6 +62,54 @@ def photographs(
             form = np.ascontiguousarray(pixels[::down, ::right, order])
             file.write_bytes(simplejpeg.encode_jpeg(form, quality=92, colorspace="RGB", colorsubsampling="420"))
     return files
+
+
+def write_dataset(folder: Path, images: int, classes: int, side: int) -> Path:
+    """Write a prepared dataset of noise, half of it to train on, without files; return its folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder to create.
+    images : int
+        Images of both splits together.
+    classes : int
+        Classes, which have equal numbers of images.
+    side : int
+        Pixels.
+    """
+    folder.mkdir(parents=True)
+    names = [f"class {number:05}" for number in range(classes)]
+    splits: dict[str, Any] = {}
+    rng = np.random.default_rng(0)
+    for split, count in (("train", images - images // 2), ("val", images // 2)):
+        labels = np.arange(count) % classes
+        shards = []
+        for number, start in enumerate(range(0, count, SHARD_ROWS)):
+            part = labels[start : start + SHARD_ROWS].tolist()
+            pixels = rng.integers(0, 256, (len(part), side, side, 3), dtype=np.uint8)
+            file = f"{split}-{number:05}.arrow"
+            paths = [f"{names[label]}/{start + row}.png" for row, label in enumerate(part)]
+            checksum = write_shard(folder / file, pixels, part, paths, names)
+            shards.append({"file": file, "rows": len(part), "sha256": checksum})
+        counts = np.bincount(labels, minlength=classes).tolist()
+        splits[split] = {"count": count, "class_counts": counts, "shards": shards}
+    mean = np.full((side, side, 3), 127.5, dtype=np.float32)
+    index = {
+        "format_version": FORMAT_VERSION,
+        "classes": names,
+        "descriptions": None,
+        "size": side,
+        "splits": splits,
+        **write_statistics(folder, Statistics(mean, np.full(3, 127.5), np.full(3, 5418.0), np.eye(3))),
+        "left_out": [],
+        "source": "noise",
+        "options": {"size": side},
+        "pixel_range": None,
+        "remarks": [],
+    }
+    write_index(folder, index)
+    return folder
 
 
 def random_run(

@@ -71,17 +71,17 @@ def test_an_interrupted_probe_is_repeated(dataset, tmp_path: Path, monkeypatch, 
     with monkeypatch.context() as crop:
         crop.setattr(transfer, "probe", stopped)
         with pytest.raises(KeyboardInterrupt):
-            transfer._measure(trial, dataset, tmp_path, "starter")
-    assert transfer._measure(trial, dataset, tmp_path, "starter")["accuracy"] > 0.5
+            transfer._measure(trial, dataset, tmp_path, tmp_path / "run", "starter")
+    assert transfer._measure(trial, dataset, tmp_path, tmp_path / "run", "starter")["accuracy"] > 0.5
 
 
 def test_the_time_before_an_interruption_counts(dataset, tmp_path: Path, monkeypatch):
     changes = {"variant": "convolutions", "epochs": 1, "crop_size": 64, "batch_size": 24}
     monkeypatch.setattr(transfer.demo, "CHANGES", changes)
     trial = Trial(transfer.SOLAR, None, "scratch", 0)
-    run = train_once(dataset.path, transfer._run(tmp_path, trial), seed=0, init="he", **changes)
+    run = train_once(dataset.path, tmp_path / "run", seed=0, init="he", **changes)
     (epoch,) = run.metrics("epoch")
-    assert transfer._measure(trial, dataset, tmp_path, "he")["seconds"] > epoch["seconds"] > 0.1
+    assert transfer._measure(trial, dataset, tmp_path, tmp_path / "run", "he")["seconds"] > epoch["seconds"] > 0.1
 
 
 def test_other_weights_add_two_methods_to_the_results(
@@ -99,7 +99,9 @@ def test_other_weights_add_two_methods_to_the_results(
     assert report["init"]["layers"].split() == [f"{kind}{n}" for kind in ("batch", "conv") for n in range(1, 6)]
     assert len(report["init"]["checksum"]) == 64
     assert report["command"].endswith("--init Other One.safetensors")
-    assert not list((tmp_path / "out" / "runs").rglob("*.*"))
+    of_starter = tmp_path / "out" / report["starter"][:8]
+    assert (of_starter / "solar-all-probe-0.json").exists(), "another starter does not find the trials of this one"
+    assert not list((of_starter / "runs").rglob("*.*"))
     trials = report["trials"]
     assert trials.keys() == {"solar/all/other-one-probe/0", "solar/all/probe/0"}
     assert trials["solar/all/other-one-probe/0"]["accuracy"] == trials["solar/all/probe/0"]["accuracy"]

@@ -281,6 +281,7 @@ def _write(
         "budget_seconds": setting.budget,
         "epochs": setting.epochs,
         "recipe": recipes()["paper"].override(BASE).to_dict(),
+        "threads": torch.get_num_threads(),
         "table": rows,
         "trials": {trial.name: entry for trial, entry in found.items()},
         **provenance(command),

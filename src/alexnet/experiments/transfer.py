@@ -102,13 +102,15 @@ def reproduce(
     }
     sets = {SOLAR: prepare_once(partial(solar_cells.write_source, work / "cells.csv"), work / "data"), **others}
     trials = list(_trials(sets, seeds, methods))
+    of_starter = work / _starter_checksum()[:8]  # another starter has trials of its own
 
     def measure(trial: Trial) -> dict[str, Any]:
-        measured = _measure(trial, sets[trial.set], work, methods[trial.method])
-        shutil.rmtree(_run(work, trial))  # half a gigabyte each, for a hundred trials
+        run = of_starter / "runs" / trial.name
+        measured = _measure(trial, sets[trial.set], work, run, methods[trial.method])
+        shutil.rmtree(run)  # half a gigabyte each, for a hundred trials
         return measured
 
-    table = run_trials(trials, work, only, measure, partial(_write, sets, weights, results, command))
+    table = run_trials(trials, of_starter, only, measure, partial(_write, sets, weights, results, command))
     return "\n".join(
         f"{row['set']} {row['images']} {row['method']}: {row['mean']:.2%} over {len(row['seeds'])} seeds"
         for row in table
@@ -125,7 +127,7 @@ def _write(
     """Write the measurements so far with those of an existing file; return the rows of the table."""
     earlier = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {"sets": {}}
     counts = earlier["sets"] | {name: one.counts for name, one in sets.items()}
-    starter = checksum_of(find_weights(STARTER).weights)
+    starter = _starter_checksum()
     other = earlier.get("starter", starter)
     renamed = str if other == starter else partial(_with_checksum, other)
     entries = with_earlier(results, measured, command, renamed)
@@ -145,6 +147,10 @@ def _write(
     }
     write_with_figure(results, report, figure(report))
     return table
+
+
+def _starter_checksum() -> str:
+    return checksum_of(find_weights(STARTER).weights)
 
 
 def _with_checksum(checksum: str, name: str) -> str:
@@ -189,14 +195,9 @@ def _trials(
                     yield from (Trial(name, images, method, seed) for method in methods)
 
 
-def _run(work: Path, trial: Trial) -> Path:
-    return work / "runs" / trial.name
-
-
-def _measure(trial: Trial, dataset: PreparedDataset, work: Path, init: str) -> dict[str, Any]:
+def _measure(trial: Trial, dataset: PreparedDataset, work: Path, run: Path, init: str) -> dict[str, Any]:
     changes = demo.CHANGES if trial.set == SOLAR else {}
     data = dataset.path if trial.images is None else _sample(dataset, trial, work)
-    run = _run(work, trial)
     start = time.monotonic()
     seen = dataset.measured_on or "val"
     if trial.method.endswith(PROBE):

@@ -123,6 +123,15 @@ def test_the_estimate_is_said_in_one_line() -> None:
     assert describe(linear, limited, WORK, 195).startswith("about 35 s, more than the budget of 10 s on this machine: ")
 
 
+def test_a_budget_that_the_longest_training_leaves_unused_is_said_with_its_use() -> None:
+    overnight, an_hour = SMALL.override({"budget": "8h"}), SMALL.override({"budget": "1h"})
+    unused = plan(overnight, WORK, COST, 8 * 3600, linear=True)
+    used = plan(an_hour, WORK, COST, 3600, linear=True)
+    assert unused.method == used.method == budget.LONG
+    assert "`--seed 1`" in describe(unused, overnight, WORK, 195)
+    assert "`--seed 1`" not in describe(used, an_hour, WORK, 195)
+
+
 # The schedule.
 
 

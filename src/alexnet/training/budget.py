@@ -176,7 +176,17 @@ def describe(chosen: Plan, recipe: Recipe, work: Work, input_size: int) -> str:
     size = f"at {input_size} pixels"
     if early is not None and early != input_size:
         size = f"at {early} pixels for {recipe.early_share:.0%} of the training, then at {input_size}"
-    return f"{time}: {epochs} {size}"
+    return f"{time}: {epochs} {size}{_hint_for_the_rest(chosen, recipe)}"
+
+
+def _hint_for_the_rest(chosen: Plan, recipe: Recipe) -> str:
+    """A use of the rest of a budget that is more than twice as long as the longest training; empty otherwise."""
+    if recipe.budget is None or chosen.method != LONG or 2 * chosen.seconds > float(recipe.budget):
+        return ""
+    return (
+        "; a longer training is not planned: for the rest of the time, train with other seeds (`--seed 1`) and average "
+        "the runs with `alexnet ensemble`"
+    )
 
 
 def epochs_that_fit(

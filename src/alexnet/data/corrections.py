@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from alexnet.data.sources.names import first_names
 from alexnet.data.sources.plan import count
-from alexnet.data.sources.tables import read_spreadsheet
+from alexnet.data.sources.table_files import read_spreadsheet
 from alexnet.runtime.errors import AlexNetError, UsageError
 
 COLUMNS = ("path", "given", "decision", "label")

@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 
-from alexnet.data.sources.tables import read_spreadsheet
+from alexnet.data.sources.table_files import read_spreadsheet
 from alexnet.runtime.errors import AlexNetError
 
 UNSURE_COLUMN = "unsure"

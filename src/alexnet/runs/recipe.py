@@ -398,7 +398,7 @@ def as_class_weights(value: Any) -> str | tuple[tuple[str, float], ...]:
 
 
 def _read_class_weights(file: Path) -> list[tuple[str, str]]:
-    from alexnet.data.sources.tables import read_spreadsheet  # here, since only a file of weights needs it
+    from alexnet.data.sources.table_files import read_spreadsheet  # here, since only a file of weights needs it
 
     if not file.exists():
         raise UsageError(

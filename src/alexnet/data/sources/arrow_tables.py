@@ -24,7 +24,7 @@ from alexnet.data.sources.sample_columns import (
     read_probabilities,
     refuse_both,
 )
-from alexnet.data.sources.tables import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS
+from alexnet.data.sources.table_columns import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS
 from alexnet.data.sources.walking import is_junk
 from alexnet.runtime.errors import AlexNetError
 

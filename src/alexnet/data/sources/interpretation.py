@@ -28,7 +28,8 @@ from alexnet.data.sources.names import called_split, check_encoding, composed
 from alexnet.data.sources.plan import printable
 from alexnet.data.sources.published import is_archive_of_cifar, is_published, read_published
 from alexnet.data.sources.registry import Request, SourceOptions, source_formats
-from alexnet.data.sources.tables import TABLE_ENDINGS, open_csv
+from alexnet.data.sources.table_files import TABLE_ENDINGS
+from alexnet.data.sources.tables import open_csv
 from alexnet.data.sources.walking import archive_kind, is_image_name, is_prepared_dataset, is_run_folder
 from alexnet.data.sources.workbooks import WORKBOOK_ENDINGS
 from alexnet.runtime.errors import AlexNetError, UsageError

@@ -14,7 +14,8 @@ from alexnet.data.sources.layout import Layout, Place
 from alexnet.data.sources.names import SPLIT_NAMES, first_names, split_of
 from alexnet.data.sources.plan import printable
 from alexnet.data.sources.reading import Reading
-from alexnet.data.sources.tables import Table, first_line, read_listing, read_table, table_source
+from alexnet.data.sources.table_files import first_line
+from alexnet.data.sources.tables import Table, read_listing, read_table, table_source
 from alexnet.data.sources.tree import Folder, Parts
 from alexnet.data.sources.walking import Entry, read_entry
 from alexnet.data.sources.workbooks import WORKBOOK_ENDINGS, WorkbookError

@@ -18,7 +18,8 @@ from alexnet.data.sources.layout import Layout
 from alexnet.data.sources.names import first_names, name_tokens, split_of
 from alexnet.data.sources.plan import printable
 from alexnet.data.sources.reading import Reading
-from alexnet.data.sources.tables import Table, decode_text, read_table
+from alexnet.data.sources.table_files import decode_text
+from alexnet.data.sources.tables import Table, read_table
 from alexnet.data.sources.walking import Entry, read_entry
 from alexnet.runtime.errors import AlexNetError, UsageError
 

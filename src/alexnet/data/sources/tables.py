@@ -1,9 +1,9 @@
 """Tables of images: CSV, TSV, JSON, lists and workbooks, by people and by other programs.
 
-A table names images and their classes, and their splits where it has a column for that. What is understood of it:
+A table names images and their classes, and their splits where it has a column for that. What is understood of it,
+beside the forms of files (`alexnet.data.sources.table_files`) and the names of columns
+(`alexnet.data.sources.table_columns`):
 
-- Comma, semicolon, tab or | between columns; UTF-8 with or without byte order mark, UTF-16, and others by --encoding.
-- The usual column names (`PATH_COLUMNS`, `LABEL_COLUMNS`, `SPLIT_COLUMNS`), or one column of 0 and 1 for each class.
 - Columns weight, confidence and group, or one of probabilities for each class (`alexnet.data.sources.sample_columns`).
 - Paths relative to the table or to the source, with slashes or backslashes, from another computer (their last parts
   decide), or ids without an ending.
@@ -14,12 +14,8 @@ A row that cannot be used is named by its line, with the reason.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import re
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,66 +23,33 @@ from typing import Any, NamedTuple
 
 from alexnet.data.sources.file_index import DiskIndex, FileIndex, path_parts
 from alexnet.data.sources.items import Item, Origin, Sample, Source
-from alexnet.data.sources.names import called_split, composed, first_names, guess_encoding, readings, split_of
+from alexnet.data.sources.names import composed, split_of
 from alexnet.data.sources.plan import count
 from alexnet.data.sources.registry import Request
 from alexnet.data.sources.sample_columns import (
-    SAMPLE_COLUMNS,
-    SampleColumns,
-    are_probabilities,
-    find_sample_columns,
-    most_probable,
     probability_columns,
     read_probabilities,
     refuse_both,
     refuse_unequal,
 )
+from alexnet.data.sources.table_columns import (
+    Columns,
+    check_width,
+    find_columns,
+    is_split,
+    label_of,
+    plain_name,
+    remarks_on_other_columns,
+    soft_columns,
+    split_of_row,
+)
+from alexnet.data.sources.table_files import csv_rows, decode_text, first_line, json_rows, refuse_broken_json
 from alexnet.data.sources.walking import IMAGE_ENDINGS, Entry, is_image_name
 from alexnet.data.sources.workbooks import WORKBOOK_ENDINGS, read_workbook
 from alexnet.runtime.errors import AlexNetError, UsageError
 
-TABLE_ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".lst", *WORKBOOK_ENDINGS)
-
-PATH_COLUMNS = (
-    *("path", "filepath", "file_path", "image_path", "img_path", "imagepath", "relative_path", "file_name", "filename"),
-    *("file", "fname", "image_file", "image_name", "img_name", "imagename", "image", "images", "img", "image_id"),
-    *("imageid", "img_id", "id_code", "image_index", "photo", "picture", "name", "id", "uri", "url", "image_url"),
-    *("경로", "파일", "파일명", "파일경로", "이미지"),
-)
-"""Column names of images, in the order in which they are looked for."""
-
-LABEL_COLUMNS = (
-    *("label", "labels", "class", "classes", "class_name", "classname", "label_name", "category", "category_name"),
-    *("target", "diagnosis", "dx", "breed", "species", "variety", "disease", "defect", "defect_type", "cls"),
-    *("fine_label", "coarse_label", "type", "tag", "tags", "class_id", "label_id", "category_id", "classid", "y"),
-    *("level", "grade"),
-    *("finding_labels", "emotion", "라벨", "레이블", "클래스", "분류", "정답", "범주"),
-)
-"""Column names of classes, in the order in which they are looked for."""
-
-SPLIT_COLUMNS = (
-    "split",
-    "set",
-    "subset",
-    "partition",
-    "fold_name",
-    "data_set",
-    "dataset",
-    "usage",
-    "phase",
-    "is_valid",
-    "is_test",
-    "분할",
-)
-"""Column names of splits; is_valid and is_test hold true and false."""
-
-_NAME_COLUMNS = ("class_name", "classname", "label_name", "category_name")
-_TRUE, _FALSE = ("true", "1", "1.0", "yes", "t", "y"), ("false", "0", "0.0", "no", "f", "n", "")
-_SEPARATORS = ",;\t|"
 _PATH_AND_LABEL = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, sorted(IMAGE_ENDINGS)))})\"?)\s+(.+)", re.IGNORECASE)
 _NUMBERS = re.compile(r"[-+.\d]+(\s+[-+.\d]+)+")  # a box, or several labels
-
-
 _MOST_DECIMALS = 7  # distinct labels such as 0.5, which may be grades; more are a measured value
 
 
@@ -145,7 +108,7 @@ def open_csv(request: Request) -> Source:
     table = read_table(data, str(path), request.encoding, column, ignored=request.ignore_columns)
     table = table or read_listing(data, str(path), request.encoding)
     if table is None:
-        _refuse_broken_json(data, str(path), request.encoding)
+        refuse_broken_json(data, str(path), request.encoding)
         first = first_line(data, str(path), request.encoding)
         raise AlexNetError(
             f"{path} needs the columns path and label; its first line is {first!r}. Rename its columns, or name the "
@@ -161,23 +124,6 @@ def open_csv(request: Request) -> Source:
             f"folder, name it: {request.command('--root', 'FOLDER')}"
         )
     return source
-
-
-def _refuse_broken_json(data: bytes, name: str, encoding: str | None) -> None:
-    """Raise AlexNetError for a file called .json that is none."""
-    if name.lower().endswith(".json"):
-        try:
-            json.loads(decode_text(data, name, encoding)[0])
-        except ValueError as error:
-            raise AlexNetError(f"{name} is not JSON: {error}") from None
-
-
-def first_line(data: bytes, name: str, encoding: str | None) -> str:
-    """The first line of a table, for messages."""
-    if name.lower().endswith(WORKBOOK_ENDINGS):
-        headers = (rows[0][1] for _, rows in read_workbook(data, name) if rows)
-        return ", ".join(next(headers, []))[:80]
-    return decode_text(data, name, encoding)[0].partition("\n")[0].strip()[:80]
 
 
 def read_table(
@@ -211,18 +157,18 @@ def read_table(
         When a row cannot be used: the message names the line and the reason.
     """
     ending = os.path.splitext(name)[1].lower()
-    without = {_plain(one) for one in ignored}
+    without = {plain_name(one) for one in ignored}
     if ending in WORKBOOK_ENDINGS:
         return _sheet_table(data, name, column, named_columns, without)
     text, assumptions = decode_text(data, name, encoding)
     if ending in (".json", ".jsonl", ".ndjson"):
-        read = _json_rows(text, name)
+        read = json_rows(text, name)
         if read is None:
             return None
         header, rows = read
     else:
-        header, rows = _csv_rows(text, name)
-    columns = _columns(header, column, named_columns, without)
+        header, rows = csv_rows(text, name)
+    columns = find_columns(header, column, named_columns, without)
     if columns is None:
         return None
     return _table(name, header, rows, columns, assumptions)
@@ -233,259 +179,38 @@ def _sheet_table(data: bytes, name: str, column: str | None, named_columns: bool
     sheets = read_workbook(data, name)
     for sheet, rows in sheets:
         header = [cell.strip() for cell in rows[0][1]] if rows else []
-        columns = _columns(header, column, named_columns, ignored)
+        columns = find_columns(header, column, named_columns, ignored)
         if columns is not None:
             notes = [f"{name}: sheet {sheet!r} is read, of {len(sheets)}"] if len(sheets) > 1 else []
             return _table(name, header, iter(rows[1:]), columns, notes)
     return None
 
 
-def read_spreadsheet(path: str | os.PathLike[str]) -> tuple[str, list[tuple[int, list[str]]]]:
-    """Read a CSV as spreadsheet programs save it: the separator, and line and cells of each row that is not empty.
-
-    The separator is the one of comma, semicolon and tab that is the most frequent in the first row.
-
-    Raises
-    ------
-    AlexNetError
-        When it cannot be read, or is neither UTF-8 nor UTF-16 and not certainly Korean.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise AlexNetError(f"{os.fspath(path)} cannot be read: {error.strerror or error}") from error
-    text = re.sub(r"\r\n?", "\n", decode_text(data, os.fspath(path), None, option=None)[0])
-    first = text.lstrip("\r\n").partition("\n")[0]
-    separator = max(",;\t", key=first.count)
-    return separator, list(_records(text, separator, os.fspath(path), 0))
-
-
-def decode_text(
-    data: bytes, name: str, encoding: str | None, option: str | None = "--encoding"
-) -> tuple[str, list[str]]:
-    """Decode a text file: by its byte order mark, as UTF-8, as UTF-16, by `encoding`, or as certain Korean.
-
-    Messages name `option` as the one that says the encoding.
-
-    Returns
-    -------
-    text, assumptions
-        The text without byte order mark, and what was assumed.
-
-    Raises
-    ------
-    UsageError
-        When it is none of them, with what it may be.
-    """
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encoding = "utf-16"
-    elif data.startswith(b"\xef\xbb\xbf"):
-        encoding = "utf-8-sig"
-    try:
-        if encoding is not None:
-            return data.decode(encoding), []
-        zeros = data[:2000].count(0)
-        if zeros * 3 > len(data[:2000]) > 3:  # every other byte of ASCII in UTF-16
-            return data.decode("utf-16-le" if data[1:2] == b"\0" else "utf-16-be"), [f"{name} is read as UTF-16"]
-        return data.decode("utf-8"), []
-    except UnicodeDecodeError as error:
-        if encoding is not None:
-            raise UsageError(
-                f"{name} is not {encoding.upper()} text (byte {error.start}): "
-                + (f"name its encoding with {option}" if option else "save it as UTF-8")
-            ) from None
-        line = data.count(b"\n", 0, error.start) + 1
-        sample = data.splitlines()[line - 1][:60]
-    guessed = guess_encoding(data)
-    if guessed is None:
-        raise UsageError(
-            f"{name} is not UTF-8 text (line {line}); {readings(sample)}: save it as UTF-8"
-            + (f", or name its encoding with {option}" if option else "")
-        )
-    text = data.decode(guessed)
-    example = text.splitlines()[line - 1][:40]
-    return text, [f"{name} is read as {guessed.upper()}, such as {example!r}; if that is wrong, name it with {option}"]
-
-
-def _csv_rows(text: str, name: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """The header, and line and cells of each row that is not empty."""
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise AlexNetError(f"{name}, line {line}: a NUL character; the file is damaged, or is not text: save it again")
-    text = re.sub(r"\r\n?", "\n", text)
-    separator = None
-    skipped = 0
-    declared = re.match(r"sep=(.)\r?\n", text)
-    if declared:  # Excel
-        separator, skipped = declared[1], 1
-        text = text[declared.end() :]
-    while re.match(r"\n|#[^,;\t|\n]*\n", text):  # empty lines and comments
-        text, skipped = text.partition("\n")[2], skipped + 1
-    header = text.partition("\n")[0]
-    if separator is None:
-        separator = max(
-            _SEPARATORS, key=lambda one: _known(next(csv.reader([header], delimiter=one), []), header.count(one))
-        )
-    rows = _records(text, separator, name, skipped)
-    _, cells = next(rows, (1, []))
-    return [cell.strip() for cell in cells], rows
-
-
-def _known(cells: Sequence[str], separators: int) -> tuple[int, int]:
-    names = {_plain(cell) for cell in cells}
-    return len(names & {*PATH_COLUMNS}) + len(names & {*LABEL_COLUMNS}), separators
-
-
-def _records(text: str, separator: str, name: str, skipped: int) -> Iterator[tuple[int, list[str]]]:
-    """Line and cells of each record. Raises AlexNetError naming the line in which a quotation mark is wrong."""
-    csv.field_size_limit((1 << 31) - 1)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    width = 0
-    while True:
-        line = reader.line_num + 1 + skipped
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            stray = f"{name}, line {line}: a quotation mark that is not closed or is within a cell"
-            raise AlexNetError(f"{stray} ({error}): remove it, or double it") from None
-        if not any(cell.strip() for cell in cells):
-            continue
-        width = width or len(cells)
-        last = reader.line_num + skipped
-        if last > line and (len(cells) != width or any("\n" in cell and separator in cell for cell in cells)):
-            raise AlexNetError(
-                f"{name}, line {line}: a quotation mark opens a cell that goes on to line {last}: remove it or close it"
-            )
-        yield line, cells
-
-
-def _json_rows(text: str, name: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]] | None:
-    """Rows of JSON lines, of a list of objects, of {path: class}, or of COCO annotations; None for other JSON."""
-    lines = name.lower().endswith((".jsonl", ".ndjson"))
-    records: list[tuple[int, Any]] = []
-    try:
-        if lines:
-            for number, line in enumerate(text.splitlines(), 1):
-                if line.strip():
-                    records.append((number, json.loads(line)))
-        else:
-            value = json.loads(text)
-            if isinstance(value, dict) and {"images", "annotations", "categories"} <= value.keys():
-                value = _coco(value)
-            value = _class_lists(value)
-            if isinstance(value, dict) and value and all(isinstance(label, str | int) for label in value.values()):
-                value = [{"path": path, "label": label} for path, label in value.items()]
-            records = list(enumerate(value, 1)) if isinstance(value, list) else []
-    except (ValueError, KeyError, TypeError) as error:
-        if lines:
-            reason = str(error).partition(":")[0]
-            raise AlexNetError(f"{name}, line {number}: not a JSON object ({reason}): each line is one") from None
-        return None
-    if not records or not all(isinstance(record, dict) for _, record in records):
-        return None
-    header = list(dict.fromkeys(key for _, record in records for key in record))
-    return header, ((line, [_cell(record.get(key)) for key in header]) for line, record in records)
-
-
-def _class_lists(value: Any) -> Any:
-    """Records of {class: [paths]}; another value as it is."""
-    if not isinstance(value, dict) or len(value) < 2 or any(_is_split(key) for key in value):
-        return value
-    if not all(isinstance(one, list) and one and all(isinstance(path, str) for path in one) for one in value.values()):
-        return value
-    return [{"path": path, "label": label} for label, paths in value.items() for path in paths]
-
-
-def _coco(value: dict[str, Any]) -> list[dict[str, Any]]:
-    """Image and class of annotations of COCO's form; several classes of one image are several rows."""
-    files = {image["id"]: image["file_name"] for image in value["images"]}
-    names = {category["id"]: category["name"] for category in value["categories"]}
-    pairs = dict.fromkeys((files[one["image_id"]], names[one["category_id"]]) for one in value["annotations"])
-    return [{"file_name": file, "label": label} for file, label in pairs]
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    return "" if value is None else str(value)
-
-
-class _Columns(NamedTuple):
-    path: int
-    labels: list[int]  # one column of classes, or one for each class
-    split: int | None
-    sample: SampleColumns = SampleColumns()
-    others: tuple[int, ...] = ()  # not read, except where they are the probabilities of the classes
-
-
-def _columns(header: Sequence[str], wanted: str | None, named_columns: bool, ignored: set[str]) -> _Columns | None:
-    """The columns of a table; those that are ignored have no name."""
-    plain = [cell if cell not in ignored else "" for cell in map(_plain, header)]
-    columns = _named_columns(plain, wanted, named_columns)
-    if columns is None:
-        return None
-    taken = {one for one in (columns.path, columns.split) if one is not None}
-    if len(columns.labels) == 1:
-        taken.update(columns.labels)
-    sample = find_sample_columns(plain, taken)
-    taken |= sample.positions()
-    labels = columns.labels if len(columns.labels) == 1 else [one for one in columns.labels if one not in taken]
-    others = tuple(index for index, cell in enumerate(plain) if cell and index not in {*taken, *labels})
-    return columns._replace(labels=labels, sample=sample, others=others) if labels else None
-
-
-def _named_columns(plain: Sequence[str], wanted: str | None, named_columns: bool) -> _Columns | None:
-    path = next((plain.index(known) for known in PATH_COLUMNS if known in plain), None)
-    if path is None:
-        return None
-    split = next((plain.index(known) for known in SPLIT_COLUMNS if known in plain), None)
-    if wanted is not None and _plain(wanted) in plain:
-        return _Columns(path, [plain.index(_plain(wanted))], split)
-    labels = [plain.index(known) for known in LABEL_COLUMNS if known in plain and plain.index(known) != path]
-    if labels:
-        return _Columns(path, _preferred(plain, labels), split)
-    numbering = ("", "index", "unnamed:_0", "no", "number", "#", *SAMPLE_COLUMNS)
-    rest = [index for index in range(len(plain)) if index not in (path, split) and plain[index] not in numbering]
-    return _Columns(path, rest, split) if rest and not named_columns else None
-
-
-def _preferred(plain: Sequence[str], labels: list[int]) -> list[int]:
-    """The column of classes: the one that names them, before one that numbers them."""
-    names = [index for index in labels if plain[index] in _NAME_COLUMNS]
-    return names[:1] or labels[:1]
-
-
-def _plain(cell: str) -> str:
-    return re.sub(r"[\s_\-]+", "_", composed(cell).strip().strip("\"'").lower())
-
-
 def _table(
     name: str,
     header: Sequence[str],
     rows: Iterator[tuple[int, list[str]]],
-    columns: _Columns,
+    columns: Columns,
     assumptions: list[str],
 ) -> Table | None:
     """The rows with their classes. Raises AlexNetError naming the first line that cannot be used."""
-    split_name = _plain(header[columns.split]) if columns.split is not None else ""
+    split_name = plain_name(header[columns.split]) if columns.split is not None else ""
     records = [(line, [*given, *[""] * (len(header) - len(given))]) for line, given in rows]
     if split_name not in ("", "split", "is_valid", "is_test"):
         at = columns.split or 0
         values = {cells[at].strip() for _, cells in records}
-        if any(not _is_split(value) for value in values):
+        if any(not is_split(value) for value in values):
             other = header[at]
             assumptions = [
                 *assumptions,
                 f"the column {other!r} of {name} is not used: not all of its values are splits",
             ]
             columns, split_name = columns._replace(split=None), ""  # a column about something else
-    _check_width(header, records, name)
-    assumptions = [*assumptions, *_other_columns(header, records, columns, name)]
+    check_width(header, records, name)
+    assumptions = [*assumptions, *remarks_on_other_columns(header, records, columns, name)]
     read: list[Row] = []
     several = len(columns.labels) > 1
-    by_class = _soft_columns(header, records, columns.labels) if several else {}
+    by_class = soft_columns(header, records, columns.labels) if several else {}
     refuse_both(columns.sample, by_class, name)
     for line, cells in records:
         where = f"{name}, line {line}"
@@ -493,14 +218,14 @@ def _table(
         sample = columns.sample.read(cells, where)
         if by_class:
             sample = sample._replace(probabilities=read_probabilities(cells, by_class, where))
-        label = _row_label(header, cells, columns.labels, sample, where)
+        label = label_of(header, cells, columns.labels, sample, where)
         if label is None:
             return None
         if not path or not label:
             raise AlexNetError(f"{where}: the {'label' if path else 'path'} is missing")
         split = None
         if columns.split is not None:
-            split = _row_split(cells[columns.split].strip(), split_name, where)
+            split = split_of_row(cells[columns.split].strip(), split_name, where)
         read.append(Row(line, path, label, split, sample))
     if not read:
         raise AlexNetError(f"no images in {name}: it has a header only")
@@ -517,71 +242,8 @@ def _table(
     return Table(name, read, label_column, assumptions)
 
 
-def _check_width(header: Sequence[str], records: Sequence[tuple[int, list[str]]], name: str) -> None:
-    """Raise AlexNetError for a row with more cells than the header, such as a class with a comma in it."""
-    for line, cells in records:
-        if len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
-            raise AlexNetError(
-                f"{name}, line {line}: {len(cells)} cells, and the header has {len(header)}: put quotation marks "
-                f"around a cell with a separator in it, such as {','.join(cells)[:60]!r}"
-            )
-
-
-def _other_columns(
-    header: Sequence[str], records: Sequence[tuple[int, list[str]]], columns: _Columns, name: str
-) -> list[str]:
-    """Sentences about columns that could be the classes or the splits too. Raises AlexNetError for two of one name."""
-    if len(columns.labels) > 1:
-        return []
-    chosen = columns.labels[0]
-    plain = [_plain(cell) for cell in header]
-    for at in (columns.path, chosen):
-        same = [index for index, cell in enumerate(plain) if cell == plain[at]]
-        if any(cells[index] != cells[at] for _, cells in records for index in same):
-            raise AlexNetError(
-                f"{name} has {len(same)} columns {header[at]!r} with different values: remove or rename one of them"
-            )
-    said = []
-    for index in columns.others:
-        if plain[index] in LABEL_COLUMNS and plain[index] not in ("id", "level", "type", "y"):
-            pairs = {(cells[chosen].strip(), cells[index].strip()) for _, cells in records}
-            if len(pairs) > max(len({pair[0] for pair in pairs}), len({pair[1] for pair in pairs})):
-                said.append(
-                    f"the classes are the column {header[chosen]!r} of {name}; --classes-from "
-                    f"{shlex.quote(f'{name}:{header[index]}')} takes {header[index]!r}"
-                )
-        elif plain[index] in ("fold", "folds", "kfold"):
-            said.append(
-                f"the column {header[index]!r} of {name} is not used: write train, val and test in a column split"
-            )
-    return said
-
-
-def _row_label(
-    header: Sequence[str], cells: Sequence[str], labels: Sequence[int], sample: Sample, where: str
-) -> str | None:
-    """The class of a row, empty where it is missing; None when its columns are no classes."""
-    if sample.probabilities is not None:
-        return most_probable(sample.probabilities, where)
-    if len(labels) > 1:
-        return _one_hot(header, cells, labels, where)
-    label = composed(cells[labels[0]]).strip()
-    return "" if label.lower() == "nan" else label
-
-
-def _soft_columns(
-    header: Sequence[str], records: Sequence[tuple[int, list[str]]], labels: Sequence[int]
-) -> dict[str, int]:
-    """Class → its column, where the columns of the classes hold probabilities and not only 0 and 1."""
-    for _, cells in records:
-        values = [cells[index].strip() for index in labels]
-        if any(value.lower() not in _TRUE and value.lower() not in _FALSE for value in values):
-            return {composed(header[one]): one for one in labels} if are_probabilities(values) else {}
-    return {}
-
-
 def _with_probabilities(
-    rows: list[Row], cells_of: Sequence[list[str]], header: Sequence[str], columns: _Columns, name: str
+    rows: list[Row], cells_of: Sequence[list[str]], header: Sequence[str], columns: Columns, name: str
 ) -> list[Row]:
     """The rows with the probabilities of the classes, where there is a column for each class besides that of labels."""
     labels = {row.label for row in rows}
@@ -595,36 +257,6 @@ def _with_probabilities(
         probabilities = read_probabilities(cells, by_class, f"{name}, line {row.line}")
         soft.append(row._replace(sample=row.sample._replace(probabilities=probabilities)))
     return soft
-
-
-def _one_hot(header: Sequence[str], cells: Sequence[str], labels: Sequence[int], where: str) -> str | None:
-    """The class of a row with a column of 0 or 1 for each class; None when the columns are something else."""
-    values = [cells[index].strip().lower() for index in labels]
-    if any(value not in _TRUE and value not in _FALSE for value in values):
-        return None
-    marked = [header[index] for index, value in zip(labels, values, strict=True) if value in _TRUE]
-    if len(marked) != 1:
-        raise AlexNetError(
-            f"{where}: {count(len(marked), 'class')} marked ({first_names(marked) or 'none'}); a classifier needs one "
-            "class for each image"
-        )
-    return composed(marked[0])
-
-
-def _row_split(value: str, column: str, where: str) -> str | None:
-    if column in ("is_valid", "is_test"):
-        marked = "val" if column == "is_valid" else "test"
-        if value.lower() in _TRUE:
-            return marked
-        if value.lower() in _FALSE:
-            return "train"
-        raise AlexNetError(f"{where}: {column} is {value!r}, neither true nor false")
-    return split_of(value).split if _is_split(value) else called_split(value, where)  # type: ignore[union-attr]
-
-
-def _is_split(value: str) -> bool:
-    named = split_of(value)
-    return named is not None and set(named.rest) <= {"public", "private"}  # Kaggle's PublicTest and PrivateTest
 
 
 def _one_label_each(rows: list[Row], name: str) -> list[Row]:

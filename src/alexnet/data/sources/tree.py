@@ -11,7 +11,7 @@ from alexnet.data.sources.items import Ignored
 from alexnet.data.sources.names import composed, decode_names, first_names, is_utf8, split_of
 from alexnet.data.sources.plan import count, printable
 from alexnet.data.sources.registry import Request
-from alexnet.data.sources.tables import TABLE_ENDINGS
+from alexnet.data.sources.table_files import TABLE_ENDINGS
 from alexnet.data.sources.walking import Entry, Tally, Walk, archive_kind, other_reason
 from alexnet.runtime.errors import UsageError
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
 
-from alexnet.experiments.catalog import experiments, named_sources, rows
+from alexnet.experiments.catalog import dataset_name, experiments, named_sources, rows
 from alexnet.runtime.errors import UsageError
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -34,3 +35,17 @@ def test_two_sources_of_one_name_are_refused() -> None:
     assert named_sources(["a/first.zip", "b/Second_set"]) == {"first": "a/first.zip", "second-set": "b/Second_set"}
     with pytest.raises(UsageError, match="two of --data have the same name"):
         named_sources(["a/cells.zip", "b/cells"])
+
+
+@pytest.mark.parametrize("name", ["결함 사진.zip", "Été_2024", "日本語"])
+def test_a_set_whose_name_is_not_english_has_a_name_of_its_own(name: str) -> None:
+    assert dataset_name([name])
+    assert named_sources([name, "other.zip"])["other"] == "other.zip"
+    assert dataset_name([name]) == dataset_name([unicodedata.normalize("NFD", name)])
+
+
+@pytest.mark.parametrize(("name", "reason"), [("cells/Solar.zip", "the solar cells"), ("+++", "neither letters nor")])
+def test_a_name_that_would_take_the_place_of_another_set_is_refused(name: str, reason: str) -> None:
+    for named in (named_sources, dataset_name):
+        with pytest.raises(UsageError, match=reason):
+            named([name])

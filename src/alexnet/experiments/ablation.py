@@ -18,8 +18,8 @@ import numpy as np
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.evaluate import Evaluation, evaluate
-from alexnet.experiments.catalog import dataset_name
-from alexnet.experiments.image_sets import SOLAR, image_set
+from alexnet.experiments.catalog import SOLAR, dataset_name
+from alexnet.experiments.image_sets import image_set
 from alexnet.experiments.trials import (
     compare,
     place_of,

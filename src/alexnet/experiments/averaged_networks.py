@@ -15,8 +15,8 @@ from alexnet.data.loading import evaluation_batches
 from alexnet.evaluation.evaluate import BATCH_SIZE
 from alexnet.evaluation.predictor import load_predictors
 from alexnet.experiments.ablation import FULL, Trial, base, images
-from alexnet.experiments.catalog import dataset_name
-from alexnet.experiments.image_sets import SOLAR, test_split
+from alexnet.experiments.catalog import SOLAR, dataset_name
+from alexnet.experiments.image_sets import test_split
 from alexnet.experiments.trials import measure_once, run_trials, summarize, write_with_figure
 from alexnet.report.style import BLUE, INK, Figure, drawn, new
 from alexnet.runs.recipe import recipes

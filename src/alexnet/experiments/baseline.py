@@ -23,8 +23,8 @@ from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.evaluation.predictor import is_baseline
 from alexnet.experiments import solar_cells
-from alexnet.experiments.catalog import named_sources
-from alexnet.experiments.image_sets import QUICK_SIZE, SOLAR, all_images, first_per_class, test_split
+from alexnet.experiments.catalog import SOLAR, named_sources
+from alexnet.experiments.image_sets import QUICK_SIZE, all_images, first_per_class, test_split
 from alexnet.experiments.trials import prepare_once, run_trials, summarize, with_earlier
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.provenance import provenance, write_result

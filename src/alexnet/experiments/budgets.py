@@ -14,8 +14,8 @@ from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation import metrics
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.experiments import solar_cells
+from alexnet.experiments.catalog import SOLAR
 from alexnet.experiments.demo import CHANGES
-from alexnet.experiments.image_sets import SOLAR
 from alexnet.experiments.trials import place_of, prepare_once, run_trials, with_earlier
 from alexnet.runs.recipe import as_seconds
 from alexnet.runtime.provenance import provenance, write_result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -113,14 +114,19 @@ class Experiment:
         return partial(module.reproduce, **self.values)
 
 
+SOLAR = "solar"
+"""Name of the solar cells among the image sets of an experiment."""
+
+
 def dataset_name(data: Sequence[str]) -> str | None:
-    """Return the name of the image set of `--data` for file names; None without `--data`."""
-    return slug(data[0]) if data else None
+    """Return the name of the image set of `--data` for file names; None without `--data`. Raises as `named_sources`."""
+    return next(iter(named_sources(data[:1])), None)
 
 
 def slug(source: str) -> str:
-    """Return a path's stem in lower case, with digits and hyphens only."""
-    return re.sub("[^a-z0-9]+", "-", Path(source).resolve().stem.lower()).strip("-")
+    """Return a path's stem in lower case, with letters, digits and hyphens only."""
+    stem = unicodedata.normalize("NFC", Path(source).resolve().stem)
+    return re.sub(r"[\W_]+", "-", stem.lower()).strip("-")
 
 
 def named_sources(data: Sequence[str]) -> dict[str, str]:
@@ -129,11 +135,16 @@ def named_sources(data: Sequence[str]) -> dict[str, str]:
     Raises
     ------
     UsageError
-        If two have the same name: one would take the place of the other.
+        If two have the same name, or one that of the solar cells: one would take the place of the other. If a name
+        has neither letters nor digits.
     """
     sources = {slug(source): source for source in data}
     if len(sources) < len(data):
         raise UsageError("two of --data have the same name; rename one")
+    if SOLAR in sources:
+        raise UsageError(f"--data {sources[SOLAR]} has the name of the solar cells of the experiments; rename it")
+    if "" in sources:
+        raise UsageError(f"the name of --data {sources['']} has neither letters nor digits; rename it")
     return sources
 
 

@@ -21,8 +21,8 @@ from alexnet.evaluation.metrics import Predictions
 from alexnet.experiments import demo, solar_cells
 from alexnet.experiments.averaged_networks import probabilities_by_member
 from alexnet.experiments.baseline import fit_alone
-from alexnet.experiments.catalog import named_sources
-from alexnet.experiments.image_sets import QUICK_SIZE, SOLAR, subset, test_split
+from alexnet.experiments.catalog import SOLAR, named_sources
+from alexnet.experiments.image_sets import QUICK_SIZE, subset, test_split
 from alexnet.experiments.recipe_trials import QUICK
 from alexnet.experiments.trials import (
     compare,

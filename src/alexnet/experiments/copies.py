@@ -18,8 +18,7 @@ from alexnet.data.dataset import PreparedDataset
 from alexnet.data.near_duplicates import SIDE, find_near_duplicates, thumbnails
 from alexnet.data.preparation import prepare
 from alexnet.experiments import solar_cells
-from alexnet.experiments.catalog import named_sources
-from alexnet.experiments.image_sets import SOLAR
+from alexnet.experiments.catalog import SOLAR, named_sources
 from alexnet.experiments.trials import is_selected, measure_once, summarize
 from alexnet.runtime.progress import notify
 from alexnet.runtime.provenance import provenance, read_result, write_result

@@ -25,12 +25,11 @@ from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.experiments import solar_cells
 from alexnet.experiments.baseline import fit_alone
-from alexnet.experiments.catalog import dataset_name
+from alexnet.experiments.catalog import SOLAR, dataset_name
 from alexnet.experiments.image_sets import (
     QUICK_SIZE,
     QUICK_TEST_IMAGES,
     QUICK_TRAINING_IMAGES,
-    SOLAR,
     TEST_IMAGES,
     TRAINING_IMAGES,
     first_per_class,

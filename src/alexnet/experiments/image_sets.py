@@ -15,11 +15,10 @@ from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.sources.interpretation import interpret
 from alexnet.data.sources.items import Reader
 from alexnet.experiments import solar_cells
-from alexnet.experiments.catalog import dataset_name
+from alexnet.experiments.catalog import SOLAR, dataset_name
 from alexnet.experiments.trials import prepare_once
 from alexnet.runtime.errors import UsageError
 
-SOLAR = "solar"
 TRAINING_IMAGES, TEST_IMAGES = 2000, 1000
 """Images used of a set other than the solar cells, the same number of each class, so that a training takes minutes."""
 QUICK_TRAINING_IMAGES, QUICK_TEST_IMAGES = 48, 16

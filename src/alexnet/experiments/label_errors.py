@@ -15,8 +15,8 @@ from sklearn.preprocessing import StandardScaler
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.experiments import solar_cells
-from alexnet.experiments.catalog import named_sources
-from alexnet.experiments.image_sets import SOLAR, test_split
+from alexnet.experiments.catalog import SOLAR, named_sources
+from alexnet.experiments.image_sets import test_split
 from alexnet.experiments.trials import measure_once, prepare_once, write_with_figure
 from alexnet.inspection.crossval import assign_folds
 from alexnet.inspection.labels import COUNT, nearest_others, neighbor_disagreement, rank_label_errors

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.experiments.ablation import FULL, VIEWS, Trial, base, images
-from alexnet.experiments.catalog import dataset_name
-from alexnet.experiments.image_sets import SOLAR
+from alexnet.experiments.catalog import SOLAR, dataset_name
 from alexnet.experiments.trials import compare, run_trials, summarize, write_with_figure
 from alexnet.report.style import BLUE, INK, Figure, drawn, new
 from alexnet.runs.recipe import recipes

@@ -22,8 +22,8 @@ import numpy as np
 from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.experiments import demo, solar_cells
-from alexnet.experiments.catalog import named_sources, slug
-from alexnet.experiments.image_sets import SOLAR, prepared_size
+from alexnet.experiments.catalog import SOLAR, named_sources, slug
+from alexnet.experiments.image_sets import prepared_size
 from alexnet.experiments.trials import prepare_once, run_trials, train_once, with_earlier, write_with_figure
 from alexnet.report.style import INK, LAYERS, MUTED, Figure, drawn, new
 from alexnet.runs.recipe import STARTER

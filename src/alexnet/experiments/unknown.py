@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.data.sources.planning import plan_source
-from alexnet.experiments.catalog import named_sources, slug
-from alexnet.experiments.image_sets import SOLAR, all_images, first_per_class, test_split
+from alexnet.experiments.catalog import SOLAR, named_sources, slug
+from alexnet.experiments.image_sets import all_images, first_per_class, test_split
 from alexnet.experiments.inspection import FOLDS, cross_validated_cells
 from alexnet.experiments.trials import measure_once, prepare_once, summarize, train_once, write_with_figure
 from alexnet.inspection.decide import fit_distance, outputs, reference_images

@@ -14,8 +14,8 @@ import torch
 from alexnet.data.dataset import PreparedDataset, Split
 from alexnet.evaluation import metrics
 from alexnet.evaluation.metrics import Predictions
-from alexnet.experiments.catalog import named_sources
-from alexnet.experiments.image_sets import SOLAR, test_split
+from alexnet.experiments.catalog import SOLAR, named_sources
+from alexnet.experiments.image_sets import test_split
 from alexnet.experiments.inspection import FOLDS, TRAINING, prepared_cells
 from alexnet.experiments.trials import measure_once, prepare_once, train_once
 from alexnet.prediction.classifier import BATCH_SIZE, Classifier

@@ -12,6 +12,7 @@ import os
 import shutil
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +42,7 @@ from alexnet.experiments.trials import (
     run_trials,
     summarize,
     train_once,
+    with_earlier,
     write_with_figure,
 )
 from alexnet.report.style import INK, LAYERS, MUTED, Figure, drawn, new
@@ -48,7 +50,7 @@ from alexnet.runs.checkpoint import FILE as CHECKPOINT
 from alexnet.runs.recipe import recipes
 from alexnet.runtime.devices import choose_device
 from alexnet.runtime.errors import UsageError
-from alexnet.runtime.provenance import provenance
+from alexnet.runtime.provenance import provenance, read_result
 
 BUDGET = 180.0
 """Seconds of training with the same time."""
@@ -118,6 +120,17 @@ class Trial:
         """Name such as ``"alexnet/time/0"``."""
         return f"{self.method}/{self.mode}/{self.seed}"
 
+    @classmethod
+    def parse(cls, name: str) -> Trial:
+        """Return the trial of a name."""
+        method, mode, seed = name.split("/")
+        return cls(method, mode, int(seed))
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Place among the trials of a file: by seed, then as they are measured."""
+        return self.seed, (EQUAL_TIME, TO_THE_END).index(self.mode), list(METHODS).index(self.method)
+
 
 @dataclass(frozen=True)
 class _Setting:
@@ -135,6 +148,16 @@ class _Setting:
         crop = self.dataset.size * 7 // 8  # 224 of 256, as in the paper
         return {**BASE, "variant": method.variant, "crop_size": crop, "input_size": crop if self.quick else side}
 
+    def shared(self) -> dict[str, Any]:
+        """The values of the report by which its trials can be compared."""
+        values = {
+            "images": self.dataset.counts,
+            "budget_seconds": self.budget,
+            "epochs": self.epochs,
+            "recipe": recipes()["paper"].override(BASE).to_dict(),
+        }
+        return dict(json.loads(json.dumps(values)))  # as they are read again
+
 
 def reproduce(
     work: Path,
@@ -150,7 +173,13 @@ def reproduce(
     """Run every trial, or those whose name starts with a prefix in `only`, and write all measurements so far.
 
     The images are the solar cells, or the first 2,000 training and 1,000 test images of `data`; all with `full`.
-    `budget`: seconds of training with the same time. Returns a summary of one line per method.
+    `budget`: seconds of training with the same time. The trials of an existing `results` are kept. Returns a summary of
+    one line per method.
+
+    Raises
+    ------
+    UsageError
+        If `results` has trials on other images, with another recipe, budget or number of epochs.
     """
     if budget is not None and not budget > 0:
         raise UsageError(f"budget is {budget:g} seconds; it must be above 0")
@@ -158,6 +187,7 @@ def reproduce(
     dataset = _images(folder, data, quick, full)
     setting = _Setting(folder, dataset, budget or (1.0 if quick else BUDGET), 2 if quick else EPOCHS, quick)
     trials = list(_trials(QUICK_METHODS if quick else METHODS, seeds))
+    _check_same_settings(setting, results)
     write = partial(_write, setting, results, command, dataset_name(data) or SOLAR)
     rows = run_trials(trials, folder, only, partial(_measure, setting), write)
     return "\n".join(
@@ -215,6 +245,7 @@ def _measure_baseline(setting: _Setting, trial: Trial) -> dict[str, Any]:
         # Zero where the fit was already there: an interrupted trial.
         "seconds": busy / torch.get_num_threads() if busy else sum(config.seconds.values()),
         "parameters": len(config.classes) * (config.length + 1),
+        "threads": torch.get_num_threads(),
         "peak_bytes": config.peak_bytes,
         "cost": config.cost,
     }
@@ -259,30 +290,39 @@ def _describe(setting: _Setting, name: str, changes: dict[str, Any]) -> dict[str
         "multiply_adds": sum(cost.multiply_adds for cost in costs),
         "input_size": changes["input_size"],
         "seconds_per_epoch": min(epoch["seconds"], busy) if choose_device().type == "cpu" else epoch["seconds"],
+        "threads": torch.get_num_threads(),
         "peak_bytes": peak_memory(BASE["batch_size"], changes["input_size"], changes["variant"]) if on_cpu else None,
     }
+
+
+def _check_same_settings(setting: _Setting, results: Path) -> None:
+    """Raise `UsageError` where the trials of an existing file cannot be compared with those of this setting."""
+    earlier = read_result(results)
+    if other := [name for name, value in setting.shared().items() if earlier.get(name, value) != value]:
+        raise UsageError(f"{results} has trials with other {' and '.join(other)}; name another file with --results")
 
 
 def _write(
     setting: _Setting, results: Path, command: str, name: str, found: dict[Trial, dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Write the measurements so far; return the rows of the table."""
+    """Write the measurements so far with those of an existing file; return the rows of the table."""
+    earlier = read_result(results)
     found = {trial: entry | _seconds(setting, trial, entry) for trial, entry in found.items()}
-    rows = [row for method in METHODS if (row := _row(setting, method, found))]
+    entries = {Trial.parse(name): entry for name, entry in with_earlier(results, found, command).items()}
+    entries = dict(sorted(entries.items(), key=lambda item: item[0].place))
+    described = {row["method"]: {"machine": earlier["machine"], **row} for row in earlier.get("table", [])}
+    described |= {name: _described(setting, name) for name in METHODS if (setting.work / f"{name}.json").exists()}
+    rows = [row for method in METHODS if (row := _row(method, described.get(method, {}), entries))]
     report = {
         "description": "accuracy on held-out images, one view, of a linear SVM on hand-made features and of networks, "
         "all with one recipe: for the same time (as many epochs as fit, by an epoch that was timed before), and for "
         "the same number of epochs; on a CPU, seconds are the CPU time of each thread; the weights of the last epoch; "
         "the SVMs read 256×256 pixels, each network its input_size",
         "set": name,
-        "images": setting.dataset.counts,
         "classes": len(setting.dataset.classes),
-        "budget_seconds": setting.budget,
-        "epochs": setting.epochs,
-        "recipe": recipes()["paper"].override(BASE).to_dict(),
-        "threads": torch.get_num_threads(),
+        **setting.shared(),
         "table": rows,
-        "trials": {trial.name: entry for trial, entry in found.items()},
+        "trials": {trial.name: entry for trial, entry in entries.items()},
         **provenance(command),
     }
     write_with_figure(results, report, figure(report))
@@ -293,12 +333,16 @@ def _seconds(setting: _Setting, trial: Trial, entry: dict[str, Any]) -> dict[str
     """The seconds of a training: its epochs at the pace of the network, which was measured once for all its trials."""
     if METHODS[trial.method].features:
         return {}
-    described = json.loads((setting.work / f"{trial.method}.json").read_text(encoding="utf-8"))
-    return {"seconds": entry["epochs"] * described["seconds_per_epoch"]}
+    return {"seconds": entry["epochs"] * _described(setting, trial.method)["seconds_per_epoch"]}
 
 
-def _row(setting: _Setting, name: str, found: dict[Trial, dict[str, Any]]) -> dict[str, Any] | None:
-    """The row of a method: what it is, and its accuracy over the seeds; None without a trial."""
+def _described(setting: _Setting, method: str) -> dict[str, Any]:
+    """What `_describe` has measured of a network."""
+    return dict(json.loads((setting.work / f"{method}.json").read_text(encoding="utf-8")))
+
+
+def _row(name: str, described: dict[str, Any], found: dict[Trial, dict[str, Any]]) -> dict[str, Any] | None:
+    """The row of a method: its description, and its accuracy over the seeds; None without a trial."""
     method = METHODS[name]
     of_mode = {
         mode: [entry for trial, entry in found.items() if (trial.method, trial.mode) == (name, mode)]
@@ -307,11 +351,9 @@ def _row(setting: _Setting, name: str, found: dict[Trial, dict[str, Any]]) -> di
     first = next((entries[0] for entries in of_mode.values() if entries), None)
     if first is None:
         return None
-    file = setting.work / f"{name}.json"
-    described = json.loads(file.read_text(encoding="utf-8")) if file.exists() else first
-    keys = ("parameters", "multiply_adds", "input_size", "peak_bytes", "seconds_per_epoch")
+    keys = ("parameters", "multiply_adds", "input_size", "peak_bytes", "seconds_per_epoch", "machine", "threads")
     row: dict[str, Any] = {"method": name, "label": method.label, "year": method.year}
-    row |= {key: described.get(key) for key in keys}
+    row |= {key: (described or first).get(key) for key in keys}
     for mode, entries in of_mode.items():
         if entries:
             row[mode] = {
@@ -337,6 +379,8 @@ def figure(report: dict[str, Any]) -> Figure:
     """Accuracy against training time (left, the longer training of the first seed), and of each method (right)."""
     drawing = new(3.8, width=9.6)
     left, right = drawing.subplots(1, 2, width_ratios=(3, 2))
+    places = {row["method"]: (row["machine"], row["threads"]) for row in report["table"]}
+    (usual, _), *_ = Counter(places.values()).most_common(1)
     for row in report["table"]:
         name, color = row["method"], COLORS[row["method"]]
         trials = {key: entry for key, entry in report["trials"].items() if key.startswith(f"{name}/")}
@@ -346,9 +390,10 @@ def figure(report: dict[str, Any]) -> Figure:
             left.plot(times, [100 * (1 - error) for error in longest["validation_error"]], ".-", color=color)
         else:
             left.plot([longest["seconds"]], [100 * longest["accuracy"]], "D", color=color)
-        left.plot([], [], "-", color=color, label=f"{row['year']} {row['label']}")
+        elsewhere = "" if places[name] == usual else " *"
+        left.plot([], [], "-", color=color, label=f"{row['year']} {row['label']}{elsewhere}")
     left.set_xscale("log")
-    left.set_xlabel("Seconds of training")
+    left.set_xlabel("Seconds of training" + ("; * on another machine" if len({*places.values()}) > 1 else ""))
     left.set_title(f"Accuracy in percent: {report['set']}")
     left.legend()
     for place, row in enumerate(report["table"]):

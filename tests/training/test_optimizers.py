@@ -1,11 +1,13 @@
 """The update rules against the printed recurrence."""
 
+import copy
+
 import pytest
 import torch
 
 from alexnet.network.model import AlexNet
 from alexnet.runs import recipe as recipes
-from alexnet.training.optimizers import Muon, PaperSGD, make_optimizers, orthogonalized
+from alexnet.training.optimizers import AdamW, Muon, PaperSGD, make_optimizers, orthogonalized, update_all
 
 
 def printed_recurrence(w, gradients, rates, momentum=0.9, decay=0.0005):
@@ -44,6 +46,33 @@ def test_the_rule_differs_from_that_of_torch_once_the_learning_rate_changes():
             weight.grad = torch.ones_like(weight)
             optimizer.step()
         assert torch.allclose(ours, theirs, rtol=1e-12) == (step < 2)
+
+
+def test_adamw_with_rounded_copies_is_that_of_torch_also_after_its_state_was_read():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(64, 128), (64,)]  # one that the kernel takes, and one that it does not
+    start = [torch.randn(shape, generator=generator) for shape in shapes]
+    gradients = [[torch.randn(shape, generator=generator).bfloat16() for shape in shapes] for _ in range(6)]
+    options = {"lr": 0.01, "betas": (0.9, 0.95), "weight_decay": 0.05, "fused": True}
+    ours, theirs = ([torch.nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    copies = {p: torch.nn.Parameter(p.detach().bfloat16()) for p in ours}
+    mine, other = AdamW(ours, **options), torch.optim.AdamW(theirs, **options)
+    for number, step in enumerate(gradients):
+        if number == 3:  # a checkpoint is read into another optimizer, as that of an earlier version is
+            mine = AdamW(ours, **options)
+            mine.load_state_dict(copy.deepcopy(other.state_dict()))
+        for p, gradient in zip(ours, step, strict=True):
+            copies[p].grad = gradient.clone()
+        for p, gradient in zip(theirs, step, strict=True):
+            p.grad = gradient.float()
+        update_all([mine], copies)
+        other.step()
+    for p, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, expected, rtol=1e-5, atol=1e-6)
+        assert torch.equal(copies[p], p.bfloat16())
+        assert p.grad is None
+        assert copies[p].grad is None
+    assert mine.state[ours[0]].keys() == other.state[theirs[0]].keys()
 
 
 @pytest.mark.parametrize("name", ["paper", "released-2012", "small"])

@@ -30,6 +30,7 @@ from alexnet.data import augmentation
 from alexnet.data.decoding import decode
 from alexnet.data.resize import square
 from alexnet.data.statistics import pixel_sum
+from alexnet.kernels import adam
 from alexnet.kernels.pool import max_pool
 from alexnet.kernels.rgb_products import rgb_products
 from alexnet.network import normalization, optimized
@@ -38,6 +39,7 @@ from alexnet.network.model import AlexNet
 from alexnet.network.normalization import local_response_norm
 from alexnet.network.optimized import OptimizedNetwork
 from alexnet.network.variants import LocalNorm
+from alexnet.runs.recipe import recipes
 from alexnet.runtime.files import write_atomic
 from alexnet.training.optimizers import clear_gradients
 
@@ -50,6 +52,7 @@ def kernels(settings: Settings) -> dict[str, Any]:
     """Measure the gain of every kernel, as a share of the time without it."""
     rows = [
         *(row for count in _batch_sizes(settings) for row in _training_step(settings, count)),
+        *_small_step(settings),
         *(row for count in (1, 64) for row in _inference(settings, count)),
         *_loading(settings),
         *_preparing(settings),
@@ -166,6 +169,18 @@ def _training_step(settings: Settings, count: int) -> Iterator[dict[str, Any]]:
     whole = f"training step, paper, batch {count}, {str(training.dtype).removeprefix('torch.')}"
     for name, (kernel, plain, _) in plain_forms.items():
         yield _row(kernel, plain, whole, seconds["ours"], seconds[name])
+
+
+def _small_step(settings: Settings) -> Iterator[dict[str, Any]]:
+    recipe = recipes()["small"]
+    count, side = settings.batch_size or recipe.batch_size, recipe.early_input_size or SIDE
+    training = OurTraining(count, side, recipe="small")
+    if training.dtype != torch.bfloat16:
+        return  # there are no rounded copies
+    plain = _within(lambda: _replaced(adam, "can_update", _nothing), training.step)
+    seconds = in_turn({"ours": training.step, "plain": plain}, settings.rounds)
+    whole = f"training step, small, batch {count}, {side} pixels, bfloat16"
+    yield _row("update of AdamW", "torch.optim.AdamW, fused", whole, seconds["ours"], seconds["plain"])
 
 
 def _inference(settings: Settings, count: int) -> Iterator[dict[str, Any]]:

@@ -30,7 +30,7 @@ BATCH_SIZE = 128
 
 
 class OurTraining:
-    """The training step of `alexnet train --recipe paper`, without augmentation.
+    """The training step of `alexnet train`, without augmentation.
 
     Parameters
     ----------
@@ -44,6 +44,8 @@ class OurTraining:
         The network.
     device : torch.device, optional
         None for the GPU where there is one.
+    recipe : str
+        The update rule, and the normalization of the network.
     """
 
     def __init__(
@@ -53,16 +55,18 @@ class OurTraining:
         dtype: torch.dtype | None = None,
         variant: str = "paper",
         device: torch.device | None = None,
+        recipe: str = "paper",
     ) -> None:
-        recipe = recipes()["paper"].override({"lr": 1e-4})
+        chosen = recipes()[recipe].override({"lr": 1e-4})
         self.device = device or choose_device()
         self.dtype = dtype or choose_precision("auto", self.device)
-        self.network = AlexNet(variant).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = AlexNet(variant, normalization=chosen.normalization).to(self.device)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.working = OptimizedNetwork(self.network, self.dtype)
-        self.optimizers = make_optimizers(self.network, recipe)
+        self.optimizers = make_optimizers(self.network, chosen)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = recipe.lr
+                group["lr"] = chosen.lr
         images = torch.randn(batch_size, 3, side, side, device=self.device, dtype=self.dtype)
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.randint(1000, (batch_size,), device=self.device)

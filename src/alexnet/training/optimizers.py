@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alexnet.kernels import adam
 from alexnet.kernels.update import can_update, update
 from alexnet.network.layers import leaves
 from alexnet.runs.recipe import Recipe
@@ -71,6 +72,40 @@ class PaperSGD(torch.optim.Optimizer):
                 p.add_(velocity)
                 if copy is not None:
                     copy.copy_(p)
+
+
+class AdamW(torch.optim.AdamW):
+    """`torch.optim.AdamW`, which updates a weight and its rounded copy in one pass over memory where a kernel can.
+
+    The fully connected layers are most of the parameters, and converting their gradients to float32 first takes as long
+    as the update.
+    """
+
+    @torch.no_grad()
+    def update(self, copies: Mapping[nn.Parameter, nn.Parameter]) -> None:
+        """One update; where a parameter has a rounded copy, the copy has the gradient and receives the new weight."""
+        others: list[tuple[nn.Parameter, nn.Parameter]] = []
+        for group in self.param_groups:
+            for p in group["params"]:
+                copy = copies.get(p)
+                if copy is None or copy.grad is None:
+                    continue
+                if not (state := self.state[p]):
+                    state["step"] = torch.zeros((), device=p.device)
+                    state |= {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
+                if not adam.can_update(p, state["exp_avg"], state["exp_avg_sq"], copy.grad, copy):
+                    p.grad = copy.grad.to(p.dtype)
+                    others.append((p, copy))
+                    continue
+                state["step"] += 1
+                adam.update(
+                    *(p, state["exp_avg"], state["exp_avg_sq"], copy.grad, copy),
+                    **{name: group[name] for name in ("lr", "betas", "eps", "weight_decay")},
+                    step=int(state["step"]),
+                )
+        self.step()
+        if others:
+            torch._foreach_copy_([copy for _, copy in others], [p for p, _ in others])
 
 
 class Muon(torch.optim.Optimizer):
@@ -197,7 +232,7 @@ def make_optimizers(
                 groups.append(group)
     if recipe.optimizer == "paper":
         return [PaperSGD(groups, lr=recipe.lr, momentum=recipe.momentum)]
-    rules: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.95), fused=True)]
+    rules: list[torch.optim.Optimizer] = [AdamW(groups, lr=recipe.lr, betas=(0.9, 0.95), fused=True)]
     if convolutions:
         rules.append(Muon(convolutions, momentum=recipe.momentum, gather_rows=gather_rows))
     return rules
@@ -210,7 +245,7 @@ def update_all(optimizers: Sequence[torch.optim.Optimizer], copies: Mapping[nn.P
     `copies` has the rounded copies of some parameters, which have the gradients and receive the new weights.
     """
     for optimizer in optimizers:
-        if isinstance(optimizer, PaperSGD):
+        if isinstance(optimizer, PaperSGD | AdamW):
             optimizer.update(copies)
             continue
         twins = [(p, copies[p]) for group in optimizer.param_groups for p in group["params"] if p in copies]

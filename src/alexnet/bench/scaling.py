@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SIDE = 32
 VARIANT, INPUT_SIZE = "lenet5", 28
-IMAGES = (1_000, 10_000, 100_000, 1_000_000)
+IMAGES = (1_000, 10_000, 100_000)
 CLASSES = (2, 10, 100, 1_000, 10_000)
 CLASS_IMAGES = 20_000
 """Images of the datasets with different numbers of classes; half of them are to train on."""

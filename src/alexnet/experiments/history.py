@@ -377,7 +377,7 @@ def _seconds_of_children() -> float:
 @drawn
 def figure(report: dict[str, Any]) -> Figure:
     """Accuracy against training time (left, the longer training of the first seed), and of each method (right)."""
-    drawing = new(3.8, width=9.6)
+    drawing = new(4.4, width=9.6)
     left, right = drawing.subplots(1, 2, width_ratios=(3, 2))
     places = {row["method"]: (row["machine"], row["threads"]) for row in report["table"]}
     (usual, _), *_ = Counter(places.values()).most_common(1)
@@ -395,7 +395,7 @@ def figure(report: dict[str, Any]) -> Figure:
     left.set_xscale("log")
     left.set_xlabel("Seconds of training" + ("; * on another machine" if len({*places.values()}) > 1 else ""))
     left.set_title(f"Accuracy in percent: {report['set']}")
-    left.legend()
+    drawing.legend(loc="outside lower center", ncols=3)
     for place, row in enumerate(report["table"]):
         for mode, offset, alpha in ((EQUAL_TIME, -0.19, 0.45), (TO_THE_END, 0.19, 0.9)):
             if mode in row:

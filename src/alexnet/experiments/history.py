@@ -337,7 +337,7 @@ def _seconds(setting: _Setting, trial: Trial, entry: dict[str, Any]) -> dict[str
 
 
 def _described(setting: _Setting, method: str) -> dict[str, Any]:
-    """What `_describe` has measured of a network."""
+    """The measurements of a network by `_describe`."""
     return dict(json.loads((setting.work / f"{method}.json").read_text(encoding="utf-8")))
 
 

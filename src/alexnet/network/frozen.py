@@ -159,7 +159,8 @@ class _PackedConv(_Packed):
         conv = self.conv
         weight = conv.weight.detach().to(self.dtype)
         packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.options, conv.groups, list(shape))
-        return next((other for other in self.weights.values() if _layout(other) == _layout(packed)), packed)
+        others = list(self.weights.values())  # another thread may add one meanwhile
+        return next((other for other in others if _layout(other) == _layout(packed)), packed)
 
 
 def _layout(packed: Tensor) -> bytes:

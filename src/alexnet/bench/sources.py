@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -149,7 +148,9 @@ def _bucket(settings: Settings) -> Comparison:
 
     data = write_dataset(settings.folder / "noise", REMOTE_COUNT, 10, SIZE)
     cache, copy = settings.folder / "cache", settings.folder / "copy"
-    with _s3_server(), mock.patch.dict(os.environ, {"ALEXNET_CACHE": str(cache)}):
+    environment = {"ALEXNET_CACHE": str(cache), "AWS_DEFAULT_REGION": "us-east-1"}
+    environment |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"), "bench")
+    with _s3_server() as address, mock.patch.dict(os.environ, {**environment, "AWS_ENDPOINT_URL": address}):
         files = s3fs.S3FileSystem()
         files.mkdir("bench")
         files.put(str(data), "bench/noise", recursive=True)
@@ -173,36 +174,20 @@ def _bucket(settings: Settings) -> Comparison:
 
 
 @contextmanager
-def _s3_server() -> Iterator[None]:
-    """A server of S3 on loopback in a process of its own, and the environment by which clients find it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-    environment = dict.fromkeys(names, "bench") | {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            _wait_for_port(port)
-            with mock.patch.dict(os.environ, environment):
-                yield
-        finally:
-            server.kill()
-
-
-def _wait_for_port(port: int, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.1)
+def _s3_server() -> Iterator[str]:
+    """A server of S3 on loopback in a process of its own, which ends with its standard input; yields its address."""
+    program = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(*server.get_host_and_port(), sep=":", flush=True)
+sys.stdin.read()
+"""
+    command, pipe = [sys.executable, "-c", program], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        yield f"http://{server.stdout.readline().strip()}"
 
 
 def _preparing_seconds(source: Path, out: Path, size: int = SIZE) -> float:

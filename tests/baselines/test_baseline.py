@@ -123,10 +123,40 @@ def test_many_images_are_streamed_and_classified_alike(monkeypatch: pytest.Monke
     exact = svm.fit_svm(vectors, labels, 3)
     monkeypatch.setattr(svm, "EXACT_IMAGES", 100)
     monkeypatch.setattr(svm, "ROWS", 50)
+    monkeypatch.setattr(svm, "SGD_STEPS", 200)
     streamed = svm.fit_svm(vectors, labels, 3)
     predicted = [found.probabilities(vectors).argmax(1) for found in (exact, streamed)]
     assert (predicted[0] == labels).mean() > 0.95
     assert (predicted[0] == predicted[1]).mean() > 0.97
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("cost", [0.1, 1.0])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_gradient_descent_finds_the_minimum_of_the_linear_svm(
+    monkeypatch: pytest.MonkeyPatch, classes: int, cost: float, balanced: bool
+) -> None:
+    """The objective of scikit-learn's LinearSVC, summed over its machines."""
+    from sklearn.svm import LinearSVC
+
+    vectors, labels = clouds(600, 4)
+    labels = np.minimum(labels, classes - 1)  # the last class has more images
+    monkeypatch.setattr(svm, "EXACT_IMAGES", 100)
+    found = svm.fit_svm(vectors, labels, classes, cost=cost, balanced=balanced)
+    reference = LinearSVC(C=cost, tol=1e-8, max_iter=100_000, class_weight="balanced" if balanced else None)
+    reference.fit(vectors.astype(np.float64), labels)
+    counts = np.bincount(labels)
+    each = (len(labels) / (classes * counts))[labels] if balanced else np.ones(len(labels))
+
+    def objective(weights: np.ndarray, biases: np.ndarray) -> float:
+        signs = np.where(labels[:, None] == np.arange(classes)[-len(biases) :], 1, -1)
+        violations = np.maximum(0, 1 - signs * (vectors @ weights.T + biases))
+        penalty = 0.5 * float((weights**2).sum() + (biases**2).sum())
+        return penalty + cost * float((each[:, None] * violations**2).sum())
+
+    machines = len(reference.intercept_)
+    least = objective(reference.coef_, reference.intercept_)
+    assert objective(found.weights[-machines:], found.biases[-machines:]) < 1.02 * least
 
 
 FIT_A_FILE = """
@@ -148,7 +178,7 @@ labels = np.arange(count) % 2
 vectors = np.memmap(file, dtype=np.float16, mode="w+", shape=(count, 4096))
 for first in range(0, count, 500):
     vectors[first : first + 500] = rng.normal(labels[first : first + 500, None] * 0.01, 0.02, (500, 4096))
-svm.SGD_EPOCHS = 1
+svm.SGD_EPOCHS, svm.SGD_STEPS = 1, 1
 svm.fit_svm(vectors[:6000], labels[:6000], 2, cost=1.0)  # whatever the libraries need once
 threading.Thread(target=watch, daemon=True).start()
 svm.fit_svm(vectors, labels, 2, cost=1.0)

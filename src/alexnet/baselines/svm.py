@@ -8,16 +8,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.progress import progress
+from alexnet.runtime.progress import Progress, progress
 
 COSTS = (0.1, 1.0, 10.0)
 """The values of C among which cross-validation chooses."""
 FOLDS = 3
 EXACT_IMAGES = 5000
 """Images up to which the dual problem is solved exactly; stochastic gradient descent for more."""
-SGD_EPOCHS = 10
+CHOICE_IMAGES = 20_000
+"""Training images on which C is chosen, and images that choose it, where all are not solved exactly."""
+SGD_BATCH = 128
+SGD_EPOCHS, SGD_STEPS = 5, 1000
+"""The least number of epochs, and of steps, of stochastic gradient descent."""
 ROWS = 512
 """Vectors in memory at a time."""
 
@@ -98,15 +103,14 @@ def fit_svm(
         sums = np.bincount(labels, weights=each, minlength=classes)
         each = each * (each.sum() / (classes * np.maximum(sums, 1e-12)))[labels]
     problem = _Exact(vectors) if len(vectors) <= EXACT_IMAGES else _Streamed(vectors, seed)
-    everything = np.arange(len(labels))
     found = list(_cross_validated(problem, labels, classes, each, groups, cost, seed))
-    if not found:
-        cost = 1.0 if cost is None else cost
-        return LinearSvm(*problem.fit(everything, labels, classes, each, cost), 1.0, cost, None)
-    chosen, scores, seen = max(found, key=lambda one: (_accuracy(one[1], labels[one[2]]), -one[0]))
-    scale = _scale(scores, labels[seen])
-    accuracy = _accuracy(scores, labels[seen])
-    return LinearSvm(*problem.fit(everything, labels, classes, each, chosen), scale, chosen, accuracy)
+    chosen, scale, accuracy = 1.0 if cost is None else cost, 1.0, None
+    if found:
+        chosen, scores, seen = max(found, key=lambda one: (_accuracy(one[1], labels[one[2]]), -one[0]))
+        scale, accuracy = _scale(scores, labels[seen]), _accuracy(scores, labels[seen])
+    with progress(problem.steps(len(labels)), f"fit the SVM, C = {chosen:g}") as bar:
+        fitted = problem.fit(np.arange(len(labels)), labels, classes, each, chosen, bar)
+    return LinearSvm(*fitted, scale, chosen, accuracy)
 
 
 def _cross_validated(
@@ -119,14 +123,14 @@ def _cross_validated(
     seed: int,
 ) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
     """Yield each C with the scores of held-out images and their indices; nothing where no class can be split."""
-    folds = _folds(labels, groups, seed)[: problem.folds]
+    folds = [problem.sampled(*fold) for fold in _folds(labels, groups, seed)[: problem.folds]]
     costs = COSTS if cost is None else (cost,)
-    with progress(len(folds) * len(costs), "cross-validate C") as bar:
+    steps = len(costs) * sum(problem.steps(len(train)) for train, _ in folds)
+    with progress(steps, "cross-validate C") as bar:
         for one in costs if folds else ():
             scores = []
             for train, held in folds:
-                scores.append(problem.scores(held, *problem.solve(train, labels, classes, weights, one)))
-                bar.advance()
+                scores.append(problem.scores(held, *problem.solve(train, labels, classes, weights, one, bar)))
             yield one, np.concatenate(scores), np.concatenate([held for _, held in folds])
 
 
@@ -195,8 +199,17 @@ class _Exact:
         self._roots, self._basis = np.sqrt(values[kept]), basis[:, kept]
         self.coordinates = self._basis * self._roots
 
+    @staticmethod
+    def sampled(train: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The images of a fold on which C is chosen."""
+        return train, held
+
+    def steps(self, images: int) -> int:
+        """Steps of a progress bar in `solve`."""
+        return 1
+
     def solve(
-        self, train: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray, cost: float
+        self, train: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray, cost: float, bar: Progress
     ) -> tuple[np.ndarray, np.ndarray]:
         """Weights and biases in the small basis."""
         from sklearn.exceptions import ConvergenceWarning
@@ -208,16 +221,17 @@ class _Exact:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # at a large C the last digits take minutes
             machine.fit(self.coordinates[train], labels[train], weights[train])
+        bar.advance()
         return _for_each_class(machine.coef_, machine.intercept_)
 
     def scores(self, indices: np.ndarray, weights: np.ndarray, biases: np.ndarray) -> np.ndarray:
         return np.asarray(self.coordinates[indices] @ weights.T + biases)
 
     def fit(
-        self, train: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray, cost: float
+        self, train: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray, cost: float, bar: Progress
     ) -> tuple[np.ndarray, np.ndarray]:
         """Weights and biases for the vectors themselves."""
-        small, biases = self.solve(train, labels, classes, weights, cost)
+        small, biases = self.solve(train, labels, classes, weights, cost, bar)
         combined = ((small / self._roots) @ self._basis.T).astype(np.float32)  # weights as a sum of training vectors
         large = np.zeros((len(combined), self.vectors.shape[1]), dtype=np.float32)
         for first in range(0, len(self.vectors), ROWS):
@@ -227,41 +241,80 @@ class _Exact:
 
 
 class _Streamed:
-    """Averaged stochastic gradient descent on the hinge loss, with `ROWS` vectors in memory at a time."""
+    """Stochastic gradient descent on the primal problem, for all classes at once, with few vectors in memory."""
 
     folds = 1  # one held-out part: as large as it is, it says enough
 
     def __init__(self, vectors: np.ndarray, seed: int) -> None:
         self.vectors, self.seed = vectors, seed
 
-    def solve(
-        self, train: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray, cost: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Weights and biases; C of the primal problem is 1 / (alpha n)."""
-        from sklearn.linear_model import SGDClassifier
+    def sampled(self, train: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """At most `CHOICE_IMAGES` images of a fold, on which C is chosen."""
+        rng = np.random.default_rng(self.seed)
+        return rng.permutation(train)[:CHOICE_IMAGES], rng.permutation(held)[:CHOICE_IMAGES]
 
+    def steps(self, images: int) -> int:
+        """Steps of a progress bar in `solve`, which are those of the optimizer."""
+        return self._epochs(images) * math.ceil(images / SGD_BATCH)
+
+    @staticmethod
+    def _epochs(images: int) -> int:
+        return max(SGD_EPOCHS, math.ceil(SGD_STEPS * SGD_BATCH / images))
+
+    def solve(
+        self, train: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray, cost: float, bar: Progress
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Weights and biases that minimize |w|² / (2 C n) plus the mean squared hinge loss, as `LinearSVC` does.
+
+        At a large C the steps end before the minimum.
+        """
         if classes == 1:
             return np.zeros((1, self.vectors.shape[1])), np.ones(1)
-        machine = SGDClassifier(alpha=1 / (cost * len(train)), average=True, random_state=self.seed)
-        rng = np.random.default_rng(self.seed)
-        for _ in range(SGD_EPOCHS):
-            for part in self._parts(rng.permutation(train)):
-                vectors = np.asarray(self.vectors[np.sort(part)], dtype=np.float32)
-                order = rng.permutation(len(part))
-                chosen = np.sort(part)[order]
-                machine.partial_fit(vectors[order], labels[chosen], np.arange(classes), weights[chosen])
-        return _for_each_class(machine.coef_, machine.intercept_)
+        machine = torch.nn.Linear(self.vectors.shape[1], 1 if classes == 2 else classes)
+        torch.nn.init.zeros_(machine.weight)
+        torch.nn.init.zeros_(machine.bias)
+        signs = 2 * torch.eye(classes)[:, -machine.out_features :] - 1
+        steps = self.steps(len(train))
+        optimizer = torch.optim.SGD(
+            machine.parameters(),
+            lr=self._learning_rate(train, weights),
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=1 / (cost * len(train)),
+            fused=True,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+        rng, each = np.random.default_rng(self.seed), torch.from_numpy(weights.astype(np.float32))
+        for _ in range(self._epochs(len(train))):
+            for batch in self._parts(rng.permutation(train), SGD_BATCH):
+                vectors = torch.from_numpy(self.vectors[batch]).float()
+                violations = (1 - signs[labels[batch]] * machine(vectors)).clamp_min(0)
+                loss = (each[batch] * violations.square().sum(1)).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                bar.advance()
+        return _for_each_class(machine.weight.detach().numpy(), machine.bias.detach().numpy())
+
+    def _learning_rate(self, train: np.ndarray, weights: np.ndarray) -> float:
+        """The reciprocal of the largest curvature of the loss, by the second moment of the first vectors."""
+        first = train[:: max(1, len(train) // ROWS)][:ROWS]
+        vectors = torch.from_numpy(self.vectors[first]).float()
+        vectors = torch.nn.functional.pad(vectors, (0, 1), value=1.0)  # the bias
+        vectors *= torch.from_numpy(weights[first].astype(np.float32)).sqrt()[:, None]
+        return 0.5 / float(torch.linalg.eigvalsh(vectors @ vectors.T / len(first))[-1])
 
     def scores(self, indices: np.ndarray, weights: np.ndarray, biases: np.ndarray) -> np.ndarray:
         parts = [np.asarray(self.vectors[part], dtype=np.float32) @ weights.T + biases for part in self._parts(indices)]
         return np.concatenate(parts).astype(np.float64)
 
     def fit(
-        self, train: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray, cost: float
+        self, train: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray, cost: float, bar: Progress
     ) -> tuple[np.ndarray, np.ndarray]:
-        return self.solve(train, labels, classes, weights, cost)
+        return self.solve(train, labels, classes, weights, cost, bar)
 
     @staticmethod
-    def _parts(indices: np.ndarray) -> Iterator[np.ndarray]:
-        for first in range(0, len(indices), ROWS):
-            yield indices[first : first + ROWS]
+    def _parts(indices: np.ndarray, rows: int = ROWS) -> Iterator[np.ndarray]:
+        for first in range(0, len(indices), rows):
+            yield indices[first : first + rows]

@@ -24,7 +24,7 @@ from alexnet.evaluation.evaluate import evaluate
 from alexnet.evaluation.predictor import is_baseline
 from alexnet.experiments import solar_cells
 from alexnet.experiments.catalog import SOLAR, named_sources
-from alexnet.experiments.image_sets import QUICK_SIZE, all_images, first_per_class, test_split
+from alexnet.experiments.image_sets import QUICK_SIZE, all_images, first_per_class, prepared_size, test_split
 from alexnet.experiments.trials import prepare_once, run_trials, summarize, with_earlier
 from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.provenance import provenance, write_result
@@ -112,8 +112,12 @@ def _dataset(work: Path, trial: Trial, source: str | None, quick: bool) -> Prepa
         cells = partial(solar_cells.write_source, work / "cells.csv")
         return prepare_once(cells, work / SOLAR / "data")
     data = work / trial.set / f"data-{trial.seed}"
-    size = QUICK_SIZE if quick else 256
-    return prepare_once(lambda: _drawn(Path(source), trial.seed, quick), data, size=size, progress=not quick)
+    return prepare_once(
+        lambda: _drawn(Path(source), trial.seed, quick),
+        data,
+        size=QUICK_SIZE if quick else prepared_size(source),
+        progress=not quick,
+    )
 
 
 def _drawn(source: Path, seed: int, quick: bool) -> Iterator[tuple[bytes, str, str]]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SIDE = 32
 VARIANT, INPUT_SIZE = "lenet5", 28
-IMAGES = (1_000, 10_000, 100_000)
+IMAGES = (1_000, 10_000, 100_000, 1_000_000)
 CLASSES = (2, 10, 100, 1_000, 10_000)
 CLASS_IMAGES = 20_000
 """Images of the datasets with different numbers of classes; half of them are to train on."""
@@ -193,7 +193,7 @@ def _write_files(folder: Path, count: int) -> None:
         (folder / f"class {name}").mkdir(parents=True)
     for number in range(count):
         pixels = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"class {number % 10}" / f"{number:06}.png", compress_level=0)
+        Image.fromarray(pixels).save(folder / f"class {number % 10}" / f"{number:07}.png", compress_level=0)
 
 
 def figure(result: dict[str, Any]) -> Figure:

@@ -59,3 +59,4 @@ def test_trials_of_an_earlier_file_keep_their_command(tmp_path: Path) -> None:
         "1m/0": {"command": "second", "accuracy": 3},
         "2m/0": {"command": "first", "accuracy": 2},
     }
+    assert with_earlier(results, {TRIALS[0]: {"accuracy": 1}}, "second")["1m/0"]["command"] == "first", "not repeated"

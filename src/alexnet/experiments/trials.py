@@ -171,14 +171,19 @@ def with_earlier(
     command: str,
     renamed: Callable[[str], str] = str,
 ) -> dict[str, dict[str, Any]]:
-    """The trials of an existing results file and those found now, by name, each with its own command.
+    """The trials of an existing results file and those found now, by name, each with the command that measured it.
 
-    `renamed` maps the names in the file to those under which they are kept.
+    A trial that the file has already, with the same measurement, keeps its command. `renamed` maps the names in the file
+    to those under which they are kept.
     """
     report = read_result(results)
     trials = report.get("trials", {}).items()
     earlier = {renamed(name): {"command": report["command"], **entry} for name, entry in trials}
-    return earlier | {trial.name: {"command": command, **entry} for trial, entry in found.items()}
+    now = {trial.name: {"command": command, **json.loads(json.dumps(entry))} for trial, entry in found.items()}
+    for name, entry in now.items():
+        if {**earlier.get(name, {}), "command": command} == entry:  # measured before, and stored
+            entry["command"] = earlier[name]["command"]
+    return earlier | now
 
 
 def write_with_figure(results: Path, report: dict[str, Any], figure: Figure) -> None:

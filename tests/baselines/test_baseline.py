@@ -118,13 +118,17 @@ def test_the_machine_in_the_small_basis_is_that_of_the_vectors(classes: int) -> 
     assert (found.probabilities(vectors).argmax(1) == scores.argmax(1)).all()
 
 
-def test_many_images_are_streamed_and_classified_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_images_are_streamed_and_classified_alike(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     vectors, labels = clouds(600, 3)
     exact = svm.fit_svm(vectors, labels, 3)
     monkeypatch.setattr(svm, "EXACT_IMAGES", 100)
     monkeypatch.setattr(svm, "ROWS", 50)
     monkeypatch.setattr(svm, "SGD_STEPS", 200)
+    monkeypatch.setattr(svm, "CHOICE_IMAGES", 300)
     streamed = svm.fit_svm(vectors, labels, 3)
+    assert "C is chosen with SVMs of 300 images; the final one has 600" in capsys.readouterr().err
     predicted = [found.probabilities(vectors).argmax(1) for found in (exact, streamed)]
     assert (predicted[0] == labels).mean() > 0.95
     assert (predicted[0] == predicted[1]).mean() > 0.97

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from alexnet.runtime.errors import AlexNetError
-from alexnet.runtime.progress import Progress, progress
+from alexnet.runtime.progress import Progress, notify, progress
 
 COSTS = (0.1, 1.0, 10.0)
 """The values of C among which cross-validation chooses."""
@@ -250,6 +250,8 @@ class _Streamed:
 
     def sampled(self, train: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """At most `CHOICE_IMAGES` images of a fold, on which C is chosen."""
+        if len(train) > CHOICE_IMAGES:
+            notify(f"C is chosen with SVMs of {CHOICE_IMAGES:,} images; the final one has {len(self.vectors):,}")
         rng = np.random.default_rng(self.seed)
         return rng.permutation(train)[:CHOICE_IMAGES], rng.permutation(held)[:CHOICE_IMAGES]
 

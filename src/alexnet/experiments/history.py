@@ -310,7 +310,8 @@ def _write(
     found = {trial: entry | _seconds(setting, trial, entry) for trial, entry in found.items()}
     entries = {Trial.parse(name): entry for name, entry in with_earlier(results, found, command).items()}
     entries = dict(sorted(entries.items(), key=lambda item: item[0].place))
-    described = {row["method"]: {"machine": earlier["machine"], **row} for row in earlier.get("table", [])}
+    networks = [row for row in earlier.get("table", []) if METHODS[row["method"]].variant]
+    described = {row["method"]: {"machine": earlier["machine"], **row} for row in networks}
     described |= {name: _described(setting, name) for name in METHODS if (setting.work / f"{name}.json").exists()}
     rows = [row for method in METHODS if (row := _row(method, described.get(method, {}), entries))]
     report = {
@@ -379,8 +380,11 @@ def figure(report: dict[str, Any]) -> Figure:
     """Accuracy against training time (left, the longer training of the first seed), and of each method (right)."""
     drawing = new(4.4, width=9.6)
     left, right = drawing.subplots(1, 2, width_ratios=(3, 2))
-    places = {row["method"]: (row["machine"], row["threads"]) for row in report["table"]}
-    (usual, _), *_ = Counter(places.values()).most_common(1)
+    places = [(row["machine"], row["threads"]) for row in report["table"] if row["threads"] is not None]
+    machine, threads = Counter(places).most_common(1)[0][0] if places else (report["machine"], None)
+    elsewhere = {
+        row["method"]: row["machine"] != machine or row["threads"] not in (None, threads) for row in report["table"]
+    }
     for row in report["table"]:
         name, color = row["method"], COLORS[row["method"]]
         trials = {key: entry for key, entry in report["trials"].items() if key.startswith(f"{name}/")}
@@ -390,10 +394,9 @@ def figure(report: dict[str, Any]) -> Figure:
             left.plot(times, [100 * (1 - error) for error in longest["validation_error"]], ".-", color=color)
         else:
             left.plot([longest["seconds"]], [100 * longest["accuracy"]], "D", color=color)
-        elsewhere = "" if places[name] == usual else " *"
-        left.plot([], [], "-", color=color, label=f"{row['year']} {row['label']}{elsewhere}")
+        left.plot([], [], "-", color=color, label=f"{row['year']} {row['label']}" + " *" * elsewhere[name])
     left.set_xscale("log")
-    left.set_xlabel("Seconds of training" + ("; * on another machine" if len({*places.values()}) > 1 else ""))
+    left.set_xlabel("Seconds of training" + ("; * another machine or threads" if any(elsewhere.values()) else ""))
     left.set_title(f"Accuracy in percent: {report['set']}")
     drawing.legend(loc="outside lower center", ncols=3)
     for place, row in enumerate(report["table"]):

@@ -173,8 +173,8 @@ def with_earlier(
 ) -> dict[str, dict[str, Any]]:
     """The trials of an existing results file and those found now, by name, each with the command that measured it.
 
-    A trial that the file has already, with the same measurement, keeps its command. `renamed` maps the names in the file
-    to those under which they are kept.
+    A trial that the file has already, with the same measurement, keeps its command. `renamed` maps the names in the
+    file to those under which they are kept.
     """
     report = read_result(results)
     trials = report.get("trials", {}).items()

@@ -226,16 +226,17 @@ def fit_baseline(
             fitted = fit_features(features, split, seed)
         with tempfile.TemporaryDirectory(prefix=".features-", dir=folder) as temporary:
             with _timed(seconds, "features"):
-                vectors = _vectors(fitted, split, Path(temporary) / "vectors")
+                order = np.random.default_rng(seed).permutation(len(split))
+                vectors = _vectors(fitted, split, order, Path(temporary) / "vectors")
             with _timed(seconds, "support vector machine"):
                 svm = fit_svm(
                     vectors,
-                    split.labels,
+                    split.labels[order],
                     len(dataset.classes),
                     cost=cost,
                     balanced=class_weights == "balanced",
-                    weights=split.weights,
-                    groups=split.groups,
+                    weights=None if split.weights is None else split.weights[order],
+                    groups=None if split.groups is None else split.groups[order],
                     seed=seed,
                 )
             del vectors
@@ -276,8 +277,8 @@ def summary(config: BaselineConfig) -> Iterator[str]:
     yield f"time: {times}; peak memory: {config.peak_bytes / 2**30:.2f} GiB"
 
 
-def _vectors(features: Features, split: Split, file: Path) -> np.ndarray:
-    """The features of all images as a memory map of float16."""
+def _vectors(features: Features, split: Split, order: np.ndarray, file: Path) -> np.ndarray:
+    """The features of all images in this order, as a memory map of float16."""
     needed, free = 2 * features.length * len(split), shutil.disk_usage(file.parent).free
     if needed > free:
         raise AlexNetError(
@@ -286,8 +287,8 @@ def _vectors(features: Features, split: Split, file: Path) -> np.ndarray:
         )
     vectors = np.memmap(file, dtype=np.float16, mode="w+", shape=(len(split), features.length))
     with progress(len(split), "features") as bar:
-        for index in range(len(split)):
-            vectors[index] = features.of(split[index][0])
+        for place, index in enumerate(order):
+            vectors[place] = features.of(split[int(index)][0])
             bar.advance()
     return vectors
 

@@ -74,7 +74,8 @@ def fit_svm(
     Parameters
     ----------
     vectors : ndarray
-        (n, length) floating point, of unit length; may be a memory map.
+        (n, length) floating point, of unit length; may be a memory map. More than `EXACT_IMAGES` must be in random
+        order: they are read in sequence.
     labels : ndarray
         (n,) int64
     classes : int
@@ -241,7 +242,11 @@ class _Exact:
 
 
 class _Streamed:
-    """Stochastic gradient descent on the primal problem, for all classes at once, with few vectors in memory."""
+    """Stochastic gradient descent on the primal problem, for all classes at once, with few vectors in memory.
+
+    A batch is a run of vectors that lie together: where they do not fit in memory, single ones would be read from the
+    disk with their neighbors, six times as many bytes.
+    """
 
     folds = 1  # one held-out part: as large as it is, it says enough
 
@@ -252,8 +257,7 @@ class _Streamed:
         """At most `CHOICE_IMAGES` images of a fold, on which C is chosen."""
         if len(train) > CHOICE_IMAGES:
             notify(f"C is chosen with SVMs of {CHOICE_IMAGES:,} images; the final one has {len(self.vectors):,}")
-        rng = np.random.default_rng(self.seed)
-        return rng.permutation(train)[:CHOICE_IMAGES], rng.permutation(held)[:CHOICE_IMAGES]
+        return train[:CHOICE_IMAGES], held[:CHOICE_IMAGES]
 
     def steps(self, images: int) -> int:
         """Steps of a progress bar in `solve`, which are those of the optimizer."""
@@ -287,8 +291,10 @@ class _Streamed:
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
         rng, each = np.random.default_rng(self.seed), torch.from_numpy(weights.astype(np.float32))
+        batches = list(self._parts(train, SGD_BATCH))
         for _ in range(self._epochs(len(train))):
-            for batch in self._parts(rng.permutation(train), SGD_BATCH):
+            for number in rng.permutation(len(batches)):
+                batch = batches[number]
                 vectors = torch.from_numpy(self.vectors[batch]).float()
                 violations = (1 - signs[labels[batch]] * machine(vectors)).clamp_min(0)
                 loss = (each[batch] * violations.square().sum(1)).mean()

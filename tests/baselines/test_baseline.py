@@ -128,7 +128,7 @@ def test_many_images_are_streamed_and_classified_alike(
     monkeypatch.setattr(svm, "SGD_STEPS", 200)
     monkeypatch.setattr(svm, "CHOICE_IMAGES", 300)
     streamed = svm.fit_svm(vectors, labels, 3)
-    assert "C is chosen with SVMs of 300 images; the final one has 600" in capsys.readouterr().err
+    assert "C is chosen by SVMs fitted to 300 images, the final one to all 600" in capsys.readouterr().err
     predicted = [found.probabilities(vectors).argmax(1) for found in (exact, streamed)]
     assert (predicted[0] == labels).mean() > 0.95
     assert (predicted[0] == predicted[1]).mean() > 0.97
@@ -161,6 +161,29 @@ def test_gradient_descent_finds_the_minimum_of_the_linear_svm(
     machines = len(reference.intercept_)
     least = objective(reference.coef_, reference.intercept_)
     assert objective(found.weights[-machines:], found.biases[-machines:]) < 1.02 * least
+
+
+@pytest.mark.parametrize("rare", [2, 20])
+def test_gradient_descent_converges_where_a_few_images_have_half_of_the_weight(
+    monkeypatch: pytest.MonkeyPatch, rare: int
+) -> None:
+    from sklearn.svm import LinearSVC
+
+    vectors, _ = clouds(2000, 4)
+    labels = (np.arange(2000) % (2000 // rare) == 0).astype(np.int64)
+    vectors[labels == 1, 0] += 1
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    monkeypatch.setattr(svm, "EXACT_IMAGES", 100)
+    found = svm.fit_svm(vectors, labels, 2, cost=1.0, balanced=True)
+    reference = LinearSVC(C=1.0, class_weight="balanced", tol=1e-6, max_iter=100_000).fit(vectors, labels)
+    each = (len(labels) / (2 * np.bincount(labels)))[labels]
+
+    def objective(weights: np.ndarray, bias: float) -> float:
+        violations = np.maximum(0, 1 - (2 * labels - 1) * (vectors @ weights + bias))
+        return 0.5 * float(weights @ weights + bias**2) + float((each * violations**2).sum())
+
+    least = objective(reference.coef_[0], float(reference.intercept_[0]))
+    assert objective(found.weights[1], float(found.biases[1])) < 1.25 * least
 
 
 FIT_A_FILE = """

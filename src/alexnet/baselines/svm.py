@@ -19,7 +19,7 @@ FOLDS = 3
 EXACT_IMAGES = 5000
 """Images up to which the dual problem is solved exactly; stochastic gradient descent for more."""
 CHOICE_IMAGES = 20_000
-"""Training images on which C is chosen, and images that choose it, where all are not solved exactly."""
+"""The most training images, and the most held-out images, by which C is chosen; more than `EXACT_IMAGES`."""
 SGD_BATCH = 128
 SGD_EPOCHS, SGD_STEPS = 5, 1000
 """The least number of epochs, and of steps, of stochastic gradient descent."""
@@ -124,7 +124,11 @@ def _cross_validated(
     seed: int,
 ) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
     """Yield each C with the scores of held-out images and their indices; nothing where no class can be split."""
-    folds = [problem.sampled(*fold) for fold in _folds(labels, groups, seed)[: problem.folds]]
+    folds = [
+        (train[:CHOICE_IMAGES], held[:CHOICE_IMAGES]) for train, held in _folds(labels, groups, seed)[: problem.folds]
+    ]
+    if cost is None and any(len(train) == CHOICE_IMAGES for train, _ in folds):
+        notify(f"C is chosen by SVMs fitted to {CHOICE_IMAGES:,} images, the final one to all {len(labels):,}")
     costs = COSTS if cost is None else (cost,)
     steps = len(costs) * sum(problem.steps(len(train)) for train, _ in folds)
     with progress(steps, "cross-validate C") as bar:
@@ -200,11 +204,6 @@ class _Exact:
         self._roots, self._basis = np.sqrt(values[kept]), basis[:, kept]
         self.coordinates = self._basis * self._roots
 
-    @staticmethod
-    def sampled(train: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The images of a fold on which C is chosen."""
-        return train, held
-
     def steps(self, images: int) -> int:
         """Steps of a progress bar in `solve`."""
         return 1
@@ -244,20 +243,14 @@ class _Exact:
 class _Streamed:
     """Stochastic gradient descent on the primal problem, for all classes at once, with few vectors in memory.
 
-    A batch is a run of vectors that lie together: where they do not fit in memory, single ones would be read from the
-    disk with their neighbors, six times as many bytes.
+    A batch is a contiguous part of the vectors. From a file larger than memory, random rows would be read together with
+    their neighbors.
     """
 
     folds = 1  # one held-out part: as large as it is, it says enough
 
     def __init__(self, vectors: np.ndarray, seed: int) -> None:
         self.vectors, self.seed = vectors, seed
-
-    def sampled(self, train: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """At most `CHOICE_IMAGES` images of a fold, on which C is chosen."""
-        if len(train) > CHOICE_IMAGES:
-            notify(f"C is chosen with SVMs of {CHOICE_IMAGES:,} images; the final one has {len(self.vectors):,}")
-        return train[:CHOICE_IMAGES], held[:CHOICE_IMAGES]
 
     def steps(self, images: int) -> int:
         """Steps of a progress bar in `solve`, which are those of the optimizer."""
@@ -272,7 +265,7 @@ class _Streamed:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Weights and biases that minimize |w|² / (2 C n) plus the mean squared hinge loss, as `LinearSVC` does.
 
-        At a large C the steps end before the minimum.
+        At a large C, or where few images have most of the weight, the steps end before the minimum.
         """
         if classes == 1:
             return np.zeros((1, self.vectors.shape[1])), np.ones(1)
@@ -280,24 +273,23 @@ class _Streamed:
         torch.nn.init.zeros_(machine.weight)
         torch.nn.init.zeros_(machine.bias)
         signs = 2 * torch.eye(classes)[:, -machine.out_features :] - 1
-        steps = self.steps(len(train))
+        rng, steps = np.random.default_rng(self.seed), self.steps(len(train))
+        batches = list(self._batches(train, weights, rng))
+        # The curvature of a batch is at most twice its weight times the squared length of a vector and a bias, 2.
         optimizer = torch.optim.SGD(
             machine.parameters(),
-            lr=self._learning_rate(train, weights),
+            lr=0.25 / max(*(float(each.sum()) for _, each in batches), 1e-12),
             momentum=0.9,
             nesterov=True,
             weight_decay=1 / (cost * len(train)),
             fused=True,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
-        rng, each = np.random.default_rng(self.seed), torch.from_numpy(weights.astype(np.float32))
-        batches = list(self._parts(train, SGD_BATCH))
         for _ in range(self._epochs(len(train))):
             for number in rng.permutation(len(batches)):
-                batch = batches[number]
-                vectors = torch.from_numpy(self.vectors[batch]).float()
-                violations = (1 - signs[labels[batch]] * machine(vectors)).clamp_min(0)
-                loss = (each[batch] * violations.square().sum(1)).mean()
+                batch, each = batches[number]
+                violations = (1 - signs[labels[batch]] * machine(self._read(batch))).clamp_min(0)
+                loss = each @ violations.square().sum(1)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -305,22 +297,34 @@ class _Streamed:
                 bar.advance()
         return _for_each_class(machine.weight.detach().numpy(), machine.bias.detach().numpy())
 
-    def _learning_rate(self, train: np.ndarray, weights: np.ndarray) -> float:
-        """The reciprocal of the largest curvature of the loss, by the second moment of the first vectors."""
-        first = train[:: max(1, len(train) // ROWS)][:ROWS]
-        vectors = torch.from_numpy(self.vectors[first]).float()
-        vectors = torch.nn.functional.pad(vectors, (0, 1), value=1.0)  # the bias
-        vectors *= torch.from_numpy(weights[first].astype(np.float32)).sqrt()[:, None]
-        return 0.5 / float(torch.linalg.eigvalsh(vectors @ vectors.T / len(first))[-1])
+    @classmethod
+    def _batches(
+        cls, train: np.ndarray, weights: np.ndarray, rng: np.random.Generator
+    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Yield images and their weights, whose sum over the images of a batch estimates a mean over all.
+
+        An image that counts much more than the mean is in several batches, with a part of its weight in each: with all
+        of it in one batch the descent would diverge.
+        """
+        each = weights[train]
+        copies = np.maximum(1, np.ceil(each / max(2 * each.mean(), 1e-12))).astype(np.int64)
+        parts = list(cls._parts(np.arange(len(train)), SGD_BATCH))
+        others = np.array_split(rng.permutation(np.repeat(np.arange(len(train)), copies - 1)), len(parts))
+        for part, other in zip(parts, others, strict=True):
+            batch = np.concatenate([part, other])
+            yield train[batch], torch.from_numpy(each[batch] / copies[batch] * len(parts) / len(train)).float()
 
     def scores(self, indices: np.ndarray, weights: np.ndarray, biases: np.ndarray) -> np.ndarray:
-        parts = [np.asarray(self.vectors[part], dtype=np.float32) @ weights.T + biases for part in self._parts(indices)]
+        parts = [self._read(part).numpy() @ weights.T + biases for part in self._parts(indices)]
         return np.concatenate(parts).astype(np.float64)
 
     def fit(
         self, train: np.ndarray, labels: np.ndarray, classes: int, weights: np.ndarray, cost: float, bar: Progress
     ) -> tuple[np.ndarray, np.ndarray]:
         return self.solve(train, labels, classes, weights, cost, bar)
+
+    def _read(self, indices: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(self.vectors[indices]).float()  # several times as fast as NumPy's conversion
 
     @staticmethod
     def _parts(indices: np.ndarray, rows: int = ROWS) -> Iterator[np.ndarray]:

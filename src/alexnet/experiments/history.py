@@ -396,7 +396,8 @@ def figure(report: dict[str, Any]) -> Figure:
             left.plot([longest["seconds"]], [100 * longest["accuracy"]], "D", color=color)
         left.plot([], [], "-", color=color, label=f"{row['year']} {row['label']}" + " *" * elsewhere[name])
     left.set_xscale("log")
-    left.set_xlabel("Seconds of training" + ("; * another machine or threads" if any(elsewhere.values()) else ""))
+    star = "; * another machine or number of threads" if any(elsewhere.values()) else ""
+    left.set_xlabel(f"Seconds of training{star}")
     left.set_title(f"Accuracy in percent: {report['set']}")
     drawing.legend(loc="outside lower center", ncols=3)
     for place, row in enumerate(report["table"]):

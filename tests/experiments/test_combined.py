@@ -20,10 +20,12 @@ def test_a_network_a_baseline_and_their_average_are_measured_once(
     images = striped_folder(14, 13, 64)
     results = tmp_path / "combined.json"
     arguments = ["reproduce", "combined", "--quick", "--data", str(images), "--out", str(tmp_path / "out")]
-    assert main([*arguments, "--results", str(results)]) == 0
+    arguments += ["--results", str(results)]
+    assert main([*arguments, "--seeds", "0"]) == 0
     report = json.loads(results.read_text(encoding="utf-8"))
     (name, row) = next(iter(report["table"].items()))
     assert row["seeds"] == 1
+    assert "together" not in row
     trial = report["trials"][f"{name}/0"]
     assert set(METHODS) <= set(trial)
     assert trial["baseline"]["accuracy"] > 0.9, "stripes are what gradients see"
@@ -32,8 +34,18 @@ def test_a_network_a_baseline_and_their_average_are_measured_once(
     assert not list((tmp_path / "out").rglob("*.safetensors"))
 
     capsys.readouterr()
-    assert main([*arguments, "--results", str(results)]) == 0
-    assert f"{name}/0:" not in capsys.readouterr().err
+    assert main([*arguments, "--seeds", "0", "1"]) == 0
+    assert f"{name}/0:" not in capsys.readouterr().err, "measured before"
+    row = json.loads(results.read_text(encoding="utf-8"))["table"][name]
+    kept = [np.load(tmp_path / "out" / name / f"{seed}.npz") for seed in (0, 1)]
+    labels, found = kept[0]["labels"], np.concatenate([one["probabilities"] for one in kept])
+    assert row["together"]["seeds"] == [0, 1]
+    assert row["together"]["average"] == _scores(found.mean(axis=0), labels)
+    assert row["together"]["networks"] == _scores(found[::2].mean(axis=0), labels)
+    assert row["together"]["baselines"] == _scores(found[1::2].mean(axis=0), labels)
+
+    assert main([*arguments, "--seeds", "0"]) == 0
+    assert json.loads(results.read_text(encoding="utf-8"))["table"][name]["together"] == row["together"], "kept"
 
 
 def test_scores_are_those_of_the_definitions() -> None:

@@ -8,20 +8,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from alexnet.data.dataset import Split
-from alexnet.data.loading import evaluation_batches
-from alexnet.evaluation.evaluate import BATCH_SIZE
-from alexnet.evaluation.predictor import load_predictors
+from alexnet.evaluation.evaluate import probabilities_by_member
 from alexnet.experiments.ablation import FULL, Trial, base, images
 from alexnet.experiments.catalog import SOLAR, dataset_name
 from alexnet.experiments.image_sets import test_split
 from alexnet.experiments.trials import measure_once, run_trials, summarize, write_with_figure
 from alexnet.report.style import BLUE, INK, Figure, drawn, new
 from alexnet.runs.recipe import recipes
-from alexnet.runtime.devices import choose_device, choose_precision
-from alexnet.runtime.progress import progress
 from alexnet.runtime.provenance import provenance
 
 SIZES = (1, 3, 5)
@@ -71,21 +65,9 @@ def verdict(one: Sequence[float], together: float, size: int, images: int) -> st
     )
 
 
-def probabilities_by_member(members: Sequence[Path], split: Split) -> np.ndarray:
-    """Return the probabilities (members, n, classes) of runs and baselines with ten views, reading each image once."""
-    device = choose_device(None)
-    predictors = load_predictors(members, device, choose_precision("auto", device))
-    parts = []
-    with progress(len(split), "evaluate") as bar:
-        for batch in evaluation_batches(split, BATCH_SIZE):
-            parts.append(np.stack([predictor.probabilities(batch.images, views=10) for predictor in predictors]))
-            bar.advance(len(batch.labels))
-    return np.concatenate(parts, axis=1)
-
-
 def _errors(runs: Sequence[Path], split: Split) -> dict[str, list[float]]:
     """Return the errors of all combinations of 1, 3 and 5 runs by size."""
-    probabilities, truth = probabilities_by_member(runs, split), split.labels
+    probabilities, truth = probabilities_by_member(runs, split, views=10), split.labels
     return {
         str(size): [
             float((probabilities[list(chosen)].mean(axis=0).argmax(axis=1) != truth).mean())

@@ -1,7 +1,7 @@
 """A fine-tuned network, a linear SVM on Fisher vectors of SIFT descriptors, and the average of their probabilities.
 
 The network has the default recipe. It is trained and tested on the same images as the baseline, and with the same
-views.
+views. The networks and the baselines of all seeds are averaged, too.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation import metrics
+from alexnet.evaluation.evaluate import probabilities_by_member
 from alexnet.evaluation.metrics import Predictions
 from alexnet.experiments import demo, solar_cells
-from alexnet.experiments.averaged_networks import probabilities_by_member
 from alexnet.experiments.baseline import fit_alone
 from alexnet.experiments.catalog import SOLAR, named_sources
 from alexnet.experiments.image_sets import QUICK_SIZE, subset, test_split
@@ -32,10 +33,14 @@ from alexnet.experiments.trials import (
     train_once,
     with_earlier,
 )
-from alexnet.runtime.provenance import provenance, write_result
+from alexnet.runtime.provenance import provenance, read_result, write_result
 
 FEATURES = "sift-fisher"
 METHODS = ("network", "baseline", "average")
+TOGETHER = ("networks", "baselines", "average")
+"""The means over the seeds: of the networks, of the baselines, and of all of them."""
+ANY_ORIENTATION = (SOLAR, "uc-merced")
+"""Sets whose images have no upright orientation, cells and aerial images: their networks train with `demo.CHANGES`."""
 
 
 @dataclass(frozen=True)
@@ -78,26 +83,39 @@ def reproduce(
             dataset = prepare_once(source, folder / "data")
         return _measure(dataset, trial, folder / str(trial.seed), quick)
 
-    rows = run_trials(trials, work, only, measure, partial(_write, results, command))
+    rows = run_trials(trials, work, only, measure, partial(_write, results, command, work))
     return "\n".join(
-        f"{name}: " + ", ".join(f"{row[method]['accuracy']['mean']:.2%} ({method})" for method in METHODS)
+        f"{name}: "
+        + ", ".join(f"{row[method]['accuracy']['mean']:.2%} ({method})" for method in METHODS)
+        + "".join(
+            f", {row['together'][mean]['accuracy']:.2%} ({mean} of {len(row['together']['seeds'])} seeds)"
+            for mean in TOGETHER
+            if "together" in row
+        )
         for name, row in rows.items()
     )
 
 
 def _measure(dataset: PreparedDataset, trial: Trial, folder: Path, quick: bool) -> dict[str, Any]:
-    """Train, fit and evaluate; the weights are removed."""
-    changes = {**(demo.CHANGES if trial.set == SOLAR else {}), **(QUICK if quick else {})}
+    """Train, fit and evaluate. The probabilities are kept for the means over the seeds, and the weights are removed."""
+    of_set = demo.CHANGES if trial.set in ANY_ORIENTATION else {}
+    changes = {**of_set, **(QUICK if quick else {})}
     run = train_once(dataset.path, folder / "run", seed=trial.seed, **changes)
     baseline = fit_alone(dataset, folder / "baseline", FEATURES, trial.seed)
     split = test_split(dataset)
-    probabilities = probabilities_by_member([run.path, baseline.path], split)
+    probabilities = probabilities_by_member([run.path, baseline.path], split, views=10)
     shares = dict(zip(METHODS, (*probabilities, probabilities.mean(axis=0)), strict=True))
     measured = {method: _scores(found, split.labels) for method, found in shares.items()}
     measured["network"]["seconds"] = sum(epoch["seconds"] for epoch in run.metrics("epoch"))
     measured["baseline"]["seconds"] = sum(baseline.config.seconds.values())
     shutil.rmtree(folder)
-    return measured
+    np.savez(folder.with_name(_kept(trial)), probabilities=probabilities, labels=split.labels)
+    return {**measured, "changes": of_set, "threads": torch.get_num_threads()}
+
+
+def _kept(trial: Trial) -> str:
+    """The name of the file of the probabilities of a trial."""
+    return f"{trial.seed}.npz"
 
 
 def _scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -111,15 +129,22 @@ def _scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _write(results: Path, command: str, measured: dict[Trial, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _write(results: Path, command: str, work: Path, measured: dict[Trial, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Write the measurements so far with those of an existing file; return the rows of the table by set."""
     trials = dict(sorted(with_earlier(results, measured, command).items()))
     table = {name: _row(name, trials) for name in dict.fromkeys(name.split("/")[0] for name in trials)}
+    earlier = read_result(results).get("table", {})
+    for name, row in table.items():
+        of_set = [trial for trial in measured if trial.set == name]
+        together = _together(work / name, of_set) if len(of_set) > 1 else earlier.get(name, {}).get("together")
+        if together:
+            row["together"] = together
     report = {
         "description": "test accuracy, log loss and area under the ROC curve of a network fine-tuned with the default "
         "recipe, of a linear SVM on Fisher vectors of SIFT descriptors, and of the mean of their probabilities; ten "
         "views (the baseline reads the whole image and its horizontal flip); `difference` is the accuracy of the "
-        "average minus that of the network",
+        "average minus that of the network; `together` has the means of the probabilities over the seeds: of the "
+        "networks, of the baselines, and of all",
         "published_percent": {SOLAR: solar_cells.PUBLISHED},
         "table": table,
         "trials": trials,
@@ -127,6 +152,15 @@ def _write(results: Path, command: str, measured: dict[Trial, dict[str, Any]]) -
     }
     write_result(results, report)
     return table
+
+
+def _together(folder: Path, trials: Sequence[Trial]) -> dict[str, Any]:
+    """The scores of the means over the seeds of a set, from the probabilities that its trials kept."""
+    kept = [np.load(folder / _kept(trial), allow_pickle=False) for trial in sorted(trials, key=lambda one: one.seed)]
+    networks, baselines = np.stack([one["probabilities"] for one in kept], axis=1)
+    means = (networks.mean(axis=0), baselines.mean(axis=0), np.concatenate([networks, baselines]).mean(axis=0))
+    scores = {name: _scores(mean, kept[0]["labels"]) for name, mean in zip(TOGETHER, means, strict=True)}
+    return {"seeds": sorted(trial.seed for trial in trials), **scores}
 
 
 def _row(name: str, trials: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -128,8 +128,8 @@ def test_a_budget_that_the_longest_training_leaves_unused_is_said_with_its_use()
     unused = plan(overnight, WORK, COST, 8 * 3600, linear=True)
     used = plan(an_hour, WORK, COST, 3600, linear=True)
     assert unused.method == used.method == budget.LONG
-    assert "`--seed 1`" in describe(unused, overnight, WORK, 195)
-    assert "`--seed 1`" not in describe(used, an_hour, WORK, 195)
+    assert "`--networks`" in describe(unused, overnight, WORK, 195)
+    assert "`--networks`" not in describe(used, an_hour, WORK, 195)
 
 
 # The schedule.

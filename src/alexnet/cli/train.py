@@ -20,6 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help=DATA_HELP)
     parser.add_argument("--out", required=True, metavar="RUN", help="the run folder to create")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    parser.add_argument(
+        "--networks",
+        type=int,
+        metavar="N",
+        help="train N networks that differ in their seed, in RUN/network-1 and so on; RUN represents the mean of their "
+        "probabilities, as a folder of `alexnet ensemble` (default: one network)",
+    )
     add_device(parser)
     parser.add_argument(
         "--keep-checkpoint",
@@ -69,7 +76,26 @@ def _add_parallel_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train in this process, or start several."""
+    """Train in this process, or start several; one network, or several of them."""
+    from alexnet.evaluation.train_ensemble import begun_with_networks, train_ensemble
+    from alexnet.runtime.errors import UsageError
+
+    if options.networks is not None or (options.resume and begun_with_networks(options.out)):
+        if options.processes is not None or options.parallel is not None:
+            raise UsageError("several networks are trained in one process: leave out --processes and --parallel")
+        train_ensemble(
+            options.data,
+            options.out,
+            networks=options.networks,
+            recipe=options.recipe,
+            resume=options.resume,
+            device=options.device,
+            checkpoint_interval=options.checkpoint_interval,
+            keep_checkpoint=options.keep_checkpoint,
+            safe=options.safe,
+            **recipe_changes(options),
+        )
+        return 0
     if options.processes is not None and "RANK" not in os.environ:
         from alexnet.parallel.launch import launch
 

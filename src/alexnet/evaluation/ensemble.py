@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from alexnet.runtime.errors import AlexNetError
 from alexnet.runtime.files import write_atomic
 
 FORMAT_VERSION = 1
+TRAINING = "training"
+"""The entry of the list that says how its networks are trained, where one command trains all of them."""
 
 
 def members_of(folder: Path) -> list[Path]:
@@ -67,9 +70,33 @@ def make_ensemble(members: Sequence[str | os.PathLike[str]], out: str | os.PathL
     for other in others:
         require_same_images(first.config, str(first.path), other.config, str(other.path))
     folder.mkdir(parents=True, exist_ok=True)
-    listed = {"members": [_relative(one, folder.resolve()) for one in found], "format_version": FORMAT_VERSION}
-    write_atomic(folder / ENSEMBLE, (json.dumps(listed, indent=1, ensure_ascii=False) + "\n").encode())
+    write_ensemble(folder, [_relative(one, folder.resolve()) for one in found])
     return found
+
+
+def write_ensemble(folder: Path, members: Sequence[str], values: Mapping[str, Any] | None = None) -> None:
+    """Write the list of the members, which are relative to the folder, and further values."""
+    listed = {"members": list(members), **(values or {}), "format_version": FORMAT_VERSION}
+    write_atomic(folder / ENSEMBLE, (json.dumps(listed, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_ensemble(folder: Path) -> dict[str, Any]:
+    """Read the list that `write_ensemble` wrote, with its further values.
+
+    Raises
+    ------
+    AlexNetError
+        If the list is damaged, or has another format.
+    """
+    file = folder / ENSEMBLE
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        version, _ = values["format_version"], [folder / member for member in values["members"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AlexNetError(f"{file} cannot be read: {error}") from error
+    if version != FORMAT_VERSION:
+        raise AlexNetError(f"{file} has format {version}; this version reads {FORMAT_VERSION}")
+    return dict(values)
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -88,14 +115,12 @@ def _listed_members(folder: Path) -> list[Path]:
     AlexNetError
         If the list is damaged, has another format, or a member is not there any more.
     """
-    file = folder / ENSEMBLE
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        version, members = values["format_version"], [folder / member for member in values["members"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AlexNetError(f"{file} cannot be read: {error}") from error
-    if version != FORMAT_VERSION:
-        raise AlexNetError(f"{file} has format {version}; this version reads {FORMAT_VERSION}")
+    values, file = read_ensemble(folder), folder / ENSEMBLE
+    members = [folder / member for member in values["members"]]
+    if not members and TRAINING in values:
+        raise AlexNetError(
+            f"no network of {folder} is finished; continue with `alexnet train DATA --out {folder} --resume`"
+        )
     if not members:
         raise AlexNetError(f"{file} names no member; make it again with `alexnet ensemble`")
     for member in members:

@@ -184,8 +184,8 @@ def _hint_for_the_rest(chosen: Plan, recipe: Recipe) -> str:
     if recipe.budget is None or chosen.method != LONG or 2 * chosen.seconds > float(recipe.budget):
         return ""
     return (
-        "; a longer training is not planned: for the rest of the time, train with other seeds (`--seed 1`) and average "
-        "the runs with `alexnet ensemble`"
+        "; a longer training is not planned: the rest of the time is enough for other networks, whose mean is more "
+        "accurate (`--networks`)"
     )
 
 

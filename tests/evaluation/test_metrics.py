@@ -10,7 +10,7 @@ import pytest
 import sklearn.metrics
 
 from alexnet.evaluation import metrics
-from alexnet.evaluation.intervals import class_intervals
+from alexnet.evaluation.intervals import class_intervals, cost_interval
 from alexnet.evaluation.metrics import Predictions, register_metric
 from alexnet.runtime.errors import AlexNetError, UsageError
 
@@ -253,16 +253,75 @@ def test_macro_averages_are_those_of_scikit_learn() -> None:
     assert list(metrics.macro(predictions, 4).values()) == pytest.approx(list(expected[:3]))
 
 
-def test_the_bootstrap_interval_holds_as_often_as_it_says() -> None:
-    """95% intervals of the macro F1 of samples of 150 images, against the F1 of the population."""
-    rng = np.random.default_rng(0)
-    table = np.array([[0.30, 0.05, 0.05], [0.05, 0.25, 0.05], [0.02, 0.03, 0.20]])
-    true = np.divmod(np.arange(9), 3)
-    truth = metrics.macro_averages(metrics.precision_recall_f1(*true, table.ravel(), 3))["macro_f1"]
-    held = []
+def _drawn(rng: np.random.Generator, table: np.ndarray, images: int) -> Predictions:
+    """Predictions of images whose cells of the confusion matrix are drawn from a table of probabilities."""
+    cells = rng.choice(table.size, size=images, p=table.ravel())
+    labels, predicted = np.divmod(cells, len(table))
+    return Predictions.from_probabilities(np.eye(len(table))[predicted], labels)
+
+
+@pytest.mark.parametrize(
+    ("table", "images"),
+    [
+        ([[0.30, 0.05, 0.05], [0.05, 0.25, 0.05], [0.02, 0.03, 0.20]], 150),
+        # Nearly all are correct, and most samples have no mistake: resamples of them have none either.
+        ([[0.497, 0.003], [0.002, 0.498]], 120),
+        ([[0.94, 0.01], [0.002, 0.048]], 150),
+    ],
+)
+def test_the_intervals_hold_at_least_as_often_as_they_say(table: list[list[float]], images: int) -> None:
+    """95% intervals of samples of a population, against the values of the population."""
+    rng, cells = np.random.default_rng(0), np.array(table)
+    classes, costs = len(cells), 10 * np.triu(np.ones_like(cells), 1) + np.tril(np.ones_like(cells), -1)
+    of_population = metrics.precision_recall_f1(*np.divmod(np.arange(cells.size), classes), cells.ravel(), classes)
+    truth = {**metrics.macro_averages(of_population), "f1": of_population[2][1], "cost": (costs * cells).sum()}
+    held: dict[str, list[bool]] = {name: [] for name in truth}
     for _ in range(150):
-        cells = rng.choice(9, size=150, p=table.ravel())
-        predictions = Predictions.from_probabilities(np.eye(3)[cells % 3], cells // 3)
-        low, high = class_intervals(predictions, 3, resamples=200).macro["macro_f1"]
-        held.append(low <= truth <= high)
-    assert 0.88 <= np.mean(held) <= 0.99
+        drawn = _drawn(rng, cells, images)
+        found = class_intervals(drawn, classes, resamples=200)
+        cost = cost_interval(costs, costs[drawn.labels, drawn.predicted], drawn.labels, resamples=200)
+        for name, interval in {**found.macro, "f1": found.f1[1], "cost": cost}.items():
+            assert interval is not None
+            held[name].append(interval[0] <= truth[name] <= interval[1])
+    for name, of_samples in held.items():
+        assert np.mean(of_samples) >= 0.92, name
+
+
+def test_an_interval_of_perfect_predictions_has_a_width() -> None:
+    labels = np.repeat([0, 1], [50, 10])
+    found = class_intervals(Predictions.from_probabilities(np.eye(2)[labels], labels), 2)
+    for n, interval in ((50, found.f1[0]), (10, found.f1[1])):
+        share = n / (n + 1.959963984540054**2)  # the lower end of Wilson's interval of n of n
+        assert interval == pytest.approx((2 * share / (1 + share), 1))
+    distances = [1 - interval[0] for interval in found.f1 if interval]
+    assert found.macro["macro_f1"] == pytest.approx((1 - math.hypot(*distances) / 2, 1))
+    # No defective image was missed: of ten, a share of 28% may still be missed in the long run.
+    low, high = cost_interval(np.array([[0.0, 1.0], [100.0, 0.0]]), np.zeros(60), labels)
+    missed, mistaken = metrics.wilson_interval(0, 10)[1], metrics.wilson_interval(0, 50)[1]
+    assert (low, high) == pytest.approx((0, math.hypot(100 * missed * 10 / 60, mistaken * 50 / 60)))
+    assert cost_interval(np.full((2, 2), 3.0), np.full(60, 3.0), labels) == (3, 3)
+
+
+def test_a_class_that_was_only_predicted_has_an_interval_and_an_absent_class_none() -> None:
+    labels, predicted = np.array([0, 0, 1, 1]), np.array([0, 2, 1, 1])
+    f1 = class_intervals(Predictions.from_probabilities(np.eye(4)[predicted], labels), 4).f1
+    assert f1[2] == pytest.approx((0, 2 * 0.79345 / 1.79345), abs=1e-4)
+    assert f1[3] is None
+
+
+def test_intervals_of_weighted_images_are_those_of_their_effective_number() -> None:
+    rng = np.random.default_rng(1)
+    table = np.array([[0.45, 0.05], [0.1, 0.4]])
+    plain = _drawn(rng, table, 200)
+    costs, each = 1 - np.eye(2), (~plain.correct).astype(float)
+    same = np.full(200, 2.5)
+    weighted = dataclasses.replace(plain, weights=same)
+    assert class_intervals(weighted, 2).f1 == [pytest.approx(interval) for interval in class_intervals(plain, 2).f1]
+    assert class_intervals(weighted, 2).macro == {
+        name: pytest.approx(interval) for name, interval in class_intervals(plain, 2).macro.items()
+    }
+    assert cost_interval(costs, each, plain.labels, same) == pytest.approx(cost_interval(costs, each, plain.labels))
+    # Ten images that have nearly all the weight say less than two hundred.
+    heavy = dataclasses.replace(plain, weights=np.where(np.arange(200) % 20, 1e-3, 1.0))
+    for name, (low, high) in class_intervals(heavy, 2).macro.items():
+        assert high - low > 3 * np.subtract(*class_intervals(plain, 2).macro[name][::-1])

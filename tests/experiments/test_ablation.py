@@ -149,7 +149,7 @@ def test_with_one_seed_the_interval_is_that_over_the_test_images() -> None:
     spread = binomtest(10, 100).proportion_ci(method="wilson")  # ten images of a hundred, all in one direction
     assert (low, high) == (pytest.approx(spread.low, abs=0.02), pytest.approx(spread.high, abs=0.02))
     assert entry["difference"]["interval"] is None
-    assert entry["paper"] == "undecided: one seed"
+    assert entry["paper"] == "undecided: no variance over the seeds"
     assert MISTAKES not in entry["trials"]["0"]
     two = ablation._entry("half", {FULL: {0: full, 1: full}, "half": {0: worse, 1: {**worse, "ten_views": 0.31}}})
     assert two["paper"] == "confirmed"
@@ -196,7 +196,12 @@ def test_a_run_with_another_seed_keeps_the_seeds_of_the_result(images: Path, out
         ([0.02, 0.021, 0.019], "+2.0 ± 0.1 points: statistically significant increase"),
         ([0.02, 0.03], "+2.5 ± 0.5 points: within noise"),
         ([-0.02, -0.03, -0.04], "-3.0 ± 0.6 points: statistically significant decrease"),
-        ([0.0, 0.0], "+0.0 ± 0.0 points: within noise"),
+        ([0.0, 0.0], "+0.0 points; equal with each of 2 seeds: they have no variance to test against"),
+        # The same three images, computed from other accuracies.
+        (
+            [0.96 - 0.95, 0.97 - 0.96, 0.98 - 0.97],
+            "+1.0 points; equal with each of 3 seeds: they have no variance to test against",
+        ),
     ],
 )
 def test_a_verdict_depends_on_the_number_of_seeds(differences: list[float], arguments: str) -> None:
@@ -237,14 +242,17 @@ def test_without_data_the_images_are_the_solar_cells(tmp_path: Path) -> None:
 
 def test_another_set_has_results_of_its_own_and_rows_in_the_list(tmp_path: Path) -> None:
     known = experiments()
-    assert known["ablation"].file([]) == "ablation.json"
+    assert known["ablation"].file([]) == "ablation-solar.json"
     assert known["ablation"].file(["/data/Tiny ImageNet 20.zip"]) == "ablation-tiny-imagenet-20.json"
     assert known["figure-1"].file(["cifar.zip"]) == "figure-1.json"
-    for name, value in (("ablation", 0.01), ("ablation-birds", -0.02)):
+    assert {row.experiment for row in rows(tmp_path) if row.experiment.startswith("ablation")} == {"ablation"}
+    for name, value in (("ablation-solar", 0.01), ("ablation-birds", -0.02)):
         report = {"changes": {"no-lrn": {"difference": {"mean": value}}}}
         (tmp_path / f"{name}.json").write_text(json.dumps(report), encoding="utf-8")
     found = {row.experiment: row.cells() for row in rows(tmp_path) if "response normalization" in row.claim.text}
-    assert found["ablation"][2:] == ("+1.4 points", "+1.0 points", "-0.4 points")
+    assert found["ablation-solar"][2:] == ("+1.4 points", "+1.0 points", "-0.4 points")
     assert found["ablation-birds"][2:] == ("+1.4 points", "-2.0 points", "-3.4 points")
-    (tmp_path / "ablation.json").unlink()
-    assert {row.experiment for row in rows(tmp_path) if row.experiment.startswith("ablation")} == {"ablation-birds"}
+    assert {row.experiment for row in rows(tmp_path) if row.experiment.startswith("ablation")} == {
+        "ablation-birds",
+        "ablation-solar",
+    }

@@ -179,6 +179,16 @@ def test_weights_of_the_images_weigh_the_difference() -> None:
     assert (equal.p_value < 0.05) == (exact.p_value < 0.05)
 
 
+def test_networks_that_agree_on_every_weighted_image_may_differ_on_others() -> None:
+    correct, weights = np.arange(60) < 57, np.where(np.arange(60) % 2, 1.0, 3.0)
+    found = compare_accuracy(correct, correct, weights, resamples=200)
+    assert found.difference == 0
+    assert found.p_value == 1
+    assert found.interval[0] < -0.02 < 0.02 < found.interval[1]
+    alike = compare_accuracy(correct, correct, np.full(60, 2.0), resamples=200)
+    assert alike.interval == pytest.approx(compare_accuracy(correct, correct).interval)
+
+
 def test_images_with_doubtful_labels_are_compared_apart(tmp_path: Path, striped_folder: Callable[..., Path]) -> None:
     source = striped_folder(8, 8)
     rows = ["path,label,split,weight,confidence"]

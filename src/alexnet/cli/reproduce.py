@@ -48,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="history: seconds of the training for the same time (default: 180)",
     )
     parser.add_argument(
-        "--results", metavar="FILE", help="the JSON file to write (default: docs/results/EXPERIMENT.json)"
+        "--results",
+        metavar="FILE",
+        help="the JSON file to write (default: docs/results/EXPERIMENT.json, or EXPERIMENT-SET.json where each image "
+        "set has its own)",
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from alexnet.evaluation.costs import image_costs
-from alexnet.evaluation.intervals import mean_interval
+from alexnet.evaluation.intervals import cost_interval
 from alexnet.evaluation.metrics import wilson_interval
 from alexnet.evaluation.predictor import Predictor
 from alexnet.runs.decision import KINDS, DecisionRule, Decisions, describe_decision
@@ -82,10 +82,14 @@ class Decided:
         costs = self.rule.costs if costs is None else costs
         if costs is not None:
             each = image_costs(costs, self.labels, self.decisions.label, kind)
-            known = each[np.isfinite(each)]
-            result["expected_cost"] = float(known.mean()) if len(known) else None
-            result["expected_cost_interval"] = list(mean_interval(known, confidence=confidence)) if len(known) else None
-            result["expected_cost_images"] = len(known)
+            known = np.isfinite(each)
+            result["expected_cost"] = float(each[known].mean()) if known.any() else None
+            result["expected_cost_interval"] = (
+                list(cost_interval(costs, each[known], self.labels[known], confidence=confidence))
+                if known.any()
+                else None
+            )
+            result["expected_cost_images"] = int(known.sum())
         return result
 
 

@@ -20,7 +20,7 @@ from alexnet.evaluation import metrics
 from alexnet.evaluation.costs import image_costs, read_costs
 from alexnet.evaluation.decided import Decided, joined, probabilities_and_decisions
 from alexnet.evaluation.ensemble import members_of, optimal_coefficients
-from alexnet.evaluation.intervals import CONFIDENCE, ClassIntervals, class_intervals, mean_interval
+from alexnet.evaluation.intervals import CONFIDENCE, ClassIntervals, class_intervals, cost_interval
 from alexnet.evaluation.metrics import Predictions
 from alexnet.evaluation.predictor import MeanPredictor, Member, Predictor, Source, load_predictors, require_same_classes
 from alexnet.evaluation.views import check_views
@@ -146,7 +146,7 @@ class Evaluation:
 
     @cached_property
     def intervals(self) -> ClassIntervals:
-        """95% intervals of F1 and of the macro averages, from 1,000 bootstrap samples of the images."""
+        """95% intervals of F1 and of the macro averages."""
         return class_intervals(self.predictions, len(self.classes), confidence=CONFIDENCE)
 
     @property
@@ -219,7 +219,13 @@ class Evaluation:
             each = image_costs(self.costs, self.predictions.labels, self.predictions.predicted)
             result["expected_cost"] = self.expected_cost
             result["expected_cost_interval"] = list(
-                mean_interval(each, self.predictions.weights, confidence=CONFIDENCE)
+                cost_interval(
+                    self.costs[:, : len(self.classes)],
+                    each,
+                    self.predictions.labels,
+                    self.predictions.weights,
+                    confidence=CONFIDENCE,
+                )
             )
         if self.decided is not None:
             result["decision"] = self.decided.to_dict(self.costs, CONFIDENCE)

@@ -12,7 +12,6 @@ and its JSON and the report contain it:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -304,12 +303,18 @@ def wilson_interval(share: float, n: float, confidence: float = 0.95) -> tuple[f
     confidence : float
         Confidence level, 0 to 1.
     """
-    from scipy.stats import norm
+    low, high = wilson_bounds(np.array(share), np.array(n, dtype=np.float64), confidence)
+    return float(low), float(high)
 
-    z = float(norm.ppf((1 + confidence) / 2))
-    center = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, center - half), min(1.0, center + half)
+
+def wilson_bounds(shares: np.ndarray, n: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's score intervals of many proportions: the lower and the upper ends, of the same shape."""
+    from scipy.special import ndtri
+
+    z = float(ndtri((1 + confidence) / 2))
+    center = (shares + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * np.sqrt(shares * (1 - shares) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return np.maximum(0.0, center - half), np.minimum(1.0, center + half)
 
 
 def binary_scores(predictions: Predictions, positive: int) -> tuple[np.ndarray, np.ndarray]:

@@ -300,7 +300,7 @@ def _interval_over_images(pairs: Sequence[tuple[str, str]]) -> list[float]:
 def _verdict_of_the_claim(difference: dict[str, Any]) -> str:
     """Whether an increase of the error, as the paper states it, is what was measured."""
     if difference["interval"] is None:
-        return "undecided: one seed"
+        return "undecided: no variance over the seeds"
     low, high = difference["interval"]
     if low <= 0 <= high:
         return "neither confirmed nor contradicted"

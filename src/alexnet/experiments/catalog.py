@@ -90,7 +90,7 @@ class Experiment:
     quick_seeds : int
         Number of seeds with `--quick`.
     per_dataset : bool
-        Whether `--data` is another image set with its own result file.
+        Whether each image set has its own result file: that of `--data`, or the solar cells.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Experiment:
 
     def file(self, data: Sequence[str]) -> str:
         """Return the name of the result file: NAME.json, or NAME-DATASET.json."""
-        return f"{'-'.join([self.name, *filter(None, [dataset_name(data)])]) if self.per_dataset else self.name}.json"
+        return f"{self.name}-{dataset_name(data) or SOLAR}.json" if self.per_dataset else f"{self.name}.json"
 
     def function(self) -> Callable[..., str]:
         """Return the function `reproduce(work, results, seeds, command, **options)` of the experiment."""
@@ -454,7 +454,7 @@ def reproduce(
     out : str, optional
         Folder of the runs; NAME-out by default.
     results : str, optional
-        The JSON file to write; docs/results/NAME.json by default, and a file in `out` if `quick`.
+        The JSON file to write; `Experiment.file` under docs/results by default, and a file in `out` if `quick`.
     quick, full : bool
         A trial of about a minute whose numbers are no result; the published length.
     only : sequence of str
@@ -513,10 +513,8 @@ class Row:
 def rows(results: Path) -> Iterator[Row]:
     """Yield each claim of each experiment with its measured value in the folder `results`."""
     for experiment in _EXPERIMENTS:
-        files = [results / f"{experiment.name}.json"]
-        if experiment.per_dataset and (others := sorted(results.glob(f"{experiment.name}-*.json"))):
-            files = [file for file in files if file.exists()] + others
-        for file in files:
+        files = sorted(results.glob(f"{experiment.name}-*.json")) if experiment.per_dataset else []
+        for file in files or [results / f"{experiment.name}.json"]:
             found = read_result(file)
             for claim in experiment.claims:
                 yield Row(file.stem, claim, _value(found, claim.key))

@@ -202,6 +202,9 @@ def summarize(values: Sequence[float]) -> dict[str, Any]:
 
 
 ONE_SEED = "one seed: the seed-to-seed standard deviation is unknown"
+NO_VARIANCE = "they have no variance to test against"
+ROUNDING = 1e-9
+"""A standard error below this is the rounding of equal numbers."""
 SIGNIFICANCE_LEVEL = 0.05
 
 
@@ -220,7 +223,8 @@ def compare(differences: Sequence[float], others: Sequence[Sequence[float]] = ()
     -------
     dict
         `summarize(differences)` with ``standard_error``, ``interval`` (95%), ``degrees_of_freedom``, two-sided ``p``
-        and ``verdict``. The verdict is "within noise" if ``p`` is above 0.05.
+        and ``verdict``. The verdict is "within noise" if ``p`` is above 0.05. Without a variance, of one seed or of
+        differences that are equal with every seed, there is no test: these values are None, and the verdict says why.
     """
     from scipy.special import stdtr, stdtrit
 
@@ -228,17 +232,18 @@ def compare(differences: Sequence[float], others: Sequence[Sequence[float]] = ()
     points = f"{round(mean * 100, 1) + 0:+.1f}"  # adding 0 turns -0.0 into 0.0
     groups = [group for group in (differences, *others) if len(group) > 1]
     degrees = sum(len(group) - 1 for group in groups)
-    if not degrees:
+    pooled = sum((len(group) - 1) * statistics.variance(group) for group in groups) / degrees if degrees else 0.0
+    error = math.sqrt(pooled / len(differences))
+    if error < ROUNDING:  # accuracies are counts: a few seeds may agree to the image, which does not make them exact
+        equal = f"equal with each of {len(differences)} seeds: {NO_VARIANCE}" if degrees else ONE_SEED
         return {
             **summary,
             "standard_error": None,
             "interval": None,
             "p": None,
-            "verdict": f"{points} points; {ONE_SEED}",
+            "verdict": f"{points} points; {equal}",
         }
-    pooled = sum((len(group) - 1) * statistics.variance(group) for group in groups) / degrees
-    error = math.sqrt(pooled / len(differences))
-    p = 2 * float(stdtr(degrees, -abs(mean) / error)) if error else float(mean == 0)
+    p = 2 * float(stdtr(degrees, -abs(mean) / error))
     half = float(stdtrit(degrees, 1 - SIGNIFICANCE_LEVEL / 2)) * error
     direction = "increase" if mean > 0 else "decrease"
     verdict = "within noise" if p > SIGNIFICANCE_LEVEL else f"statistically significant {direction}"

@@ -18,7 +18,7 @@ import numpy as np
 
 from alexnet.data.dataset import PreparedDataset
 from alexnet.evaluation.evaluate import Evaluation, evaluate
-from alexnet.evaluation.metrics import binary_scores
+from alexnet.evaluation.metrics import binary_scores, wilson_interval
 from alexnet.runtime.errors import AlexNetError, UsageError
 from alexnet.runtime.files import write_csv
 
@@ -301,7 +301,11 @@ def _weighted_accuracy(
         times = np.bincount(rng.integers(n, size=n), minlength=n)
         drawn[i] = times @ change / max(times @ weights, 1e-300)
     values = [float(np.average(correct, weights=weights)) for correct in (first, second)]
-    return _bootstrapped(values, drawn)
+    found = _bootstrapped(values, drawn)
+    # The bootstrap has no width where the two agree on every image: Newcombe's interval of the effective number has.
+    cells = [weights[a & b].sum() for a in (first, ~first) for b in (second, ~second)]
+    low, high = paired_interval(*(np.array(cells) * weights.sum() / (weights**2).sum()))
+    return found._replace(interval=(min(found.interval[0], -high), max(found.interval[1], -low)))
 
 
 def _bootstrapped(values: Sequence[float], drawn: np.ndarray) -> Difference:
@@ -337,14 +341,15 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def paired_interval(
-    both: int, only_first: int, only_second: int, neither: int, confidence: float = CONFIDENCE
+    both: float, only_first: float, only_second: float, neither: float, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
     """Return the interval of the difference of two paired proportions, first minus second (Newcombe 1998, method 10).
 
     Parameters
     ----------
-    both, only_first, only_second, neither : int
-        Number of images that are correct for both classifiers, for one of them, and for neither.
+    both, only_first, only_second, neither : float
+        Number of images, or their weight in effective images, that are correct for both classifiers, for one of them,
+        and for neither.
     confidence : float
         Confidence level, 0 to 1.
 
@@ -352,14 +357,10 @@ def paired_interval(
     -------
     tuple of (float, float)
     """
-    from scipy.stats import binomtest
-
     n = both + only_first + only_second + neither
     hits = both + only_first, both + only_second
     p, q = hits[0] / n, hits[1] / n
-    (p_low, p_high), (q_low, q_high) = (
-        binomtest(count, n).proportion_ci(confidence, method="wilson") for count in hits
-    )
+    (p_low, p_high), (q_low, q_high) = (wilson_interval(count / n, n, confidence) for count in hits)
     margins = hits[0] * (n - hits[0]) * hits[1] * (n - hits[1])
     excess = both * neither - only_first * only_second
     correlation = 0.0

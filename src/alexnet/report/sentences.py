@@ -93,7 +93,7 @@ def evaluation_summary(evaluation: Evaluation) -> Iterator[str]:
 def _further(evaluation: Evaluation) -> Iterator[str]:
     """Macro F1, images with certain and doubtful labels, costs, and the decision rule."""
     low, high = evaluation.intervals.macro["macro_f1"]
-    yield f"Macro F1: {evaluation.macro['macro_f1']:.1%} (95% interval: {low:.1%} to {high:.1%}, bootstrap)."
+    yield f"Macro F1: {evaluation.macro['macro_f1']:.1%} (95% interval: {low:.1%} to {high:.1%})."
     if evaluation.predictions.weights is not None:
         yield (
             f"With the weights of the images: accuracy {evaluation.accuracy:.1%}. Precision, recall, F1, log loss and "

@@ -297,6 +297,13 @@ _EXPERIMENTS = [
         ),
         (0, 1, 2),
     ),
+    Experiment(
+        "towers-long",
+        "the same with four times as many epochs",
+        seeds=(0, 1, 2),
+        module="towers",
+        values={"epochs": 80},
+    ),
     Experiment("solar", "the training of the demo from scratch, evaluated on the 656 test cells"),
     Experiment(
         "solar-float32",

@@ -24,6 +24,7 @@ from alexnet.runtime.progress import notify
 from alexnet.runtime.provenance import provenance
 
 SIZE = 64
+EPOCHS = 20
 CHANGES: dict[str, Any] = {
     "variant": "convolutions",
     "init": "he",
@@ -31,7 +32,6 @@ CHANGES: dict[str, Any] = {
     "crop_size": 56,
     "input_size": 67,
     "batch_size": 64,
-    "epochs": 20,
     "lr": 0.03,
     "schedule": "cosine",
     "warmup": 0.05,
@@ -48,7 +48,13 @@ KINDS = {"kernels": "kernels", "learned": "difference from the initial kernels",
 
 
 def reproduce(
-    work: Path, results: Path, seeds: Sequence[int], command: str, data: Sequence[str] = (), quick: bool = False
+    work: Path,
+    results: Path,
+    seeds: Sequence[int],
+    command: str,
+    data: Sequence[str] = (),
+    quick: bool = False,
+    epochs: int = EPOCHS,
 ) -> str:
     """Train two towers on the color photographs `data` with each seed and measure the saturation of their kernels.
 
@@ -57,7 +63,7 @@ def reproduce(
     if len(data) != 1:
         raise UsageError("give one set of color photographs with --data: any source that `alexnet prepare` takes")
     dataset = _images(work, data[0], quick)
-    values = CHANGES | QUICK if quick else CHANGES
+    values = CHANGES | (QUICK if quick else {"epochs": epochs})
     runs = {seed: work / f"seed-{seed}{'-quick' * quick}" for seed in seeds}
     entries = [_entry(dataset, run, seed, values) for seed, run in runs.items()]
     report = {

@@ -45,7 +45,7 @@ LARGE = "solar-300"
 
 @dataclass(frozen=True)
 class Setting:
-    """What differs from the defaults for a set: the size of its prepared images, and values of the recipe."""
+    """The size of the prepared images of a set, and the values of the recipe that differ from the defaults."""
 
     size: int = 256
     changes: Mapping[str, Any] = field(default_factory=dict)

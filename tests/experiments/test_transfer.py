@@ -118,6 +118,7 @@ def test_other_weights_add_two_methods_to_the_results(
     assert not (tmp_path / "out2").exists()
 
 
+@pytest.mark.long
 def test_trials_of_an_existing_results_file_are_kept_with_their_command(
     tmp_path: Path, striped_folder, command, without_fully_connected_layers
 ):

@@ -320,7 +320,7 @@ def dies_at(call: int, before: bool, work: Callable[[], object]) -> bool:
 @pytest.mark.parametrize(
     ("mode", "other_file_system"),
     [
-        ("copy", False),
+        pytest.param("copy", False, marks=pytest.mark.long),
         pytest.param("link", False, marks=pytest.mark.long),
         pytest.param("move", False, marks=pytest.mark.long),
         ("move", True),  # a copy, then the removal of the original

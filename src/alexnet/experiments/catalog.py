@@ -168,6 +168,12 @@ def _imagenet_claims() -> Iterator[Claim]:
                 yield Claim(f"ILSVRC-{year} {row.split}, {top} error, {variant}", published, key)
 
 
+_TOWERS = tuple(
+    Claim(f"saturation of {kernels}, {which} saturated tower", None, f"{kind}.{which}_saturated.mean", "number")
+    for kind, kernels in (("kernels", "the first kernels"), ("learned", "the learned difference"))
+    for which in ("more", "less")
+)
+
 _EXPERIMENTS = [
     Experiment(
         "figure-1",
@@ -275,32 +281,14 @@ _EXPERIMENTS = [
     Experiment(
         "towers",
         "does one tower learn color and the other gray? (6.1, figure 3; needs --data of color photographs)",
-        (
-            Claim(
-                "saturation of the first kernels, more saturated tower", None, "kernels.more_saturated.mean", "number"
-            ),
-            Claim(
-                "saturation of the first kernels, less saturated tower", None, "kernels.less_saturated.mean", "number"
-            ),
-            Claim(
-                "saturation of the learned difference, more saturated tower",
-                None,
-                "learned.more_saturated.mean",
-                "number",
-            ),
-            Claim(
-                "saturation of the learned difference, less saturated tower",
-                None,
-                "learned.less_saturated.mean",
-                "number",
-            ),
-        ),
+        _TOWERS,
         (0, 1, 2),
     ),
     Experiment(
         "towers-long",
-        "the same with four times as many epochs",
-        seeds=(0, 1, 2),
+        "the towers with four times as many epochs",
+        _TOWERS,
+        (0, 1, 2),
         module="towers",
         values={"epochs": 80},
     ),

@@ -181,5 +181,5 @@ def figure(weights: Sequence[dict[str, Tensor]], entries: Sequence[dict[str, Any
         for number, (axes, tower) in enumerate(zip(row, towers, strict=True)):
             bare(axes).imshow(mosaic(tower, COLUMNS, gap=2, enlarge=3))
             saturation = f"tower {number + 1}, saturation {entry[kind]['towers'][number]:.2f}"
-            axes.set_title(f"Seed {entry['seed']}, {KINDS[kind]}: {saturation}", fontsize=7)
+            axes.set_title(f"Seed {entry['seed']}, {kind}: {saturation}", fontsize=7)
     return drawing

@@ -232,7 +232,7 @@ def _pooling() -> Values:
 
 
 def _towers() -> Values:
-    convolution, found = _convolution(), _result("towers")
+    convolution, found = _convolution(), _result("towers-long")
     work = Work.of("paper")
     into_conv3 = work.crossing[0]
     costs = {cost.name: math.prod(cost.output) for cost in _costs()}
@@ -244,7 +244,6 @@ def _towers() -> Values:
     }
     counted = next(row for row in _result("parallel")["exchange"]["rows"] if row["layout"] == "towers")
     conv2 = convolution["layers"][1]
-    p_values = found["learned"]["p"]
     return {
         "layers": convolution["layers"],
         "parameters": convolution["parameters"],
@@ -258,12 +257,23 @@ def _towers() -> Values:
         "counted": int(counted["bytes_counted"]),
         "counted_batch": counted["batch"],
         "random_saturation": found["saturation_of_independent_values"],
-        "significant": sum(p < 0.05 for p in p_values),
-        "seeds": len(p_values),
-        "p_text": ", ".join(f"{p:.2g}" if p > 0.001 else f"{p:.5f}" for p in p_values),
+        "short": _significance(_result("towers")),
+        "long": _significance(found),
+        "significant": _significance(found)["significant"],
         "runs": {
             str(run["seed"]): {kind: run[kind]["each"] for kind in ("kernels", "learned")} for run in found["runs"]
         },
+    }
+
+
+def _significance(found: Values) -> Values:
+    """In how many seeds the learned kernels of the two towers differ, and how long they were trained."""
+    p_values = found["learned"]["p"]
+    return {
+        "epochs": found["recipe"]["epochs"],
+        "significant": sum(p < 0.05 for p in p_values),
+        "seeds": len(p_values),
+        "p_text": ", ".join(f"{p:.2g}" if p > 0.001 else f"{p:.5f}" for p in p_values),
     }
 
 

@@ -44,7 +44,10 @@ def test_a_set_whose_name_is_not_english_has_a_name_of_its_own(name: str) -> Non
     assert dataset_name([name]) == dataset_name([unicodedata.normalize("NFD", name)])
 
 
-@pytest.mark.parametrize(("name", "reason"), [("cells/Solar.zip", "the solar cells"), ("+++", "neither letters nor")])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("cells/Solar.zip", "the solar cells"), ("solar_300.tar", "the solar cells"), ("+++", "neither letters nor")],
+)
 def test_a_name_that_would_take_the_place_of_another_set_is_refused(name: str, reason: str) -> None:
     for named in (named_sources, dataset_name):
         with pytest.raises(UsageError, match=reason):

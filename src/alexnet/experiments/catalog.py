@@ -116,6 +116,8 @@ class Experiment:
 
 SOLAR = "solar"
 """Name of the solar cells among the image sets of an experiment."""
+SOLAR_LARGE = "solar-300"
+"""Name of the solar cells in all their 300 pixels."""
 
 
 def dataset_name(data: Sequence[str]) -> str | None:
@@ -141,8 +143,8 @@ def named_sources(data: Sequence[str]) -> dict[str, str]:
     sources = {slug(source): source for source in data}
     if len(sources) < len(data):
         raise UsageError("two of --data have the same name; rename one")
-    if SOLAR in sources:
-        raise UsageError(f"--data {sources[SOLAR]} has the name of the solar cells of the experiments; rename it")
+    if taken := [source for name, source in sources.items() if name in (SOLAR, SOLAR_LARGE)]:
+        raise UsageError(f"--data {taken[0]} has the name of the solar cells of the experiments; rename it")
     if "" in sources:
         raise UsageError(f"the name of --data {sources['']} has neither letters nor digits; rename it")
     return sources

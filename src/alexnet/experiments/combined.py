@@ -22,7 +22,7 @@ from alexnet.evaluation.evaluate import probabilities_by_member
 from alexnet.evaluation.metrics import Predictions
 from alexnet.experiments import demo, solar_cells
 from alexnet.experiments.baseline import fit_alone
-from alexnet.experiments.catalog import SOLAR, named_sources
+from alexnet.experiments.catalog import SOLAR, SOLAR_LARGE, named_sources
 from alexnet.experiments.image_sets import QUICK_SIZE, subset, test_split
 from alexnet.experiments.recipe_trials import QUICK
 from alexnet.experiments.trials import (
@@ -39,8 +39,6 @@ FEATURES = "sift-fisher"
 METHODS = ("network", "baseline", "average")
 TOGETHER = ("networks", "baselines", "average")
 """The means over the seeds: of the networks, of the baselines, and of all of them."""
-LARGE = "solar-300"
-"""The solar cells in all their 300 pixels: the hour of two cores that the better result may take."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,9 @@ SETTINGS = {
     # Cells and aerial images have no upright orientation.
     SOLAR: Setting(changes=demo.CHANGES),
     "uc-merced": Setting(changes=demo.CHANGES),
-    LARGE: Setting(300, {**demo.CHANGES, "crop_size": 284, "input_size": 283, "early_input_size": 195, "epochs": 40}),
+    SOLAR_LARGE: Setting(
+        300, {**demo.CHANGES, "crop_size": 284, "input_size": 283, "early_input_size": 195, "epochs": 40}
+    ),
 }
 
 
@@ -70,6 +70,11 @@ class Trial:
     def name(self) -> str:
         """Name such as ``"solar/0"``."""
         return f"{self.set}/{self.seed}"
+
+    @property
+    def setting(self) -> Setting:
+        """The setting of its set; the defaults for a set without one."""
+        return SETTINGS.get(self.set, Setting())
 
 
 def reproduce(
@@ -90,7 +95,7 @@ def reproduce(
     sources: dict[str, Any] = {name: Path(source) for name, source in named_sources(data).items()}
     if not (quick and sources):
         cells = partial(solar_cells.write_source, work / "cells.csv")
-        sources = {SOLAR: cells, LARGE: cells, **sources}
+        sources = {SOLAR: cells, SOLAR_LARGE: cells, **sources}
     trials = [Trial(name, seed) for seed in seeds for name in sources]
 
     def measure(trial: Trial) -> dict[str, Any]:
@@ -98,7 +103,7 @@ def reproduce(
         if quick:
             dataset = subset(source if callable(source) else lambda: source, folder / "few", QUICK_SIZE)
         else:
-            dataset = prepare_once(source, folder / "data", size=SETTINGS.get(trial.set, Setting()).size)
+            dataset = prepare_once(source, folder / "data", size=trial.setting.size)
         return _measure(dataset, trial, folder / str(trial.seed), quick)
 
     rows = run_trials(trials, work, only, measure, partial(_write, results, command, work))
@@ -116,7 +121,7 @@ def reproduce(
 
 def _measure(dataset: PreparedDataset, trial: Trial, folder: Path, quick: bool) -> dict[str, Any]:
     """Train, fit and evaluate. The probabilities are kept for the means over the seeds, and the weights are removed."""
-    of_set = dict(SETTINGS.get(trial.set, Setting()).changes)
+    of_set = dict(trial.setting.changes)
     changes = {**of_set, **(QUICK if quick else {})}
     run = train_once(dataset.path, folder / "run", seed=trial.seed, **changes)
     baseline = fit_alone(dataset, folder / "baseline", FEATURES, trial.seed)
@@ -163,7 +168,7 @@ def _write(results: Path, command: str, work: Path, measured: dict[Trial, dict[s
         "views (the baseline reads the whole image and its horizontal flip); `difference` is the accuracy of the "
         "average minus that of the network; `together` has the means of the probabilities over the seeds: of the "
         "networks, of the baselines, and of all",
-        "published_percent": {SOLAR: solar_cells.PUBLISHED, LARGE: solar_cells.PUBLISHED},
+        "published_percent": {SOLAR: solar_cells.PUBLISHED, SOLAR_LARGE: solar_cells.PUBLISHED},
         "table": table,
         "trials": trials,
         **provenance(command),

@@ -244,6 +244,7 @@ def _towers() -> Values:
     }
     counted = next(row for row in _result("parallel")["exchange"]["rows"] if row["layout"] == "towers")
     conv2 = convolution["layers"][1]
+    long = _significance(found)
     return {
         "layers": convolution["layers"],
         "parameters": convolution["parameters"],
@@ -258,8 +259,8 @@ def _towers() -> Values:
         "counted_batch": counted["batch"],
         "random_saturation": found["saturation_of_independent_values"],
         "short": _significance(_result("towers")),
-        "long": _significance(found),
-        "significant": _significance(found)["significant"],
+        "long": long,
+        "significant": long["significant"],
         "runs": {
             str(run["seed"]): {kind: run[kind]["each"] for kind in ("kernels", "learned")} for run in found["runs"]
         },
